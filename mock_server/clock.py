@@ -1,0 +1,36 @@
+"""The clock: the only place where the mock reads time or sleeps, so that tests can move it."""
+
+import threading
+import time
+
+
+class Clock:
+    """The machine's time, and sleeps that end early when the server stops."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+
+    def monotonic_ns(self) -> int:
+        """Return nanoseconds that never step back, from an arbitrary start."""
+        return time.monotonic_ns()
+
+    def epoch_ns(self) -> int:
+        """Return nanoseconds since 1970, as the machine believes them."""
+        return time.time_ns()
+
+    def sleep(self, seconds: float) -> bool:
+        """Sleep, unless the server is stopping.
+
+        Parameters:
+          seconds: How long to sleep. Zero returns at once.
+
+        Returns:
+          Whether the whole time was slept.
+        """
+        if seconds <= 0:
+            return not self._stopping.is_set()
+        return not self._stopping.wait(seconds)
+
+    def stop(self) -> None:
+        """Wake every sleeper and let nobody sleep again."""
+        self._stopping.set()

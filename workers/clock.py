@@ -1,0 +1,84 @@
+"""The only place where time is read or slept, so that a test can move it."""
+
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+#: Set once this process has been asked to stop: every sleep ends early.
+stop_requested = threading.Event()
+
+
+class Clock:
+    """The machine's clock."""
+
+    #: True for a clock that a test moves: Redis and the database are then told the time instead of asked.
+    moved = False
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> bool:
+        return stop_requested.wait(seconds)
+
+
+class MovedClock(Clock):
+    """A clock that stands still until it is advanced, or slept on; sleeping takes no time. For tests, in one thread.
+
+    Parameters:
+      start(datetime): The UTC-aware instant it begins at.
+    """
+
+    moved = True
+
+    def __init__(self, start: datetime = datetime(2026, 1, 1, tzinfo=UTC)) -> None:
+        self.start = start
+        self.elapsed_seconds = 0.0
+
+    def now(self) -> datetime:
+        return self.start + timedelta(seconds=self.elapsed_seconds)
+
+    def monotonic(self) -> float:
+        return self.elapsed_seconds
+
+    def sleep(self, seconds: float) -> bool:
+        self.advance(seconds)
+        return stop_requested.is_set()
+
+    def advance(self, seconds: float) -> None:
+        self.elapsed_seconds += max(0.0, seconds)
+
+
+_clock = Clock()
+
+
+def use(clock: Clock) -> None:
+    """Read time from `clock` from now on, in this whole process."""
+    global _clock
+    _clock = clock
+
+
+def current() -> Clock:
+    """Return the clock in use."""
+    return _clock
+
+
+def now() -> datetime:
+    """Return the current instant, UTC-aware."""
+    return _clock.now()
+
+
+def monotonic() -> float:
+    """Return seconds that never go backwards, from an arbitrary origin."""
+    return _clock.monotonic()
+
+
+def sleep(seconds: float) -> bool:
+    """Sleep, or return early when the process is asked to stop.
+
+    Returns:
+      bool: True when a stop was asked for.
+    """
+    return _clock.sleep(max(0.0, seconds))

@@ -1,0 +1,119 @@
+"""Every error of Sluice, sorted by what its reader should do about it.
+
+    SluiceError
+    ├── RateLimited         wait: nothing is wrong, the budget is closed until a known time
+    ├── RetryableError      retry: the same request may well succeed later
+    ├── PermanentError      give up on this item: asking again cannot help
+    │   └── AuthError       the credentials were refused
+    ├── Skip                not an error of anyone: the source does not want this item
+    ├── UsageError          the caller asked for something that cannot be; the message names the fix
+    │   ├── ConfigurationError
+    │   ├── UnknownSource
+    │   ├── UnknownRun
+    │   └── InvalidTransition
+    └── DependencyDown      Redis or the database is away
+
+`failure_class` is the word a failure is stored under.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+
+class SluiceError(Exception):
+    """The root of every error Sluice raises on purpose."""
+
+
+class RateLimited(SluiceError):
+    """The budget is closed; come back in `wait_seconds`. Waiting is not failing: no attempt is spent.
+
+    Parameters:
+      wait_seconds(float): How long until it is worth asking again.
+      reason(str): Which window, pause or outage is in the way.
+    """
+
+    def __init__(self, wait_seconds: float, reason: str) -> None:
+        super().__init__(f"{reason}: come back in {wait_seconds:.1f} s")
+        self.wait_seconds = wait_seconds
+        self.reason = reason
+
+
+class RetryableError(SluiceError):
+    """A timeout, a reset, a 5xx, a body that does not parse: the next attempt may succeed."""
+
+    failure_class: ClassVar[str] = "transient"
+
+
+class PermanentError(SluiceError):
+    """The item cannot be had: 404, 410, bad data, a broken contract. No further attempt is made.
+
+    Parameters:
+      message(str): What happened and, where one is known, the repair.
+      failure_class(str): not_found, bad_data, contract or auth.
+    """
+
+    def __init__(self, message: str, failure_class: str = "bad_data") -> None:
+        super().__init__(message)
+        self.failure_class = failure_class
+
+
+class AuthError(PermanentError):
+    """The API refused the credentials (401, 403)."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, failure_class="auth")
+
+
+class Skip(SluiceError):
+    """Raised by a model's `populate_from_api_response`: the item ends as skipped, with this reason."""
+
+
+class UsageError(SluiceError):
+    """The caller asked for something that cannot be; the message names the fix."""
+
+
+class ConfigurationError(UsageError):
+    """A setting, a source or a model is not what it must be."""
+
+
+class UnknownSource(UsageError):
+    """No source has this name.
+
+    Parameters:
+      name(str): The name that was asked for.
+      known(Sequence[str]): The names there are.
+    """
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        listed = ", ".join(sorted(known)) or "none: SLUICE_SOURCES names an empty list"
+        super().__init__(f"There is no source named {name!r}. Known sources: {listed}.")
+        self.name = name
+        self.known = tuple(known)
+
+
+class UnknownRun(UsageError):
+    """No run has this id."""
+
+    def __init__(self, run_id: int) -> None:
+        super().__init__(f"There is no run {run_id}. `python -m workers status` lists the runs.")
+        self.run_id = run_id
+
+
+class InvalidTransition(UsageError):
+    """The run cannot move to the asked status from the one it is in.
+
+    Parameters:
+      run_id(int): The run.
+      status(str): The status it is in.
+      to(str): The status that was asked for.
+    """
+
+    def __init__(self, run_id: int, status: str, to: str, hint: str = "") -> None:
+        super().__init__(f"Run {run_id} is {status} and cannot become {to}.{' ' + hint if hint else ''}")
+        self.run_id = run_id
+        self.status = status
+        self.to = to
+
+
+class DependencyDown(SluiceError):
+    """Redis or the database does not answer."""

@@ -1,0 +1,96 @@
+"""Every setting, once: a SLUICE_* environment variable (or a line of .env), its type, its default, its meaning.
+
+No other module reads the environment. docs/settings.md has the same table, and a test compares the two.
+"""
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from workers.errors import ConfigurationError
+
+#: honcho kills what is left five seconds after the first process ends.
+HONCHO_DRAIN_SECONDS = 4.0
+
+
+class Settings(BaseSettings):
+    """The settings of this process. Environment variables win over `.env`, which wins over the defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="SLUICE_", env_file=".env", extra="ignore", frozen=True)
+
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the budgets and, unless told, the broker.")
+    broker_url: str = Field("", description="The message broker, where it is not the same Redis.")
+    prefix: str = Field("sluice", pattern=r"^[a-z0-9_.-]{1,40}$", description="The prefix of every Redis key; one per installation that shares a Redis.")
+    database_url: str = Field("", description="sqlite:///file or postgresql://...; default: sluice.db in the data folder.")
+    data_dir: Path = Field(Path("data"), description="Where the SQLite file and the embedded Redis keep their data.")
+    sources: str = Field("sources:SOURCES", pattern=r"^[\w.]+:\w+$", description="module:NAME of the list of sources.")
+
+    worker_processes: int = Field(2, ge=1, le=64, description="Worker processes that `worker` keeps alive.")
+    worker_threads: int = Field(8, ge=1, le=256, description="Threads of each worker process.")
+    lanes: int = Field(0, ge=0, le=1024, description="Lanes of a run; 0: what its source says.")
+    batch_size: int = Field(25, ge=1, le=500, description="Most items a lane claims at once.")
+    turn_seconds: float = Field(1.0, gt=0, le=60, description="How long a lane works before it lets other runs have its thread.")
+    flush_seconds: float = Field(0.5, gt=0, le=60, description="How long finished items may wait for their commit.")
+    lease_seconds: float = Field(60.0, ge=1, le=3600, description="How long a claimed item is left to its claimer.")
+    backoff_seconds: Annotated[tuple[float, ...], NoDecode] = Field((30.0, 60.0, 120.0, 240.0), description="Waits before the second, third, ... attempt; comma-separated. One more attempt than waits.")
+    request_timeout_seconds: float = Field(30.0, gt=0, le=600, description="Total time a request may take.")
+    linger_seconds: float = Field(10.0, ge=0, le=600, description="How long after its timeout the API may still count a request.")
+    max_wait_seconds: float = Field(2.0, ge=0, le=30, description="Longest wait for a permit that is slept in the thread.")
+    max_body_bytes: int = Field(20_000_000, ge=1024, description="Largest response body that is read.")
+
+    drain_seconds: float = Field(10.0, gt=0, le=600, description="Time a worker has to stop; at most 4 under honcho.")
+    tick_seconds: float = Field(5.0, gt=0, le=60, description="Period of the scheduler's loop and of the reaper.")
+    lane_lease_seconds: float = Field(15.0, gt=0, le=600, description="Silence after which the reaper sends a lane's message again.")
+    finalize_seconds: float = Field(10.0, gt=0, le=600, description="How often the reaper looks whether a run is finished.")
+
+    mock_port: int = Field(8001, ge=1, le=65535, description="Port of the mock API.")
+    monitor_host: str = Field("127.0.0.1", description="Address the page listens on.")
+    monitor_port: int = Field(8501, ge=1, le=65535, description="Port of the page.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
+    log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or one JSON object a line.")
+
+    honcho_process_name: str = Field("", validation_alias="HONCHO_PROCESS_NAME", description="Set by honcho: the drain is then 4 s at most.")
+
+    @field_validator("backoff_seconds", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @property
+    def database(self) -> str:
+        """The database's URL, the default filled in."""
+        return self.database_url or f"sqlite:///{self.data_dir.absolute() / 'sluice.db'}"
+
+    @property
+    def broker(self) -> str:
+        """The broker's URL, the default filled in."""
+        return self.broker_url or self.redis_url
+
+    @property
+    def drain(self) -> float:
+        """Seconds a stopping worker has, honcho's patience considered."""
+        return min(self.drain_seconds, HONCHO_DRAIN_SECONDS) if self.honcho_process_name else self.drain_seconds
+
+    @property
+    def max_attempts(self) -> int:
+        """How often an item, or a list page, is tried."""
+        return len(self.backoff_seconds) + 1
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """Return this process's settings, read once.
+
+    Raises:
+      ConfigurationError: A variable does not have a value that can be used; the message names it.
+    """
+    try:
+        return Settings()  # type: ignore[call-arg]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        variable = name if name.isupper() else f"SLUICE_{name.upper()}"
+        raise ConfigurationError(f"{variable} cannot be used: {first['msg']} (docs/settings.md lists every variable)") from None
