@@ -2,10 +2,10 @@
 
 import ipaddress
 from collections.abc import Callable
-from typing import NoReturn
 
-from flask import Flask, Request, Response, g, jsonify, request
+from flask import Flask, Request, Response, g, json, jsonify, request
 from werkzeug.exceptions import Forbidden, HTTPException, NotFound
+from werkzeug.wrappers import Response as BaseResponse
 
 from mock_server import checks, faults
 from mock_server.catalogue import Catalogue
@@ -167,7 +167,9 @@ def _too_many_requests(verdict: Verdict) -> Response:
     return response
 
 
-def _error(error: HTTPException) -> Response:
-    response = jsonify(message=error.description or error.name)
-    response.status_code = error.code or 500
+def _error(error: HTTPException) -> BaseResponse:
+    # Made from the error's own answer, which may carry headers: Allow, with 405.
+    response = error.get_response()
+    response.data = json.dumps({"message": error.description or error.name})
+    response.mimetype = "application/json"
     return response

@@ -70,7 +70,9 @@ def parse_limits(text: str) -> tuple[Window, ...]:
 def _parse_limit(text: str) -> Window:
     match = _LIMIT.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no limit: write REQUESTS/SECONDS, such as 50/2 or 50/2,200/10, or none")
+        raise ValueError(
+            f"{text!r} is no limit: write REQUESTS/SECONDS, such as 50/2 or 50/2,200/10, or none"
+        )
     return Window(int(match[1]), float(match[2]))
 
 
@@ -163,7 +165,7 @@ class FixedWindows:
             return self._verdict(accepted, counts, now_ns)
 
     def seen(self) -> list[dict[str, Any]]:
-        """Return each window with the most it ever held, and the most accepted in any interval of its length."""
+        """Return, for each window, the most one caller had in it, and in any interval of its length at all."""
         with self._lock:
             return [
                 {
@@ -198,7 +200,9 @@ class FixedWindows:
             self._drop_idle_callers(now_ns)
             # Still full: newcomers share one count, so that made-up keys cannot fill the memory.
             caller = caller if len(self._callers) < MAX_CALLERS else ""
-        return self._callers.setdefault(caller, tuple(_Count(window) for window in self._windows))
+        if caller not in self._callers:
+            self._callers[caller] = tuple(_Count(window) for window in self._windows)
+        return self._callers[caller]
 
     def _drop_idle_callers(self, now_ns: int) -> None:
         self._callers = {

@@ -1,5 +1,6 @@
 """The server: the app under waitress in a thread, on a real socket, with a way to reset a connection."""
 
+import contextlib
 import http.client
 import logging
 import socket
@@ -17,8 +18,10 @@ from mock_server.clock import Clock
 from mock_server.config import MockConfig
 from mock_server.faults import RESET_CONNECTION
 
-STOP_SECONDS = 2.0
 START_SECONDS = 5.0
+STOP_SECONDS = 2.0
+BACKLOG = 1024
+MAX_CONNECTIONS = 2000
 # Flask refuses a body above its own, smaller limit with a clear answer; this one only guards the memory.
 MAX_BODY_BYTES = 1024 * 1024
 MAX_HEADER_BYTES = 32 * 1024
@@ -37,21 +40,110 @@ def serve_in_thread(config: MockConfig, clock: Clock | None = None) -> "RunningS
     Raises:
       OSError: The address cannot be listened on: in use, not this machine's, or not allowed.
     """
-    clock = clock or Clock()
-    app = create_app(config, clock)
     listener = _listen(config.host, config.port)
-    # A queue is what this server is for; waitress would warn of each request in it.
-    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    clock = clock or Clock()
+    # Waitress would warn of every request that queues, and of those a stop cuts off: both are ordinary here.
+    logging.getLogger("waitress").setLevel(logging.ERROR)
     waitress = create_server(
-        app,
+        create_app(config, clock),
         sockets=[listener],
         threads=config.threads,
+        backlog=BACKLOG,
         connection_limit=MAX_CONNECTIONS,
         asyncore_use_poll=True,
         log_socket_errors=False,
         max_request_body_size=MAX_BODY_BYTES,
         max_request_header_size=MAX_HEADER_BYTES,
-        ident=None,
     )
     waitress.channel_class = _Channel
-    return RunningServer(config.host, waitress, clock)
+    return RunningServer(waitress, config.host, clock)
+
+
+class RunningServer:
+    """A mock server at work; made by `serve_in_thread`.
+
+    Attributes:
+      url: Where it answers, without a path: `http://127.0.0.1:8001`.
+      port: The port it listens on.
+    """
+
+    def __init__(self, waitress: Any, host: str, clock: Clock) -> None:
+        self._waitress = waitress
+        self._clock = clock
+        self.port = int(waitress.effective_port)
+        self.url = f"http://{_address_to_call(host)}:{self.port}"
+        self._thread = threading.Thread(target=waitress.run, name=f"mock-{self.port}", daemon=True)
+        self._thread.start()
+        self._wait_until_it_answers()
+
+    def stop(self) -> None:
+        """Free the port, end what is being answered, and end the threads. Stopping twice does nothing."""
+        if not self._thread.is_alive():
+            return
+        self._clock.stop()
+        # Waitress's loop owns the sockets, so they are closed there: first the listener, so that nothing new
+        # comes in, then, with the answering threads gone, whatever connections are left.
+        self._waitress.trigger.pull_trigger(lambda: wasyncore.dispatcher.close(self._waitress))
+        self._waitress.task_dispatcher.shutdown(timeout=STOP_SECONDS)
+        self._waitress.trigger.pull_trigger(lambda: wasyncore.close_all(self._waitress._map))
+        self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait_until_it_answers(self) -> None:
+        host = self.url.removeprefix("http://")
+        with contextlib.closing(http.client.HTTPConnection(host, timeout=START_SECONDS)) as connection:
+            connection.request("GET", "/health")
+            connection.getresponse().read()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=BACKLOG)
+
+
+def _address_to_call(host: str) -> str:
+    """Return the address at which this machine reaches a server listening on `host`."""
+    if host in ("", "0.0.0.0"):
+        return "127.0.0.1"
+    if host == "::":
+        return "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+class _Task(WSGITask):  # type: ignore[misc]
+    """One request, whose app may ask whether its caller is gone, or reset its connection."""
+
+    def get_environment(self) -> dict[str, Any]:
+        environ: dict[str, Any] = super().get_environment()
+        environ[RESET_CONNECTION] = self.channel.reset_connection
+        environ[CALLER_IS_GONE] = self.channel.caller_is_gone
+        return environ
+
+
+class _Channel(HTTPChannel):  # type: ignore[misc]
+    """One connection."""
+
+    task_class = _Task
+
+    def reset_connection(self) -> NoReturn:
+        """Have the connection end with a TCP reset instead of a goodbye, and stop answering."""
+        # Lingering for zero seconds makes close() send RST; waitress closes once this error reaches it.
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        raise ClientDisconnected
+
+    def caller_is_gone(self) -> bool:
+        """Look whether the caller has closed the connection, taking nothing from it."""
+        # Waitress reads nothing while a request is answered, so only a look at the socket can tell.
+        try:
+            return bool(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True

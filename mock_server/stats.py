@@ -15,6 +15,8 @@ class Stats:
         self._lock = threading.Lock()
         self._started_ns = clock.monotonic_ns()
         self._started_epoch_ns = clock.epoch_ns()
+        self._first_ns: int | None = None
+        self._last_ns: int | None = None
         self._forget()
 
     def judged(self, verdict: Verdict) -> None:
@@ -25,8 +27,8 @@ class Stats:
                 return
             self._accepted += 1
             # Threads come here in any order, so neither the first to come is first nor the last one last.
-            self._first_ns = min(verdict.at_ns, self._first_ns or verdict.at_ns)
-            self._last_ns = max(verdict.at_ns, self._last_ns or verdict.at_ns)
+            self._first_ns = verdict.at_ns if self._first_ns is None else min(self._first_ns, verdict.at_ns)
+            self._last_ns = verdict.at_ns if self._last_ns is None else max(self._last_ns, verdict.at_ns)
 
     def page_listed(self, page: int, last_page: int) -> None:
         """Count an accepted list request; those beyond the last page are counted together."""
@@ -64,7 +66,14 @@ class Stats:
             self._forget()
 
     def told(self) -> dict[str, Any]:
-        """Return the counts as JSON's types; `/stats` explains them in its README section and its tests."""
+        """Return the counts, in types JSON has.
+
+        Returns:
+          requests (accepted + rejected, which are the 429s); statuses sent and faults, with their counts; the first
+          and last accepted request, in epoch seconds by the monotonic clock (`_at`) and in seconds since the start
+          (`_seconds`), None before there was one; span_seconds between the two; and the accepted requests for each
+          page, item (GET) and put (PUT), spoiled ones included.
+        """
         with self._lock:
             return {
                 "requests": self._requests,
@@ -97,8 +106,7 @@ class Stats:
 
     def _forget(self) -> None:
         self._requests = self._accepted = self._pages_beyond_last = self._unknown_items = 0
-        self._first_ns: int | None = None
-        self._last_ns: int | None = None
+        self._first_ns = self._last_ns = None
         self._statuses: Counter[int] = Counter()
         self._faults: Counter[str] = Counter()
         self._pages: Counter[int] = Counter()

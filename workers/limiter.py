@@ -8,7 +8,7 @@ import json
 import math
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -257,6 +257,8 @@ class Caller:
     run_id: int | None
     name: str
     usage: Usage = field(default_factory=Usage)
+    #: Called before a sleep, so that what is finished need not wait with the thread.
+    before_sleep: Callable[[], None] | None = None
     _held: Permit | None = None
     _answered: list[str] = field(default_factory=list)
 
@@ -344,8 +346,13 @@ class Caller:
                 raise ConfigurationError(f"A request weighs more than the limit of {reply[1]}")
             wait, reason = int(reply[1]) / 1e6, reply[2].decode()
             self.usage.sleeps += int(reply[3])
-            if asked_at + wait > deadline + 0.25 or clock.sleep(wait):
+            if asked_at + wait > deadline + 0.25 or self._sleep_until(asked_at + wait):
                 raise RateLimited(wait, f"{self.limiter.budget.name}: {reason}")
+
+    def _sleep_until(self, instant: float) -> bool:
+        if self.before_sleep:
+            self.before_sleep()
+        return clock.sleep(instant - clock.monotonic())
 
     def _take_answered(self) -> list[str]:
         answered, self._answered = self._answered, []

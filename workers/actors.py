@@ -1,0 +1,26 @@
+"""The actors: which functions messages call, and who goes first."""
+
+from collections.abc import Callable
+
+import dramatiq
+
+from workers.broker import QUEUE
+from workers.detail import fetch_details
+from workers.discovery import discover
+from workers.errors import RateLimited
+from workers.finalize import finalize
+
+#: By name; the lower priority goes first among the messages a worker holds.
+ACTORS: dict[str, tuple[Callable[..., None], int]] = {
+    "finalize": (finalize, 0),
+    "discover": (discover, 10),
+    "fetch_details": (fetch_details, 20),
+}
+
+
+def declare(broker: dramatiq.Broker) -> None:
+    """Declare every actor on a broker. The database retries, so dramatiq does not; turns are short, so nothing limits them."""
+    for name, (function, priority) in ACTORS.items():
+        dramatiq.actor(
+            function, actor_name=name, queue_name=QUEUE, priority=priority, broker=broker, throws=(RateLimited,)
+        )

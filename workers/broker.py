@@ -1,0 +1,91 @@
+"""The broker, by URL. It carries wake-ups only: whatever it loses, the reaper sends again."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlsplit
+
+import dramatiq
+import redis
+from dramatiq.brokers.redis import RedisBroker
+from dramatiq.brokers.stub import StubBroker
+
+from workers.errors import ConfigurationError, DependencyDown
+from workers.limiter import redis_client
+from workers.middleware import DatabaseConnection, RateLimiterMiddleware
+from workers.settings import get_settings
+
+log = logging.getLogger(__name__)
+
+QUEUE = "sluice"
+
+
+def make_broker(url: str) -> dramatiq.Broker:
+    """Return the broker that `url` names.
+
+    Parameters:
+      url(str): redis://, rediss://, unix:// or amqp(s)://; stub:// keeps messages in memory, for tests.
+
+    Raises:
+      ConfigurationError: The scheme is none of these.
+    """
+    scheme = urlsplit(url).scheme
+    middleware = [DatabaseConnection(), RateLimiterMiddleware()]
+    if scheme in ("redis", "rediss", "unix"):
+        # The default, 1 in 1,000 commands, can leave a killed worker's messages lying for minutes.
+        return RedisBroker(
+            client=redis_client(url),
+            namespace=f"{get_settings().prefix}:queue",
+            heartbeat_timeout=20_000,
+            maintenance_chance=50_000,
+            middleware=middleware,
+        )
+    if scheme in ("amqp", "amqps"):
+        from dramatiq.brokers.rabbitmq import RabbitmqBroker
+
+        return RabbitmqBroker(url=url, confirm_delivery=True, middleware=middleware)
+    if scheme == "stub":
+        return StubBroker(middleware=middleware)
+    raise ConfigurationError(f"SLUICE_BROKER_URL must begin with redis://, rediss://, unix:// or amqp://, not {scheme!r}")
+
+
+@lru_cache(maxsize=1)
+def get_broker() -> dramatiq.Broker:
+    """Return this process's broker. A process that works declares the actors on it; one that only sends need not."""
+    broker = make_broker(get_settings().broker)
+    broker.declare_queue(QUEUE)
+    return broker
+
+
+_capture: ContextVar[Callable[[str, tuple[Any, ...], float], None] | None] = ContextVar("capture", default=None)
+
+
+@contextmanager
+def captured(put: Callable[[str, tuple[Any, ...], float], None]) -> Iterator[None]:
+    """Within the block, hand what this thread sends to `put(name, args, delay_seconds)` instead of the broker."""
+    token = _capture.set(put)
+    try:
+        yield
+    finally:
+        _capture.reset(token)
+
+
+def send(name: str, *args: Any, delay_seconds: float = 0.0) -> bool:
+    """Send a message to an actor; fails fast, because the reaper restores what was not sent.
+
+    Returns:
+      bool: Whether the broker has it.
+    """
+    if captured_by := _capture.get():
+        captured_by(name, args, delay_seconds)
+        return True
+    delay = round(delay_seconds * 1000) if delay_seconds > 0 else None
+    try:
+        get_broker().enqueue(dramatiq.Message(QUEUE, name, args, {}, {}), delay=delay)
+    except (redis.RedisError, DependencyDown, dramatiq.errors.BrokerConnectionError) as error:
+        log.warning("%s%r was not sent (%s); the reaper will send it", name, args, type(error).__name__)
+        return False
+    return True

@@ -1,0 +1,226 @@
+"""Connector: one remote API. It takes a permit for every request it sends, and sorts every answer by what to do next."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import urljoin, urlsplit
+
+import requests
+from requests.auth import AuthBase
+
+from workers import clock
+from workers.errors import AuthError, ConfigurationError, PermanentError, RateLimited, RetryableError
+from workers.headers import retry_after_seconds
+from workers.limiter import Budget, Caller, Limit, RateLimiter, redis_client
+from workers.settings import get_settings
+
+#: A Retry-After is believed up to here, in seconds.
+_LONGEST_PAUSE_SECONDS = 3600.0
+
+_NOT_FOUND = {404, 410}
+_RETRYABLE = {408, 421, 425}
+
+
+class Connector:
+    """One remote API: where it is, how to authenticate, how much it allows.
+
+    Parameters:
+      name(str): The budget's name. Connectors of one name share one budget, in every process.
+      base_url(str): http:// or https://; relative request URLs are joined to it, and no other host is ever called.
+      limits(Sequence[Limit]): What the API allows; all of them hold.
+      headers(Mapping[str, str]): Sent with every request.
+      auth(AuthBase | tuple[str, str] | None): As `requests` takes it.
+      timeout(float | None): Seconds one request may take in all; default SLUICE_REQUEST_TIMEOUT_SECONDS.
+
+    Raises:
+      ConfigurationError: The URL is not an http(s) one, or the limits cannot be.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        base_url: str,
+        limits: Sequence[Limit],
+        headers: Mapping[str, str] | None = None,
+        auth: "AuthBase | tuple[str, str] | None" = None,
+        timeout: float | None = None,
+    ) -> None:
+        parts = urlsplit(base_url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ConfigurationError(f"Connector {name!r}: base_url must be an http:// or https:// address, not {base_url!r}")
+        if parts.username or parts.password:
+            raise ConfigurationError(f"Connector {name!r}: give credentials as auth=(user, password), not inside base_url")
+        self.name = name
+        self.base_url = base_url.rstrip("/") + "/"
+        self.budget = Budget(name, limits)
+        self.headers = dict(headers or {})
+        self.auth = auth
+        self.timeout = timeout
+        self._origin = _origin(base_url)
+        self._limiter: RateLimiter | None = None
+        self._session: requests.Session | None = None
+
+    @property
+    def limiter(self) -> RateLimiter:
+        """The budget's limiter, on the Redis of the settings; made when first used."""
+        if self._limiter is None:
+            settings = get_settings()
+            self._limiter = RateLimiter(
+                self.budget,
+                redis_client(settings.redis_url),
+                prefix=settings.prefix,
+                max_wait_seconds=settings.max_wait_seconds,
+                linger_seconds=settings.linger_seconds,
+            )
+        return self._limiter
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Seconds one request may take in all."""
+        return self.timeout or get_settings().request_timeout_seconds
+
+    def caller(self, run_id: int | None = None, name: str | None = None) -> Caller:
+        """Return one thread's place in the line of this API's budget."""
+        return self.limiter.caller(run_id, name)
+
+    def get_json(self, request: requests.Request, caller: Caller) -> Any:
+        """Send `request` and return its decoded JSON body. Parameters and errors are those of `send`."""
+        response = self.send(request, caller)
+        try:
+            return response.json()
+        except (ValueError, RecursionError) as error:
+            kind = response.headers.get("Content-Type", "no content type")[:60]
+            raise RetryableError(f"{_title(request)} answered {response.status_code} with a body that is not JSON ({kind})") from error
+
+    def send(self, request: requests.Request, caller: Caller) -> requests.Response:
+        """Send one request with one permit, and return its response, a 2xx.
+
+        Parameters:
+          request(requests.Request): A relative URL is joined to the base URL. Redirects and retries are never made.
+          caller(Caller): Whose permit it takes; sleeps for it when the wait is short.
+
+        Returns:
+          requests.Response: Its body has been read whole, up to SLUICE_MAX_BODY_BYTES.
+
+        Raises:
+          RateLimited: No permit in time, or the API said 429 (the whole budget then pauses).
+          RetryableError: Timeout, connection trouble, 5xx.
+          AuthError: 401 or 403.
+          PermanentError: Any other refusal, a redirect, a body over the size limit, an address of another host.
+          DependencyDown: Redis does not answer, so there is no permit.
+        """
+        prepared = self._prepare(request)
+        permit = caller.take(self.timeout_seconds)
+        deadline = clock.monotonic() + self.timeout_seconds
+        try:
+            response = self._http().send(
+                prepared, timeout=self.timeout_seconds, allow_redirects=False, stream=True, verify=True
+            )
+        except requests.ConnectTimeout as error:
+            raise RetryableError(f"{_title(request)}: no connection within {self.timeout_seconds:g} s") from error
+        except requests.Timeout as error:
+            raise RetryableError(f"{_title(request)}: no answer within {self.timeout_seconds:g} s") from error
+        except requests.ConnectionError as error:
+            if "NewConnectionError" in repr(error) or "refused" in str(error):
+                caller.unsent(permit)
+                raise RetryableError(f"{_title(request)}: {self._origin} refuses connections") from error
+            raise RetryableError(f"{_title(request)}: the connection broke") from error
+        except requests.RequestException as error:
+            raise RetryableError(f"{_title(request)}: {type(error).__name__}") from error
+        if response.status_code == 429 or (response.status_code == 503 and "Retry-After" in response.headers):
+            response.close()
+            raise self._pause(response, caller, permit)
+        caller.answered(permit)
+        self._read(response, request, deadline)
+        self._sort(response, request)
+        return response
+
+    def _http(self) -> requests.Session:
+        if self._session is None:
+            session = requests.Session()
+            adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=256, max_retries=0)
+            session.mount("http://", adapter)
+            session.mount("https://", adapter)
+            session.trust_env = False
+            self._session = session
+        return self._session
+
+    def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
+        url = urljoin(self.base_url, str(request.url))
+        if _origin(url) != self._origin:
+            raise PermanentError(
+                f"{_title(request)} is not on {self._origin}: a connector calls its own host only", failure_class="contract"
+            )
+        full = requests.Request(
+            method=request.method or "GET",
+            url=url,
+            headers={"Accept": "application/json", **self.headers, **(request.headers or {})},
+            params=request.params,
+            data=request.data,
+            json=request.json,
+            auth=request.auth or self.auth,
+        )
+        try:
+            return full.prepare()
+        except (requests.RequestException, ValueError) as error:
+            raise PermanentError(f"{_title(request)} is not a request that can be sent: {error}", failure_class="contract") from None
+
+    def _pause(self, response: requests.Response, caller: Caller, permit: Any) -> RateLimited:
+        asked = retry_after_seconds(response.headers, clock.now())
+        shortest = min(limit.seconds for limit in self.budget.limits)
+        seconds = min(asked if asked is not None else shortest, _LONGEST_PAUSE_SECONDS)
+        said = f"Retry-After {response.headers['Retry-After'][:40]}" if asked is not None else "without Retry-After"
+        reason = f"the API answered {response.status_code}, {said}"
+        caller.refused(permit, seconds, reason)
+        return RateLimited(seconds, f"{self.name}: {reason}")
+
+    def _read(self, response: requests.Response, request: requests.Request, deadline: float) -> None:
+        limit, body = get_settings().max_body_bytes, bytearray()
+        try:
+            for chunk in response.iter_content(65_536):
+                body += chunk
+                if len(body) > limit:
+                    raise PermanentError(f"{_title(request)}: the body is over SLUICE_MAX_BODY_BYTES ({limit:,} bytes)")
+                if clock.monotonic() > deadline:
+                    raise RetryableError(f"{_title(request)}: the body was not complete within {self.timeout_seconds:g} s")
+        except (PermanentError, RetryableError):
+            response.close()
+            raise
+        except requests.RequestException as error:
+            raise RetryableError(f"{_title(request)}: the answer broke off ({type(error).__name__})") from error
+        response._content = bytes(body)
+
+    def _sort(self, response: requests.Response, request: requests.Request) -> None:
+        status = response.status_code
+        if 200 <= status < 300:
+            return
+        said = f"{_title(request)} answered {status}"
+        if status in (401, 403):
+            raise AuthError(f"{said}: check the credentials of connector {self.name!r}")
+        if status in _NOT_FOUND:
+            raise PermanentError(said, failure_class="not_found")
+        if status >= 500 or status in _RETRYABLE:
+            raise RetryableError(said)
+        if 300 <= status < 400:
+            raise PermanentError(f"{said}: redirects are not followed; set base_url to the final address", "contract")
+        raise PermanentError(f"{said}{_hint(response)}", failure_class="bad_data")
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+def _title(request: requests.Request) -> str:
+    """Name a request without its query, which may hold secrets."""
+    return f"{request.method or 'GET'} {urlsplit(str(request.url)).path or '/'}"
+
+
+def _hint(response: requests.Response) -> str:
+    try:
+        message = json.loads(response.content).get("message", "")
+    except (ValueError, AttributeError, RecursionError):
+        return ""
+    return f": {str(message)[:200]}" if message else ""

@@ -1,0 +1,73 @@
+"""What a user implements: Importable, on a model, and ImportSource. At most five methods each."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import requests
+
+from workers.connector import Connector
+
+
+@runtime_checkable
+class Importable(Protocol):
+    """A Peewee model that the API can fill, known by its shape: inherit from nothing, write these three."""
+
+    def get_external_id(self) -> str | int | None:
+        """Return the id the API knows this row by."""
+        ...
+
+    def get_api_detail_request(self) -> requests.Request | None:
+        """Return the request for this row's details, or None where the list item was already complete."""
+        ...
+
+    def populate_from_api_response(self, data: Any) -> None:
+        """Set fields from the decoded answer; the package saves them.
+
+        Raises:
+          Skip: This row is not wanted; it ends as skipped with the reason.
+        """
+        ...
+
+
+class ImportSource(ABC):
+    """One list of things to import: which model they become, which API has them, how its list is read.
+
+    Attributes:
+      name(str): How people call it; lower case, digits, - and _.
+      model(type[peewee.Model]): What each item becomes; an Importable.
+      connector(Connector): The API.
+      unique_by(str): The model's unique field that tells whether a row is already there.
+      per_page(int): How many items to ask for at once.
+      lanes(int): How many strands may fetch details at the same time.
+      allow_fresh(bool): Whether a run may empty the model's table first.
+    """
+
+    name: ClassVar[str]
+    model: ClassVar[type[Any]]
+    connector: ClassVar[Connector]
+    unique_by: ClassVar[str] = "external_id"
+    per_page: ClassVar[int] = 100
+    lanes: ClassVar[int] = 16
+    allow_fresh: ClassVar[bool] = False
+
+    def get_connector(self, run: Any) -> Connector:
+        """Return the API for this run; override where each tenant (`run.tenant`) has its own."""
+        return self.connector
+
+    @abstractmethod
+    def get_list_request(self, cursor: Any, per_page: int) -> requests.Request:
+        """Return the request for one page of the list. The first cursor is 1; a relative URL joins the connector's."""
+
+    def get_list_items(self, data: Any) -> Sequence[Mapping[str, Any]]:
+        """Return the items of a decoded page."""
+        items: Sequence[Mapping[str, Any]] = data["data"]
+        return items
+
+    def next_cursor(self, data: Any, cursor: Any) -> Any:
+        """Return the next page's cursor (anything JSON can hold), or None after the last page."""
+        return cursor + 1 if data.get("next_page_url") else None
+
+    @abstractmethod
+    def create_model_from_list_item(self, item: Mapping[str, Any]) -> Any:
+        """Return an unsaved model instance with the fields that the list knows."""

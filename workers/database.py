@@ -1,0 +1,170 @@
+"""The database: the proxy every table is bound to, connecting by URL, its clock, and bringing the schema up to date."""
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from peewee import Database, DatabaseProxy, Field, InterfaceError, OperationalError, SqliteDatabase
+from playhouse.db_url import parse
+from playhouse.migrations import Runner
+from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+
+from workers import clock
+from workers.errors import ConfigurationError, DependencyDown
+from workers.settings import get_settings
+
+#: Bound to the real database by `connect`.
+db = DatabaseProxy()
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+_LOCK_ID = 0x51_01_CE  # one advisory lock for all who migrate
+_connecting = threading.Lock()
+
+
+class UTCDateTimeField(Field):
+    """An instant, UTC-aware: TIMESTAMPTZ on Postgres, ISO text with fixed microseconds (so that it sorts) on SQLite."""
+
+    field_type = "TIMESTAMPTZ"
+
+    def db_value(self, value: datetime | None) -> Any:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{self.name} needs a UTC-aware datetime, not {value!r}")
+        value = value.astimezone(UTC)
+        return value.isoformat(" ", "microseconds") if is_sqlite() else value
+
+    def python_value(self, value: Any) -> datetime | None:
+        if isinstance(value, str):
+            value = datetime.fromisoformat(value)
+        return value.astimezone(UTC) if value is not None else None
+
+
+def connect(url: str | None = None) -> Database:
+    """Bind `db` to the database at `url` (default: the settings'), once a process.
+
+    Raises:
+      ConfigurationError: The URL names neither SQLite nor Postgres, or the SQLite file's folder cannot be written.
+    """
+    with _connecting:
+        if db.obj is None:
+            db.initialize(_make(url or get_settings().database))
+    return db.obj
+
+
+def disconnect() -> None:
+    """Close every connection of this process and forget the database."""
+    with _connecting:
+        if db.obj is not None:
+            db.obj.close_all()
+            db.initialize(None)
+
+
+def is_sqlite() -> bool:
+    """Whether the database in use is SQLite."""
+    return isinstance(db.obj, SqliteDatabase)
+
+
+@contextmanager
+def connection() -> Iterator[None]:
+    """Hold this thread's connection for a block; blocks may be nested.
+
+    Raises:
+      DependencyDown: The database does not let us in.
+    """
+    connect()
+    try:
+        opened = db.connect(reuse_if_open=True)
+    except (OperationalError, InterfaceError) as error:
+        raise DependencyDown(f"the database does not answer: {_first_line(error)}") from error
+    try:
+        yield
+    finally:
+        if opened:
+            db.close()
+
+
+def now() -> datetime:
+    """Return the database's own time, which leases are kept in: hosts may disagree about theirs."""
+    if clock.current().moved or is_sqlite():
+        return clock.now()
+    instant: datetime = db.execute_sql("SELECT clock_timestamp()").fetchone()[0]
+    return instant.astimezone(UTC)
+
+
+def migrate(models: Iterable[Any] = ()) -> list[str]:
+    """Bring Sluice's tables up to date, and create those of `models` that are missing; one process at a time does it.
+
+    Parameters:
+      models(Iterable[type[peewee.Model]]): A user's models whose tables may be created. Theirs are never altered.
+
+    Returns:
+      list[str]: The migrations that were applied just now.
+    """
+    with connection(), db.atomic():
+        if not is_sqlite():
+            db.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK_ID,))
+        applied: list[str] = _runner().up()
+        for model in models:
+            model.create_table(safe=True)
+        return applied
+
+
+def is_migrated() -> bool:
+    """Whether every migration has been applied.
+
+    Raises:
+      DependencyDown: The database does not answer.
+    """
+    with connection():
+        try:
+            return all(m.applied for m in _runner().status())
+        except (OperationalError, InterfaceError) as error:
+            raise DependencyDown(f"the database does not answer: {_first_line(error)}") from error
+
+
+def _runner() -> Runner:
+    return Runner(db.obj, str(_MIGRATIONS), table_name="sluice_migrations")
+
+
+def _make(url: str) -> Database:
+    scheme = urlsplit(url).scheme
+    if scheme == "sqlite":
+        return _sqlite(url)
+    if scheme in ("postgres", "postgresql"):
+        options = {k: v for k, v in parse(url).items() if k != "prefer_psycopg3"}
+        return PooledPostgresqlDatabase(
+            **options, prefer_psycopg3=True, max_connections=512, stale_timeout=300, connect_timeout=10
+        )
+    raise ConfigurationError(
+        f"SLUICE_DATABASE_URL must begin with sqlite:/// or postgresql://, not {scheme or 'nothing'}: it is a URL like "
+        "sqlite:////var/lib/sluice/sluice.db or postgresql://user:password@host/database"
+    )
+
+
+def _sqlite(url: str) -> Database:
+    path = Path(url.removeprefix("sqlite:///").split("?")[0])
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            pass
+    except OSError as error:
+        raise ConfigurationError(
+            f"The database file {path} cannot be written ({error.strerror}): make its folder writable, or set SLUICE_DATA_DIR"
+        ) from None
+    return PooledSqliteDatabase(
+        str(path),
+        max_connections=512,
+        timeout=30,
+        lock_type="IMMEDIATE",  # deferred transactions that read and then write fail with "database is locked"
+        pragmas={"journal_mode": "wal", "synchronous": "normal", "busy_timeout": 30_000, "foreign_keys": 1},
+        check_same_thread=False,
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

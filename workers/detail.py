@@ -1,0 +1,212 @@
+"""fetch_details(run_id, lane, turn): take a permit, claim due items, fetch and fill each, commit; again until the turn is over."""
+
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from workers import broker, clock, database, items, lanes, runs, saving
+from workers.connector import Connector
+from workers.contracts import ImportSource
+from workers.errors import DependencyDown, PermanentError, RateLimited, RetryableError, Skip
+from workers.items import Claim, Outcome
+from workers.limiter import Caller
+from workers.page import describe
+from workers.registry import get_registry
+from workers.settings import get_settings
+from workers.tables import ItemStatus, Run, RunItem, RunStatus
+
+log = logging.getLogger(__name__)
+
+#: How long a lane stays away while Redis gives no permits.
+_DOWN_SECONDS = 5.0
+
+
+def fetch_details(run_id: int, lane: int, turn: int) -> None:
+    """Work one turn of a lane, and announce the next.
+
+    Raises:
+      RateLimited: The budget is closed for long. The lane was rewound, so the middleware may send this very message again.
+    """
+    settings = get_settings()
+    if not lanes.start_turn(run_id, lane, turn, settings.lane_lease_seconds):
+        return
+    run = runs.get(run_id)
+    if run.status != RunStatus.RUNNING:
+        lanes.end(run_id, lane, turn + 1)
+        return
+    work = Turn(run, lane, turn)
+    try:
+        work.run_until(clock.monotonic() + settings.turn_seconds)
+    except RateLimited as wait:
+        if lanes.rewind(run_id, lane, turn, wait.wait_seconds):
+            raise
+        return
+    finally:
+        work.close()
+    _announce(run_id, lane, turn + 1)
+
+
+def _announce(run_id: int, lane: int, turn: int) -> None:
+    due = items.next_due(run_id)
+    if due is None:
+        lanes.end(run_id, lane, turn)
+        broker.send("finalize", run_id)
+        return
+    wait = max(0.0, (due - database.now()).total_seconds())
+    if lanes.end_turn(run_id, lane, turn, wait):
+        broker.send("fetch_details", run_id, lane, turn, delay_seconds=wait)
+
+
+class Turn:
+    """One turn of a lane: batches of claim, fetch, commit. What it holds is given back however it ends."""
+
+    def __init__(self, run: Run, lane: int, turn: int) -> None:
+        self.run = run
+        self.lane = lane
+        self.turn = turn
+        self.source: ImportSource = get_registry()[run.source]
+        self.connector: Connector = self.source.get_connector(run)
+        self.caller: Caller = self.connector.caller(run.id, f"{run.id}:{lane}")
+        self.claim: Claim | None = None
+        self.outcomes: list[Outcome] = []
+        self._done = 0
+        self._flush_at = 0.0
+        self.caller.before_sleep = self._flush
+
+    def run_until(self, ends_at: float) -> None:
+        """Work until the monotonic instant `ends_at`, until nothing is due, or until the run is stopped.
+
+        Raises:
+          RateLimited: The budget is closed for long, or Redis is away.
+        """
+        with _at_work(self):
+            while clock.monotonic() < ends_at and not clock.stop_requested.is_set():
+                if not self._batch(ends_at):
+                    return
+
+    def close(self) -> None:
+        """Give back what was claimed and not committed, and the permit that was not used."""
+        self.caller.settle()
+        if self.claim:
+            self._commit()
+            items.give_back(self.claim, self.claim.items[self._done :])
+            self.claim = None
+        runs.add_usage(self.run.id, self.caller.take_usage())
+
+    def _batch(self, ends_at: float) -> bool:
+        settings = get_settings()
+        try:
+            room = self.caller.ready(self.connector.timeout_seconds)
+        except DependencyDown as error:
+            raise RateLimited(_DOWN_SECONDS, str(error)) from error
+        most = min(settings.batch_size, 1 + room // self.run.lanes)
+        claim = items.claim(self.run.id, most, settings.lease_seconds)
+        if not claim.items:
+            return False
+        self.claim, self._done = claim, 0
+        rows = self._rows(claim.items)
+        self._flush_at = clock.monotonic() + settings.flush_seconds
+        status = RunStatus.RUNNING
+        for item in claim.items:
+            self.outcomes.append(self._attempt(item, rows.get(str(item.item_id))))
+            if clock.monotonic() > self._flush_at:
+                status = self._commit()
+            if status is not RunStatus.RUNNING or clock.monotonic() > ends_at or clock.stop_requested.is_set():
+                break
+        self.caller.settle()
+        status = self._commit()
+        items.give_back(claim, claim.items[self._done :])
+        self.claim = None
+        return status is RunStatus.RUNNING
+
+    def _rows(self, claimed: Sequence[RunItem]) -> dict[str, Any]:
+        model = self.source.model
+        key = model._meta.primary_key
+        wanted = [key.python_value(item.item_id) for item in claimed]
+        return {str(row._pk): row for row in model.select().where(key.in_(wanted))}
+
+    def _attempt(self, item: RunItem, row: Any) -> Outcome:
+        settings = get_settings()
+        if item.attempts > settings.max_attempts:
+            reason = f"the worker died, or lost its lease, {settings.max_attempts} times while it had this item"
+            return Outcome(item, ItemStatus.FAILED, failure_class="bug", reason=reason)
+        if row is None:
+            return Outcome(item, ItemStatus.FAILED, failure_class="bad_data", reason="its row is no longer in the table")
+        try:
+            request = row.get_api_detail_request()
+            if request is not None:
+                row.populate_from_api_response(self.connector.get_json(request, self.caller))
+            return Outcome(item, ItemStatus.COMPLETED, model=row)
+        except Skip as skip:
+            return Outcome(item, ItemStatus.SKIPPED, reason=str(skip))
+        except RateLimited:
+            raise
+        except DependencyDown as error:
+            raise RateLimited(_DOWN_SECONDS, str(error)) from error
+        except RetryableError as error:
+            return self._again(item, error.failure_class, str(error))
+        except PermanentError as error:
+            return Outcome(item, ItemStatus.FAILED, failure_class=error.failure_class, reason=str(error))
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            reason = f"{type(row).__name__} cannot take what the API answered: {describe(error)}"
+            return Outcome(item, ItemStatus.FAILED, failure_class="bad_data", reason=reason)
+        except Exception as error:
+            log.exception("run %d: item %s", self.run.id, item.external_id)
+            return self._again(item, "bug", describe(error))
+
+    def _again(self, item: RunItem, failure_class: str, reason: str) -> Outcome:
+        settings = get_settings()
+        if item.attempts >= settings.max_attempts:
+            said = f"{reason} ({item.attempts} attempts)"
+            return Outcome(item, ItemStatus.FAILED, failure_class=failure_class, reason=said)
+        wait = settings.backoff_seconds[item.attempts - 1]
+        return Outcome(item, ItemStatus.PENDING, failure_class=failure_class, reason=reason, retry_seconds=wait)
+
+    def _flush(self) -> None:
+        if self.outcomes:
+            self._commit()
+
+    def _commit(self) -> RunStatus:
+        outcomes, self.outcomes = self.outcomes, []
+        self._flush_at = clock.monotonic() + get_settings().flush_seconds
+        if not self.claim or not outcomes:
+            return RunStatus(runs.get(self.run.id).status)
+        status = items.commit(self.run.id, self.claim, outcomes, self.caller.take_usage(), saving.save_fields)
+        self._done += len(outcomes)
+        return status
+
+
+_turns: set[Turn] = set()
+_turns_lock = threading.Lock()
+
+
+class _at_work:
+    """Keeps the turn where the draining process finds it."""
+
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
+
+    def __enter__(self) -> None:
+        with _turns_lock:
+            _turns.add(self.turn)
+
+    def __exit__(self, *_: object) -> None:
+        with _turns_lock:
+            _turns.discard(self.turn)
+
+
+def abandon_turns() -> int:
+    """Give back the items of turns that are still at work, from another thread: the process is about to end.
+
+    Returns:
+      int: How many items.
+    """
+    with _turns_lock:
+        turns = list(_turns)
+    given = 0
+    for turn in turns:
+        if turn.claim:
+            given += items.give_back(turn.claim, turn.claim.items)
+        lanes.end_turn(turn.run.id, turn.lane, turn.turn + 1, 0.0)
+    return given

@@ -1,0 +1,139 @@
+"""discover(run_id): fetch the next list page by the run's cursor, save its rows and items, go on. The last page opens the lanes."""
+
+import logging
+from typing import Any
+
+from peewee import InterfaceError, OperationalError, PeeweeException
+
+from workers import broker, clock, database, items, lanes, page, runs, saving
+from workers.contracts import ImportSource
+from workers.errors import DependencyDown, InvalidTransition, RateLimited, RetryableError, SluiceError
+from workers.finalize import start_next
+from workers.page import Page, describe
+from workers.registry import get_registry
+from workers.settings import get_settings
+from workers.tables import ItemStatus, Run, RunStatus
+from workers.tracking import item_type
+
+log = logging.getLogger(__name__)
+
+_DOWN_SECONDS = 5.0
+
+
+def discover(run_id: int) -> None:
+    """Fetch list pages for the length of a turn, then send the message again.
+
+    Raises:
+      RateLimited: The budget is closed; the middleware sends the message again when it opens.
+    """
+    settings = get_settings()
+    ends_at = clock.monotonic() + settings.turn_seconds
+    lease = settings.lease_seconds + settings.request_timeout_seconds
+    while run := runs.begin_page(run_id, lease):
+        _do_page(run)
+        if clock.monotonic() > ends_at or clock.stop_requested.is_set():
+            broker.send("discover", run_id)
+            return
+
+
+def _do_page(run: Run) -> None:
+    source = get_registry()[run.source]
+    connector = source.get_connector(run)
+    caller = connector.caller(run.id, f"{run.id}:list")
+    try:
+        request = source.get_list_request(run.discovery_cursor, source.per_page)
+        data = connector.get_json(request, caller)
+        _record(run, source, page.read(source, data, run.discovery_cursor))
+    except RateLimited as wait:
+        runs.put_page_back(run, wait.wait_seconds, refund=True)
+        raise
+    except DependencyDown as error:
+        runs.put_page_back(run, _DOWN_SECONDS, refund=True)
+        raise RateLimited(_DOWN_SECONDS, str(error)) from error
+    except (OperationalError, InterfaceError):
+        raise  # our own database: the lease ends and the page is done again
+    except RetryableError as error:
+        _retry_later(run, error)
+    except Exception as error:
+        _give_up(run, error)
+    finally:
+        caller.settle()
+        runs.add_usage(run.id, caller.take_usage())
+
+
+def _record(run: Run, source: ImportSource, read: Page) -> None:
+    with runs.page_commit(run) as ours:
+        if not ours:
+            return
+        if run.total_count is None and run.options.get("fresh") and source.allow_fresh:
+            source.model.delete().execute()
+        keys = _save(source, read)
+        now = database.now()
+        pending = {"item_type": item_type(source.model), "status": ItemStatus.PENDING, "due_at": now}
+        failed = pending | {"status": ItemStatus.FAILED, "failure_class": "bad_data", "failure_count": 1, "last_failed_at": now}
+        new, _ = items.add(run.id, [pending | {"external_id": i, "item_id": str(key)} for i, key in keys.items()])
+        refused, _ = items.add(run.id, [failed | {"external_id": w, "failure_reason": r[:500]} for w, r in read.refused.items()])
+        runs.end_page(run, found=new + refused, failed=refused, cursor=read.next_cursor)
+    if read.next_cursor is None:
+        open_lanes(run.id)
+
+
+def _save(source: ImportSource, read: Page) -> dict[str, Any]:
+    """Save the page's rows together or, where that fails, one by one; return external id -> primary key."""
+    if not read.models:
+        return {}
+    try:
+        with database.db.atomic():
+            return _upsert(source, read.models)
+    except (OperationalError, InterfaceError):
+        raise
+    except (PeeweeException, ValueError, TypeError, KeyError):
+        keys: dict[str, Any] = {}
+        for external_id, model in read.models.items():
+            try:
+                with database.db.atomic():
+                    keys |= _upsert(source, {external_id: model})
+            except (PeeweeException, ValueError, TypeError, KeyError) as error:
+                read.refused[external_id] = f"the row could not be saved: {describe(error)}"
+        return keys
+
+
+def _upsert(source: ImportSource, models: dict[str, Any]) -> dict[str, Any]:
+    keys = saving.upsert(source.model, list(models.values()), source.unique_by)
+    return dict(zip(models, keys, strict=True))
+
+
+def open_lanes(run_id: int) -> None:
+    """Open, or wake, the lanes of a run whose list is known; a run with nothing open goes to finalize."""
+    run = runs.get(run_id)
+    if run.status != RunStatus.RUNNING or run.discovered_at is None:
+        return
+    count = min(run.lanes, run.total_count - run.failed_count - run.succeeded_count - run.skipped_count)
+    for message in lanes.open_for(run_id, max(0, count)):
+        broker.send("fetch_details", *message)
+    if count <= 0:
+        broker.send("finalize", run_id)
+
+
+def _retry_later(run: Run, error: RetryableError) -> None:
+    settings = get_settings()
+    if run.discovery_attempts >= settings.max_attempts:
+        _give_up(run, error)
+        return
+    wait = settings.backoff_seconds[run.discovery_attempts - 1]
+    said = f"list page {run.discovery_cursor}, attempt {run.discovery_attempts} of {settings.max_attempts}: {error}"
+    log.warning("run %d: %s; again in %g s", run.id, said, wait)
+    runs.put_page_back(run, wait, refund=False, reason=said)
+    broker.send("discover", run.id, delay_seconds=wait)
+
+
+def _give_up(run: Run, error: Exception) -> None:
+    if not isinstance(error, SluiceError):
+        log.exception("run %d: list page %s", run.id, run.discovery_cursor)
+    reason = str(error) if isinstance(error, SluiceError) else f"a bug in the source: {describe(error)}"
+    try:
+        runs.move(run.id, RunStatus.FAILED, who="sluice", door="discovery", detail=f"list page {run.discovery_cursor}: {reason}")
+    except InvalidTransition:
+        return  # it was cancelled meanwhile
+    log.error("run %d failed: list page %s: %s", run.id, run.discovery_cursor, reason)
+    start_next(run.source, run.tenant)

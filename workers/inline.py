@@ -1,0 +1,42 @@
+"""A run worked off in this process: messages go to a list instead of a broker, and are called one after the other."""
+
+import heapq
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from workers import broker, clock, runs
+from workers.actors import ACTORS
+from workers.errors import RateLimited
+from workers.tables import ENDED, Run
+
+
+def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
+    """Call discover, the lanes and finalize until the run has ended, or the process is asked to stop.
+
+    Parameters:
+      run_id(int): An active run. No worker need be up; where some are, they may share the work.
+      on_progress(Callable): Called with the run after each message.
+    """
+    due: list[tuple[float, int, str, tuple[Any, ...]]] = []
+    order = itertools.count()
+
+    def put(name: str, args: tuple[Any, ...], delay_seconds: float) -> None:
+        heapq.heappush(due, (clock.monotonic() + delay_seconds, next(order), name, args))
+
+    with broker.captured(put):
+        put("discover", (run_id,), 0.0)
+        while not clock.stop_requested.is_set():
+            run = runs.get(run_id)
+            on_progress(run)
+            if run.status in ENDED:
+                return
+            if not due:
+                put("finalize", (run_id,), 1.0)
+            at, _, name, args = heapq.heappop(due)
+            if clock.sleep(at - clock.monotonic()):
+                return
+            try:
+                ACTORS[name][0](*args)
+            except RateLimited as wait:
+                put(name, args, wait.wait_seconds)

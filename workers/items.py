@@ -1,0 +1,261 @@
+"""RunItem: claims, and the commit of what came of them. A claim is only a due time: what is lost is simply due again."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from peewee import PeeweeException, fn
+
+from workers import database, runs
+from workers.limiter import Usage
+from workers.tables import OPEN, ItemStatus, Run, RunItem, RunStatus
+
+#: The longest failure text that is stored.
+_REASON_LENGTH = 500
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Items that are ours until `until`; their `due_at` is the token."""
+
+    items: Sequence[RunItem]
+    until: datetime
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of one claimed item.
+
+    Parameters:
+      item(RunItem): The item.
+      status(ItemStatus): completed, skipped, failed, or pending for another attempt.
+      model(peewee.Model | None): The user's row to save, for a completed one.
+      failure_class(str): For a failed attempt.
+      reason(str): For a failed attempt, or why it was skipped.
+      retry_seconds(float): For pending: in how long it is due again.
+    """
+
+    item: RunItem
+    status: ItemStatus
+    model: Any = None
+    failure_class: str | None = None
+    reason: str | None = None
+    retry_seconds: float = 0.0
+
+
+def add(run_id: int, rows: Iterable[dict[str, Any]]) -> tuple[int, int]:
+    """Insert the items of a list page; the known ones are left as they are.
+
+    Returns:
+      tuple[int, int]: How many were new, and how many of those were failed from the start.
+    """
+    rows = [{"run_id": run_id, **row} for row in rows]
+    if not rows:
+        return 0, 0
+    fields = [RunItem.run_id, RunItem.external_id]
+    inserted = (
+        RunItem.insert_many(rows).on_conflict(action="NOTHING", conflict_target=fields).returning(RunItem.status).tuples().execute()
+    )
+    statuses = [status for (status,) in inserted]
+    return len(statuses), statuses.count(ItemStatus.FAILED)
+
+
+def claim(run_id: int, limit: int, lease_seconds: float) -> Claim:
+    """Claim the next due items of a run.
+
+    An item whose lease ran out may be the one that killed its process: it is claimed alone, so that it cannot take others
+    with it.
+
+    Parameters:
+      run_id(int): The run.
+      limit(int): Most items to claim; at least 1.
+      lease_seconds(float): How long they are ours.
+    """
+    now = database.now()
+    until = now + timedelta(seconds=lease_seconds)
+    for status, most in ((ItemStatus.PROCESSING, 1), (ItemStatus.PENDING, limit)):
+        items = _claim(run_id, status, most, now, until)
+        if items:
+            return Claim(items, until)
+    return Claim([], until)
+
+
+def _claim(run_id: int, status: ItemStatus, limit: int, now: datetime, until: datetime) -> list[RunItem]:
+    due = (
+        RunItem.select(RunItem.id)
+        .where(RunItem.run_id == run_id, RunItem.status == status, RunItem.due_at <= now)
+        .order_by(RunItem.due_at, RunItem.id)
+        .limit(limit)
+    )
+    values = {RunItem.status: ItemStatus.PROCESSING, RunItem.due_at: until, RunItem.attempts: RunItem.attempts + 1}
+    if database.is_sqlite():
+        update = RunItem.update(values).where(RunItem.id.in_(due))
+    else:
+        # Materialized: the planner must not run a LIMIT with SKIP LOCKED twice.
+        chosen = due.for_update("FOR UPDATE SKIP LOCKED").cte("due", columns=("id",), materialized=True)
+        update = RunItem.update(values).where(RunItem.id.in_(chosen.select(chosen.c.id))).with_cte(chosen)
+    return sorted(update.returning(RunItem).execute(), key=lambda item: item.id)
+
+
+def give_back(claim: Claim, items: Iterable[RunItem]) -> int:
+    """Let others have these items of the claim at once; the attempt is refunded.
+
+    Returns:
+      int: How many were still ours.
+    """
+    ids = [item.id for item in items]
+    if not ids:
+        return 0
+    values = {RunItem.status: ItemStatus.PENDING, RunItem.due_at: database.now(), RunItem.attempts: RunItem.attempts - 1}
+    given: int = RunItem.update(values).where(RunItem.id.in_(ids), _held(claim)).execute()
+    return given
+
+
+def commit(
+    run_id: int, claim: Claim, outcomes: Sequence[Outcome], usage: Usage, save: Callable[[Sequence[Any]], None]
+) -> RunStatus:
+    """Write what came of claimed items, the users' rows, the statuses and the run's counters, in one transaction.
+
+    Items whose lease has passed to somebody else are left to them. If the rows cannot be saved together, they are saved one
+    by one, and what cannot be saved fails alone.
+
+    Parameters:
+      run_id(int): The run.
+      claim(Claim): Whose items these are.
+      outcomes(Sequence[Outcome]): At most one an item.
+      usage(Usage): Hits and sleeps to add to the run.
+      save(Callable): Saves a sequence of the user's models; raises where it cannot.
+
+    Returns:
+      RunStatus: The run's status now: anything but running asks the lane to stop.
+    """
+    try:
+        return _commit(run_id, claim, outcomes, usage, save)
+    except (PeeweeException, ValueError, TypeError):
+        if not any(outcome.model is not None for outcome in outcomes):
+            raise
+        return _commit(run_id, claim, outcomes, usage, save, one_by_one=True)
+
+
+def _commit(
+    run_id: int,
+    claim: Claim,
+    outcomes: Sequence[Outcome],
+    usage: Usage,
+    save: Callable[[Sequence[Any]], None],
+    one_by_one: bool = False,
+) -> RunStatus:
+    with database.db.atomic():
+        ours = _lock_ours(claim, outcomes)
+        if one_by_one:
+            ours = [_saved_alone(outcome, save) for outcome in ours]
+        else:
+            save([outcome.model for outcome in ours if outcome.model is not None])
+        counts = _write_statuses(ours)
+        return _count(run_id, counts, usage)
+
+
+def _lock_ours(claim: Claim, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    held = RunItem.select(RunItem.id).where(RunItem.id.in_([o.item.id for o in outcomes]), _held(claim)).order_by(RunItem.id)
+    if not database.is_sqlite():
+        held = held.for_update()
+    ids = {item_id for (item_id,) in held.tuples()}
+    return [outcome for outcome in outcomes if outcome.item.id in ids]
+
+
+def _saved_alone(outcome: Outcome, save: Callable[[Sequence[Any]], None]) -> Outcome:
+    if outcome.model is None:
+        return outcome
+    try:
+        with database.db.atomic():
+            save([outcome.model])
+        return outcome
+    except (PeeweeException, ValueError, TypeError) as error:
+        reason = f"the row could not be saved: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        return Outcome(outcome.item, ItemStatus.FAILED, failure_class="bad_data", reason=reason)
+
+
+def _write_statuses(outcomes: Sequence[Outcome]) -> dict[ItemStatus, int]:
+    now = database.now()
+    completed = [o.item.id for o in outcomes if o.status is ItemStatus.COMPLETED]
+    if completed:
+        done = {RunItem.status: ItemStatus.COMPLETED, RunItem.completed_at: now, RunItem.due_at: now}
+        RunItem.update(done).where(RunItem.id.in_(completed)).execute()
+    for outcome in outcomes:
+        if outcome.status is not ItemStatus.COMPLETED:
+            RunItem.update(_unfinished(outcome, now)).where(RunItem.id == outcome.item.id).execute()
+    return {status: sum(o.status is status for o in outcomes) for status in ItemStatus}
+
+
+def _unfinished(outcome: Outcome, now: datetime) -> dict[Any, Any]:
+    values: dict[Any, Any] = {
+        RunItem.status: outcome.status,
+        RunItem.due_at: now + timedelta(seconds=outcome.retry_seconds),
+        RunItem.failure_reason: (outcome.reason or "")[:_REASON_LENGTH],
+    }
+    if outcome.status is not ItemStatus.SKIPPED:
+        values |= {
+            RunItem.failure_class: outcome.failure_class,
+            RunItem.failure_count: RunItem.failure_count + 1,
+            RunItem.last_failed_at: now,
+        }
+    return values
+
+
+def _count(run_id: int, counts: dict[ItemStatus, int], usage: Usage) -> RunStatus:
+    values = runs.usage_values(usage) | {
+        Run.succeeded_count: Run.succeeded_count + counts[ItemStatus.COMPLETED],
+        Run.failed_count: Run.failed_count + counts[ItemStatus.FAILED],
+        Run.skipped_count: Run.skipped_count + counts[ItemStatus.SKIPPED],
+        Run.updated_at: database.now(),
+    }
+    rows = Run.update(values).where(Run.id == run_id).returning(Run.status).tuples().execute()
+    return RunStatus(next(iter(rows))[0])
+
+
+def _held(claim: Claim) -> Any:
+    return (RunItem.status == ItemStatus.PROCESSING) & (RunItem.due_at == claim.until)
+
+
+def next_due(run_id: int) -> datetime | None:
+    """Return when the earliest open item of the run is due, or its lease ends; None where nothing is open."""
+    earliest: datetime | None = None
+    for status in OPEN:  # one index look-up each; both at once would read every open item
+        due = (
+            RunItem.select(RunItem.due_at)
+            .where(RunItem.run_id == run_id, RunItem.status == status)
+            .order_by(RunItem.due_at)
+            .limit(1)
+            .scalar()
+        )
+        earliest = min(filter(None, (earliest, due)), default=None)
+    return earliest
+
+
+def reopen_failed(run_id: int) -> int:
+    """Make the failed items of a run pending again, with all their attempts.
+
+    Returns:
+      int: How many there were.
+    """
+    with database.db.atomic():
+        values = {RunItem.status: ItemStatus.PENDING, RunItem.attempts: 0, RunItem.due_at: database.now()}
+        # An item that was refused from the list has no row to fill.
+        wanted = (RunItem.run_id == run_id) & (RunItem.status == ItemStatus.FAILED) & RunItem.item_id.is_null(False)
+        count: int = RunItem.update(values).where(wanted).execute()
+        Run.update({Run.failed_count: Run.failed_count - count}).where(Run.id == run_id).execute()
+    return count
+
+
+def failure_groups(run_id: int, limit: int = 20) -> list[tuple[str, str, int]]:
+    """Return the failed items' (class, reason, count), the commonest first."""
+    count = fn.COUNT(RunItem.id)
+    query = (
+        RunItem.select(RunItem.failure_class, RunItem.failure_reason, count)
+        .where(RunItem.run_id == run_id, RunItem.status == ItemStatus.FAILED)
+        .group_by(RunItem.failure_class, RunItem.failure_reason)
+        .order_by(count.desc())
+        .limit(limit)
+    )
+    return [(str(c), str(r), int(n)) for c, r, n in query.tuples()]

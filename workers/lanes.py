@@ -1,0 +1,90 @@
+"""Lane: one strand of a run's detail work. To start is to move its turn on; a message of another turn does nothing.
+
+So a duplicate message is harmless, a lost one can be sent again, and nothing can multiply lanes.
+"""
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+from workers import database
+from workers.tables import Lane
+
+Message = tuple[int, int, int]  # run_id, lane, turn
+
+
+def open_for(run_id: int, count: int) -> list[Message]:
+    """Open the run's lanes, or wake those there are: whoever slept is overtaken by a new turn.
+
+    Returns:
+      list[tuple[int, int, int]]: The messages to send: run_id, lane, turn.
+    """
+    with database.db.atomic():
+        rows = [{"run_id": run_id, "lane": lane} for lane in range(count)]
+        if rows:
+            Lane.insert_many(rows).on_conflict(action="NOTHING", conflict_target=[Lane.run_id, Lane.lane]).execute()
+        woken = (
+            Lane.update({Lane.turn: Lane.turn + 1, Lane.due_at: database.now()})
+            .where(Lane.run_id == run_id, Lane.lane < count)
+            .returning(Lane)
+            .execute()
+        )
+        return sorted((lane.run_id, lane.lane, lane.turn) for lane in woken)
+
+
+def start_turn(run_id: int, lane: int, turn: int, lease_seconds: float) -> bool:
+    """Begin this turn.
+
+    Returns:
+      bool: False where the turn has begun before, or was overtaken: the message is to be dropped.
+    """
+    return _move(run_id, lane, turn, turn + 1, lease_seconds)
+
+
+def end_turn(run_id: int, lane: int, turn: int, next_in_seconds: float) -> bool:
+    """Announce the next message of a lane whose turn has begun.
+
+    Parameters:
+      turn(int): The turn the next message will carry.
+      next_in_seconds(float): When that message is to be expected.
+
+    Returns:
+      bool: False where the lane was overtaken: send nothing.
+    """
+    return _move(run_id, lane, turn, turn, next_in_seconds)
+
+
+def rewind(run_id: int, lane: int, turn: int, next_in_seconds: float) -> bool:
+    """Undo the begin of `turn`, so that the same message can be sent again.
+
+    Returns:
+      bool: False where the lane was overtaken: send nothing.
+    """
+    return _move(run_id, lane, turn + 1, turn, next_in_seconds)
+
+
+def _move(run_id: int, lane: int, turn: int, to: int, due_in_seconds: float) -> bool:
+    due = database.now() + timedelta(seconds=due_in_seconds)
+    moved = Lane.update({Lane.turn: to, Lane.due_at: due}).where(Lane.run_id == run_id, Lane.lane == lane, Lane.turn == turn)
+    return bool(moved.execute())
+
+
+def end(run_id: int, lane: int, turn: int) -> None:
+    """End the lane: nothing is open."""
+    Lane.update({Lane.due_at: None}).where(Lane.run_id == run_id, Lane.lane == lane, Lane.turn == turn).execute()
+
+
+def silent(run_id: int, for_seconds: float) -> Sequence[Message]:
+    """Return the messages of lanes that should have been heard of `for_seconds` ago, and expect them anew from now.
+
+    Sending them again is safe: they carry the turn the lost message carried.
+    """
+    now = database.now()
+    late = Lane.due_at < now - timedelta(seconds=for_seconds)
+    rows = Lane.update({Lane.due_at: now}).where(Lane.run_id == run_id, late).returning(Lane).execute()
+    return sorted((lane.run_id, lane.lane, lane.turn) for lane in rows)
+
+
+def alive(run_id: int) -> int:
+    """Return how many lanes of the run have not ended."""
+    count: int = Lane.select().where(Lane.run_id == run_id, Lane.due_at.is_null(False)).count()
+    return count

@@ -1,0 +1,46 @@
+"""The reaper: what nobody speaks for any more goes back to work. It may run in every process at once."""
+
+import logging
+from datetime import timedelta
+
+from workers import broker, database, lanes, runs
+from workers.discovery import open_lanes
+from workers.finalize import start_next
+from workers.settings import get_settings
+from workers.tables import Run
+
+log = logging.getLogger(__name__)
+
+
+def reap() -> int:
+    """Send again what should have been heard of: list pages, lanes, finalize, runs whose turn it is.
+
+    Returns:
+      int: How many messages were sent.
+    """
+    sent = sum(_revive(run) for run in runs.running())
+    for source, tenant in {(run.source, run.tenant) for run in runs.pending()}:
+        if runs.active(source, tenant) is None:
+            start_next(source, tenant)
+            sent += 1
+    return sent
+
+
+def _revive(run: Run) -> int:
+    settings = get_settings()
+    now = database.now()
+    if run.discovered_at is None:
+        late = run.discovery_due_at is None or run.discovery_due_at < now - timedelta(seconds=settings.tick_seconds)
+        return int(late and broker.send("discover", run.id))
+    silent = lanes.silent(run.id, settings.tick_seconds)
+    for message in silent:
+        log.info("run %d: lane %d was silent; its message is sent again", run.id, message[1])
+        broker.send("fetch_details", *message)
+    if runs.has_open_items(run.id):
+        if not lanes.alive(run.id):
+            open_lanes(run.id)
+        return len(silent)
+    looked = run.last_finalize_attempt_at
+    if looked is None or looked < now - timedelta(seconds=settings.finalize_seconds):
+        broker.send("finalize", run.id)
+    return len(silent) + 1

@@ -1,0 +1,124 @@
+"""Source name -> source. It refuses what cannot work, by name and with the fix, before a run begins."""
+
+import importlib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+
+from peewee import Model
+
+from workers.contracts import ImportSource
+from workers.errors import ConfigurationError, UnknownSource
+from workers.settings import get_settings
+
+_METHODS = ("get_external_id", "get_api_detail_request", "populate_from_api_response")
+
+
+class Registry(Mapping[str, ImportSource]):
+    """The sources of this installation.
+
+    Parameters:
+      sources(Iterable[ImportSource]): What `SOURCES` lists.
+
+    Raises:
+      ConfigurationError: A source is not one, or two share a name, or a model lacks what an Importable has.
+    """
+
+    def __init__(self, sources: Iterable[ImportSource]) -> None:
+        self._sources: dict[str, ImportSource] = {}
+        for source in sources:
+            _check(source)
+            if source.name in self._sources:
+                raise ConfigurationError(f"Two sources are named {source.name!r}: give each a name of its own")
+            self._sources[source.name] = source
+        _check_budgets(self._sources.values())
+
+    def __getitem__(self, name: str) -> ImportSource:
+        try:
+            return self._sources[name]
+        except KeyError:
+            raise UnknownSource(name, list(self._sources)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sources)
+
+    def __len__(self) -> int:
+        return len(self._sources)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._sources
+
+    def only(self) -> ImportSource:
+        """Return the only source there is.
+
+        Raises:
+          ConfigurationError: There is none, or more than one; the message lists them.
+        """
+        if len(self._sources) != 1:
+            raise ConfigurationError(f"Name a source: {', '.join(sorted(self._sources)) or 'SLUICE_SOURCES lists none'}")
+        return next(iter(self._sources.values()))
+
+
+@lru_cache(maxsize=1)
+def get_registry() -> Registry:
+    """Return the sources that SLUICE_SOURCES names.
+
+    Raises:
+      ConfigurationError: The module or the list is missing, or a source in it cannot work.
+    """
+    module_name, _, attribute = get_settings().sources.partition(":")
+    if "" not in sys.path and "." not in sys.path:
+        sys.path.insert(0, "")  # the console script starts without the project's folder
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name and module_name.startswith(error.name):
+            raise ConfigurationError(
+                f"SLUICE_SOURCES={module_name}:{attribute} names a module that is not here. Run from your project's folder, "
+                f"or set SLUICE_SOURCES to the module that lists your sources."
+            ) from None
+        raise
+    sources = getattr(module, attribute, None)
+    if not isinstance(sources, (list, tuple)):
+        raise ConfigurationError(f"{module_name}.py has no list named {attribute}: write {attribute} = [YourSource()]")
+    return Registry(sources)
+
+
+def _check(source: object) -> None:
+    if not isinstance(source, ImportSource):
+        hint = "write its instance, with ()" if isinstance(source, type) else "it must be an ImportSource"
+        raise ConfigurationError(f"{source!r} is not a source: {hint}")
+    title = type(source).__name__
+    for attribute in ("name", "model", "connector"):
+        if not hasattr(source, attribute):
+            raise ConfigurationError(f"{title} has no {attribute}: set it on the class")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,59}", source.name):
+        raise ConfigurationError(f"{title}: the name {source.name!r} may hold lower-case letters, digits, - and _ only")
+    if not isinstance(source.model, type) or not issubclass(source.model, Model):
+        raise ConfigurationError(f"{title}: model must be a Peewee model class")
+    _check_model(title, source)
+    if not (1 <= source.per_page <= 100_000 and 1 <= source.lanes <= 1024):
+        raise ConfigurationError(f"{title}: per_page must be 1 to 100,000 and lanes 1 to 1,024")
+
+
+def _check_model(title: str, source: ImportSource) -> None:
+    model = source.model
+    missing = [name for name in _METHODS if not callable(getattr(model, name, None))]
+    if missing:
+        raise ConfigurationError(f"{title}: the model {model.__name__} has no {', '.join(missing)} (docs/write-a-source.md)")
+    unique = model._meta.fields.get(source.unique_by)
+    if unique is None or not (unique.unique or unique.primary_key):
+        raise ConfigurationError(
+            f"{title}: unique_by={source.unique_by!r} must be a field of {model.__name__} with unique=True, "
+            f"or a second import would double every row"
+        )
+
+
+def _check_budgets(sources: Iterable[ImportSource]) -> None:
+    limits: dict[str, tuple[object, str]] = {}
+    for source in sources:
+        budget = source.connector.budget
+        known, owner = limits.setdefault(budget.name, (budget.limits, source.name))
+        if known != budget.limits:
+            raise ConfigurationError(f"The sources {owner} and {source.name} give the budget {budget.name!r} different limits")

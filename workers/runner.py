@@ -1,0 +1,167 @@
+"""The only way a run begins or changes course. Scripts, command line, page and API all come through here."""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from workers import broker, clock, database, finalize, inline, items, runs
+from workers.discovery import open_lanes
+from workers.errors import ConfigurationError, UsageError
+from workers.registry import get_registry
+from workers.settings import get_settings
+from workers.tables import Run, RunStatus
+
+
+def start(
+    source_name: str | None = None,
+    *,
+    who: str,
+    door: str,
+    tenant: str | None = None,
+    fresh: bool = False,
+) -> Run:
+    """Start a run now, or queue it behind the active run of its source and tenant.
+
+    Parameters:
+      source_name(str | None): Which source; None: the only one there is.
+      who(str): Who asked.
+      door(str): From where: cli, script, monitor, scheduler.
+      tenant(str | None): For whom, where the source has tenants.
+      fresh(bool): Empty the source's table first; only where it declares `allow_fresh`.
+
+    Returns:
+      Run: It is running, or pending (`behind` tells behind what).
+
+    Raises:
+      UnknownSource: No source has this name.
+      ConfigurationError: The sources cannot be loaded, or `fresh` is not allowed.
+    """
+    run = _create(source_name, who=who, door=door, tenant=tenant, fresh=fresh, at=None)
+    if runs.activate(run.id):
+        broker.send("discover", run.id)
+    return runs.get(run.id)
+
+
+def run_inline(run: Run, on_progress: Callable[[Run], None] = lambda run: None) -> Run:
+    """Do all the work of a run in this process, with no broker and no workers: the same code, message by message.
+
+    Parameters:
+      run(Run): A run that `start` has just made.
+      on_progress(Callable): Called after each step.
+
+    Raises:
+      UsageError: It is queued behind another run.
+    """
+    if run.status == RunStatus.PENDING:
+        ahead = behind(run)
+        raise UsageError(f"Run {run.id} waits behind run {ahead.id if ahead else '?'}: an inline run does not wait")
+    inline.work(run.id, on_progress)
+    return runs.get(run.id)
+
+
+def schedule(source_name: str, at: datetime, *, who: str, door: str, tenant: str | None = None, fresh: bool = False) -> Run:
+    """Record a run that the scheduler starts at `at` (UTC-aware). Errors are those of `start`."""
+    if at <= clock.now():
+        raise UsageError(f"{at:%Y-%m-%d %H:%M:%S %Z} has passed: give a time in the future, or start the run now")
+    return _create(source_name, who=who, door=door, tenant=tenant, fresh=fresh, at=at)
+
+
+def reschedule(source_name: str, *, who: str, door: str, at: datetime | None = None) -> Run:
+    """Pull the next scheduled run of a source to `at` (default: now); the later ones keep their time.
+
+    Raises:
+      UnknownSource: No source has this name.
+      UsageError: No run of this source is scheduled.
+    """
+    source = get_registry()[source_name]
+    run = runs.pull_forward(source.name, at or database.now(), who=who, door=door)
+    if run is None:
+        raise UsageError(f"No run of {source.name} is scheduled: start a new one, or schedule one with --at")
+    if at is None:
+        start_due()
+    return runs.get(run.id)
+
+
+def start_due() -> list[Run]:
+    """Start every scheduled run whose time has come, or queue it. Any number of processes may call this.
+
+    Returns:
+      list[Run]: Those this call took out of the schedule.
+    """
+    taken = []
+    for run in runs.due_scheduled(database.now()):
+        if runs.claim_scheduled(run.id):
+            taken.append(run)
+            finalize.start_next(run.source, run.tenant)
+    return taken
+
+
+def pause(run_id: int, *, who: str, door: str) -> None:
+    """Stop a running run at its lanes' next commit, half a second at most after their current item; `resume` goes on.
+
+    Raises:
+      UnknownRun, InvalidTransition: There is no such run, or it is not running.
+    """
+    runs.move(run_id, RunStatus.PAUSED, who=who, door=door)
+
+
+def resume(run_id: int, *, who: str, door: str) -> None:
+    """Go on with a paused run. Errors are those of `pause`."""
+    runs.resume(run_id, who=who, door=door)
+    broker.send("discover", run_id)
+    open_lanes(run_id)
+
+
+def cancel(run_id: int, *, who: str, door: str, reason: str | None = None) -> None:
+    """Call a run off; its items stay as they are, and the next pending run of its source starts. Errors as for `pause`."""
+    runs.move(run_id, RunStatus.CANCELLED, who=who, door=door, detail=reason)
+    run = runs.get(run_id)
+    finalize.start_next(run.source, run.tenant)
+
+
+def retry_failed(run_id: int, *, who: str, door: str) -> int:
+    """Make the failed items of an ended or running run pending again; a run that failed reading its list goes on there.
+
+    Returns:
+      int: How many items.
+
+    Raises:
+      UnknownRun: There is no such run.
+      UsageError: There is nothing to retry.
+    """
+    run = runs.get(run_id)
+    listing = run.status == RunStatus.FAILED and run.discovered_at is None
+    with database.db.atomic():
+        count = items.reopen_failed(run_id)
+        if not count and not listing:
+            raise UsageError(f"Run {run_id} has no failed item that can be tried again")
+        if run.status in (RunStatus.COMPLETED, RunStatus.FAILED):
+            runs.move(run_id, RunStatus.PENDING, who=who, door=door, detail=f"retry of {count} failed items")
+        else:
+            runs.note(run_id, "retry", who=who, door=door, detail=f"{count} failed items")
+    if runs.get(run_id).status == RunStatus.PENDING:
+        finalize.start_next(run.source, run.tenant)
+    open_lanes(run_id)
+    return count
+
+
+def behind(run: Run) -> Run | None:
+    """Return the active run a pending one waits for."""
+    return runs.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None
+
+
+def _create(
+    source_name: str | None, *, who: str, door: str, tenant: str | None, fresh: bool, at: datetime | None
+) -> Run:
+    registry = get_registry()
+    source = registry[source_name] if source_name else registry.only()
+    if fresh and not source.allow_fresh:
+        raise ConfigurationError(
+            f"The source {source.name} does not allow --fresh: set allow_fresh = True on {type(source).__name__} "
+            f"if its table may be emptied"
+        )
+    options: dict[str, Any] = {"fresh": True} if fresh else {}
+    lanes = get_settings().lanes or source.lanes
+    return runs.create(
+        source.name, lanes=lanes, created_by=who, door=door, tenant=tenant, scheduled_at=at, options=options
+    )

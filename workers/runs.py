@@ -1,0 +1,295 @@
+"""Run: how one begins, changes course, discovers and ends. Every change is one conditional statement that says whether it took.
+
+Only this module, `items` and `lanes` write a status or a counter.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+from peewee import IntegrityError, fn
+
+from workers import clock, database
+from workers.errors import InvalidTransition, UnknownRun
+from workers.limiter import Usage
+from workers.tables import ACTIVE, OPEN, TRANSITIONS, Run, RunEvent, RunItem, RunStatus
+
+#: The longest error text that is stored.
+_SUMMARY_LENGTH = 500
+
+
+def get(run_id: int) -> Run:
+    """Return the run.
+
+    Raises:
+      UnknownRun: There is none with this id.
+    """
+    run = Run.get_or_none(Run.id == run_id)
+    if run is None:
+        raise UnknownRun(run_id)
+    return run
+
+
+def create(
+    source: str,
+    *,
+    lanes: int,
+    created_by: str,
+    door: str,
+    tenant: str | None = None,
+    scheduled_at: datetime | None = None,
+    options: dict[str, Any] | None = None,
+) -> Run:
+    """Record a new run: pending, or scheduled where it is for a later time. `activate` starts a pending one."""
+    status = RunStatus.SCHEDULED if scheduled_at else RunStatus.PENDING
+    with database.db.atomic():
+        run = Run.create(
+            source=source,
+            tenant=tenant,
+            status=status,
+            scheduled_at=scheduled_at,
+            lanes=lanes,
+            options=options or {},
+            created_by=created_by,
+            discovery_cursor=1,
+        )
+        note(run.id, status.value, who=created_by, door=door)
+    return run
+
+
+def note(run_id: int, what: str, *, who: str, door: str, detail: str | None = None) -> None:
+    """Leave a line in the run's timeline."""
+    RunEvent.create(run_id=run_id, what=what, who=who, door=door, detail=detail, at=clock.now())
+
+
+def activate(run_id: int) -> bool:
+    """Start a pending run, unless another one of its source and tenant is active: the unique index keeps that rule.
+
+    Returns:
+      bool: Whether this call started it.
+    """
+    now = database.now()
+    values = {
+        Run.status: RunStatus.RUNNING,
+        Run.started_at: fn.COALESCE(Run.started_at, now),
+        Run.ended_at: None,
+        Run.discovery_due_at: now,
+        Run.updated_at: now,
+    }
+    try:
+        with database.db.atomic():
+            took = Run.update(values).where(Run.id == run_id, Run.status == RunStatus.PENDING).execute()
+            if took:
+                note(run_id, "started", who="sluice", door="queue")
+    except IntegrityError:
+        return False
+    return bool(took)
+
+
+def active(source: str, tenant: str | None) -> Run | None:
+    """Return the run of this source and tenant that is running or paused."""
+    return Run.get_or_none(Run.source == source, fn.COALESCE(Run.tenant, "") == (tenant or ""), Run.status.in_(ACTIVE))
+
+
+def next_pending(source: str, tenant: str | None) -> Run | None:
+    """Return the run that starts when the active one of this source and tenant ends."""
+    return (
+        Run.select()
+        .where(Run.source == source, fn.COALESCE(Run.tenant, "") == (tenant or ""), Run.status == RunStatus.PENDING)
+        .order_by(Run.priority.desc(), Run.id)
+        .first()
+    )
+
+
+def move(run_id: int, to: RunStatus, *, who: str, door: str, detail: str | None = None, hint: str = "") -> None:
+    """Take a run to another status, where that is legal.
+
+    Raises:
+      UnknownRun: There is no such run.
+      InvalidTransition: It is in a status from which there is no way to `to`.
+    """
+    froms = [a for a, b in TRANSITIONS if b is to]  # resuming has a function of its own
+    now = database.now()
+    values: dict[Any, Any] = {Run.status: to, Run.updated_at: now}
+    if to in (RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.COMPLETED):
+        values[Run.ended_at] = now
+    if to is RunStatus.FAILED:
+        values[Run.error_summary] = (detail or "")[:_SUMMARY_LENGTH]
+    if to is RunStatus.PENDING:
+        values |= {Run.ended_at: None, Run.error_summary: None, Run.scheduled_at: fn.COALESCE(Run.scheduled_at, now)}
+    with database.db.atomic():
+        if not Run.update(values).where(Run.id == run_id, Run.status.in_(froms)).execute():
+            raise InvalidTransition(run_id, get(run_id).status, to.value, hint)
+        note(run_id, to.value, who=who, door=door, detail=detail)
+
+
+def resume(run_id: int, *, who: str, door: str) -> None:
+    """Go on with a paused run, its list page due at once where the list is not known yet.
+
+    Raises:
+      UnknownRun, InvalidTransition: There is no such run, or it is not paused.
+    """
+    now = database.now()
+    values = {Run.status: RunStatus.RUNNING, Run.updated_at: now, Run.discovery_due_at: now}
+    with database.db.atomic():
+        if not Run.update(values).where(Run.id == run_id, Run.status == RunStatus.PAUSED).execute():
+            raise InvalidTransition(run_id, get(run_id).status, RunStatus.RUNNING.value, "Only a paused run can be resumed.")
+        note(run_id, "resumed", who=who, door=door)
+
+
+def claim_scheduled(run_id: int) -> bool:
+    """Take a scheduled run out of the schedule; it is pending then.
+
+    Returns:
+      bool: False where somebody else took it first.
+    """
+    values = {Run.status: RunStatus.PENDING, Run.updated_at: database.now()}
+    return bool(Run.update(values).where(Run.id == run_id, Run.status == RunStatus.SCHEDULED).execute())
+
+
+def due_scheduled(now: datetime) -> list[Run]:
+    """Return the scheduled runs whose time has come, oldest first."""
+    return list(Run.select().where(Run.status == RunStatus.SCHEDULED, Run.scheduled_at <= now).order_by(Run.scheduled_at, Run.id))
+
+
+def pull_forward(source: str, at: datetime, *, who: str, door: str) -> Run | None:
+    """Move the next scheduled run of a source to `at`; the later ones keep their time.
+
+    Returns:
+      Run | None: The run that was moved, or None where none is scheduled.
+    """
+    with database.db.atomic():
+        run = (
+            Run.select().where(Run.source == source, Run.status == RunStatus.SCHEDULED).order_by(Run.scheduled_at, Run.id).first()
+        )
+        if run is None:
+            return None
+        was = run.scheduled_at
+        if not Run.update({Run.scheduled_at: at}).where(Run.id == run.id, Run.status == RunStatus.SCHEDULED).execute():
+            return None
+        note(run.id, "rescheduled", who=who, door=door, detail=f"from {was:%Y-%m-%d %H:%M:%S} UTC to {at:%Y-%m-%d %H:%M:%S} UTC")
+    return get(run.id)
+
+
+# --- discovery: the run's row holds its cursor, its attempts and its lease -----------------------------------------------
+
+
+def begin_page(run_id: int, lease_seconds: float) -> Run | None:
+    """Claim the run's next list page until the lease ends.
+
+    Returns:
+      Run | None: The run, its `discovery_due_at` being the lease's token; None where the page is not due, or somebody has it.
+    """
+    now = database.now()
+    values = {Run.discovery_due_at: now + timedelta(seconds=lease_seconds), Run.discovery_attempts: Run.discovery_attempts + 1}
+    rows = (
+        Run.update(values)
+        .where(
+            Run.id == run_id,
+            Run.status == RunStatus.RUNNING,
+            Run.discovered_at.is_null(),
+            Run.discovery_due_at <= now,
+        )
+        .returning(Run)
+        .execute()
+    )
+    return next(iter(rows), None)
+
+
+@contextmanager
+def page_commit(run: Run) -> Iterator[bool]:
+    """Hold the transaction in which a page's rows, its count and the next cursor are written together.
+
+    Yields:
+      bool: Whether the page is still ours. If not, write nothing: somebody else has it, or the run was stopped.
+    """
+    with database.db.atomic():
+        held = Run.update({Run.updated_at: database.now()}).where(_ours(run)).execute()
+        yield bool(held)
+
+
+def end_page(run: Run, *, found: int, failed: int, cursor: Any) -> None:
+    """Within `page_commit`: count what the page brought and move the cursor; `None` ends discovery."""
+    now = database.now()
+    values: dict[Any, Any] = {
+        Run.total_count: fn.COALESCE(Run.total_count, 0) + found,
+        Run.failed_count: Run.failed_count + failed,
+        Run.discovery_cursor: cursor,
+        Run.discovery_attempts: 0,
+        Run.discovery_due_at: now if cursor is not None else None,
+    }
+    if cursor is None:
+        values[Run.discovered_at] = now
+    Run.update(values).where(Run.id == run.id).execute()
+
+
+def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | None = None) -> None:
+    """Let the page be tried again after `wait_seconds`; `refund` says that the attempt did not count."""
+    values: dict[Any, Any] = {Run.discovery_due_at: database.now() + timedelta(seconds=wait_seconds)}
+    if refund:
+        values[Run.discovery_attempts] = Run.discovery_attempts - 1
+    if reason:
+        values[Run.error_summary] = reason[:_SUMMARY_LENGTH]
+    Run.update(values).where(_ours(run)).execute()
+
+
+def _ours(run: Run) -> Any:
+    return (Run.id == run.id) & (Run.status == RunStatus.RUNNING) & (Run.discovery_due_at == run.discovery_due_at)
+
+
+# --- counters and the end -----------------------------------------------------------------------------------------------
+
+
+def add_usage(run_id: int, usage: Usage) -> None:
+    """Add what a lane's waiting came to."""
+    if usage.hits or usage.sleeps or usage.slept_seconds:
+        Run.update(usage_values(usage)).where(Run.id == run_id).execute()
+
+
+def usage_values(usage: Usage) -> dict[Any, Any]:
+    """Return the part of an UPDATE that adds `usage` to a run."""
+    return {
+        Run.rate_limit_hits_count: Run.rate_limit_hits_count + usage.hits,
+        Run.rate_limit_sleeps_count: Run.rate_limit_sleeps_count + usage.sleeps,
+        Run.total_sleep_seconds: Run.total_sleep_seconds + usage.slept_seconds,
+    }
+
+
+def complete_if_done(run_id: int) -> bool:
+    """Complete the run if no item is left that can change.
+
+    The row is locked by a statement of its own first: on Postgres, one UPDATE with NOT EXISTS re-checks with the snapshot it
+    began with, and could complete a run that has just been given a pending item.
+
+    Returns:
+      bool: Whether this call completed it.
+    """
+    now = database.now()
+    with database.db.atomic():
+        looked = {Run.finalize_attempts: Run.finalize_attempts + 1, Run.last_finalize_attempt_at: now}
+        locked = Run.update(looked).where(
+            Run.id == run_id, Run.status == RunStatus.RUNNING, Run.discovered_at.is_null(False)
+        )
+        if not locked.execute() or has_open_items(run_id):
+            return False
+        Run.update({Run.status: RunStatus.COMPLETED, Run.ended_at: now, Run.updated_at: now, Run.error_summary: None}).where(
+            Run.id == run_id
+        ).execute()
+        note(run_id, "completed", who="sluice", door="queue")
+    return True
+
+
+def has_open_items(run_id: int) -> bool:
+    """Whether an item of the run can still change."""
+    return RunItem.select().where(RunItem.run_id == run_id, RunItem.status.in_(OPEN)).exists()
+
+
+def running() -> Sequence[Run]:
+    """Return the running runs."""
+    return list(Run.select().where(Run.status == RunStatus.RUNNING).order_by(Run.id))
+
+
+def pending() -> Sequence[Run]:
+    """Return the pending runs, the next to start first."""
+    return list(Run.select().where(Run.status == RunStatus.PENDING).order_by(Run.priority.desc(), Run.id))

@@ -1,0 +1,203 @@
+"""Sluice's own tables and their statuses. They sit in the package, so that a project may have a models.py of its own.
+
+Only `runs`, `items` and `lanes` write to them.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from peewee import SQL, BigAutoField, BigIntegerField, CharField, FloatField, IntegerField, JSONField, Model, TextField
+
+from workers import clock
+from workers.database import UTCDateTimeField, db
+
+
+class RunStatus(StrEnum):
+    """Where a run stands."""
+
+    #: Waits for its time.
+    SCHEDULED = "scheduled"
+    #: Its time has come, and another run of its source and tenant is active.
+    PENDING = "pending"
+    #: Discovery or lanes are at work.
+    RUNNING = "running"
+    #: Held by a person; nothing is claimed.
+    PAUSED = "paused"
+    #: Every item has ended. Some may have failed.
+    COMPLETED = "completed"
+    #: It could not go on: the list could not be read, or everything was refused.
+    FAILED = "failed"
+    #: Called off by a person or by the scheduler. Its items stay as they were.
+    CANCELLED = "cancelled"
+
+
+ACTIVE = (RunStatus.RUNNING, RunStatus.PAUSED)
+ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
+
+#: Every legal transition, and how it happens.
+TRANSITIONS: dict[tuple[RunStatus, RunStatus], str] = {
+    (RunStatus.SCHEDULED, RunStatus.PENDING): "Its time has come, or somebody pulled it forward.",
+    (RunStatus.SCHEDULED, RunStatus.CANCELLED): "Somebody called it off before its time.",
+    (RunStatus.PENDING, RunStatus.RUNNING): "No other run of its source and tenant is active.",
+    (RunStatus.PENDING, RunStatus.CANCELLED): "Somebody called it off before its turn.",
+    (RunStatus.RUNNING, RunStatus.PAUSED): "Somebody paused it; lanes stop at their next item.",
+    (RunStatus.RUNNING, RunStatus.COMPLETED): "Finalize found no item left that can change.",
+    (RunStatus.RUNNING, RunStatus.FAILED): "Its list cannot be read, or everything is refused.",
+    (RunStatus.RUNNING, RunStatus.CANCELLED): "Somebody called it off; lanes stop at their next item.",
+    (RunStatus.PAUSED, RunStatus.RUNNING): "Somebody resumed it.",
+    (RunStatus.PAUSED, RunStatus.CANCELLED): "Somebody called it off while it was paused.",
+    (RunStatus.COMPLETED, RunStatus.PENDING): "Somebody asked for its failed items again.",
+    (RunStatus.FAILED, RunStatus.PENDING): "Somebody asked for its failed items, or its list, again.",
+}
+
+
+class ItemStatus(StrEnum):
+    """Where one item of a run stands."""
+
+    #: Waits to be claimed from `due_at` on.
+    PENDING = "pending"
+    #: Claimed until `due_at`; from then on its claimer is taken for dead.
+    PROCESSING = "processing"
+    #: Fetched and saved.
+    COMPLETED = "completed"
+    #: Not wanted, says the source.
+    SKIPPED = "skipped"
+    #: Given up, with a class and a reason.
+    FAILED = "failed"
+
+
+OPEN = (ItemStatus.PENDING, ItemStatus.PROCESSING)
+
+
+def _now() -> Any:
+    return clock.now()
+
+
+class Table(Model):
+    class Meta:
+        database = db
+        legacy_table_names = False
+
+
+class Run(Table):
+    """One execution of a source."""
+
+    id = BigAutoField()
+    kind = CharField(max_length=20, default="import")
+    source = CharField(max_length=60)
+    tenant = CharField(max_length=100, null=True)
+    status = CharField(max_length=20)
+    scheduled_at = UTCDateTimeField(null=True)
+    started_at = UTCDateTimeField(null=True)
+    ended_at = UTCDateTimeField(null=True)
+    total_count = IntegerField(null=True)
+    succeeded_count = IntegerField(default=0)
+    failed_count = IntegerField(default=0)
+    skipped_count = IntegerField(default=0)
+    discovery_cursor = JSONField(null=True)
+    discovery_attempts = IntegerField(default=0)
+    discovery_due_at = UTCDateTimeField(null=True)
+    discovered_at = UTCDateTimeField(null=True)
+    lanes = IntegerField()
+    priority = IntegerField(default=0)
+    options = JSONField(default=dict)
+    error_summary = TextField(null=True)
+    rate_limit_hits_count = IntegerField(default=0)
+    rate_limit_sleeps_count = IntegerField(default=0)
+    total_sleep_seconds = FloatField(default=0.0)
+    finalize_attempts = IntegerField(default=0)
+    last_finalize_attempt_at = UTCDateTimeField(null=True)
+    metadata = JSONField(default=dict)
+    created_by = CharField(max_length=100)
+    created_at = UTCDateTimeField(default=_now)
+    updated_at = UTCDateTimeField(default=_now)
+
+    class Meta:
+        table_name = "sluice_runs"
+
+
+Run.add_index(Run.index(Run.status, Run.scheduled_at, name="sluice_runs_status"))
+Run.add_index(
+    SQL(
+        "CREATE UNIQUE INDEX IF NOT EXISTS sluice_runs_one_active ON sluice_runs (source, coalesce(tenant, '')) "
+        "WHERE status IN ('running', 'paused')"
+    )
+)
+
+
+class RunItem(Table):
+    """One thing in a run that succeeds or fails by itself; it points at a row of any model."""
+
+    id = BigAutoField()
+    run_id = BigIntegerField()
+    item_type = CharField(max_length=100, null=True)
+    item_id = CharField(max_length=255, null=True)
+    external_id = CharField(max_length=255)
+    status = CharField(max_length=20, default=ItemStatus.PENDING)
+    attempts = IntegerField(default=0)
+    due_at = UTCDateTimeField()
+    last_failed_at = UTCDateTimeField(null=True)
+    failure_class = CharField(max_length=20, null=True)
+    failure_reason = TextField(null=True)
+    failure_count = IntegerField(default=0)
+    completed_at = UTCDateTimeField(null=True)
+    metadata = JSONField(null=True)
+
+    class Meta:
+        table_name = "sluice_run_items"
+
+
+RunItem.add_index(RunItem.index(RunItem.run_id, RunItem.external_id, unique=True, name="sluice_run_items_identity"))
+RunItem.add_index(RunItem.index(RunItem.item_type, RunItem.item_id, name="sluice_run_items_item"))
+RunItem.add_index(
+    SQL(
+        "CREATE INDEX IF NOT EXISTS sluice_run_items_claim ON sluice_run_items (run_id, status, due_at, id) "
+        "WHERE status IN ('pending', 'processing')"
+    )
+)
+RunItem.add_index(
+    SQL(
+        "CREATE INDEX IF NOT EXISTS sluice_run_items_finished ON sluice_run_items (run_id, completed_at) "
+        "WHERE completed_at IS NOT NULL"
+    )
+)
+RunItem.add_index(
+    SQL("CREATE INDEX IF NOT EXISTS sluice_run_items_failed ON sluice_run_items (run_id, id) WHERE status = 'failed'")
+)
+
+
+class Lane(Table):
+    """One strand of a run's detail work. Its message carries its turn; a message of another turn does nothing."""
+
+    id = BigAutoField()
+    run_id = BigIntegerField()
+    lane = IntegerField()
+    turn = IntegerField(default=0)
+    #: When its next message should have been heard of; null: the lane has ended.
+    due_at = UTCDateTimeField(null=True)
+
+    class Meta:
+        table_name = "sluice_lanes"
+
+
+Lane.add_index(Lane.index(Lane.run_id, Lane.lane, unique=True, name="sluice_lanes_identity"))
+
+
+class RunEvent(Table):
+    """Who did what to which run, when, from which door."""
+
+    id = BigAutoField()
+    run_id = BigIntegerField(index=True)
+    at = UTCDateTimeField(default=_now)
+    what = CharField(max_length=40)
+    who = CharField(max_length=100)
+    door = CharField(max_length=20)
+    detail = TextField(null=True)
+
+    class Meta:
+        table_name = "sluice_run_events"
+
+
+TABLES = (Run, RunItem, Lane, RunEvent)
+
+__all__ = ["ACTIVE", "ENDED", "OPEN", "TABLES", "TRANSITIONS", "ItemStatus", "Lane", "Run", "RunEvent", "RunItem", "RunStatus"]

@@ -1,0 +1,23 @@
+"""HasImportStatus: what became of any model's row in the runs, its own table untouched."""
+
+from typing import Any
+
+from workers.tables import RunItem
+
+
+def item_type(model: type[Any]) -> str:
+    """Return the name under which rows of `model` are tracked. It is only ever compared, never imported."""
+    return str(model._meta.table_name)
+
+
+class HasImportStatus:
+    """Mix it into a model to ask what the runs did with a row. Marks are made by runs alone."""
+
+    def import_statuses(self) -> list[RunItem]:
+        """Return this row's items in all runs, the latest first."""
+        query = RunItem.select().where(RunItem.item_type == item_type(type(self)), RunItem.item_id == str(self._pk))  # type: ignore[attr-defined]
+        return list(query.order_by(RunItem.id.desc()))
+
+    def import_status(self) -> RunItem | None:
+        """Return this row's item in the latest run that knew it."""
+        return next(iter(self.import_statuses()), None)
