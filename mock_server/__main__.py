@@ -102,9 +102,7 @@ def _why_not(error: OSError, config: MockConfig) -> str:
             f"stop what listens there, or choose another with --port (0 takes a free one)"
         )
     reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-    return (
-        f"cannot listen on {config.host} port {config.port} ({reason}): choose others with --host and --port"
-    )
+    return f"cannot listen on {config.host} port {config.port} ({reason}): choose others with --host and --port"
 
 
 def _greeting(server: RunningServer, config: MockConfig) -> str:

@@ -70,9 +70,7 @@ def parse_limits(text: str) -> tuple[Window, ...]:
 def _parse_limit(text: str) -> Window:
     match = _LIMIT.fullmatch(text)
     if match is None:
-        raise ValueError(
-            f"{text!r} is no limit: write REQUESTS/SECONDS, such as 50/2 or 50/2,200/10, or none"
-        )
+        raise ValueError(f"{text!r} is no limit: write REQUESTS/SECONDS, such as 50/2 or 50/2,200/10, or none")
     return Window(int(match[1]), float(match[2]))
 
 

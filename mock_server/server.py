@@ -6,12 +6,13 @@ import logging
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, NoReturn, Self
 
-from waitress import create_server, wasyncore  # type: ignore[import-untyped]
-from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[import-untyped]
-from waitress.task import WSGITask  # type: ignore[import-untyped]
+from waitress import create_server, wasyncore  # type: ignore[import-untyped, unused-ignore]
+from waitress.channel import ClientDisconnected, HTTPChannel  # type: ignore[import-untyped, unused-ignore]
+from waitress.task import WSGITask  # type: ignore[import-untyped, unused-ignore]
 
 from mock_server.app import CALLER_IS_GONE, create_app
 from mock_server.clock import Clock
@@ -81,12 +82,17 @@ class RunningServer:
         if not self._thread.is_alive():
             return
         self._clock.stop()
-        # Waitress's loop owns the sockets, so they are closed there: first the listener, so that nothing new
-        # comes in, then, with the answering threads gone, whatever connections are left.
-        self._waitress.trigger.pull_trigger(lambda: wasyncore.dispatcher.close(self._waitress))
+        # Waitress's loop owns the sockets: the listener is closed by it, so that nothing new comes in. What is
+        # left is closed with the loop and the answering threads gone, when nobody can write to a closed number.
+        self._in_the_loop(lambda: wasyncore.dispatcher.close(self._waitress))
         self._waitress.task_dispatcher.shutdown(timeout=STOP_SECONDS)
-        self._waitress.trigger.pull_trigger(lambda: wasyncore.close_all(self._waitress._map))
+        left: dict[int, Any] = {}
+        self._in_the_loop(lambda: _move_all(self._waitress._map, left))
         self._thread.join()
+        wasyncore.close_all(left)
+
+    def _in_the_loop(self, act: Callable[[], None]) -> None:
+        self._waitress.trigger.pull_trigger(act)
 
     def __enter__(self) -> Self:
         return self
@@ -117,7 +123,13 @@ def _address_to_call(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-class _Task(WSGITask):  # type: ignore[misc]
+def _move_all(source: dict[int, Any], target: dict[int, Any]) -> None:
+    """Empty waitress's map of sockets, which ends its loop."""
+    target.update(source)
+    source.clear()
+
+
+class _Task(WSGITask):  # type: ignore[misc, unused-ignore]
     """One request, whose app may ask whether its caller is gone, or reset its connection."""
 
     def get_environment(self) -> dict[str, Any]:
@@ -127,7 +139,7 @@ class _Task(WSGITask):  # type: ignore[misc]
         return environ
 
 
-class _Channel(HTTPChannel):  # type: ignore[misc]
+class _Channel(HTTPChannel):  # type: ignore[misc, unused-ignore]
     """One connection."""
 
     task_class = _Task

@@ -49,7 +49,9 @@ def make_broker(url: str) -> dramatiq.Broker:
         return RabbitmqBroker(url=url, confirm_delivery=True, middleware=middleware)
     if scheme == "stub":
         return StubBroker(middleware=middleware)
-    raise ConfigurationError(f"SLUICE_BROKER_URL must begin with redis://, rediss://, unix:// or amqp://, not {scheme!r}")
+    raise ConfigurationError(
+        f"SLUICE_BROKER_URL must begin with redis://, rediss://, unix:// or amqp://, not {scheme!r}"
+    )
 
 
 @lru_cache(maxsize=1)

@@ -48,9 +48,13 @@ class Connector:
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ConfigurationError(f"Connector {name!r}: base_url must be an http:// or https:// address, not {base_url!r}")
+            raise ConfigurationError(
+                f"Connector {name!r}: base_url must be an http:// or https:// address, not {base_url!r}"
+            )
         if parts.username or parts.password:
-            raise ConfigurationError(f"Connector {name!r}: give credentials as auth=(user, password), not inside base_url")
+            raise ConfigurationError(
+                f"Connector {name!r}: give credentials as auth=(user, password), not inside base_url"
+            )
         self.name = name
         self.base_url = base_url.rstrip("/") + "/"
         self.budget = Budget(name, limits)
@@ -91,7 +95,9 @@ class Connector:
             return response.json()
         except (ValueError, RecursionError) as error:
             kind = response.headers.get("Content-Type", "no content type")[:60]
-            raise RetryableError(f"{_title(request)} answered {response.status_code} with a body that is not JSON ({kind})") from error
+            raise RetryableError(
+                f"{_title(request)} answered {response.status_code} with a body that is not JSON ({kind})"
+            ) from error
 
     def send(self, request: requests.Request, caller: Caller) -> requests.Response:
         """Send one request with one permit, and return its response, a 2xx.
@@ -150,7 +156,8 @@ class Connector:
         url = urljoin(self.base_url, str(request.url))
         if _origin(url) != self._origin:
             raise PermanentError(
-                f"{_title(request)} is not on {self._origin}: a connector calls its own host only", failure_class="contract"
+                f"{_title(request)} is not on {self._origin}: a connector calls its own host only",
+                failure_class="contract",
             )
         full = requests.Request(
             method=request.method or "GET",
@@ -164,7 +171,9 @@ class Connector:
         try:
             return full.prepare()
         except (requests.RequestException, ValueError) as error:
-            raise PermanentError(f"{_title(request)} is not a request that can be sent: {error}", failure_class="contract") from None
+            raise PermanentError(
+                f"{_title(request)} is not a request that can be sent: {error}", failure_class="contract"
+            ) from None
 
     def _pause(self, response: requests.Response, caller: Caller, permit: Any) -> RateLimited:
         asked = retry_after_seconds(response.headers, clock.now())
@@ -183,7 +192,9 @@ class Connector:
                 if len(body) > limit:
                     raise PermanentError(f"{_title(request)}: the body is over SLUICE_MAX_BODY_BYTES ({limit:,} bytes)")
                 if clock.monotonic() > deadline:
-                    raise RetryableError(f"{_title(request)}: the body was not complete within {self.timeout_seconds:g} s")
+                    raise RetryableError(
+                        f"{_title(request)}: the body was not complete within {self.timeout_seconds:g} s"
+                    )
         except (PermanentError, RetryableError):
             response.close()
             raise

@@ -80,7 +80,7 @@ def connection() -> Iterator[None]:
     try:
         opened = db.connect(reuse_if_open=True)
     except (OperationalError, InterfaceError) as error:
-        raise DependencyDown(f"the database does not answer: {_first_line(error)}") from error
+        raise DependencyDown(f"the database does not answer: {explain(error)}") from error
     try:
         yield
     finally:
@@ -124,7 +124,7 @@ def is_migrated() -> bool:
         try:
             return all(m.applied for m in _runner().status())
         except (OperationalError, InterfaceError) as error:
-            raise DependencyDown(f"the database does not answer: {_first_line(error)}") from error
+            raise DependencyDown(f"the database does not answer: {explain(error)}") from error
 
 
 def _runner() -> Runner:
@@ -166,5 +166,6 @@ def _sqlite(url: str) -> Database:
     )
 
 
-def _first_line(error: BaseException) -> str:
+def explain(error: BaseException) -> str:
+    """Return the first line of what a database driver said."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

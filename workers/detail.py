@@ -132,7 +132,9 @@ class Turn:
             reason = f"the worker died, or lost its lease, {settings.max_attempts} times while it had this item"
             return Outcome(item, ItemStatus.FAILED, failure_class="bug", reason=reason)
         if row is None:
-            return Outcome(item, ItemStatus.FAILED, failure_class="bad_data", reason="its row is no longer in the table")
+            return Outcome(
+                item, ItemStatus.FAILED, failure_class="bad_data", reason="its row is no longer in the table"
+            )
         try:
             request = row.get_api_detail_request()
             if request is not None:

@@ -70,9 +70,16 @@ def _record(run: Run, source: ImportSource, read: Page) -> None:
         keys = _save(source, read)
         now = database.now()
         pending = {"item_type": item_type(source.model), "status": ItemStatus.PENDING, "due_at": now}
-        failed = pending | {"status": ItemStatus.FAILED, "failure_class": "bad_data", "failure_count": 1, "last_failed_at": now}
+        failed = pending | {
+            "status": ItemStatus.FAILED,
+            "failure_class": "bad_data",
+            "failure_count": 1,
+            "last_failed_at": now,
+        }
         new, _ = items.add(run.id, [pending | {"external_id": i, "item_id": str(key)} for i, key in keys.items()])
-        refused, _ = items.add(run.id, [failed | {"external_id": w, "failure_reason": r[:500]} for w, r in read.refused.items()])
+        refused, _ = items.add(
+            run.id, [failed | {"external_id": w, "failure_reason": r[:500]} for w, r in read.refused.items()]
+        )
         runs.end_page(run, found=new + refused, failed=refused, cursor=read.next_cursor)
     if read.next_cursor is None:
         open_lanes(run.id)
@@ -132,7 +139,13 @@ def _give_up(run: Run, error: Exception) -> None:
         log.exception("run %d: list page %s", run.id, run.discovery_cursor)
     reason = str(error) if isinstance(error, SluiceError) else f"a bug in the source: {describe(error)}"
     try:
-        runs.move(run.id, RunStatus.FAILED, who="sluice", door="discovery", detail=f"list page {run.discovery_cursor}: {reason}")
+        runs.move(
+            run.id,
+            RunStatus.FAILED,
+            who="sluice",
+            door="discovery",
+            detail=f"list page {run.discovery_cursor}: {reason}",
+        )
     except InvalidTransition:
         return  # it was cancelled meanwhile
     log.error("run %d failed: list page %s: %s", run.id, run.discovery_cursor, reason)

@@ -12,7 +12,13 @@ def finalize(run_id: int) -> None:
     if not runs.complete_if_done(run_id):
         return
     run = runs.get(run_id)
-    log.info("run %d completed: %d succeeded, %d skipped, %d failed", run_id, run.succeeded_count, run.skipped_count, run.failed_count)
+    log.info(
+        "run %d completed: %d succeeded, %d skipped, %d failed",
+        run_id,
+        run.succeeded_count,
+        run.skipped_count,
+        run.failed_count,
+    )
     start_next(run.source, run.tenant)
 
 

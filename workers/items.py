@@ -55,7 +55,11 @@ def add(run_id: int, rows: Iterable[dict[str, Any]]) -> tuple[int, int]:
         return 0, 0
     fields = [RunItem.run_id, RunItem.external_id]
     inserted = (
-        RunItem.insert_many(rows).on_conflict(action="NOTHING", conflict_target=fields).returning(RunItem.status).tuples().execute()
+        RunItem.insert_many(rows)
+        .on_conflict(action="NOTHING", conflict_target=fields)
+        .returning(RunItem.status)
+        .tuples()
+        .execute()
     )
     statuses = [status for (status,) in inserted]
     return len(statuses), statuses.count(ItemStatus.FAILED)
@@ -107,7 +111,11 @@ def give_back(claim: Claim, items: Iterable[RunItem]) -> int:
     ids = [item.id for item in items]
     if not ids:
         return 0
-    values = {RunItem.status: ItemStatus.PENDING, RunItem.due_at: database.now(), RunItem.attempts: RunItem.attempts - 1}
+    values = {
+        RunItem.status: ItemStatus.PENDING,
+        RunItem.due_at: database.now(),
+        RunItem.attempts: RunItem.attempts - 1,
+    }
     given: int = RunItem.update(values).where(RunItem.id.in_(ids), _held(claim)).execute()
     return given
 
@@ -157,7 +165,11 @@ def _commit(
 
 
 def _lock_ours(claim: Claim, outcomes: Sequence[Outcome]) -> list[Outcome]:
-    held = RunItem.select(RunItem.id).where(RunItem.id.in_([o.item.id for o in outcomes]), _held(claim)).order_by(RunItem.id)
+    held = (
+        RunItem.select(RunItem.id)
+        .where(RunItem.id.in_([o.item.id for o in outcomes]), _held(claim))
+        .order_by(RunItem.id)
+    )
     if not database.is_sqlite():
         held = held.for_update()
     ids = {item_id for (item_id,) in held.tuples()}
@@ -172,7 +184,9 @@ def _saved_alone(outcome: Outcome, save: Callable[[Sequence[Any]], None]) -> Out
             save([outcome.model])
         return outcome
     except (PeeweeException, ValueError, TypeError) as error:
-        reason = f"the row could not be saved: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        reason = (
+            f"the row could not be saved: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        )
         return Outcome(outcome.item, ItemStatus.FAILED, failure_class="bad_data", reason=reason)
 
 

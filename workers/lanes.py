@@ -64,7 +64,9 @@ def rewind(run_id: int, lane: int, turn: int, next_in_seconds: float) -> bool:
 
 def _move(run_id: int, lane: int, turn: int, to: int, due_in_seconds: float) -> bool:
     due = database.now() + timedelta(seconds=due_in_seconds)
-    moved = Lane.update({Lane.turn: to, Lane.due_at: due}).where(Lane.run_id == run_id, Lane.lane == lane, Lane.turn == turn)
+    moved = Lane.update({Lane.turn: to, Lane.due_at: due}).where(
+        Lane.run_id == run_id, Lane.lane == lane, Lane.turn == turn
+    )
     return bool(moved.execute())
 
 

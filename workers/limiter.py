@@ -47,7 +47,9 @@ class Limit:
         if self.requests < 1 or self.requests > 1_000_000:
             raise ConfigurationError(f"Limit({self.requests}, ...): requests must be from 1 to 1,000,000")
         if not 0 < self.seconds <= 31 * 86_400 or self.granularity < 0:
-            raise ConfigurationError(f"{self}: seconds must be more than 0 and at most 31 days, granularity not negative")
+            raise ConfigurationError(
+                f"{self}: seconds must be more than 0 and at most 31 days, granularity not negative"
+            )
 
     @property
     def window_microseconds(self) -> int:
@@ -76,7 +78,9 @@ class Budget:
         if not name or any(c in name for c in "{} \n"):
             raise ConfigurationError(f"A budget's name may not be empty or hold spaces or braces: {name!r}")
         if not self.limits:
-            raise ConfigurationError(f"The budget {name!r} has no limits: give it at least one Limit(requests, seconds)")
+            raise ConfigurationError(
+                f"The budget {name!r} has no limits: give it at least one Limit(requests, seconds)"
+            )
 
 
 @dataclass(eq=False)
@@ -231,7 +235,9 @@ class RateLimiter:
         now = clock.current()
         stamp = str(round(now.now().timestamp() * 1_000_000)) if now.moved else ""
         try:
-            reply: list[Any] = self._script(keys=self._keys, args=[stamp, json.dumps({"limits": self._limits, **request})])
+            reply: list[Any] = self._script(
+                keys=self._keys, args=[stamp, json.dumps({"limits": self._limits, **request})]
+            )
         except (redis.ConnectionError, redis.TimeoutError) as error:
             self._deliver_later(request)
             raise DependencyDown(f"Redis does not answer ({type(error).__name__}): no permit without it") from error
@@ -379,7 +385,9 @@ class _OnePermit:
         self._permit = self._caller.take(self._timeout_seconds)
         return self._permit
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._caller.answered(self._permit)
             self._caller.settle()

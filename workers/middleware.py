@@ -38,6 +38,11 @@ class RateLimiterMiddleware(Middleware):
     never be what refuses. The actor has given its items and its unused permit back before it raises.
     """
 
+    @property
+    def actor_options(self) -> set[str]:
+        """`throws`: what an actor may raise without it being an error in the log."""
+        return {"throws"}
+
     def after_process_message(
         self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
     ) -> None:

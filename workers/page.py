@@ -34,7 +34,9 @@ def read(source: ImportSource, data: Any, cursor: Any) -> Page:
         found = source.get_list_items(data)
         page = Page(next_cursor=source.next_cursor(data, cursor))
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise PermanentError(f"the body is not what {type(source).__name__} reads: {describe(error)}", "contract") from error
+        raise PermanentError(
+            f"the body is not what {type(source).__name__} reads: {describe(error)}", "contract"
+        ) from error
     if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
         raise PermanentError(f"the body holds no list of items but a {type(found).__name__}", "contract")
     if page.next_cursor == cursor:

@@ -56,7 +56,9 @@ class Registry(Mapping[str, ImportSource]):
           ConfigurationError: There is none, or more than one; the message lists them.
         """
         if len(self._sources) != 1:
-            raise ConfigurationError(f"Name a source: {', '.join(sorted(self._sources)) or 'SLUICE_SOURCES lists none'}")
+            raise ConfigurationError(
+                f"Name a source: {', '.join(sorted(self._sources)) or 'SLUICE_SOURCES lists none'}"
+            )
         return next(iter(self._sources.values()))
 
 
@@ -106,7 +108,9 @@ def _check_model(title: str, source: ImportSource) -> None:
     model = source.model
     missing = [name for name in _METHODS if not callable(getattr(model, name, None))]
     if missing:
-        raise ConfigurationError(f"{title}: the model {model.__name__} has no {', '.join(missing)} (docs/write-a-source.md)")
+        raise ConfigurationError(
+            f"{title}: the model {model.__name__} has no {', '.join(missing)} (docs/write-a-source.md)"
+        )
     unique = model._meta.fields.get(source.unique_by)
     if unique is None or not (unique.unique or unique.primary_key):
         raise ConfigurationError(
@@ -121,4 +125,6 @@ def _check_budgets(sources: Iterable[ImportSource]) -> None:
         budget = source.connector.budget
         known, owner = limits.setdefault(budget.name, (budget.limits, source.name))
         if known != budget.limits:
-            raise ConfigurationError(f"The sources {owner} and {source.name} give the budget {budget.name!r} different limits")
+            raise ConfigurationError(
+                f"The sources {owner} and {source.name} give the budget {budget.name!r} different limits"
+            )

@@ -19,6 +19,7 @@ def start(
     door: str,
     tenant: str | None = None,
     fresh: bool = False,
+    send: bool = True,
 ) -> Run:
     """Start a run now, or queue it behind the active run of its source and tenant.
 
@@ -28,6 +29,7 @@ def start(
       door(str): From where: cli, script, monitor, scheduler.
       tenant(str | None): For whom, where the source has tenants.
       fresh(bool): Empty the source's table first; only where it declares `allow_fresh`.
+      send(bool): Wake the workers; False for a run that `run_inline` is to do.
 
     Returns:
       Run: It is running, or pending (`behind` tells behind what).
@@ -37,7 +39,7 @@ def start(
       ConfigurationError: The sources cannot be loaded, or `fresh` is not allowed.
     """
     run = _create(source_name, who=who, door=door, tenant=tenant, fresh=fresh, at=None)
-    if runs.activate(run.id):
+    if runs.activate(run.id) and send:
         broker.send("discover", run.id)
     return runs.get(run.id)
 
@@ -59,7 +61,9 @@ def run_inline(run: Run, on_progress: Callable[[Run], None] = lambda run: None) 
     return runs.get(run.id)
 
 
-def schedule(source_name: str, at: datetime, *, who: str, door: str, tenant: str | None = None, fresh: bool = False) -> Run:
+def schedule(
+    source_name: str, at: datetime, *, who: str, door: str, tenant: str | None = None, fresh: bool = False
+) -> Run:
     """Record a run that the scheduler starts at `at` (UTC-aware). Errors are those of `start`."""
     if at <= clock.now():
         raise UsageError(f"{at:%Y-%m-%d %H:%M:%S %Z} has passed: give a time in the future, or start the run now")

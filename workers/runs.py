@@ -134,7 +134,9 @@ def resume(run_id: int, *, who: str, door: str) -> None:
     values = {Run.status: RunStatus.RUNNING, Run.updated_at: now, Run.discovery_due_at: now}
     with database.db.atomic():
         if not Run.update(values).where(Run.id == run_id, Run.status == RunStatus.PAUSED).execute():
-            raise InvalidTransition(run_id, get(run_id).status, RunStatus.RUNNING.value, "Only a paused run can be resumed.")
+            raise InvalidTransition(
+                run_id, get(run_id).status, RunStatus.RUNNING.value, "Only a paused run can be resumed."
+            )
         note(run_id, "resumed", who=who, door=door)
 
 
@@ -150,7 +152,11 @@ def claim_scheduled(run_id: int) -> bool:
 
 def due_scheduled(now: datetime) -> list[Run]:
     """Return the scheduled runs whose time has come, oldest first."""
-    return list(Run.select().where(Run.status == RunStatus.SCHEDULED, Run.scheduled_at <= now).order_by(Run.scheduled_at, Run.id))
+    return list(
+        Run.select()
+        .where(Run.status == RunStatus.SCHEDULED, Run.scheduled_at <= now)
+        .order_by(Run.scheduled_at, Run.id)
+    )
 
 
 def pull_forward(source: str, at: datetime, *, who: str, door: str) -> Run | None:
@@ -161,14 +167,23 @@ def pull_forward(source: str, at: datetime, *, who: str, door: str) -> Run | Non
     """
     with database.db.atomic():
         run = (
-            Run.select().where(Run.source == source, Run.status == RunStatus.SCHEDULED).order_by(Run.scheduled_at, Run.id).first()
+            Run.select()
+            .where(Run.source == source, Run.status == RunStatus.SCHEDULED)
+            .order_by(Run.scheduled_at, Run.id)
+            .first()
         )
         if run is None:
             return None
         was = run.scheduled_at
         if not Run.update({Run.scheduled_at: at}).where(Run.id == run.id, Run.status == RunStatus.SCHEDULED).execute():
             return None
-        note(run.id, "rescheduled", who=who, door=door, detail=f"from {was:%Y-%m-%d %H:%M:%S} UTC to {at:%Y-%m-%d %H:%M:%S} UTC")
+        note(
+            run.id,
+            "rescheduled",
+            who=who,
+            door=door,
+            detail=f"from {was:%Y-%m-%d %H:%M:%S} UTC to {at:%Y-%m-%d %H:%M:%S} UTC",
+        )
     return get(run.id)
 
 
@@ -182,7 +197,10 @@ def begin_page(run_id: int, lease_seconds: float) -> Run | None:
       Run | None: The run, its `discovery_due_at` being the lease's token; None where the page is not due, or somebody has it.
     """
     now = database.now()
-    values = {Run.discovery_due_at: now + timedelta(seconds=lease_seconds), Run.discovery_attempts: Run.discovery_attempts + 1}
+    values = {
+        Run.discovery_due_at: now + timedelta(seconds=lease_seconds),
+        Run.discovery_attempts: Run.discovery_attempts + 1,
+    }
     rows = (
         Run.update(values)
         .where(
@@ -273,9 +291,9 @@ def complete_if_done(run_id: int) -> bool:
         )
         if not locked.execute() or has_open_items(run_id):
             return False
-        Run.update({Run.status: RunStatus.COMPLETED, Run.ended_at: now, Run.updated_at: now, Run.error_summary: None}).where(
-            Run.id == run_id
-        ).execute()
+        Run.update(
+            {Run.status: RunStatus.COMPLETED, Run.ended_at: now, Run.updated_at: now, Run.error_summary: None}
+        ).where(Run.id == run_id).execute()
         note(run_id, "completed", who="sluice", door="queue")
     return True
 

@@ -52,7 +52,9 @@ def upsert(model: type[Any], instances: Sequence[Any], unique_by: str) -> list[A
     for names, group in groupby(sorted(instances, key=_given), key=_given):
         rows = [{name: instance.__data__[name] for name in names} for instance in group]
         if unique_by not in names:
-            raise ConfigurationError(f"{model.__name__} instances come without {unique_by}, by which a row is known again")
+            raise ConfigurationError(
+                f"{model.__name__} instances come without {unique_by}, by which a row is known again"
+            )
         insert = model.insert_many(rows)
         others = [model._meta.fields[name] for name in names if name != unique_by]
         if others:

@@ -23,8 +23,14 @@ class Settings(BaseSettings):
 
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the budgets and, unless told, the broker.")
     broker_url: str = Field("", description="The message broker, where it is not the same Redis.")
-    prefix: str = Field("sluice", pattern=r"^[a-z0-9_.-]{1,40}$", description="The prefix of every Redis key; one per installation that shares a Redis.")
-    database_url: str = Field("", description="sqlite:///file or postgresql://...; default: sluice.db in the data folder.")
+    prefix: str = Field(
+        "sluice",
+        pattern=r"^[a-z0-9_.-]{1,40}$",
+        description="The prefix of every Redis key; one per installation that shares a Redis.",
+    )
+    database_url: str = Field(
+        "", description="sqlite:///file or postgresql://...; default: sluice.db in the data folder."
+    )
     data_dir: Path = Field(Path("data"), description="Where the SQLite file and the embedded Redis keep their data.")
     sources: str = Field("sources:SOURCES", pattern=r"^[\w.]+:\w+$", description="module:NAME of the list of sources.")
 
@@ -32,19 +38,32 @@ class Settings(BaseSettings):
     worker_threads: int = Field(8, ge=1, le=256, description="Threads of each worker process.")
     lanes: int = Field(0, ge=0, le=1024, description="Lanes of a run; 0: what its source says.")
     batch_size: int = Field(25, ge=1, le=500, description="Most items a lane claims at once.")
-    turn_seconds: float = Field(1.0, gt=0, le=60, description="How long a lane works before it lets other runs have its thread.")
+    turn_seconds: float = Field(
+        1.0, gt=0, le=60, description="How long a lane works before it lets other runs have its thread."
+    )
     flush_seconds: float = Field(0.5, gt=0, le=60, description="How long finished items may wait for their commit.")
     lease_seconds: float = Field(60.0, ge=1, le=3600, description="How long a claimed item is left to its claimer.")
-    backoff_seconds: Annotated[tuple[float, ...], NoDecode] = Field((30.0, 60.0, 120.0, 240.0), description="Waits before the second, third, ... attempt; comma-separated. One more attempt than waits.")
+    backoff_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+        (30.0, 60.0, 120.0, 240.0),
+        description="Waits before the second, third, ... attempt; comma-separated. One more attempt than waits.",
+    )
     request_timeout_seconds: float = Field(30.0, gt=0, le=600, description="Total time a request may take.")
-    linger_seconds: float = Field(10.0, ge=0, le=600, description="How long after its timeout the API may still count a request.")
-    max_wait_seconds: float = Field(2.0, ge=0, le=30, description="Longest wait for a permit that is slept in the thread.")
+    linger_seconds: float = Field(
+        10.0, ge=0, le=600, description="How long after its timeout the API may still count a request."
+    )
+    max_wait_seconds: float = Field(
+        2.0, ge=0, le=30, description="Longest wait for a permit that is slept in the thread."
+    )
     max_body_bytes: int = Field(20_000_000, ge=1024, description="Largest response body that is read.")
 
     drain_seconds: float = Field(10.0, gt=0, le=600, description="Time a worker has to stop; at most 4 under honcho.")
     tick_seconds: float = Field(5.0, gt=0, le=60, description="Period of the scheduler's loop and of the reaper.")
-    lane_lease_seconds: float = Field(15.0, gt=0, le=600, description="Silence after which the reaper sends a lane's message again.")
-    finalize_seconds: float = Field(10.0, gt=0, le=600, description="How often the reaper looks whether a run is finished.")
+    lane_lease_seconds: float = Field(
+        15.0, gt=0, le=600, description="Silence after which the reaper sends a lane's message again."
+    )
+    finalize_seconds: float = Field(
+        10.0, gt=0, le=600, description="How often the reaper looks whether a run is finished."
+    )
 
     mock_port: int = Field(8001, ge=1, le=65535, description="Port of the mock API.")
     monitor_host: str = Field("127.0.0.1", description="Address the page listens on.")
@@ -52,7 +71,9 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or one JSON object a line.")
 
-    honcho_process_name: str = Field("", validation_alias="HONCHO_PROCESS_NAME", description="Set by honcho: the drain is then 4 s at most.")
+    honcho_process_name: str = Field(
+        "", validation_alias="HONCHO_PROCESS_NAME", description="Set by honcho: the drain is then 4 s at most."
+    )
 
     @field_validator("backoff_seconds", mode="before")
     @classmethod
@@ -88,9 +109,11 @@ def get_settings() -> Settings:
       ConfigurationError: A variable does not have a value that can be used; the message names it.
     """
     try:
-        return Settings()  # type: ignore[call-arg]
+        return Settings()
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         variable = name if name.isupper() else f"SLUICE_{name.upper()}"
-        raise ConfigurationError(f"{variable} cannot be used: {first['msg']} (docs/settings.md lists every variable)") from None
+        raise ConfigurationError(
+            f"{variable} cannot be used: {first['msg']} (docs/settings.md lists every variable)"
+        ) from None

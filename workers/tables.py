@@ -200,4 +200,16 @@ class RunEvent(Table):
 
 TABLES = (Run, RunItem, Lane, RunEvent)
 
-__all__ = ["ACTIVE", "ENDED", "OPEN", "TABLES", "TRANSITIONS", "ItemStatus", "Lane", "Run", "RunEvent", "RunItem", "RunStatus"]
+__all__ = [
+    "ACTIVE",
+    "ENDED",
+    "OPEN",
+    "TABLES",
+    "TRANSITIONS",
+    "ItemStatus",
+    "Lane",
+    "Run",
+    "RunEvent",
+    "RunItem",
+    "RunStatus",
+]

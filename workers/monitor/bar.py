@@ -1,0 +1,26 @@
+"""The progress bar: what succeeded, was skipped and failed, of all there is. It never shows more than there is."""
+
+from workers.monitor.markup import Html, fill
+from workers.stats import RunStats
+
+
+def bar(run: RunStats) -> Html:
+    """Return the bar of a run; while the list is being read, one that promises nothing."""
+    if run.percent is None:
+        return fill('<div class="sl-bar sl-unknown" role="progressbar" aria-label="reading the list"></div>')
+    whole = max(run.total or 0, run.done, 1)
+    shares = {
+        "ok": run.succeeded if run.total else whole,
+        "skipped": run.skipped,
+        "failed": run.failed,
+    }
+    parts = [
+        fill('<div class="sl-part sl-part-{kind}" style="width:{share}%"></div>', kind=kind, share=100 * number / whole)
+        for kind, number in shares.items()
+        if number
+    ]
+    return fill(
+        '<div class="sl-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">{parts}</div>',
+        percent=run.percent,
+        parts=Html("".join(parts)),
+    )

@@ -1,0 +1,46 @@
+"""The chart: items finished in each of the last 120 seconds of a run."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+import altair as alt
+import pandas as pd
+
+SECONDS = 120
+_HEIGHT_PIXELS = 170
+#: The axis never shrinks below this, so that one item a second does not look like a flood.
+_LEAST_TOP = 5
+
+
+def pace_chart(points: Sequence[tuple[datetime, int]], end: datetime) -> alt.LayerChart:
+    """Return the chart; its specification is the same every second and only its data moves, so that it does not flicker.
+
+    Parameters:
+      points(Sequence[tuple[datetime, int]]): From `stats.finished_per_second`.
+      end(datetime): The right edge: the last whole second shown.
+    """
+    base = alt.Chart(_frame(points, end.replace(microsecond=0)))
+    x = alt.X("second:T", axis=alt.Axis(title=None, format="%H:%M:%S", tickCount=6, grid=False, labelFlush=True))
+    y = alt.Y("items:Q", scale=alt.Scale(zero=True, nice=4), axis=alt.Axis(title=None, tickCount=4, tickMinStep=1, domain=False))
+    tips = [alt.Tooltip("second:T", format="%H:%M:%S", title="at"), alt.Tooltip("items:Q", title="items")]
+    bars = base.mark_bar(color=_COLOR, cornerRadiusTopLeft=2, cornerRadiusTopRight=2).encode(x=x, x2="until:T", y=y, tooltip=tips)
+    room = base.mark_point(opacity=0).encode(x=x, y="room:Q")
+    return alt.layer(room, bars).properties(height=_HEIGHT_PIXELS)
+
+
+_COLOR = "#2f8fbf"
+
+
+def _frame(points: Sequence[tuple[datetime, int]], end: datetime) -> pd.DataFrame:
+    """Return one row for each second, also for those before the run: the axes then stand still."""
+    counted = dict(points)
+    seconds = [end - timedelta(seconds=SECONDS - 1 - n) for n in range(SECONDS)]
+    items = [counted.get(second, 0) for second in seconds]
+    return pd.DataFrame(
+        {
+            "second": seconds,
+            "until": [second + timedelta(milliseconds=850) for second in seconds],
+            "items": items,
+            "room": [max(_LEAST_TOP, *items)] + [0] * (SECONDS - 1),
+        }
+    )

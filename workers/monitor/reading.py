@@ -1,0 +1,108 @@
+"""A reading: all that one tick of the page shows, read at one instant; or what keeps it from being read."""
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from peewee import PeeweeException
+
+from workers import database, redis_server, runs, stats
+from workers.errors import ConfigurationError, DependencyDown
+from workers.monitor.chart import SECONDS
+from workers.settings import get_settings
+from workers.stats import RunStats
+from workers.tables import ACTIVE, ENDED
+
+log = logging.getLogger(__name__)
+
+_REDIS_SECONDS = 0.3
+
+
+class Unreadable(Exception):
+    """The page cannot be filled now. Shown as a heading and a sentence; the details go to the log.
+
+    Parameters:
+      what(str): What is down.
+      repair(str): What to do about it.
+    """
+
+    def __init__(self, what: str, repair: str) -> None:
+        super().__init__(f"{what}. {repair}")
+        self.what = what
+        self.repair = repair
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What there is to show.
+
+    Attributes:
+      runs: The recent runs, active ones first.
+      shown: Those drawn large: the active ones, else the one that ended last; empty where none ever started.
+      points: Items finished a second, of the first of `shown`.
+      redis_trouble: What is the matter with Redis; empty where it answers.
+    """
+
+    now: datetime
+    runs: tuple[RunStats, ...]
+    shown: tuple[RunStats, ...]
+    points: tuple[tuple[datetime, int], ...]
+    redis_trouble: str
+
+    @property
+    def active(self) -> tuple[RunStats, ...]:
+        return tuple(run for run in self.runs if run.status in ACTIVE)
+
+    @property
+    def chart_end(self) -> datetime:
+        """The last second that is whole: one that has just begun would look like a drop."""
+        return self.shown[0].ended_at or self.now - timedelta(seconds=1)
+
+
+def read() -> Reading:
+    """Return what the page shows now.
+
+    Raises:
+      Unreadable: The database is away, or has no tables yet.
+    """
+    try:
+        with database.connection():
+            return _read()
+    except ConfigurationError as error:
+        raise Unreadable("The database cannot be used", str(error)) from error
+    except (DependencyDown, PeeweeException) as error:
+        raise _why_unreadable(error) from error
+
+
+def _read() -> Reading:
+    now = database.now()
+    found = tuple(stats.recent_runs())
+    shown = _shown(found)
+    points = stats.finished_per_second(runs.get(shown[0].id), SECONDS) if shown else []
+    return Reading(now, found, shown, tuple(points), _redis_trouble())
+
+
+def _shown(found: tuple[RunStats, ...], most: int = 3) -> tuple[RunStats, ...]:
+    active = tuple(run for run in found if run.status in ACTIVE)
+    ended = [run for run in found if run.status in ENDED and run.started_at and run.ended_at]
+    last = sorted(ended, key=lambda run: run.ended_at or run.created_at)[-1:]
+    return active[:most] or tuple(last)
+
+
+def _redis_trouble() -> str:
+    try:
+        if redis_server.answers(get_settings().redis_url, _REDIS_SECONDS):
+            return ""
+    except ConfigurationError as error:
+        return str(error)
+    return "Nothing is sent to an API without it, and nothing is lost. `python -m workers redis` starts one."
+
+
+def _why_unreadable(error: Exception) -> Unreadable:
+    try:
+        if not isinstance(error, DependencyDown) and not database.is_migrated():
+            return Unreadable("Waiting for the tables", "`python -m workers migrate` makes them; a worker started by `make run` does.")
+    except (DependencyDown, PeeweeException):
+        pass
+    log.warning("the page cannot read the database: %s", error)
+    return Unreadable("The database does not answer", "Start it, or correct SLUICE_DATABASE_URL. This page goes on by itself.")

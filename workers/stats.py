@@ -1,0 +1,236 @@
+"""The read side: what a person asks of a run, as plain values. Nothing here writes."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from peewee import fn
+
+from workers import database, items, runs
+from workers.errors import SluiceError
+from workers.limiter import BudgetState
+from workers.registry import get_registry
+from workers.settings import get_settings
+from workers.tables import ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
+
+#: How far back the pace is measured, in seconds.
+_PACE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class RunStats:
+    """One run, as people see it. Times in seconds, instants UTC-aware.
+
+    Attributes:
+      total: None until the first list page is in; final once `discovered`.
+      percent: Ended items of all, rounded down: 999 of 1,000 is 99. None while the list is still being read.
+      active_seconds, waiting_seconds: The parts of `duration_seconds`; they stop growing at the end.
+      efficiency: sleeps / (hits + sleeps), 0 to 1; None where nothing has waited yet.
+      why: Why nothing, or nothing more, happens now; empty where it simply works or has ended.
+    """
+
+    id: int
+    source: str
+    tenant: str | None
+    status: str
+    label: str
+    scheduled_at: datetime | None
+    started_at: datetime | None
+    ended_at: datetime | None
+    discovered: bool
+    total: int | None
+    succeeded: int
+    failed: int
+    skipped: int
+    hits: int
+    sleeps: int
+    duration_seconds: float
+    active_seconds: float
+    waiting_seconds: float
+    per_second: float
+    eta_seconds: float | None
+    why: str
+    error_summary: str | None
+    created_by: str
+    created_at: datetime
+
+    @property
+    def done(self) -> int:
+        """Items that have ended, however."""
+        return self.succeeded + self.failed + self.skipped
+
+    @property
+    def percent(self) -> int | None:
+        if not self.discovered:
+            return None
+        return math.floor(100 * self.done / self.total) if self.total else 100
+
+    @property
+    def efficiency(self) -> float | None:
+        return self.sleeps / (self.hits + self.sleeps) if self.hits + self.sleeps else None
+
+
+def run_stats(run: Run, now: datetime | None = None) -> RunStats:
+    """Return the figures of a run as it was read."""
+    now = now or database.now()
+    active = run.status in (RunStatus.RUNNING, RunStatus.PAUSED)
+    duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
+    waiting = min(run.total_sleep_seconds, max(0.0, duration))
+    pace = _pace(run, now) if run.status == RunStatus.RUNNING else _average(run, duration)
+    left = (run.total_count or 0) - run.succeeded_count - run.failed_count - run.skipped_count
+    known = run.status == RunStatus.RUNNING and run.discovered_at is not None and pace > 0
+    return RunStats(
+        id=run.id,
+        source=run.source,
+        tenant=run.tenant,
+        status=str(run.status),
+        label=_label(run, now),
+        scheduled_at=run.scheduled_at,
+        started_at=run.started_at,
+        ended_at=run.ended_at,
+        discovered=run.discovered_at is not None,
+        total=run.total_count,
+        succeeded=run.succeeded_count,
+        failed=run.failed_count,
+        skipped=run.skipped_count,
+        hits=run.rate_limit_hits_count,
+        sleeps=run.rate_limit_sleeps_count,
+        duration_seconds=max(0.0, duration),
+        active_seconds=max(0.0, duration - waiting),
+        waiting_seconds=waiting,
+        per_second=pace,
+        eta_seconds=left / pace if known else None,
+        why=_why(run, now) if active or run.status in (RunStatus.PENDING, RunStatus.SCHEDULED) else "",
+        error_summary=run.error_summary,
+        created_by=run.created_by,
+        created_at=run.created_at,
+    )
+
+
+def recent_runs(limit: int = 25) -> list[RunStats]:
+    """Return the newest runs, active ones first."""
+    now = database.now()
+    busy = Run.status.in_([RunStatus.RUNNING, RunStatus.PAUSED])
+    query = Run.select().order_by(busy.desc(), Run.id.desc()).limit(limit)
+    return [run_stats(run, now) for run in query]
+
+
+def next_scheduled(source: str) -> Run | None:
+    """Return the run of a source that the scheduler will start next."""
+    wanted = (Run.source == source) & (Run.status == RunStatus.SCHEDULED)
+    return Run.select().where(wanted).order_by(Run.scheduled_at, Run.id).first()
+
+
+def finished_per_second(run: Run, seconds: int = 120, now: datetime | None = None) -> list[tuple[datetime, int]]:
+    """Return how many items were completed in each of the last seconds of a run, gaps as zeros, oldest first.
+
+    Parameters:
+      run(Run): The run; for one that has ended, its last seconds.
+      seconds(int): How many seconds at most.
+    """
+    end = (run.ended_at or now or database.now()).replace(microsecond=0)
+    begin = end - timedelta(seconds=seconds)
+    if run.started_at:
+        begin = max(begin, run.started_at.replace(microsecond=0))
+    second = (
+        fn.SUBSTR(RunItem.completed_at, 1, 19)
+        if database.is_sqlite()
+        else fn.DATE_TRUNC("second", RunItem.completed_at)
+    )
+    query = (
+        RunItem.select(second.alias("second"), fn.COUNT(RunItem.id))
+        .where(RunItem.run_id == run.id, RunItem.completed_at >= begin)
+        .group_by(second)
+    )
+    counted = {_as_second(text): int(count) for text, count in query.tuples()}
+    span = range(int((end - begin).total_seconds()) + 1)
+    return [(at, counted.get(at, 0)) for at in (begin + timedelta(seconds=s) for s in span)]
+
+
+def counts_by_status(run_id: int) -> dict[str, int]:
+    """Return how many items of a run stand where. A scan of the run's items: not for every second."""
+    query = (
+        RunItem.select(RunItem.status, fn.COUNT(RunItem.id)).where(RunItem.run_id == run_id).group_by(RunItem.status)
+    )
+    counts = {str(status): int(count) for status, count in query.tuples()}
+    return {status.value: counts.get(status.value, 0) for status in ItemStatus}
+
+
+def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
+    """Return the run's timeline, the newest first."""
+    return list(RunEvent.select().where(RunEvent.run_id == run_id).order_by(RunEvent.id.desc()).limit(limit))
+
+
+def budget_of(source: str) -> BudgetState | None:
+    """Return the state of a source's budget; None where Redis, or the source, is away."""
+    try:
+        return get_registry()[source].connector.limiter.snapshot()
+    except SluiceError:
+        return None
+
+
+def _average(run: Run, duration: float) -> float:
+    return run.succeeded_count / duration if duration > 0 else 0.0
+
+
+def _pace(run: Run, now: datetime) -> float:
+    begin = max(run.discovered_at or now, now - timedelta(seconds=_PACE_SECONDS))
+    seconds = (now - begin).total_seconds()
+    if seconds < 1:
+        return 0.0
+    count = RunItem.select().where(RunItem.run_id == run.id, RunItem.completed_at >= begin).count()
+    return count / seconds
+
+
+def _label(run: Run, now: datetime) -> str:
+    if run.status == RunStatus.SCHEDULED and run.scheduled_at <= now:
+        return "overdue"
+    if run.status == RunStatus.COMPLETED and run.failed_count:
+        return "completed with failures"
+    if run.status == RunStatus.PAUSED and Lane.select().where(Lane.run_id == run.id, Lane.due_at > now).exists():
+        return "pausing"
+    return str(run.status)
+
+
+def _why(run: Run, now: datetime) -> str:
+    if run.status == RunStatus.SCHEDULED:
+        return f"scheduled for {run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC"
+    if run.status == RunStatus.PAUSED:
+        return "paused; resume to go on"
+    if run.status == RunStatus.PENDING:
+        ahead = runs.active(run.source, run.tenant)
+        return f"behind run {ahead.id}" if ahead else "about to start"
+    if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > now:
+        return f"{run.error_summary}; again in {(run.discovery_due_at - now).total_seconds():.0f} s"
+    state = budget_of(run.source)
+    if state is None:
+        return "Redis does not answer: no permit without it"
+    if state.paused_for_seconds:
+        return f"{state.paused_why}: paused for {state.paused_for_seconds:.0f} s"
+    if state.opens_in_seconds >= 0.5:
+        full = max(
+            (w for w in state.windows if w.used >= w.limit.requests), key=lambda w: w.limit.seconds, default=None
+        )
+        return f"{'window ' + str(full.limit) if full else 'budget'} full; opens in {state.opens_in_seconds:.0f} s"
+    return _quiet(run, now)
+
+
+def _quiet(run: Run, now: datetime) -> str:
+    """Say why a running run with an open budget makes no progress."""
+    silent = now - timedelta(seconds=3 * get_settings().lane_lease_seconds)
+    nobody = "nobody works on it: is `python -m workers worker` running?"
+    if run.discovered_at is None:
+        return nobody if run.discovery_due_at and run.discovery_due_at < silent else ""
+    due = items.next_due(run.id)
+    if due and due > now + timedelta(seconds=1):
+        return f"all open items wait for another attempt; the next in {(due - now).total_seconds():.0f} s"
+    if Lane.select().where(Lane.run_id == run.id, Lane.due_at < silent).exists():
+        return nobody
+    return ""
+
+
+def _as_second(value: str | datetime) -> datetime:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC)
+    return datetime.fromisoformat(value).replace(tzinfo=UTC)
