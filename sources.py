@@ -6,10 +6,11 @@ import requests
 
 from models import Item
 from workers import Connector, ImportSource, Limit
+from workers.settings import get_settings
 
 api = Connector(
     "rate-test",
-    base_url=os.environ.get("DEMO_API_URL", "http://127.0.0.1:8001"),
+    base_url=os.environ.get("DEMO_API_URL", f"http://127.0.0.1:{get_settings().mock_port}"),
     limits=[Limit(500, seconds=20), Limit(2000, seconds=100)],
 )
 

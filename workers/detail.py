@@ -97,11 +97,10 @@ class Turn:
     def _batch(self, ends_at: float) -> bool:
         settings = get_settings()
         try:
-            room = self.caller.ready(self.connector.timeout_seconds)
+            self.caller.knock(self.connector.timeout_seconds)
         except DependencyDown as error:
             raise RateLimited(_DOWN_SECONDS, str(error)) from error
-        most = min(settings.batch_size, 1 + room // self.run.lanes)
-        claim = items.claim(self.run.id, most, settings.lease_seconds)
+        claim = items.claim(self.run.id, self._share(), settings.lease_seconds)
         if not claim.items:
             return False
         self.claim, self._done = claim, 0
@@ -109,7 +108,8 @@ class Turn:
         self._flush_at = clock.monotonic() + settings.flush_seconds
         status = RunStatus.RUNNING
         for item in claim.items:
-            self.outcomes.append(self._attempt(item, rows.get(str(item.item_id))))
+            outcome = self._attempt(item, rows.get(str(item.item_id)))
+            self.outcomes.append(outcome)  # not in one expression: the attempt may flush, and begin a new list
             if clock.monotonic() > self._flush_at:
                 status = self._commit()
             if status is not RunStatus.RUNNING or clock.monotonic() > ends_at or clock.stop_requested.is_set():
@@ -119,6 +119,11 @@ class Turn:
         items.give_back(claim, claim.items[self._done :])
         self.claim = None
         return status is RunStatus.RUNNING
+
+    def _share(self) -> int:
+        """Return how many items to claim: this lane's part of the smallest limit, for the window opens to all of them."""
+        smallest = min(limit.requests for limit in self.connector.budget.limits)
+        return max(1, min(get_settings().batch_size, smallest // self.run.lanes))
 
     def _rows(self, claimed: Sequence[RunItem]) -> dict[str, Any]:
         model = self.source.model

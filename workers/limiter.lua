@@ -11,9 +11,9 @@
 --           done  [id, ...]          their responses have arrived
 --           drop  [id, ...]          they were never sent
 --           pause {id, us, reason}   the request of permit id was refused with 429
---           ask   {id, weight, ttl_us, waiter, run, room}
+--           ask   {id, weight, ttl_us, waiter, run}
 --           look  true               report the state
--- Reply {1, waited_us, room, hit}            granted; room: further permits free now (-1: not asked)
+-- Reply {1, waited_us, hit}                  granted
 --       {0, wait_us, reason, slept, hit}     not granted; slept = 1: this closing is new to the run
 --       {2, hit}                             nothing was asked
 --       {3, ...}                             the state, see report()
@@ -184,18 +184,11 @@ local function grant(ask)
   redis.call('ZADD', flight_key, integer(now + ask.ttl_us), ask.id)
   redis.call('HSET', grants_key, ask.id, ask.weight .. ' ' .. integer(now))
   redis.call('ZREM', waiting_key, ask.waiter)
-  local room = -1
-  if ask.room then
-    room = limits[1][1]
-    for _, limit in ipairs(limits) do
-      room = math.min(room, limit[1] - head.units - completed_within(limit[2]))
-    end
-  end
-  return {1, end_of_sleep(ask.run), math.max(room, ask.room and 0 or -1)}
+  return {1, end_of_sleep(ask.run)}
 end
 
 local function acquire(ask)
-  if redis.call('HEXISTS', grants_key, ask.id) == 1 then return {1, 0, -1} end
+  if redis.call('HEXISTS', grants_key, ask.id) == 1 then return {1, 0} end
   redis.call('ZREM', waiting_key, ask.waiter)
   local place = redis.call('ZCOUNT', waiting_key, '(' .. integer(now), '+inf')
   if now < head.paused_until then

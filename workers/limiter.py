@@ -89,7 +89,6 @@ class Permit:
 
     id: str
     granted_at: float
-    room: int
 
     @property
     def fresh(self) -> bool:
@@ -266,13 +265,13 @@ class Caller:
     #: Called before a sleep, so that what is finished need not wait with the thread.
     before_sleep: Callable[[], None] | None = None
     _held: Permit | None = None
+    _refusal: tuple[float, str] = (0.0, "")
     _answered: list[str] = field(default_factory=list)
 
-    def ready(self, timeout_seconds: float) -> int:
-        """Take a permit ahead of the request that will use it.
+    def knock(self, timeout_seconds: float) -> None:
+        """Ask for a permit ahead of the request that will use it, without sleeping.
 
-        Returns:
-          int: How many further permits are free at this instant, for all callers together.
+        Afterwards either a permit is held, or the wait for it is short: `take` sleeps the rest.
 
         Raises:
           RateLimited: The wait is longer than the limiter's `max_wait_seconds`.
@@ -280,8 +279,7 @@ class Caller:
         """
         if self._held is None or not self._held.fresh:
             self._give_back_held()
-            self._held = self._acquire(timeout_seconds, room=True)
-        return self._held.room
+            self._held = self._ask(timeout_seconds)
 
     def take(self, timeout_seconds: float) -> Permit:
         """Take the permit for one request that may last `timeout_seconds`; sleeps when the wait is short.
@@ -295,7 +293,7 @@ class Caller:
             return held
         if held:
             self._drop(held)
-        return self._acquire(timeout_seconds, room=False)
+        return self._acquire(timeout_seconds)
 
     def answered(self, permit: Permit) -> None:
         """Say that the response of this permit's request has arrived (told to Redis with the next call, or `settle`)."""
@@ -332,28 +330,38 @@ class Caller:
         usage, self.usage = self.usage, Usage()
         return usage
 
-    def _acquire(self, timeout_seconds: float, *, room: bool) -> Permit:
+    def _acquire(self, timeout_seconds: float) -> Permit:
+        deadline = clock.monotonic() + self.limiter.max_wait_seconds
+        while True:
+            permit = self._ask(timeout_seconds)
+            if permit:
+                return permit
+            wait, reason = self._refusal
+            if clock.monotonic() + wait > deadline + 0.25 or self._sleep_until(clock.monotonic() + wait):
+                raise RateLimited(wait, reason)
+
+    def _ask(self, timeout_seconds: float) -> Permit | None:
+        """Ask once; None after a refusal whose wait is short enough to sleep."""
         ask = {
             "id": uuid.uuid4().hex,
             "weight": 1,
             "ttl_us": math.ceil((_FRESH_SECONDS + timeout_seconds + self.limiter.linger_seconds) * 1e6),
             "waiter": self.name,
             "run": "" if self.run_id is None else str(self.run_id),
-            "room": room,
         }
-        deadline = clock.monotonic() + self.limiter.max_wait_seconds
-        while True:
-            asked_at = clock.monotonic()
-            reply = self.limiter._call({"done": self._take_answered(), "ask": ask})
-            if reply[0] == 1:
-                self.usage.slept_seconds += int(reply[1]) / 1e6
-                return Permit(id=str(ask["id"]), granted_at=asked_at, room=int(reply[2]))
-            if reply[0] == -1:
-                raise ConfigurationError(f"A request weighs more than the limit of {reply[1]}")
-            wait, reason = int(reply[1]) / 1e6, reply[2].decode()
-            self.usage.sleeps += int(reply[3])
-            if asked_at + wait > deadline + 0.25 or self._sleep_until(asked_at + wait):
-                raise RateLimited(wait, f"{self.limiter.budget.name}: {reason}")
+        asked_at = clock.monotonic()
+        reply = self.limiter._call({"done": self._take_answered(), "ask": ask})
+        if reply[0] == 1:
+            self.usage.slept_seconds += int(reply[1]) / 1e6
+            return Permit(id=str(ask["id"]), granted_at=asked_at)
+        if reply[0] == -1:
+            raise ConfigurationError(f"A request weighs more than the limit of {reply[1]}")
+        self.usage.sleeps += int(reply[3])
+        wait, reason = int(reply[1]) / 1e6, f"{self.limiter.budget.name}: {reply[2].decode()}"
+        if wait > self.limiter.max_wait_seconds:
+            raise RateLimited(wait, reason)
+        self._refusal = wait, reason
+        return None
 
     def _sleep_until(self, instant: float) -> bool:
         if self.before_sleep:

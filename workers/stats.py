@@ -4,12 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
+import redis
 from peewee import fn
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from workers import database, items, runs
 from workers.errors import SluiceError
-from workers.limiter import BudgetState
+from workers.limiter import Budget, BudgetState, RateLimiter
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
@@ -134,7 +138,7 @@ def finished_per_second(run: Run, seconds: int = 120, now: datetime | None = Non
     if run.started_at:
         begin = max(begin, run.started_at.replace(microsecond=0))
     second = (
-        fn.SUBSTR(RunItem.completed_at, 1, 19)
+        fn.SUBSTR(RunItem.completed_at, 1, 19).coerce(False)  # else the field takes the cut text for local time
         if database.is_sqlite()
         else fn.DATE_TRUNC("second", RunItem.completed_at)
     )
@@ -164,10 +168,20 @@ def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
 
 def budget_of(source: str) -> BudgetState | None:
     """Return the state of a source's budget; None where Redis, or the source, is away."""
+    settings = get_settings()
     try:
-        return get_registry()[source].connector.limiter.snapshot()
+        budget = get_registry()[source].connector.budget
+        return _looker(budget, settings.redis_url, settings.prefix).snapshot()
     except SluiceError:
         return None
+
+
+@lru_cache(maxsize=256)
+def _looker(budget: Budget, redis_url: str, prefix: str) -> RateLimiter:
+    """Return a limiter that only looks, and quickly: who asks each second must not hang where Redis does."""
+    once = Retry(NoBackoff(), 1)
+    client = redis.Redis.from_url(redis_url, socket_timeout=0.3, socket_connect_timeout=0.3, retry=once)
+    return RateLimiter(budget, client, prefix=prefix)
 
 
 def _average(run: Run, duration: float) -> float:
@@ -203,6 +217,8 @@ def _why(run: Run, now: datetime) -> str:
         return f"behind run {ahead.id}" if ahead else "about to start"
     if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > now:
         return f"{run.error_summary}; again in {(run.discovery_due_at - now).total_seconds():.0f} s"
+    if run.source not in get_registry():
+        return f"there is no source named {run.source} here any more: add it to SLUICE_SOURCES again, or cancel the run"
     state = budget_of(run.source)
     if state is None:
         return "Redis does not answer: no permit without it"

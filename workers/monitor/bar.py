@@ -1,13 +1,14 @@
 """The progress bar: what succeeded, was skipped and failed, of all there is. It never shows more than there is."""
 
-from workers.monitor.markup import Html, fill
+from workers.monitor.markup import Html, fill, join
 from workers.stats import RunStats
 
 
 def bar(run: RunStats) -> Html:
     """Return the bar of a run; while the list is being read, one that promises nothing."""
     if run.percent is None:
-        return fill('<div class="sl-bar sl-unknown" role="progressbar" aria-label="reading the list"></div>')
+        looks = "sl-bar" if run.ended_at else "sl-bar sl-unknown"
+        return fill('<div class="{looks}" role="progressbar" aria-label="the list is not known"></div>', looks=looks)
     whole = max(run.total or 0, run.done, 1)
     shares = {
         "ok": run.succeeded if run.total else whole,
@@ -20,7 +21,8 @@ def bar(run: RunStats) -> Html:
         if number
     ]
     return fill(
-        '<div class="sl-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">{parts}</div>',
+        '<div class="sl-bar" role="progressbar" aria-valuemin="0" aria-valuemax="100" aria-valuenow="{percent}">'
+        "{parts}</div>",
         percent=run.percent,
-        parts=Html("".join(parts)),
+        parts=join(parts),
     )

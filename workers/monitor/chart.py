@@ -8,12 +8,14 @@ import pandas as pd
 
 SECONDS = 120
 _HEIGHT_PIXELS = 170
+_PADDING = {"left": 0, "top": 4, "right": 4, "bottom": 0}
+_COLOR = "#2f8fbf"
 #: The axis never shrinks below this, so that one item a second does not look like a flood.
 _LEAST_TOP = 5
 
 
 def pace_chart(points: Sequence[tuple[datetime, int]], end: datetime) -> alt.LayerChart:
-    """Return the chart; its specification is the same every second and only its data moves, so that it does not flicker.
+    """Return the chart. Its specification is always the same and only its data moves, so that it does not flicker.
 
     Parameters:
       points(Sequence[tuple[datetime, int]]): From `stats.finished_per_second`.
@@ -21,14 +23,16 @@ def pace_chart(points: Sequence[tuple[datetime, int]], end: datetime) -> alt.Lay
     """
     base = alt.Chart(_frame(points, end.replace(microsecond=0)))
     x = alt.X("second:T", axis=alt.Axis(title=None, format="%H:%M:%S", tickCount=6, grid=False, labelFlush=True))
-    y = alt.Y("items:Q", scale=alt.Scale(zero=True, nice=4), axis=alt.Axis(title=None, tickCount=4, tickMinStep=1, domain=False))
+    y = alt.Y(
+        "items:Q",
+        scale=alt.Scale(zero=True, nice=4),
+        axis=alt.Axis(title=None, tickCount=4, tickMinStep=1, domain=False),
+    )
+    y2 = alt.Y2("floor:Q")
     tips = [alt.Tooltip("second:T", format="%H:%M:%S", title="at"), alt.Tooltip("items:Q", title="items")]
-    bars = base.mark_bar(color=_COLOR, cornerRadiusTopLeft=2, cornerRadiusTopRight=2).encode(x=x, x2="until:T", y=y, tooltip=tips)
+    bars = base.mark_rect(color=_COLOR).encode(x=x, x2="until:T", y=y, y2=y2, tooltip=tips)
     room = base.mark_point(opacity=0).encode(x=x, y="room:Q")
-    return alt.layer(room, bars).properties(height=_HEIGHT_PIXELS)
-
-
-_COLOR = "#2f8fbf"
+    return alt.layer(room, bars).properties(height=_HEIGHT_PIXELS, background="transparent", padding=_PADDING)
 
 
 def _frame(points: Sequence[tuple[datetime, int]], end: datetime) -> pd.DataFrame:
@@ -41,6 +45,7 @@ def _frame(points: Sequence[tuple[datetime, int]], end: datetime) -> pd.DataFram
             "second": seconds,
             "until": [second + timedelta(milliseconds=850) for second in seconds],
             "items": items,
+            "floor": [0] * SECONDS,
             "room": [max(_LEAST_TOP, *items)] + [0] * (SECONDS - 1),
         }
     )

@@ -18,6 +18,14 @@ def fill(template: str, **values: object) -> Html:
     return Html(template.format_map({name: _safe(value) for name, value in values.items()}))
 
 
+def prose(text: str) -> Html:
+    """Return a sentence, escaped, with what stands between `backticks` set as code."""
+    parts = [escape(part) for part in text.split("`")]
+    if len(parts) % 2 == 0:  # one of them stands alone
+        return Html(escape(text))
+    return Html("".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts)))
+
+
 def join(parts: Iterable[Html], between: str = "") -> Html:
     """Return the parts, one after the other."""
     return Html(_safe(between).join(_safe(part) for part in parts))

@@ -15,7 +15,12 @@ from workers.tables import ACTIVE, ENDED
 
 log = logging.getLogger(__name__)
 
+#: A page must not hang where Redis does.
 _REDIS_SECONDS = 0.3
+_MIGRATE = (
+    "The database has no, or older, Sluice tables: `python -m workers migrate` makes them. This page goes on by itself."
+)
+_START = "Start it, or correct SLUICE_DATABASE_URL; the monitor's log has the reason. This page goes on by itself."
 
 
 class Unreadable(Exception):
@@ -24,12 +29,14 @@ class Unreadable(Exception):
     Parameters:
       what(str): What is down.
       repair(str): What to do about it.
+      tone(str): bad, or warn where nothing is broken.
     """
 
-    def __init__(self, what: str, repair: str) -> None:
+    def __init__(self, what: str, repair: str, tone: str = "bad") -> None:
         super().__init__(f"{what}. {repair}")
         self.what = what
         self.repair = repair
+        self.tone = tone
 
 
 @dataclass(frozen=True)
@@ -101,8 +108,8 @@ def _redis_trouble() -> str:
 def _why_unreadable(error: Exception) -> Unreadable:
     try:
         if not isinstance(error, DependencyDown) and not database.is_migrated():
-            return Unreadable("Waiting for the tables", "`python -m workers migrate` makes them; a worker started by `make run` does.")
+            return Unreadable("Waiting for migrations", _MIGRATE, tone="warn")
     except (DependencyDown, PeeweeException):
         pass
     log.warning("the page cannot read the database: %s", error)
-    return Unreadable("The database does not answer", "Start it, or correct SLUICE_DATABASE_URL. This page goes on by itself.")
+    return Unreadable("The database does not answer", _START)

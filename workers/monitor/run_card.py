@@ -4,16 +4,17 @@ from datetime import datetime, tzinfo
 
 from workers.monitor.badge import badge
 from workers.monitor.bar import bar
-from workers.monitor.markup import Html, fill, join
+from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.words import count, counts, duration, efficiency, moment, pace, waits
 from workers.stats import RunStats
 from workers.tables import RunStatus
 
 _CARD = """
 <section class="sl-card" aria-label="run {id}" data-run="{id}">
-  <header class="sl-head">{badge}<h2>{source}</h2><span class="sl-dim">run {id}{tenant} · by {who} · {started}</span></header>
-  <div class="sl-progress"><strong class="sl-percent">{percent}</strong>{bar}</div>
-  <div class="sl-counts"><span>{counts}</span><span>{left}</span></div>
+  <header class="sl-head">{badge}<h2>{source}</h2>
+    <span class="sl-dim">run {id}{tenant} · by {who} · {started}</span></header>
+  <div class="sl-progress"><strong class="sl-percent">{percent}</strong>{bar}
+    <div class="sl-counts"><span>{counts}</span><span>{left}</span></div></div>
   {line}
   <dl class="sl-tiles">{tiles}</dl>
 </section>
@@ -36,9 +37,9 @@ def run_card(run: RunStats, zone: tzinfo, now: datetime) -> Html:
         tenant=f" for {run.tenant}" if run.tenant else "",
         who=run.created_by,
         started=_started(run, zone, now),
-        percent="…" if run.percent is None else f"{run.percent} %",
+        percent=_percent(run),
         bar=bar(run),
-        counts=_counts(run),
+        counts=counts(run),
         left=_left(run),
         line=_line(run),
         tiles=join([_pace_tile(run), _time_tile(run), _waits_tile(run)]),
@@ -51,10 +52,10 @@ def _started(run: RunStats, zone: tzinfo, now: datetime) -> Html:
     return fill("since {at}", at=moment(run.started_at, zone, now)) if run.started_at else fill("not started")
 
 
-def _counts(run: RunStats) -> str:
-    if run.discovered or run.ended_at:
-        return counts(run)
-    return f"reading the list: {count(run.total or 0)} found so far"
+def _percent(run: RunStats) -> str:
+    if run.percent is None:
+        return "–" if run.ended_at else "…"
+    return f"{run.percent} %"
 
 
 def _left(run: RunStats) -> str:
@@ -71,7 +72,7 @@ def _line(run: RunStats) -> Html:
         '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>',
         tone=tone,
         shape=shape,
-        text=text,
+        text=prose(text),
     )
 
 
@@ -97,7 +98,7 @@ def _pace_tile(run: RunStats) -> Html:
 def _time_tile(run: RunStats) -> Html:
     whole = max(run.duration_seconds, 0.001)
     split = fill(
-        '<span class="sl-split" aria-hidden="true"><i style="width:{active}%"></i><b style="width:{waiting}%"></b></span>'
+        '<span class="sl-split"><i style="width:{active}%"></i><b style="width:{waiting}%"></b></span>'
         '<span class="sl-key sl-key-active"></span>active {a} · <span class="sl-key sl-key-waiting"></span>waiting {w}',
         active=100 * run.active_seconds / whole,
         waiting=100 * run.waiting_seconds / whole,
@@ -112,4 +113,6 @@ def _waits_tile(run: RunStats) -> Html:
 
 
 def _tile(name: str, value: Html, note: Html) -> Html:
-    return fill('<div><dt>{name}</dt><dd>{value}</dd><dd class="sl-note">{note}</dd></div>', name=name, value=value, note=note)
+    return fill(
+        '<div><dt>{name}</dt><dd>{value}</dd><dd class="sl-note">{note}</dd></div>', name=name, value=value, note=note
+    )

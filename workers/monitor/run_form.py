@@ -42,9 +42,12 @@ def draw(zone: tzinfo) -> None:
         if sources is None:
             return
         left, middle, right = st.columns([3, 3, 2], vertical_alignment="bottom")
+        below, corner = st.columns([6, 2], vertical_alignment="center")
         name = left.selectbox("Source", sorted(sources), key=_SOURCE)
-        how = middle.segmented_control("Run import", [NEW, RESCHEDULE], default=NEW, required=True, key=_HOW, width="stretch")
-        fresh = _draw_fresh(sources[name], how)
+        how = middle.segmented_control(
+            "Run import", [NEW, RESCHEDULE], default=NEW, required=True, key=_HOW, width="stretch"
+        )
+        fresh = _draw_fresh(sources[name], how, below, corner)
         plan = st.session_state[_PLAN] = make_plan(name, how, zone)
         label = "Empty and import" if fresh else "Import now" if how == NEW else "Pull to now"
         right.button(
@@ -56,13 +59,17 @@ def draw(zone: tzinfo) -> None:
             icon=":material/play_arrow:",
             width="stretch",
         )
-        st.html(fill('<p class="sl-plan-text">{sentence}</p>', sentence=plan.sentence))
+        below.html(fill('<p class="sl-plan-text">{sentence}</p>', sentence=plan.sentence))
         if refusal := st.session_state.get(_REFUSAL):
-            st.html(fill('<p class="sl-line sl-bad"><i class="sl-icon sl-i-cross"></i><span>{text}</span></p>', text=refusal))
+            below.html(
+                fill(
+                    '<p class="sl-line sl-bad"><i class="sl-icon sl-i-cross"></i><span>{text}</span></p>', text=refusal
+                )
+            )
 
 
 def is_outdated(zone: tzinfo) -> bool:
-    """Whether the form promises something that is no longer so: a run has ended, or been scheduled, since it was drawn."""
+    """Whether the form promises what is no longer so: since it was drawn, a run has ended or been scheduled."""
     state = st.session_state
     return _PLAN in state and state.get(_SOURCE) and state[_PLAN] != make_plan(state[_SOURCE], state[_HOW], zone)
 
@@ -92,11 +99,17 @@ def _plan_new(source_name: str, active: Run | None) -> Plan:
 def _plan_reschedule(source_name: str, zone: tzinfo) -> Plan:
     run = stats.next_scheduled(source_name)
     if run is None:
-        return Plan(f"No run of {source_name} is scheduled, so there is none to pull forward. NEW starts one now.", possible=False)
+        return Plan(
+            f"No run of {source_name} is scheduled, so there is none to pull forward. NEW starts one now.",
+            possible=False,
+        )
     local = run.scheduled_at.astimezone(zone)
     active = runs.active(source_name, run.tenant)
     then = f"waits behind run {active.id}, which is {active.status}" if active else "starts now"
-    return Plan(f"Next scheduled run of {source_name}: run {run.id}, {local:%Y-%m-%d %H:%M %Z} → now. It {then}; later ones keep their time.")
+    return Plan(
+        f"Next scheduled run of {source_name}: run {run.id}, {local:%Y-%m-%d %H:%M %Z} → now. "
+        f"It {then}; later ones keep their time."
+    )
 
 
 def _sources() -> Mapping[str, ImportSource] | None:
@@ -107,24 +120,28 @@ def _sources() -> Mapping[str, ImportSource] | None:
         return None
     except Exception:  # a user's module may fail in any way; its traceback is for the log
         log.exception("the sources cannot be loaded")
-        st.html(fill('<p class="sl-plan-text"><b>The sources cannot be loaded.</b> The log of the monitor says why.</p>'))
+        st.html(
+            fill('<p class="sl-plan-text"><b>The sources cannot be loaded.</b> The log of the monitor says why.</p>')
+        )
         return None
     if not registry:
-        st.html(fill('<p class="sl-plan-text"><b>There are no sources yet.</b> SLUICE_SOURCES names an empty list.</p>'))
+        st.html(
+            fill('<p class="sl-plan-text"><b>There are no sources yet.</b> SLUICE_SOURCES names an empty list.</p>')
+        )
         return None
     return registry
 
 
-def _draw_fresh(source: ImportSource, how: str) -> bool:
+def _draw_fresh(source: ImportSource, how: str, below: Any, corner: Any) -> bool:
     if how != NEW or not source.allow_fresh:
         return False
-    fresh = st.checkbox("Fresh: empty the table first", key=_FRESH)
+    fresh = corner.checkbox("Fresh: empty the table first", key=_FRESH)
     if fresh:
         table = source.model._meta.table_name
-        st.html(
+        below.html(
             fill(
-                '<p class="sl-line sl-warn"><i class="sl-icon sl-i-alert"></i><span>Every row of the table <b>{table}</b> is '
-                "deleted before the import. This cannot be undone.</span></p>",
+                '<p class="sl-line sl-warn"><i class="sl-icon sl-i-alert"></i><span>Every row of the table '
+                "<b>{table}</b> is deleted before the import. This cannot be undone.</span></p>",
                 table=table,
             )
         )

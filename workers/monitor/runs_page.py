@@ -9,11 +9,11 @@ import streamlit as st
 
 from workers.monitor import run_form
 from workers.monitor.chart import pace_chart
-from workers.monitor.markup import Html, fill, join
+from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.reading import Reading, Unreadable, read
 from workers.monitor.run_card import run_card
 from workers.monitor.runs_table import runs_table
-from workers.monitor.words import moment, pace
+from workers.monitor.words import pace
 from workers.stats import RunStats
 from workers.tables import RunStatus
 
@@ -41,7 +41,7 @@ def show() -> None:
     _live(title)
 
 
-@st.fragment(run_every=1)
+@st.fragment(run_every=1)  # type: ignore[untyped-decorator]
 def _live(title: "st.delta_generator.DeltaGenerator") -> None:
     """Draw what changes by itself. A tick must stay far below a second: nothing here scans a run's items."""
     try:
@@ -49,11 +49,18 @@ def _live(title: "st.delta_generator.DeltaGenerator") -> None:
         _draw(reading, title)
     except Unreadable as error:
         title.html(fill(_TITLE, state="cannot see the runs"))
-        st.html(_notice("bad", "alert", error.what, error.repair))
+        st.html(_notice(error.tone, "alert", error.what, error.repair))
     except Exception:  # whatever it is, its traceback is for the log
         log.exception("the page could not be drawn")
         title.html(fill(_TITLE, state="cannot see the runs"))
-        st.html(_notice("bad", "alert", "This page has a fault", "It tries again each second; the monitor's log says what it is."))
+        st.html(
+            _notice(
+                "bad",
+                "alert",
+                "This page has a fault",
+                "It tries again each second; the monitor's log says what it is.",
+            )
+        )
     if run_form.is_outdated(_zone()):
         st.rerun()
 
@@ -68,18 +75,19 @@ def _draw(reading: Reading, title: "st.delta_generator.DeltaGenerator") -> None:
         return
     if reading.shown:
         st.html(join(run_card(run, zone, reading.now) for run in reading.shown))
-        _draw_chart(reading)
     else:
         st.html(_notice("plan", "clock", "Nothing has run yet", _next(reading.runs, zone)))
+    chart = st.container(border=True, key="pace") if reading.shown else None
     st.html(runs_table(reading.runs, zone, reading.now))
+    if chart:  # last, because it takes longest: the figures above and below it then change together
+        _draw_chart(reading, chart)
 
 
-def _draw_chart(reading: Reading) -> None:
+def _draw_chart(reading: Reading, place: "st.delta_generator.DeltaGenerator") -> None:
     run = reading.shown[0]
-    with st.container(border=True, key="pace"):
-        when = "its last two minutes" if run.ended_at else "the last two minutes"
-        st.html(fill('<h3 class="sl-title">Items per second <span>run {id}, {when}</span></h3>', id=run.id, when=when))
-        st.altair_chart(pace_chart(reading.points, reading.chart_end), width="stretch", key="pace_chart")
+    when = "its last two minutes" if run.ended_at else "the last two minutes"
+    place.html(fill('<h3 class="sl-title">Items per second <span>run {id}, {when}</span></h3>', id=run.id, when=when))
+    place.altair_chart(pace_chart(reading.points, reading.chart_end), width="stretch", key="pace_chart")
 
 
 def _state(reading: Reading) -> Html:
@@ -104,7 +112,7 @@ def _next(found: tuple[RunStats, ...], zone: tzinfo) -> str:
 
 
 def _notice(tone: str, shape: str, what: str, text: str) -> Html:
-    return fill(_NOTICE, tone=tone, shape=shape, what=what, text=text)
+    return fill(_NOTICE, tone=tone, shape=shape, what=what, text=prose(text))
 
 
 def _zone() -> tzinfo:

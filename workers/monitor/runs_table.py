@@ -13,14 +13,16 @@ from workers.tables import RunStatus
 _TABLE = """
 <h3 class="sl-title">Recent runs</h3>
 <div class="sl-scroll"><table class="sl-table">
-<thead><tr><th>Run</th><th>Status</th><th>Source</th><th>Progress</th><th>Duration</th><th>Hits · sleeps</th><th>Started</th>
-<th>Note</th></tr></thead>
+<thead><tr><th>Run</th><th>Status</th><th>Source</th><th>Progress</th><th>Duration</th><th>Hits, sleeps</th>
+<th>Started</th><th>Note</th></tr></thead>
 <tbody>{rows}</tbody></table></div>
 """
 
 _ROW = """
 <tr data-run="{id}"><td class="sl-dim">{id}</td><td>{badge}</td><td>{source}</td>
-<td class="sl-wide">{progress}</td><td>{took}</td><td>{waits}</td><td>{started}</td><td class="sl-text"><div title="{note}">{note}</div></td></tr>
+<td class="sl-wide">{progress}</td><td>{took}</td>
+<td>{hits}<span class="sl-sub">{sleeps}</span></td><td>{started}</td>
+<td class="sl-text"><div title="{note}">{note}</div></td></tr>
 """
 
 
@@ -30,6 +32,7 @@ def runs_table(found: Sequence[RunStats], zone: tzinfo, now: datetime) -> Html:
 
 
 def _row(run: RunStats, zone: tzinfo, now: datetime) -> Html:
+    hits, sleeps = waits(run).split(" · ")
     return fill(
         _ROW,
         id=run.id,
@@ -37,7 +40,8 @@ def _row(run: RunStats, zone: tzinfo, now: datetime) -> Html:
         source=f"{run.source} / {run.tenant}" if run.tenant else run.source,
         progress=_progress(run),
         took=_took(run),
-        waits=waits(run) if run.started_at else "",
+        hits=hits if run.started_at else "",
+        sleeps=sleeps if run.started_at else "",
         started=_started(run, zone, now),
         note=_note(run),
     )
@@ -51,8 +55,13 @@ def _progress(run: RunStats) -> Html:
         '<div class="sl-mini">{bar}<b>{percent}</b></div><span class="sl-sub">{counts}</span>',
         bar=bar(run),
         percent=percent,
-        counts=counts(run),
+        counts=_short(run),
     )
+
+
+def _short(run: RunStats) -> str:
+    """Return the counts without those that are 0."""
+    return " · ".join(part for part in counts(run).split(" · ") if not part.startswith("0 ") or " of " in part)
 
 
 def _took(run: RunStats) -> Html:
@@ -73,6 +82,6 @@ def _started(run: RunStats, zone: tzinfo, now: datetime) -> Html:
 
 
 def _note(run: RunStats) -> str:
-    if run.status in (RunStatus.SCHEDULED, RunStatus.COMPLETED):
+    if run.status == RunStatus.SCHEDULED:
         return ""
     return run.why or run.error_summary or ""

@@ -24,9 +24,10 @@ _STEADY_SECONDS = 60.0
 
 
 def serve() -> int:
-    """Serve the page at SLUICE_MONITOR_HOST and SLUICE_MONITOR_PORT until SIGTERM or SIGINT. Call it from the main thread.
+    """Serve the page at SLUICE_MONITOR_HOST and SLUICE_MONITOR_PORT until SIGTERM or SIGINT.
 
-    It serves the project's own `monitor_app.py` where there is one, and the package's page otherwise.
+    It serves the project's own `monitor_app.py` where there is one, and the package's page otherwise. Call it from
+    the main thread.
 
     Returns:
       int: 0.
@@ -53,7 +54,7 @@ def serve() -> int:
 
 
 def command(host: str, port: int) -> list[str]:
-    """Return the command that serves the page. What keeps it private is said here, not left to a file of the project."""
+    """Return the command that serves the page. What keeps it private is said here, not left to a project's file."""
     options = {
         "server.address": host,
         "server.port": port,
@@ -84,7 +85,7 @@ def _refuse_strangers(host: str) -> None:
         local = False
     if not local:
         raise ConfigurationError(
-            f"SLUICE_MONITOR_HOST={host} would let others in, and the page asks for no password yet (a later release does): "
+            f"SLUICE_MONITOR_HOST={host} would let others in, and the page asks for no password until a later release: "
             "leave it at 127.0.0.1 and put a proxy with authentication in front"
         )
 

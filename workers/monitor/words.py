@@ -22,11 +22,10 @@ def pace(per_second: float) -> str:
 
 def counts(run: RunStats) -> str:
     """Return how far a run has come: `412 of 1,000 · 3 failed · 0 skipped`."""
-    if run.total is None:
-        return "nothing listed yet"
-    if not run.discovered:
-        return f"{count(run.total)} found so far"
-    return f"{count(run.done)} of {count(run.total)} · {count(run.failed)} failed · {count(run.skipped)} skipped"
+    if not run.discovered and not run.ended_at:
+        return f"reading the list: {count(run.total or 0)} found so far"
+    whole = f"{count(run.total or 0)}" if run.discovered else f"{count(run.total or 0)} found before the list broke off"
+    return f"{count(run.done)} of {whole} · {count(run.failed)} failed · {count(run.skipped)} skipped"
 
 
 def waits(run: RunStats) -> str:
@@ -49,7 +48,11 @@ def moment(at: datetime | None, zone: tzinfo, now: datetime) -> Html:
     if at is None:
         return fill('<span class="sl-dim">–</span>')
     local = at.astimezone(zone)
-    today = local.date() == now.astimezone(zone).date()
-    shown = f"{local:%H:%M:%S}" if today else f"{local:%d %b %Y, %H:%M}"
+    today = now.astimezone(zone)
+    shown = (
+        f"{local:%H:%M:%S}"
+        if local.date() == today.date()
+        else f"{local:%d %b{'' if local.year == today.year else ' %Y'}, %H:%M}"
+    )
     utc = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
     return fill('<time datetime="{iso}" title="{utc}">{shown}</time>', iso=at.isoformat(), utc=utc, shown=shown)

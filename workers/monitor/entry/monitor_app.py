@@ -1,4 +1,4 @@
-"""The entry for a project that has no monitor_app.py. Alone in its folder, which Streamlit puts first on the import path."""
+"""The entry for a project without a monitor_app.py. Alone in its folder: Streamlit puts that on the import path."""
 
 from workers.monitor import runs_page
 

@@ -1,0 +1,36 @@
+# make run: the main job, on embedded defaults. make test: everything that checks it. Nothing else is needed first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: run test lint bench requirements clean
+
+run: .venv/installed
+	@$(BIN)/python scripts/prepare.py
+	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/honcho start
+
+test: .venv/installed lint
+	@$(BIN)/python -m pytest -q
+
+lint: .venv/installed
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+bench: .venv/installed
+	@$(BIN)/python benchmarks/import.py
+
+.venv/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python %d.%d is too old for Sluice: install 3.11 or newer, or name one with make PYTHON=python3.12" % sys.version_info[:2])'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "This Python has no venv: install it (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "Installing the pinned packages into .venv (about a minute, once)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@touch $@
+
+# After a change of requirements.in; needs uv on PATH.
+requirements:
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url requirements.in -o requirements.txt
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info

@@ -1,0 +1,179 @@
+"""What the tests stand on: a real Redis, both databases, a mock API, and a clock that can be moved."""
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+import redis
+
+from mock_server import Clock as MockClock
+from mock_server import MockConfig, RunningServer, parse_limits, serve_in_thread
+from workers import broker, clock, database, registry, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+IN_CI = bool(os.environ.get("CI"))
+
+for variable in [name for name in os.environ if name.startswith("SLUICE_")]:
+    del os.environ[variable]
+os.chdir(ROOT)
+sys.path.insert(0, str(ROOT))
+
+
+def missing(what: str) -> None:
+    """Skip aloud where a server is missing; in CI that is a failure."""
+    if IN_CI:
+        pytest.fail(f"{what} is missing, and CI must have it (.ci/run installs it)")
+    pytest.skip(f"{what} is missing: .ci/run installs it")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def wait_until(true: Callable[[], object], seconds: float = 10.0, what: str = "it") -> None:
+    """Wait for something real to happen in another process."""
+    ends_at = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < ends_at, f"{what} did not happen within {seconds} s"
+        time.sleep(0.02)
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[str]:
+    """A Redis of our own, without persistence; its URL."""
+    from workers.redis_server import _find_binary
+
+    port = free_port()
+    folder = tempfile.mkdtemp(prefix="sluice-redis-")
+    command = [_find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    process = subprocess.Popen([*command, "--dir", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    url = f"redis://127.0.0.1:{port}/0"
+    client = redis.Redis.from_url(url)
+
+    def answers() -> bool:
+        with contextlib.suppress(redis.ConnectionError):
+            return bool(client.ping())
+        return False
+
+    wait_until(answers, what="the test Redis")
+    client.close()
+    yield url
+    process.terminate()
+    process.wait(10)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """A Postgres cluster of our own; the URL of its server, without a database."""
+    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
+    folder = str(binaries[-1]) if binaries else os.path.dirname(shutil.which("initdb") or "")
+    if not folder:
+        missing("PostgreSQL")
+    home = tempfile.mkdtemp(prefix="sluice-postgres-")
+    as_user: list[str] = []
+    if os.geteuid() == 0:  # Postgres refuses to run as root
+        shutil.chown(home, "postgres")
+        as_user = ["runuser", "-u", "postgres", "--"]
+    port = free_port()
+    options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=300"
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": home}
+    subprocess.run([*as_user, f"{folder}/initdb", "-D", f"{home}/data", "-A", "trust", "-U", "sluice"], **quiet)
+    control = [*as_user, f"{folder}/pg_ctl", "-D", f"{home}/data", "-w"]
+    subprocess.run([*control, "-o", options, "-l", f"{home}/log", "start"], **quiet)
+    yield f"postgresql://sluice@127.0.0.1:{port}"
+    subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/sluice.db"
+        return
+    server = request.getfixturevalue("postgres_server")
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield f"{server}/{name}"
+    with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def forget() -> None:
+    """Let the process read its settings, its sources and its connections anew."""
+    database.disconnect()
+    for cached in (settings.get_settings, registry.get_registry, broker.get_broker):
+        cached.cache_clear()
+    clock.stop_requested.clear()
+    clock.use(clock.Clock())
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.MonkeyPatch]:
+    """Settings of a test's own: `environment.setenv("SLUICE_...", ...)` before anything reads them."""
+    forget()
+    monkeypatch.setenv("SLUICE_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("SLUICE_PREFIX", f"t{uuid.uuid4().hex[:12]}")
+    yield monkeypatch
+    forget()
+
+
+@pytest.fixture
+def house(environment: pytest.MonkeyPatch, redis_server: str, database_url: str) -> Iterator[pytest.MonkeyPatch]:
+    """Redis, a migrated database of each kind, the demo's tables, and this thread's connection."""
+    from models import Item
+
+    environment.setenv("SLUICE_REDIS_URL", redis_server)
+    environment.setenv("SLUICE_DATABASE_URL", database_url)
+    environment.setenv("SLUICE_BROKER_URL", "stub://")
+    database.migrate([Item])
+    with database.connection():
+        yield environment
+
+
+class MovedMockClock(MockClock):
+    """The mock API's time, moved together with ours."""
+
+    def monotonic_ns(self) -> int:
+        return round(clock.monotonic() * 1e9)
+
+    def epoch_ns(self) -> int:
+        return round(clock.now().timestamp() * 1e9)
+
+
+@pytest.fixture
+def moved_clock() -> Iterator[clock.MovedClock]:
+    """Time that passes only when somebody sleeps, or when the test says so."""
+    moved = clock.MovedClock()
+    clock.use(moved)
+    yield moved
+    clock.use(clock.Clock())
+
+
+@pytest.fixture
+def mock_api() -> Iterator[Callable[..., RunningServer]]:
+    """Start mock APIs: mock_api(items=10, limits="50/2"). Their windows follow our clock where it is moved."""
+    servers = []
+
+    def serve(*, limits: str = "none", **options: object) -> RunningServer:
+        its_clock = MovedMockClock() if clock.current().moved else None
+        servers.append(serve_in_thread(MockConfig(limits=parse_limits(limits), **options), its_clock))  # type: ignore[arg-type]
+        return servers[-1]
+
+    yield serve
+    for server in servers:
+        server.stop()
