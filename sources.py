@@ -25,7 +25,7 @@ class ItemSource(ImportSource):
         return requests.Request("GET", "api/items", params={"page": cursor, "perPage": per_page})
 
     def create_model_from_list_item(self, item):
-        return Item(external_id=item["id"], name=item["name"])
+        return self.model(external_id=item["id"], name=item["name"])
 
 
 SOURCES = [ItemSource()]

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -18,7 +19,7 @@ import redis
 
 from mock_server import Clock as MockClock
 from mock_server import MockConfig, RunningServer, parse_limits, serve_in_thread
-from workers import broker, clock, database, registry, settings
+from workers import Connector, Limit, broker, clock, database, registry, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = bool(os.environ.get("CI"))
@@ -156,7 +157,7 @@ class MovedMockClock(MockClock):
 
 
 @pytest.fixture
-def moved_clock() -> Iterator[clock.MovedClock]:
+def moved_clock(environment: pytest.MonkeyPatch) -> Iterator[clock.MovedClock]:
     """Time that passes only when somebody sleeps, or when the test says so."""
     moved = clock.MovedClock()
     clock.use(moved)
@@ -177,3 +178,24 @@ def mock_api() -> Iterator[Callable[..., RunningServer]]:
     yield serve
     for server in servers:
         server.stop()
+
+
+@pytest.fixture
+def import_from(house: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Register the demo's source for an API: import_from(url, limits=[...], name="items", **attributes)."""
+    import hosts
+    from sources import ItemSource
+
+    house.setenv("SLUICE_SOURCES", "hosts:SOURCES")
+    hosts.SOURCES.clear()
+
+    def register(url: str, *, limits: tuple[Limit, ...] = (Limit(500, seconds=20),), **attributes: Any) -> Any:
+        name = attributes.setdefault("name", "items")
+        attributes.setdefault("connector", Connector(f"api-of-{name}", base_url=url, limits=limits))
+        source = type("TestSource", (ItemSource,), attributes)()
+        hosts.SOURCES.append(source)
+        settings.get_settings.cache_clear()
+        registry.get_registry.cache_clear()
+        return source
+
+    return register

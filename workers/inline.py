@@ -7,6 +7,7 @@ from typing import Any
 
 from workers import broker, clock, runs
 from workers.actors import ACTORS
+from workers.discovery import open_lanes
 from workers.errors import RateLimited
 from workers.tables import ENDED, Run
 
@@ -26,6 +27,7 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
 
     with broker.captured(put):
         put("discover", (run_id,), 0.0)
+        open_lanes(run_id)  # those of a run whose list is known already
         while not clock.stop_requested.is_set():
             run = runs.get(run_id)
             on_progress(run)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 import redis
-from peewee import fn
+from peewee import SQL, fn
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -145,7 +145,7 @@ def finished_per_second(run: Run, seconds: int = 120, now: datetime | None = Non
     query = (
         RunItem.select(second.alias("second"), fn.COUNT(RunItem.id))
         .where(RunItem.run_id == run.id, RunItem.completed_at >= begin)
-        .group_by(second)
+        .group_by(SQL("1"))  # by place: Postgres takes the same expression with another parameter for another one
     )
     counted = {_as_second(text): int(count) for text, count in query.tuples()}
     span = range(int((end - begin).total_seconds()) + 1)
@@ -217,6 +217,11 @@ def _why(run: Run, now: datetime) -> str:
         return f"behind run {ahead.id}" if ahead else "about to start"
     if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > now:
         return f"{run.error_summary}; again in {(run.discovery_due_at - now).total_seconds():.0f} s"
+    return _closed(run) or _quiet(run, now)
+
+
+def _closed(run: Run) -> str:
+    """Say what keeps a running run from its API; empty where its budget is open."""
     if run.source not in get_registry():
         return f"there is no source named {run.source} here any more: add it to SLUICE_SOURCES again, or cancel the run"
     state = budget_of(run.source)
@@ -224,12 +229,10 @@ def _why(run: Run, now: datetime) -> str:
         return "Redis does not answer: no permit without it"
     if state.paused_for_seconds:
         return f"{state.paused_why}: paused for {state.paused_for_seconds:.0f} s"
-    if state.opens_in_seconds >= 0.5:
-        full = max(
-            (w for w in state.windows if w.used >= w.limit.requests), key=lambda w: w.limit.seconds, default=None
-        )
-        return f"{'window ' + str(full.limit) if full else 'budget'} full; opens in {state.opens_in_seconds:.0f} s"
-    return _quiet(run, now)
+    if state.opens_in_seconds < 0.5:
+        return ""
+    full = max((w for w in state.windows if w.used >= w.limit.requests), key=lambda w: w.limit.seconds, default=None)
+    return f"{'window ' + str(full.limit) if full else 'budget'} full; opens in {state.opens_in_seconds:.0f} s"
 
 
 def _quiet(run: Run, now: datetime) -> str:

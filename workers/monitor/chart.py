@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from functools import lru_cache
+from typing import Any
 
 import altair as alt
 import pandas as pd
@@ -14,31 +16,34 @@ _COLOR = "#2f8fbf"
 _LEAST_TOP = 5
 
 
-def pace_chart(points: Sequence[tuple[datetime, int]], end: datetime) -> alt.LayerChart:
-    """Return the chart. Its specification is always the same and only its data moves, so that it does not flicker.
-
-    Parameters:
-      points(Sequence[tuple[datetime, int]]): From `stats.finished_per_second`.
-      end(datetime): The right edge: the last whole second shown.
-    """
-    base = alt.Chart(_frame(points, end.replace(microsecond=0)))
+@lru_cache(maxsize=1)
+def pace_chart() -> dict[str, Any]:
+    """Return the chart, as a specification: made once, for only its data moves. That is quick, and does not flicker."""
+    base = alt.Chart(alt.NamedData("pace"))
     x = alt.X("second:T", axis=alt.Axis(title=None, format="%H:%M:%S", tickCount=6, grid=False, labelFlush=True))
     y = alt.Y(
         "items:Q",
         scale=alt.Scale(zero=True, nice=4),
         axis=alt.Axis(title=None, tickCount=4, tickMinStep=1, domain=False),
     )
-    y2 = alt.Y2("floor:Q")
     tips = [alt.Tooltip("second:T", format="%H:%M:%S", title="at"), alt.Tooltip("items:Q", title="items")]
-    bars = base.mark_rect(color=_COLOR).encode(x=x, x2="until:T", y=y, y2=y2, tooltip=tips)
+    bars = base.mark_rect(color=_COLOR).encode(x=x, x2="until:T", y=y, y2=alt.Y2("floor:Q"), tooltip=tips)
     room = base.mark_point(opacity=0).encode(x=x, y="room:Q")
-    return alt.layer(room, bars).properties(height=_HEIGHT_PIXELS, background="transparent", padding=_PADDING)
+    chart = alt.layer(room, bars).properties(height=_HEIGHT_PIXELS, background="transparent", padding=_PADDING)
+    spec: dict[str, Any] = chart.to_dict()
+    return spec
 
 
-def _frame(points: Sequence[tuple[datetime, int]], end: datetime) -> pd.DataFrame:
-    """Return one row for each second, also for those before the run: the axes then stand still."""
+def pace_data(points: Sequence[tuple[datetime, int]], end: datetime) -> pd.DataFrame:
+    """Return one row for each second, also for those before the run: the axes then stand still.
+
+    Parameters:
+      points(Sequence[tuple[datetime, int]]): From `stats.finished_per_second`.
+      end(datetime): The right edge: the last whole second shown.
+    """
     counted = dict(points)
-    seconds = [end - timedelta(seconds=SECONDS - 1 - n) for n in range(SECONDS)]
+    last = end.replace(microsecond=0)
+    seconds = [last - timedelta(seconds=SECONDS - 1 - n) for n in range(SECONDS)]
     items = [counted.get(second, 0) for second in seconds]
     return pd.DataFrame(
         {

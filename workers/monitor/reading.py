@@ -1,19 +1,17 @@
 """A reading: all that one tick of the page shows, read at one instant; or what keeps it from being read."""
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from peewee import PeeweeException
+from peewee import InterfaceError, OperationalError, PeeweeException
 
 from workers import database, redis_server, runs, stats
 from workers.errors import ConfigurationError, DependencyDown
 from workers.monitor.chart import SECONDS
+from workers.monitor.complaint import complain
 from workers.settings import get_settings
 from workers.stats import RunStats
 from workers.tables import ACTIVE, ENDED
-
-log = logging.getLogger(__name__)
 
 #: A page must not hang where Redis does.
 _REDIS_SECONDS = 0.3
@@ -105,11 +103,14 @@ def _redis_trouble() -> str:
     return "Nothing is sent to an API without it, and nothing is lost. `python -m workers redis` starts one."
 
 
-def _why_unreadable(error: Exception) -> Unreadable:
+def _why_unreadable(error: DependencyDown | PeeweeException) -> Exception:
+    """Return what to raise: errors of a connection and of missing tables are the operator's, any other one is ours."""
     try:
         if not isinstance(error, DependencyDown) and not database.is_migrated():
             return Unreadable("Waiting for migrations", _MIGRATE, tone="warn")
     except (DependencyDown, PeeweeException):
         pass
-    log.warning("the page cannot read the database: %s", error)
+    if not isinstance(error, (DependencyDown, OperationalError, InterfaceError)):
+        return error
+    complain("the page cannot read the database", error)
     return Unreadable("The database does not answer", _START)

@@ -84,7 +84,7 @@ def _news(run: RunStats) -> tuple[str, str]:
     if run.status == RunStatus.COMPLETED:
         if run.failed:
             return "warn", f"{count(run.failed)} of {count(run.total)} items failed; the others are in"
-        return "good", "every item is in"
+        return "good", f"every item is in; {count(run.skipped)} were skipped" if run.skipped else "every item is in"
     if run.why:
         return "wait", run.why
     return "busy", "nothing is in its way" if run.discovered else "the details begin when the whole list is known"

@@ -1,6 +1,5 @@
 """The "Run import" form: which source, how, and what will come of it, said before the button is pressed."""
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -12,11 +11,10 @@ from peewee import PeeweeException
 from workers import database, runner, runs, stats
 from workers.contracts import ImportSource
 from workers.errors import DependencyDown, SluiceError
+from workers.monitor.complaint import complain
 from workers.monitor.markup import fill
 from workers.registry import get_registry
 from workers.tables import Run, RunStatus
-
-log = logging.getLogger(__name__)
 
 NEW, RESCHEDULE = "NEW", "RESCHEDULE"
 _SOURCE, _HOW, _FRESH, _PLAN, _REFUSAL = "form_source", "form_how", "form_fresh", "form_plan", "form_refusal"
@@ -118,8 +116,8 @@ def _sources() -> Mapping[str, ImportSource] | None:
     except SluiceError as error:
         st.html(fill('<p class="sl-plan-text"><b>No source can be run.</b> {error}</p>', error=error))
         return None
-    except Exception:  # a user's module may fail in any way; its traceback is for the log
-        log.exception("the sources cannot be loaded")
+    except Exception as error:  # a user's module may fail in any way; its traceback is for the log
+        complain("the sources cannot be loaded", error, trace=True)
         st.html(
             fill('<p class="sl-plan-text"><b>The sources cannot be loaded.</b> The log of the monitor says why.</p>')
         )
@@ -155,7 +153,7 @@ def _press(source_name: str, how: str, fresh: bool) -> None:
         with database.connection():
             run = _begin(source_name, how, fresh)
     except (DependencyDown, PeeweeException) as error:
-        log.warning("the form could not start a run: %s", error)
+        complain("the form could not start a run", error)
         st.session_state[_REFUSAL] = "The database does not answer: nothing was started."
     except SluiceError as error:
         st.session_state[_REFUSAL] = str(error)

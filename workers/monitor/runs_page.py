@@ -1,6 +1,5 @@
 """The first page: the form, and below it the part that draws itself anew each second."""
 
-import logging
 from datetime import UTC, tzinfo
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -8,7 +7,8 @@ from zoneinfo import ZoneInfo
 import streamlit as st
 
 from workers.monitor import run_form
-from workers.monitor.chart import pace_chart
+from workers.monitor.chart import pace_chart, pace_data
+from workers.monitor.complaint import complain
 from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.reading import Reading, Unreadable, read
 from workers.monitor.run_card import run_card
@@ -16,8 +16,6 @@ from workers.monitor.runs_table import runs_table
 from workers.monitor.words import pace
 from workers.stats import RunStats
 from workers.tables import RunStatus
-
-log = logging.getLogger(__name__)
 
 _STYLE = Path(__file__).parent / "style.css"
 _TITLE = '<div class="sl-top"><h1><i class="sl-logo"></i>Sluice</h1><p class="sl-state">{state}</p></div>'
@@ -50,8 +48,8 @@ def _live(title: "st.delta_generator.DeltaGenerator") -> None:
     except Unreadable as error:
         title.html(fill(_TITLE, state="cannot see the runs"))
         st.html(_notice(error.tone, "alert", error.what, error.repair))
-    except Exception:  # whatever it is, its traceback is for the log
-        log.exception("the page could not be drawn")
+    except Exception as error:  # whatever it is, its traceback is for the log
+        complain("the page could not be drawn", error, trace=True)
         title.html(fill(_TITLE, state="cannot see the runs"))
         st.html(
             _notice(
@@ -87,7 +85,8 @@ def _draw_chart(reading: Reading, place: "st.delta_generator.DeltaGenerator") ->
     run = reading.shown[0]
     when = "its last two minutes" if run.ended_at else "the last two minutes"
     place.html(fill('<h3 class="sl-title">Items per second <span>run {id}, {when}</span></h3>', id=run.id, when=when))
-    place.altair_chart(pace_chart(reading.points, reading.chart_end), width="stretch", key="pace_chart")
+    chart = pace_chart() | {"datasets": {"pace": pace_data(reading.points, reading.chart_end)}}
+    place.vega_lite_chart(chart, width="stretch", key="pace_chart")
 
 
 def _state(reading: Reading) -> Html:

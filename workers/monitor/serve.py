@@ -1,7 +1,9 @@
 """Serving the page: Streamlit in a process of its own, started again when it dies, ended when we are asked to stop."""
 
+import ctypes
 import ipaddress
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -104,7 +106,12 @@ def _check_port(host: str, port: int) -> None:
 
 def _run_once(host: str, port: int) -> int:
     """Run Streamlit until it ends, or we are asked to stop; return its status."""
-    process = subprocess.Popen(command(host, port), stdin=subprocess.DEVNULL, stdout=sys.stderr)
+    process = subprocess.Popen(
+        command(host, port),
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        preexec_fn=_end_with_us if _libc else None,  # noqa: PLW1509 - this process has no other threads
+    )
     try:
         _wait_until_ready(process, host, port)
         while process.poll() is None and not clock.sleep(_LOOK_SECONDS):
@@ -130,6 +137,18 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
+
+
+try:
+    _libc: ctypes.CDLL | None = ctypes.CDLL(None) if sys.platform == "linux" else None
+except OSError:
+    _libc = None
+
+
+def _end_with_us() -> None:
+    """If we are killed, the page must not stay behind on our port (PR_SET_PDEATHSIG, Linux)."""
+    if _libc:
+        _libc.prctl(1, signal.SIGTERM)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

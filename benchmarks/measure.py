@@ -1,0 +1,218 @@
+"""One case, measured: the fleet runs it, and what came of it is set beside the bounds."""
+
+import operator
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any
+
+from benchmarks.cases import PER_PAGE, Case
+from benchmarks.fleet import Fleet, RunRow
+from benchmarks.refusals import RefusalWatch
+from mock_server.catalogue import Catalogue
+
+_RELATIONS: dict[str, Callable[[Any, Any], bool]] = {"=": operator.eq, "≤": operator.le, "≥": operator.ge}
+_MOCK_SEED = 1  # the mock's default
+_KILL_LOOK_SECONDS = 0.02
+#: The least Retry-After, less two looks of the onlooker.
+_LEAST_QUIET_SECONDS = 0.9
+
+
+@dataclass(frozen=True)
+class Check:
+    """A figure and its bound."""
+
+    name: str
+    measured: float | str | None
+    relation: str
+    bound: float | str
+
+    @property
+    def holds(self) -> bool:
+        return self.measured is not None and _RELATIONS[self.relation](self.measured, self.bound)
+
+    def __str__(self) -> str:
+        return f"{_text(self.measured)} {self.relation} {_text(self.bound)}"
+
+
+@dataclass
+class Outcome:
+    """What came of a case.
+
+    Attributes:
+      checks: The figures that have bounds.
+      facts: The figures that have none, by name.
+      folder: The fleet's folder, where it was kept.
+    """
+
+    case: Case
+    checks: list[Check] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    folder: str = ""
+
+    @property
+    def missed(self) -> list[Check]:
+        return [check for check in self.checks if not check.holds]
+
+    def check(self, name: str) -> Check | None:
+        return next((check for check in self.checks if check.name == name), None)
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "case": self.case.name,
+            "holds": not self.missed,
+            "checks": [asdict(check) | {"holds": check.holds} for check in self.checks],
+            "facts": self.facts,
+            "folder": self.folder,
+        }
+
+
+def measure(case: Case, *, database: str = "", keep: bool = False, say: Callable[[str], None]) -> Outcome:
+    """Run a case with a fleet of its own.
+
+    Parameters:
+      case: Which one.
+      database: As `Fleet` takes it.
+      keep: Leave the fleet's folder behind; it is kept in any case where a bound is missed.
+      say: Told, every half second, where the case stands.
+
+    Raises:
+      FleetError: The fleet did not come up, lost a process, or did not go away.
+    """
+    outcome = Outcome(case)
+    began, load = time.monotonic(), os.getloadavg()
+    say(f"{case.name}: starting {case.processes} x {case.threads}")
+    with Fleet(
+        items=case.items,
+        limits=case.limits,
+        client_limits=case.client_limits,
+        mock_options=case.mock_options,
+        processes=case.processes,
+        threads=case.threads,
+        settings=case.settings,
+        database=database,
+        keep=keep,
+    ) as fleet:
+        _run(case, fleet, outcome, say)
+        fleet.keep = keep or bool(outcome.missed)
+        outcome.folder = str(fleet.folder) if fleet.keep else ""
+    outcome.facts |= {
+        "processes": case.processes,
+        "threads": case.threads,
+        "database": "postgresql" if database else "sqlite",
+        "load_average_before": [round(one, 2) for one in load],
+        "load_average_after": [round(one, 2) for one in os.getloadavg()],
+        "took_seconds": round(time.monotonic() - began, 1),
+    }
+    return outcome
+
+
+def _run(case: Case, fleet: Fleet, outcome: Outcome, say: Callable[[str], None]) -> None:
+    with ExitStack() as stack:
+        watch = stack.enter_context(RefusalWatch(fleet)) if case.refused else None
+        run_id = fleet.start_run()
+        began = time.monotonic()
+
+        def look(row: RunRow) -> None:
+            done = row.succeeded + row.failed + row.skipped
+            say(f"{case.name}: {row.status}, {done:,} of {case.items:,}, {time.monotonic() - began:.0f} s")
+
+        if case.kill:
+            _kill_in_the_middle(case, fleet, outcome, say)
+        row = fleet.wait_for_run(run_id, case.longest_seconds, look)
+    stats = fleet.mock_stats()
+    outcome.checks += [*_pace(case, stats), *_counts(case, fleet, run_id, row, stats)]
+    if watch:
+        outcome.checks += _pauses(row, watch)
+        outcome.facts["bursts"] = [burst.refused for burst in watch.bursts]
+    if case.kill:
+        outcome.checks.append(Check("worker processes at the end", len(fleet.worker_children()), "=", case.processes))
+    outcome.facts |= {
+        "items": case.items,
+        "limits": case.limits,
+        "client_limits": case.client_limits or case.limits,
+        "floor_seconds": case.floor_seconds,
+        "span_seconds": stats["span_seconds"],
+        "rejected": stats["rejected"],
+        "hits": row.hits,
+        "sleeps": row.sleeps,
+        "slept_seconds": round(row.slept_seconds, 3),
+        "extra_requests": stats["accepted"] - case.requests,
+        "windows": stats["windows"],
+    }
+
+
+def _kill_in_the_middle(case: Case, fleet: Fleet, outcome: Outcome, say: Callable[[str], None]) -> None:
+    ends_at = time.monotonic() + case.longest_seconds
+    # A little over the half: a window has just opened, and requests are in flight.
+    while (accepted := fleet.mock_stats()["accepted"]) < case.requests // 2:
+        if time.monotonic() > ends_at:
+            return
+        say(f"{case.name}: {accepted:,} of {case.requests:,} requests, then kill -9")
+        time.sleep(_KILL_LOOK_SECONDS)
+    outcome.facts["killed"] = {"process": fleet.kill_worker_child(), "after_requests": accepted}
+
+
+def _pace(case: Case, stats: dict[str, Any]) -> list[Check]:
+    checks = []
+    if (bound := case.bound_seconds) is not None:
+        checks.append(Check("span", round(stats["span_seconds"], 3), "≤", round(bound, 3)))
+    if not case.refused:
+        checks.append(Check("429s", stats["rejected"], "=", 0))
+    checks.append(Check("requests", stats["accepted"], "≤", case.requests + case.most_repeated))
+    return checks
+
+
+def _counts(case: Case, fleet: Fleet, run_id: int, row: RunRow, stats: dict[str, Any]) -> list[Check]:
+    """Set the run's counters, its items, the model's rows and the API's record beside the catalogue."""
+    by_status = dict(
+        fleet.query(f"SELECT status, count(*) FROM sluice_run_items WHERE run_id = {run_id:d} GROUP BY status")
+    )
+    asked = Counter(stats["items"].values())
+    pages = Counter(stats["pages"].values())
+    return [
+        Check("status", row.status, "=", "completed"),
+        Check("counter total", row.total, "=", case.items),
+        Check("counter succeeded", row.succeeded, "=", case.items),
+        Check("counter failed and skipped", row.failed + row.skipped, "=", 0),
+        Check("run items completed", by_status.pop("completed", 0), "=", case.items),
+        Check("run items of another status", sum(by_status.values()), "=", 0),
+        Check("rows like the catalogue", _rows_like_the_catalogue(case, fleet), "=", case.items),
+        Check("rows", fleet.query("SELECT count(*) FROM items")[0][0], "=", case.items),
+        Check("pages asked once", pages[1], "=", -(-case.items // PER_PAGE)),
+        Check("items asked", len(stats["items"]), "=", case.items),
+        Check("items asked once", asked[1], "≥" if case.kill else "=", case.items - case.most_repeated),
+    ]
+
+
+def _rows_like_the_catalogue(case: Case, fleet: Fleet) -> int:
+    catalogue = Catalogue(case.items, _MOCK_SEED)
+    wanted = {
+        (str(item["id"]), item["name"], item["description"], _money(item["price"]))
+        for item in map(catalogue.item, range(1, case.items + 1))
+    }
+    rows = fleet.query("SELECT external_id, name, description, price FROM items")
+    return sum((str(i), n, d, _money(p)) in wanted for i, n, d, p in rows)
+
+
+def _money(value: object) -> Decimal:
+    return Decimal(str(value if value is not None else -1)).quantize(Decimal("0.01"))
+
+
+def _pauses(row: RunRow, watch: RefusalWatch) -> list[Check]:
+    quiet = watch.shortest_quiet_seconds
+    return [
+        Check("bursts refused", len(watch.bursts), "≥", 1),
+        Check("hits", row.hits, "=", len(watch.bursts)),
+        Check("shortest quiet after a burst", round(quiet, 2) if quiet else None, "≥", _LEAST_QUIET_SECONDS),
+    ]
+
+
+def _text(value: float | str | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or "none"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
