@@ -226,7 +226,7 @@ def _origin(url: str) -> str:
 
 def _title(request: requests.Request) -> str:
     """Name a request without its query, which may hold secrets."""
-    return f"{request.method or 'GET'} {urlsplit(str(request.url)).path or '/'}"
+    return f"{request.method or 'GET'} /{urlsplit(str(request.url)).path.lstrip('/')}"
 
 
 def _hint(response: requests.Response) -> str:

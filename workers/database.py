@@ -166,6 +166,18 @@ def _sqlite(url: str) -> Database:
     )
 
 
+#: What SQLite says when the file, not the statement, is the matter.
+_FILE_TROUBLE = ("locked", "busy", "disk", "full", "unable to open", "readonly", "i/o error", "malformed")
+
+
+def is_away(error: BaseException) -> bool:
+    """Whether an error is about the database itself (away, locked, full), and not about the statement or its values."""
+    if is_sqlite():
+        said = str(error).lower()
+        return isinstance(error, OperationalError) and any(word in said for word in _FILE_TROUBLE)
+    return isinstance(error, (OperationalError, InterfaceError))
+
+
 def explain(error: BaseException) -> str:
     """Return the first line of what a database driver said."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

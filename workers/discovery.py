@@ -3,8 +3,6 @@
 import logging
 from typing import Any
 
-from peewee import InterfaceError, OperationalError, PeeweeException
-
 from workers import broker, clock, database, items, lanes, page, runs, saving
 from workers.contracts import ImportSource
 from workers.errors import DependencyDown, InvalidTransition, RateLimited, RetryableError, SluiceError
@@ -50,11 +48,11 @@ def _do_page(run: Run) -> None:
     except DependencyDown as error:
         runs.put_page_back(run, _DOWN_SECONDS, refund=True)
         raise RateLimited(_DOWN_SECONDS, str(error)) from error
-    except (OperationalError, InterfaceError):
-        raise  # our own database: the lease ends and the page is done again
     except RetryableError as error:
         _retry_later(run, error)
     except Exception as error:
+        if database.is_away(error):
+            raise  # the lease ends, and the page is done again
         _give_up(run, error)
     finally:
         caller.settle()
@@ -92,15 +90,15 @@ def _save(source: ImportSource, read: Page) -> dict[str, Any]:
     try:
         with database.db.atomic():
             return _upsert(source, read.models)
-    except (OperationalError, InterfaceError):
-        raise
-    except (PeeweeException, ValueError, TypeError, KeyError):
+    except items.UNSAVABLE as error:
+        if database.is_away(error):
+            raise
         keys: dict[str, Any] = {}
         for external_id, model in read.models.items():
             try:
                 with database.db.atomic():
                     keys |= _upsert(source, {external_id: model})
-            except (PeeweeException, ValueError, TypeError, KeyError) as error:
+            except items.UNSAVABLE as error:
                 read.refused[external_id] = f"the row could not be saved: {describe(error)}"
         return keys
 

@@ -15,6 +15,10 @@ from workers.tables import OPEN, ItemStatus, Run, RunItem, RunStatus
 _REASON_LENGTH = 500
 
 
+#: What saving a row raises when its values are to blame.
+UNSAVABLE = (PeeweeException, ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
+
+
 @dataclass(frozen=True)
 class Claim:
     """Items that are ours until `until`; their `due_at` is the token."""
@@ -140,8 +144,8 @@ def commit(
     """
     try:
         return _commit(run_id, claim, outcomes, usage, save)
-    except (PeeweeException, ValueError, TypeError):
-        if not any(outcome.model is not None for outcome in outcomes):
+    except UNSAVABLE as error:
+        if database.is_away(error) or not any(outcome.model is not None for outcome in outcomes):
             raise
         return _commit(run_id, claim, outcomes, usage, save, one_by_one=True)
 
@@ -183,7 +187,9 @@ def _saved_alone(outcome: Outcome, save: Callable[[Sequence[Any]], None]) -> Out
         with database.db.atomic():
             save([outcome.model])
         return outcome
-    except (PeeweeException, ValueError, TypeError) as error:
+    except UNSAVABLE as error:
+        if database.is_away(error):
+            raise
         reason = (
             f"the row could not be saved: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         )

@@ -1,0 +1,201 @@
+"""What goes wrong ends as a readable failure of that item or run; never a hang, and the rest is imported."""
+
+import http.server
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+import requests
+
+from models import Item
+from mock_server import Fault
+from workers import Limit, UnknownSource, runner
+from workers.tables import ItemStatus, RunItem, RunStatus
+
+
+def start_inline():
+    return runner.run_inline(runner.start("items", who="test", door="test", send=False))
+
+
+@contextmanager
+def api(answers: dict[str, tuple[int, object]], content_type: str = "application/json") -> Iterator[str]:
+    """A server that says exactly these things: path -> (status, body)."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            status, body = answers.get(self.path.split("?")[0], (404, {"message": "nothing here"}))
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(data)))
+            if 300 <= status < 400:
+                self.send_header("Location", "http://127.0.0.1:1/elsewhere")
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def page(*items: object) -> tuple[int, object]:
+    return 200, {"data": list(items), "next_page_url": None}
+
+
+def detail(item_id: int) -> tuple[int, object]:
+    return 200, {"id": item_id, "name": "a", "description": "b", "price": 1}
+
+
+def test_an_unknown_source_lists_the_known_ones(import_from):
+    import_from("http://127.0.0.1:1")
+
+    with pytest.raises(UnknownSource, match="'nothing'. Known sources: items"):
+        runner.start("nothing", who="test", door="test", send=False)
+
+
+def test_a_base_url_that_refuses_connections_fails_the_run_after_its_attempts(moved_clock, import_from):
+    import_from("http://127.0.0.1:1")
+
+    run = start_inline()
+
+    assert run.status == RunStatus.FAILED
+    assert "http://127.0.0.1:1 refuses connections" in run.error_summary
+    assert moved_clock.elapsed_seconds == pytest.approx(30 + 60 + 120 + 240, abs=1)
+
+
+def test_a_page_of_html_fails_the_run_and_says_what_came(moved_clock, import_from):
+    with api({"/api/items": (200, b"<html>Sign in</html>")}, "text/html") as url:
+        import_from(url)
+
+        run = start_inline()
+
+    assert run.status == RunStatus.FAILED
+    assert "list page 1: GET /api/items answered 200 with a body that is not JSON (text/html)" in run.error_summary
+
+
+@pytest.mark.parametrize("body", [{"items": []}, {"data": 7}, [], None, {"data": {"a": 1}}, "text"])
+def test_a_page_of_another_shape_fails_the_run_at_once(import_from, body):
+    with api({"/api/items": (200, body)}) as url:
+        import_from(url)
+
+        run = start_inline()
+
+    assert run.status == RunStatus.FAILED
+    assert run.error_summary.startswith("list page 1: ")
+
+
+def test_an_item_without_an_id_fails_alone(import_from):
+    # Given a page of three items, one without an id, one that is no object
+    with api({"/api/items": page({"id": 1, "name": "a"}, {"name": "b"}, 7), "/api/items/1": detail(1)}) as url:
+        import_from(url)
+
+        run = start_inline()
+
+    # Then the good one is in, and each other one says where it stood and why
+    assert (run.status, run.succeeded_count, run.failed_count, run.total_count) == (RunStatus.COMPLETED, 1, 2, 3)
+    reasons = {item.external_id: item.failure_reason for item in RunItem.select().where(RunItem.status == "failed")}
+    assert set(reasons) == {"page 1, item 2", "page 1, item 3"}
+    assert "KeyError: 'id'" in reasons["page 1, item 2"]
+
+
+def test_a_detail_that_answers_404_fails_that_item_without_another_attempt(import_from):
+    with api({"/api/items": page({"id": 1, "name": "a"}, {"id": 2, "name": "b"}), "/api/items/2": detail(2)}) as url:
+        import_from(url)
+
+        run = start_inline()
+
+    assert (run.succeeded_count, run.failed_count) == (1, 1)
+    failed = RunItem.get(RunItem.status == ItemStatus.FAILED)
+    assert (failed.failure_class, failed.attempts) == ("not_found", 1)
+    assert failed.failure_reason == "GET /api/items/1 answered 404"
+
+
+def test_a_detail_of_another_shape_is_bad_data(import_from):
+    with api({"/api/items": page({"id": 1, "name": "a"}), "/api/items/1": (200, {"id": 1})}) as url:
+        import_from(url)
+
+        start_inline()
+
+    failed = RunItem.get()
+    assert (failed.status, failed.failure_class) == (ItemStatus.FAILED, "bad_data")
+    assert "KeyError: 'description'" in failed.failure_reason
+
+
+def test_a_row_that_cannot_be_saved_fails_alone_and_its_batch_is_saved(import_from):
+    # Given a detail whose price no column can hold
+    answers = {f"/api/items/{n}": detail(n) for n in (1, 2, 3)}
+    answers["/api/items/2"] = (200, {"description": "x", "price": ["a", "lot"]})
+    with api({"/api/items": page(*({"id": n, "name": "a"} for n in (1, 2, 3))), **answers}) as url:
+        import_from(url)
+
+        run = start_inline()
+
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 2, 1)
+    assert RunItem.get(RunItem.status == ItemStatus.FAILED).external_id == "2"
+    assert Item.select().where(Item.price.is_null(False)).count() == 2
+
+
+def test_refused_credentials_are_an_auth_failure(import_from):
+    with api({"/api/items": page({"id": 1, "name": "a"}), "/api/items/1": (401, {})}) as url:
+        import_from(url)
+
+        start_inline()
+
+    assert RunItem.get().failure_class == "auth"
+
+
+def test_a_redirect_is_not_followed(import_from):
+    with api({"/api/items": (302, {})}) as url:
+        import_from(url)
+
+        run = start_inline()
+
+    assert run.status == RunStatus.FAILED
+    assert "redirects are not followed" in run.error_summary
+
+
+def test_a_body_over_the_size_limit_is_refused_before_it_fills_the_memory(import_from, house):
+    house.setenv("SLUICE_MAX_BODY_BYTES", "2000")
+    with api({"/api/items": (200, b" " * 100_000)}) as url:
+        import_from(url)
+
+        run = start_inline()
+
+    assert "over SLUICE_MAX_BODY_BYTES (2,000 bytes)" in run.error_summary
+
+
+def test_flaky_answers_are_tried_again_until_all_is_in(moved_clock, mock_api, import_from):
+    faults = tuple(Fault(kind, 0.03) for kind in ("500", "503", "malformed", "html", "reset"))
+    server = mock_api(items=80, faults=faults, seed=3)
+    import_from(server.url, per_page=20)
+
+    run = start_inline()
+
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 80, 0)
+    assert sum(requests.get(f"{server.url}/stats", timeout=5).json()["faults"].values()) > 0
+
+
+def test_a_limit_set_too_high_earns_one_hit_a_burst_and_one_pause_for_all(moved_clock, mock_api, import_from):
+    # Given a client that takes the API for more generous than it is
+    server = mock_api(items=100, limits="20/2,40/10")
+    import_from(server.url, limits=(Limit(20, seconds=2), Limit(43, seconds=10)))
+
+    # When it imports 102 things
+    run = start_inline()
+
+    # Then it is told off once a window, and all comes in
+    assert (run.status, run.succeeded_count) == (RunStatus.COMPLETED, 100)
+    rejected = requests.get(f"{server.url}/stats", timeout=5).json()["rejected"]
+    assert 1 <= run.rate_limit_hits_count <= 2
+    assert rejected == run.rate_limit_hits_count
