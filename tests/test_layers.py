@@ -46,7 +46,7 @@ OWN_TIME = {
     "workers.signals time.monotonic": "two signals are one request where the machine says they came together",
     "workers.progress time.monotonic": "a display is drawn at most twice a second, for a person",
     "workers.monitor.serve time.monotonic": "it waits for Streamlit's process, which lives in the machine's time",
-    "workers.monitor.reading time.monotonic": "the log is reminded of an outage every so often, for a person",
+    "workers.monitor.complaint time.monotonic": "the log is reminded of an outage every so often, for a person",
 }
 TIMES = {
     *("time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.perf_counter", "time.sleep"),
@@ -54,7 +54,7 @@ TIMES = {
 }
 
 
-# --- the source -----------------------------------------------------------------------------------------------------------
+# --- the source -------------------------------------------------------------------------------------------------------
 
 
 def name_of(path: Path, root: Path = ROOT) -> str:
@@ -69,7 +69,7 @@ def package(folder: str) -> dict[str, ast.Module]:
 
 
 def imports(tree: ast.AST, module: str, known: set[str]) -> Iterator[str]:
-    """Name the modules that `module` imports, wherever in the file: a submodule by its own name, not by its package's."""
+    """Name what `module` imports, wherever in the file: a submodule by its own name, not by its package's."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -97,7 +97,7 @@ def place_of(module: str) -> str:
     return PLACES.get(name, "")
 
 
-# --- the rules: each returns the breaches of one module -------------------------------------------------------------------
+# --- the rules: each returns the breaches of one module ---------------------------------------------------------------
 
 
 def upward_imports(tree: ast.AST, module: str, known: set[str]) -> list[str]:
@@ -226,7 +226,7 @@ RULES: dict[Rule, list[tuple[str, str]]] = {
 }
 
 
-# --- the tests ------------------------------------------------------------------------------------------------------------
+# --- the tests --------------------------------------------------------------------------------------------------------
 
 
 def test_every_module_has_its_place() -> None:

@@ -1,4 +1,4 @@
-"""A user's own project beside ours: the built wheel, their models.py, their sources, their API; nothing of ours is edited."""
+"""A user's own project beside ours: the built wheel, their models.py, their sources, their API."""
 
 import ast
 import contextlib
@@ -32,7 +32,7 @@ TOKEN = "open-sesame"
 CATALOGUE = {f"tea/grün {n:03}": {"title": f"Tea {n}", "price": f"{n}.50", "stock": n % 7} for n in range(60)}
 SKUS = list(CATALOGUE)
 
-MODELS = '''
+MODELS = """
 from urllib.parse import quote
 
 import requests
@@ -62,7 +62,7 @@ class Product(HasImportStatus, Model):
     def populate_from_api_response(self, data):
         self.price_cents = round(float(data["product"]["price"]) * 100)
         self.stock = data["product"]["stock"]
-'''
+"""
 
 SOURCES = """
 import os
@@ -105,7 +105,7 @@ SOURCES = [ProductSource()]
 """
 
 
-# --- their API ------------------------------------------------------------------------------------------------------------
+# --- their API --------------------------------------------------------------------------------------------------------
 
 
 class Shop(ThreadingHTTPServer):
@@ -172,7 +172,7 @@ def shop() -> Iterator[Shop]:
         thread.join()
 
 
-# --- our wheel, and their project -----------------------------------------------------------------------------------------
+# --- our wheel, and their project -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,16 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("wheel")
     unwanted = shutil.ignore_patterns(".*", "__pycache__", "data", "build", "dist", "*.egg-info")
     shutil.copytree(ROOT, folder / "copy", ignore=unwanted)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder), str(folder / "copy")]
+    command = [
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(folder),
+        str(folder / "copy"),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     [wheel] = folder.glob("*.whl")
@@ -282,7 +291,7 @@ def assert_imported(project: Project, shop: Shop, run_id: str) -> None:
     assert {name: told[name] for name in wanted_figures} == wanted_figures
 
 
-# --- the wheel ------------------------------------------------------------------------------------------------------------
+# --- the wheel --------------------------------------------------------------------------------------------------------
 
 
 def test_the_wheel_holds_the_whole_package_and_nothing_else(built: tuple[Path, str]) -> None:
@@ -333,7 +342,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-# --- their project --------------------------------------------------------------------------------------------------------
+# --- their project ----------------------------------------------------------------------------------------------------
 
 
 def test_the_sluice_command_works_from_their_folder(project: Project) -> None:

@@ -25,11 +25,17 @@ def as_text(value: object) -> str:
 
 
 FIELDS = {variable_of(name, field): (name, field) for name, field in Settings.model_fields.items()}
-ROWS = {
-    variable: f"| `{variable}` | {f'`{as_text(field.default)}`' if as_text(field.default) else ''} | {field.description} |"
-    for variable, (_, field) in FIELDS.items()
-}
-WANTED = "docs/settings.md needs this table:\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(ROWS.values())
+
+
+def row_of(variable: str, field: FieldInfo) -> str:
+    default = as_text(field.default)
+    return f"| `{variable}` | {f'`{default}`' if default else ''} | {field.description} |"
+
+
+ROWS = {variable: row_of(variable, field) for variable, (_, field) in FIELDS.items()}
+WANTED = "docs/settings.md needs this table:\n| variable | default | meaning |\n|---|---|---|\n" + "\n".join(
+    ROWS.values()
+)
 
 
 def documented() -> dict[str, tuple[str, str]]:
@@ -43,7 +49,7 @@ def documented() -> dict[str, tuple[str, str]]:
     }
 
 
-# --- the docs -------------------------------------------------------------------------------------------------------------
+# --- the docs ---------------------------------------------------------------------------------------------------------
 
 
 def test_every_setting_stands_in_the_docs_and_no_other() -> None:
@@ -74,7 +80,7 @@ def test_every_setting_has_a_meaning() -> None:
     assert [variable for variable, (_, field) in FIELDS.items() if not (field.description or "").endswith(".")] == []
 
 
-# --- bad values -----------------------------------------------------------------------------------------------------------
+# --- bad values -------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -91,7 +97,15 @@ def test_every_setting_has_a_meaning() -> None:
         ("SLUICE_MAX_BODY_BYTES", "20 MB"),
         ("SLUICE_LOG_LEVEL", "LOUD"),
         ("SLUICE_LOG_FORMAT", "xml"),
-        ("SLUICE_BACKOFF_SECONDS", "30,soon"),
+        *(
+            pytest.param("SLUICE_BACKOFF_SECONDS", value, marks=pytest.mark.xfail(strict=True, reason=reason))
+            for value, reason in [
+                ("30,soon", "the message names SLUICE_BACKOFF_SECONDS.1, which is no variable"),
+                ("30,-5", "a wait of less than nothing is taken"),
+                ("30,nan", "nan is taken"),
+                ("30,inf", "inf is taken, and the first retry overflows"),
+            ]
+        ),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_name(
@@ -99,7 +113,7 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(
 ) -> None:
     environment.setenv(variable, value)
 
-    with pytest.raises(ConfigurationError, match=rf"^{variable}\b.* cannot be used: .*docs/settings\.md"):
+    with pytest.raises(ConfigurationError, match=rf"^{variable} cannot be used: .*docs/settings\.md"):
         get_settings()
 
 
@@ -121,7 +135,7 @@ def test_a_refusal_does_not_repeat_the_value(environment: pytest.MonkeyPatch) ->
     assert "s3cret" not in str(refused.value)
 
 
-# --- what is read, and from where -----------------------------------------------------------------------------------------
+# --- what is read, and from where -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
