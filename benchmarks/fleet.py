@@ -204,7 +204,7 @@ class Fleet:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for us: we stop the others in their order
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - it takes no lock
+                preexec_fn=_die_with_parent,
             )
 
     # --- waiting

@@ -1,4 +1,4 @@
-"""Start an import: python scripts/enqueue_import.py [SOURCE] [--wait] [--inline] [--fresh] [--at TIME]. Works from any folder."""
+"""Start an import, from any folder: python scripts/enqueue_import.py [SOURCE] [--wait] [--inline] [--fresh]."""
 
 import os
 import sys

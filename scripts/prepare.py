@@ -1,4 +1,4 @@
-"""Before `honcho start`: check what could be in the way, make the tables and, in a new database, start a first import."""
+"""Before `honcho start`: see what is in the way, make the tables and, in a new database, start a first import."""
 
 import os
 import sys

@@ -80,9 +80,10 @@ def redis_server() -> Iterator[str]:
 def postgres_server() -> Iterator[str]:
     """A Postgres cluster of our own; the URL of its server, without a database."""
     binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
-    folder = str(binaries[-1]) if binaries else os.path.dirname(shutil.which("initdb") or "")
-    if not folder:
+    on_path = shutil.which("initdb")
+    if not binaries and not on_path:
         missing("PostgreSQL")
+    folder = binaries[-1] if binaries else Path(str(on_path)).parent
     home = tempfile.mkdtemp(prefix="sluice-postgres-")
     as_user: list[str] = []
     if os.geteuid() == 0:  # Postgres refuses to run as root
@@ -90,12 +91,15 @@ def postgres_server() -> Iterator[str]:
         as_user = ["runuser", "-u", "postgres", "--"]
     port = free_port()
     options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=300"
-    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": home}
-    subprocess.run([*as_user, f"{folder}/initdb", "-D", f"{home}/data", "-A", "trust", "-U", "sluice"], **quiet)
+
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=home)
+
+    run(*as_user, f"{folder}/initdb", "-D", f"{home}/data", "-A", "trust", "-U", "sluice")
     control = [*as_user, f"{folder}/pg_ctl", "-D", f"{home}/data", "-w"]
-    subprocess.run([*control, "-o", options, "-l", f"{home}/log", "start"], **quiet)
+    run(*control, "-o", options, "-l", f"{home}/log", "start")
     yield f"postgresql://sluice@127.0.0.1:{port}"
-    subprocess.run([*control, "-m", "immediate", "stop"], **quiet)
+    run(*control, "-m", "immediate", "stop")
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -184,6 +188,7 @@ def mock_api() -> Iterator[Callable[..., RunningServer]]:
 def import_from(house: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Register the demo's source for an API: import_from(url, limits=[...], name="items", **attributes)."""
     import hosts
+
     from sources import ItemSource
 
     house.setenv("SLUICE_SOURCES", "hosts:SOURCES")

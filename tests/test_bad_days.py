@@ -9,8 +9,8 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from models import Item
 from mock_server import Fault
+from models import Item
 from workers import Limit, UnknownSource, runner
 from workers.tables import ItemStatus, RunItem, RunStatus
 
@@ -60,7 +60,7 @@ def detail(item_id: int) -> tuple[int, object]:
 def test_an_unknown_source_lists_the_known_ones(import_from):
     import_from("http://127.0.0.1:1")
 
-    with pytest.raises(UnknownSource, match="'nothing'. Known sources: items"):
+    with pytest.raises(UnknownSource, match=r"'nothing'\. Known sources: items"):
         runner.start("nothing", who="test", door="test", send=False)
 
 

@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
-
 from conftest import ROOT, free_port, wait_until
+
 from mock_server import Fault
 from workers import database, runs
 from workers.tables import Run, RunStatus
@@ -90,7 +90,7 @@ def test_a_second_run_says_behind_what_it_waits(place):
 
 def test_fresh_is_refused_where_the_source_does_not_allow_it(place, tmp_path):
     (tmp_path / "careful.py").write_text(
-        "from sources import ItemSource\n\n\nclass Careful(ItemSource):\n    allow_fresh = False\n\n\nSOURCES = [Careful()]\n"
+        "from sources import ItemSource\nclass Careful(ItemSource):\n    allow_fresh = False\nSOURCES = [Careful()]\n"
     )
     place.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     place.setenv("SLUICE_SOURCES", "careful:SOURCES")

@@ -1,4 +1,4 @@
-"""The fleet as it is deployed: real processes, real signals. About 200 items on limits of 20 in 0.5 s and 80 in 2.5 s."""
+"""The fleet as it is deployed: real processes, real signals. 200 items on limits of 20 in 0.5 s and 80 in 2.5 s."""
 
 import os
 import signal
@@ -26,7 +26,9 @@ def check_all_in(fleet, run_id, items=ITEMS):
     run = fleet.wait_for_run(run_id, seconds=60)
     assert run.status == "completed"
     assert (run.total, run.succeeded, run.failed, run.skipped) == (items, items, 0, 0)
-    assert fleet.query("SELECT count(*), count(DISTINCT external_id), count(price) FROM items") == [(items, items, items)]
+    assert fleet.query("SELECT count(*), count(DISTINCT external_id), count(price) FROM items") == [
+        (items, items, items)
+    ]
     by_status = f"SELECT status, count(*) FROM sluice_run_items WHERE run_id = {run_id} GROUP BY status"
     assert fleet.query(by_status) == [("completed", items)]
     assert fleet.mock_stats()["rejected"] == 0

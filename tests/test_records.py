@@ -17,7 +17,9 @@ def a_run(count=0, **options):
     run = runs.create("items", lanes=4, created_by="test", door="test", **options)
     runs.activate(run.id)
     now = database.now()
-    rows = [{"external_id": str(n), "item_id": str(n), "due_at": now, "status": ItemStatus.PENDING} for n in range(count)]
+    rows = [
+        {"external_id": str(n), "item_id": str(n), "due_at": now, "status": ItemStatus.PENDING} for n in range(count)
+    ]
     items.add(run.id, rows)
     Run.update(total_count=count, discovered_at=now).where(Run.id == run.id).execute()
     return runs.get(run.id)
@@ -263,7 +265,9 @@ def test_the_migrations_make_the_tables_that_the_code_declares(house):
         declared = {field.column_name for field in table._meta.sorted_fields}
         assert {column.name for column in database.db.get_columns(table._meta.table_name)} == declared
         names = {index.name for index in database.db.get_indexes(table._meta.table_name)}
-        assert {index._name or index.name for index in table._meta.fields_to_index() if hasattr(index, "_name")} <= names
+        assert {
+            index._name or index.name for index in table._meta.fields_to_index() if hasattr(index, "_name")
+        } <= names
 
 
 def test_many_processes_may_migrate_at_once(environment, redis_server, database_url):

@@ -22,7 +22,8 @@ def stats_of(server):
 def check_counts(run):
     """Counters equal the rows."""
     by_status = {
-        status: RunItem.select().where(RunItem.run_id == run.id, RunItem.status == status).count() for status in ItemStatus
+        status: RunItem.select().where(RunItem.run_id == run.id, RunItem.status == status).count()
+        for status in ItemStatus
     }
     assert run.succeeded_count == by_status[ItemStatus.COMPLETED]
     assert run.failed_count == by_status[ItemStatus.FAILED]

@@ -19,8 +19,12 @@ ACTORS: dict[str, tuple[Callable[..., None], int]] = {
 
 
 def declare(broker: dramatiq.Broker) -> None:
-    """Declare every actor on a broker. The database retries, so dramatiq does not; turns are short, so nothing limits them."""
+    """Declare every actor on a broker.
+
+    The database retries, so dramatiq does not; turns are short, so nothing limits their time.
+    """
     for name, (function, priority) in ACTORS.items():
-        dramatiq.actor(
-            function, actor_name=name, queue_name=QUEUE, priority=priority, broker=broker, throws=(RateLimited,)
+        declared = dramatiq.actor(
+            actor_name=name, queue_name=QUEUE, priority=priority, broker=broker, throws=(RateLimited,)
         )
+        declared(function)

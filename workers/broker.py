@@ -36,7 +36,7 @@ def make_broker(url: str) -> dramatiq.Broker:
     middleware = [DatabaseConnection(), RateLimiterMiddleware()]
     if scheme in ("redis", "rediss", "unix"):
         # The default, 1 in 1,000 commands, can leave a killed worker's messages lying for minutes.
-        return RedisBroker(
+        return RedisBroker(  # type: ignore[no-untyped-call]
             client=redis_client(url),
             namespace=f"{get_settings().prefix}:queue",
             heartbeat_timeout=20_000,

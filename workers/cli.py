@@ -180,7 +180,7 @@ def migrate(create_models: bool) -> int:
 @cli.command()
 def worker() -> int:
     """Work: keep worker processes alive until told to stop."""
-    from workers.worker import supervise
+    from workers.supervisor import supervise
 
     return supervise()
 
@@ -219,7 +219,7 @@ def monitor() -> int:
     return serve()
 
 
-# --- what the commands share ----------------------------------------------------------------------------------------------
+# --- what the commands share
 
 
 @dataclasses.dataclass(frozen=True)

@@ -154,7 +154,8 @@ def _sqlite(url: str) -> Database:
             pass
     except OSError as error:
         raise ConfigurationError(
-            f"The database file {path} cannot be written ({error.strerror}): make its folder writable, or set SLUICE_DATA_DIR"
+            f"The database file {path} cannot be written ({error.strerror}): "
+            "make its folder writable, or set SLUICE_DATA_DIR"
         ) from None
     return PooledSqliteDatabase(
         str(path),

@@ -1,4 +1,4 @@
-"""fetch_details(run_id, lane, turn): take a permit, claim due items, fetch and fill each, commit; again until the turn is over."""
+"""fetch_details(run_id, lane, turn): claim due items, fetch and fill each, commit; again until the turn is over."""
 
 import logging
 import threading
@@ -6,27 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 from workers import broker, clock, database, items, lanes, runs, saving
+from workers.attempt import DOWN_SECONDS, attempt
 from workers.connector import Connector
 from workers.contracts import ImportSource
-from workers.errors import DependencyDown, PermanentError, RateLimited, RetryableError, Skip
+from workers.errors import DependencyDown, RateLimited
 from workers.items import Claim, Outcome
 from workers.limiter import Caller
-from workers.page import describe
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.tables import Run, RunItem, RunStatus
 
 log = logging.getLogger(__name__)
-
-#: How long a lane stays away while Redis gives no permits.
-_DOWN_SECONDS = 5.0
 
 
 def fetch_details(run_id: int, lane: int, turn: int) -> None:
     """Work one turn of a lane, and announce the next.
 
     Raises:
-      RateLimited: The budget is closed for long. The lane was rewound, so the middleware may send this very message again.
+      RateLimited: The budget is closed for long. The lane is rewound: the middleware sends this very message again.
     """
     settings = get_settings()
     if not lanes.start_turn(run_id, lane, turn, settings.lane_lease_seconds):
@@ -99,7 +96,7 @@ class Turn:
         try:
             self.caller.knock(self.connector.timeout_seconds)
         except DependencyDown as error:
-            raise RateLimited(_DOWN_SECONDS, str(error)) from error
+            raise RateLimited(DOWN_SECONDS, str(error)) from error
         claim = items.claim(self.run.id, self._share(), settings.lease_seconds)
         if not claim.items:
             return False
@@ -108,7 +105,7 @@ class Turn:
         self._flush_at = clock.monotonic() + settings.flush_seconds
         status = RunStatus.RUNNING
         for item in claim.items:
-            outcome = self._attempt(item, rows.get(str(item.item_id)))
+            outcome = attempt(self.connector, self.caller, item, rows.get(str(item.item_id)))
             self.outcomes.append(outcome)  # not in one expression: the attempt may flush, and begin a new list
             if clock.monotonic() > self._flush_at:
                 status = self._commit()
@@ -121,7 +118,7 @@ class Turn:
         return status is RunStatus.RUNNING
 
     def _share(self) -> int:
-        """Return how many items to claim: this lane's part of the smallest limit, for the window opens to all of them."""
+        """Return how many items to claim: this lane's part of the smallest limit, which opens to all lanes at once."""
         smallest = min(limit.requests for limit in self.connector.budget.limits)
         return max(1, min(get_settings().batch_size, smallest // self.run.lanes))
 
@@ -130,45 +127,6 @@ class Turn:
         key = model._meta.primary_key
         wanted = [key.python_value(item.item_id) for item in claimed]
         return {str(row._pk): row for row in model.select().where(key.in_(wanted))}
-
-    def _attempt(self, item: RunItem, row: Any) -> Outcome:
-        settings = get_settings()
-        if item.attempts > settings.max_attempts:
-            reason = f"the worker died, or lost its lease, {settings.max_attempts} times while it had this item"
-            return Outcome(item, ItemStatus.FAILED, failure_class="bug", reason=reason)
-        if row is None:
-            return Outcome(
-                item, ItemStatus.FAILED, failure_class="bad_data", reason="its row is no longer in the table"
-            )
-        try:
-            request = row.get_api_detail_request()
-            if request is not None:
-                row.populate_from_api_response(self.connector.get_json(request, self.caller))
-            return Outcome(item, ItemStatus.COMPLETED, model=row)
-        except Skip as skip:
-            return Outcome(item, ItemStatus.SKIPPED, reason=str(skip))
-        except RateLimited:
-            raise
-        except DependencyDown as error:
-            raise RateLimited(_DOWN_SECONDS, str(error)) from error
-        except RetryableError as error:
-            return self._again(item, error.failure_class, str(error))
-        except PermanentError as error:
-            return Outcome(item, ItemStatus.FAILED, failure_class=error.failure_class, reason=str(error))
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            reason = f"{type(row).__name__} cannot take what the API answered: {describe(error)}"
-            return Outcome(item, ItemStatus.FAILED, failure_class="bad_data", reason=reason)
-        except Exception as error:
-            log.exception("run %d: item %s", self.run.id, item.external_id)
-            return self._again(item, "bug", describe(error))
-
-    def _again(self, item: RunItem, failure_class: str, reason: str) -> Outcome:
-        settings = get_settings()
-        if item.attempts >= settings.max_attempts:
-            said = f"{reason} ({item.attempts} attempts)"
-            return Outcome(item, ItemStatus.FAILED, failure_class=failure_class, reason=said)
-        wait = settings.backoff_seconds[item.attempts - 1]
-        return Outcome(item, ItemStatus.PENDING, failure_class=failure_class, reason=reason, retry_seconds=wait)
 
     def _flush(self) -> None:
         if self.outcomes:

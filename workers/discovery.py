@@ -1,9 +1,10 @@
-"""discover(run_id): fetch the next list page by the run's cursor, save its rows and items, go on. The last page opens the lanes."""
+"""discover(run_id): fetch the next list page, save its rows and items, go on. The last page opens the lanes."""
 
 import logging
 from typing import Any
 
 from workers import broker, clock, database, items, lanes, page, runs, saving
+from workers.attempt import DOWN_SECONDS
 from workers.contracts import ImportSource
 from workers.errors import DependencyDown, InvalidTransition, RateLimited, RetryableError, SluiceError
 from workers.finalize import start_next
@@ -14,8 +15,6 @@ from workers.tables import ItemStatus, Run, RunStatus
 from workers.tracking import item_type
 
 log = logging.getLogger(__name__)
-
-_DOWN_SECONDS = 5.0
 
 
 def discover(run_id: int) -> None:
@@ -46,8 +45,8 @@ def _do_page(run: Run) -> None:
         runs.put_page_back(run, wait.wait_seconds, refund=True)
         raise
     except DependencyDown as error:
-        runs.put_page_back(run, _DOWN_SECONDS, refund=True)
-        raise RateLimited(_DOWN_SECONDS, str(error)) from error
+        runs.put_page_back(run, DOWN_SECONDS, refund=True)
+        raise RateLimited(DOWN_SECONDS, str(error)) from error
     except RetryableError as error:
         _retry_later(run, error)
     except Exception as error:
@@ -113,7 +112,7 @@ def open_lanes(run_id: int) -> None:
     run = runs.get(run_id)
     if run.status != RunStatus.RUNNING or run.discovered_at is None:
         return
-    count = min(run.lanes, run.total_count - run.failed_count - run.succeeded_count - run.skipped_count)
+    count = min(run.lanes, (run.total_count or 0) - run.failed_count - run.succeeded_count - run.skipped_count)
     for message in lanes.open_for(run_id, max(0, count)):
         broker.send("fetch_details", *message)
     if count <= 0:

@@ -1,4 +1,4 @@
-"""RunItem: claims, and the commit of what came of them. A claim is only a due time: what is lost is simply due again."""
+"""RunItem: claims, and the commit of what came of them. A claim is only a due time: what is lost is due again."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -72,8 +72,8 @@ def add(run_id: int, rows: Iterable[dict[str, Any]]) -> tuple[int, int]:
 def claim(run_id: int, limit: int, lease_seconds: float) -> Claim:
     """Claim the next due items of a run.
 
-    An item whose lease ran out may be the one that killed its process: it is claimed alone, so that it cannot take others
-    with it.
+    An item whose lease ran out may be the one that killed its process: it is claimed alone, so that it cannot take
+    others with it.
 
     Parameters:
       run_id(int): The run.
@@ -101,7 +101,7 @@ def _claim(run_id: int, status: ItemStatus, limit: int, now: datetime, until: da
         update = RunItem.update(values).where(RunItem.id.in_(due))
     else:
         # Materialized: the planner must not run a LIMIT with SKIP LOCKED twice.
-        chosen = due.for_update("FOR UPDATE SKIP LOCKED").cte("due", columns=("id",), materialized=True)
+        chosen = due.for_update(skip_locked=True).cte("due", columns=("id",), materialized=True)
         update = RunItem.update(values).where(RunItem.id.in_(chosen.select(chosen.c.id))).with_cte(chosen)
     return sorted(update.returning(RunItem).execute(), key=lambda item: item.id)
 
@@ -129,8 +129,8 @@ def commit(
 ) -> RunStatus:
     """Write what came of claimed items, the users' rows, the statuses and the run's counters, in one transaction.
 
-    Items whose lease has passed to somebody else are left to them. If the rows cannot be saved together, they are saved one
-    by one, and what cannot be saved fails alone.
+    Items whose lease has passed to somebody else are left to them. If the rows cannot be saved together, they are
+    saved one by one, and what cannot be saved fails alone.
 
     Parameters:
       run_id(int): The run.
@@ -143,7 +143,7 @@ def commit(
       RunStatus: The run's status now: anything but running asks the lane to stop.
     """
     try:
-        return _commit(run_id, claim, outcomes, usage, save)
+        return _commit(run_id, claim, outcomes, usage, save, one_by_one=False)
     except UNSAVABLE as error:
         if database.is_away(error) or not any(outcome.model is not None for outcome in outcomes):
             raise
@@ -156,7 +156,8 @@ def _commit(
     outcomes: Sequence[Outcome],
     usage: Usage,
     save: Callable[[Sequence[Any]], None],
-    one_by_one: bool = False,
+    *,
+    one_by_one: bool,
 ) -> RunStatus:
     with database.db.atomic():
         ours = _lock_ours(claim, outcomes)
@@ -176,7 +177,8 @@ def _lock_ours(claim: Claim, outcomes: Sequence[Outcome]) -> list[Outcome]:
     )
     if not database.is_sqlite():
         held = held.for_update()
-    ids = {item_id for (item_id,) in held.tuples()}
+    rows: Any = held.tuples()
+    ids = {item_id for (item_id,) in rows}
     return [outcome for outcome in outcomes if outcome.item.id in ids]
 
 
@@ -278,4 +280,5 @@ def failure_groups(run_id: int, limit: int = 20) -> list[tuple[str, str, int]]:
         .order_by(count.desc())
         .limit(limit)
     )
-    return [(str(c), str(r), int(n)) for c, r, n in query.tuples()]
+    rows: Any = query.tuples()
+    return [(str(c), str(r), int(n)) for c, r, n in rows]

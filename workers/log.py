@@ -1,4 +1,4 @@
-"""Logging: lines for people by default, one JSON object a line by switch. Always on stderr; ids and answers go to stdout."""
+"""Logging, on stderr: lines for people by default, one JSON object a line by switch."""
 
 import json
 import logging

@@ -34,8 +34,8 @@ class DatabaseConnection(Middleware):
 class RateLimiterMiddleware(Middleware):
     """Turns `RateLimited` into the same message, later, with no retry spent.
 
-    The permit itself is taken by the connector, for each request: a hook that fails lets the message run, so a hook must
-    never be what refuses. The actor has given its items and its unused permit back before it raises.
+    The permit itself is taken by the connector, for each request: a hook that fails lets the message run, so a hook
+    must never be what refuses. The actor has given its items and its unused permit back before it raises.
     """
 
     @property

@@ -1,6 +1,5 @@
 """Watching a run from a terminal: a bar on a terminal, plain lines otherwise, and the exit code its end stands for."""
 
-import sys
 import time
 from collections.abc import Callable
 
@@ -63,7 +62,7 @@ class Display:
             )
         elif ended or now - self._said_at >= _LINE_SECONDS:
             self._said_at = now
-            print(line(stats), file=sys.stderr, flush=True)
+            self._console.print(line(stats), markup=False, highlight=False, soft_wrap=True)
 
 
 def watch(run_id: int) -> Run:

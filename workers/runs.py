@@ -1,4 +1,4 @@
-"""Run: how one begins, changes course, discovers and ends. Every change is one conditional statement that says whether it took.
+"""Run: how one begins, changes course, discovers and ends. Every change is one conditional statement.
 
 Only this module, `items` and `lanes` write a status or a counter.
 """
@@ -187,14 +187,15 @@ def pull_forward(source: str, at: datetime, *, who: str, door: str) -> Run | Non
     return get(run.id)
 
 
-# --- discovery: the run's row holds its cursor, its attempts and its lease -----------------------------------------------
+# --- discovery: the run's row holds its cursor, its attempts and its lease
 
 
 def begin_page(run_id: int, lease_seconds: float) -> Run | None:
     """Claim the run's next list page until the lease ends.
 
     Returns:
-      Run | None: The run, its `discovery_due_at` being the lease's token; None where the page is not due, or somebody has it.
+      Run | None: The run, its `discovery_due_at` being the lease's token; None where no page is due, or somebody has
+        it.
     """
     now = database.now()
     values = {
@@ -256,7 +257,7 @@ def _ours(run: Run) -> Any:
     return (Run.id == run.id) & (Run.status == RunStatus.RUNNING) & (Run.discovery_due_at == run.discovery_due_at)
 
 
-# --- counters and the end -----------------------------------------------------------------------------------------------
+# --- counters and the end
 
 
 def add_usage(run_id: int, usage: Usage) -> None:
@@ -277,8 +278,8 @@ def usage_values(usage: Usage) -> dict[Any, Any]:
 def complete_if_done(run_id: int) -> bool:
     """Complete the run if no item is left that can change.
 
-    The row is locked by a statement of its own first: on Postgres, one UPDATE with NOT EXISTS re-checks with the snapshot it
-    began with, and could complete a run that has just been given a pending item.
+    The row is locked by a statement of its own first: on Postgres, one UPDATE with NOT EXISTS re-checks with the
+    snapshot it began with, and could complete a run that has just been given a pending item.
 
     Returns:
       bool: Whether this call completed it.

@@ -14,8 +14,8 @@ _bare: ContextVar[bool] = ContextVar("bare", default=False)
 def prepare(model: type[Any]) -> None:
     """Let instances of `model` be made without their defaults inside `given_fields_only`.
 
-    Peewee gives a new instance all its defaults, and then nothing tells a field that was given from one that was not: an
-    import would put every default back over what is in the table.
+    Peewee gives a new instance all its defaults, and then nothing tells a field that was given from one that was not:
+    an import would put every default back over what is in the table.
     """
     meta = model._meta
     if getattr(meta, "_sluice_prepared", False):

@@ -7,7 +7,7 @@ from peewee import PeeweeException
 from workers import clock, database, reaper, redis_server, runner, signals
 from workers.errors import SluiceError
 from workers.settings import get_settings
-from workers.worker import wait_for_migrations
+from workers.supervisor import wait_for_migrations
 
 log = logging.getLogger(__name__)
 

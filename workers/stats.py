@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 import redis
 from peewee import SQL, fn
@@ -16,7 +17,7 @@ from workers.errors import SluiceError
 from workers.limiter import Budget, BudgetState, RateLimiter
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
+from workers.tables import ENDED, Lane, Run, RunEvent, RunItem, RunStatus
 
 #: How far back the pace is measured, in seconds.
 _PACE_SECONDS = 60
@@ -78,7 +79,7 @@ class RunStats:
 def run_stats(run: Run, now: datetime | None = None) -> RunStats:
     """Return the figures of a run as it was read."""
     now = now or database.now()
-    active = run.status in (RunStatus.RUNNING, RunStatus.PAUSED)
+    budget = budget_of(run.source) if run.status == RunStatus.RUNNING else None
     duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
     waiting = min(run.total_sleep_seconds, max(0.0, duration))
     pace = _pace(run, now) if run.status == RunStatus.RUNNING else _average(run, duration)
@@ -104,8 +105,8 @@ def run_stats(run: Run, now: datetime | None = None) -> RunStats:
         active_seconds=max(0.0, duration - waiting),
         waiting_seconds=waiting,
         per_second=pace,
-        eta_seconds=left / pace if known else None,
-        why=_why(run, now) if active or run.status in (RunStatus.PENDING, RunStatus.SCHEDULED) else "",
+        eta_seconds=max(left / pace, budget.opens_in_seconds if budget and left else 0.0) if known else None,
+        why=_why(run, now, budget),
         error_summary=run.error_summary,
         created_by=run.created_by,
         created_at=run.created_at,
@@ -147,18 +148,10 @@ def finished_per_second(run: Run, seconds: int = 120, now: datetime | None = Non
         .where(RunItem.run_id == run.id, RunItem.completed_at >= begin)
         .group_by(SQL("1"))  # by place: Postgres takes the same expression with another parameter for another one
     )
-    counted = {_as_second(text): int(count) for text, count in query.tuples()}
+    rows: Any = query.tuples()
+    counted = {_as_second(text): int(count) for text, count in rows}
     span = range(int((end - begin).total_seconds()) + 1)
     return [(at, counted.get(at, 0)) for at in (begin + timedelta(seconds=s) for s in span)]
-
-
-def counts_by_status(run_id: int) -> dict[str, int]:
-    """Return how many items of a run stand where. A scan of the run's items: not for every second."""
-    query = (
-        RunItem.select(RunItem.status, fn.COUNT(RunItem.id)).where(RunItem.run_id == run_id).group_by(RunItem.status)
-    )
-    counts = {str(status): int(count) for status, count in query.tuples()}
-    return {status.value: counts.get(status.value, 0) for status in ItemStatus}
 
 
 def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
@@ -207,7 +200,9 @@ def _label(run: Run, now: datetime) -> str:
     return str(run.status)
 
 
-def _why(run: Run, now: datetime) -> str:
+def _why(run: Run, now: datetime, budget: BudgetState | None) -> str:
+    if run.status in ENDED:
+        return ""
     if run.status == RunStatus.SCHEDULED:
         return f"scheduled for {run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC"
     if run.status == RunStatus.PAUSED:
@@ -217,14 +212,13 @@ def _why(run: Run, now: datetime) -> str:
         return f"behind run {ahead.id}" if ahead else "about to start"
     if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > now:
         return f"{run.error_summary}; again in {(run.discovery_due_at - now).total_seconds():.0f} s"
-    return _closed(run) or _quiet(run, now)
+    return _closed(run, budget) or _quiet(run, now)
 
 
-def _closed(run: Run) -> str:
+def _closed(run: Run, state: BudgetState | None) -> str:
     """Say what keeps a running run from its API; empty where its budget is open."""
     if run.source not in get_registry():
         return f"there is no source named {run.source} here any more: add it to SLUICE_SOURCES again, or cancel the run"
-    state = budget_of(run.source)
     if state is None:
         return "Redis does not answer: no permit without it"
     if state.paused_for_seconds:

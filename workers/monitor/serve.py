@@ -3,7 +3,6 @@
 import ctypes
 import ipaddress
 import logging
-import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from workers import clock, signals
 from workers.errors import ConfigurationError
+from workers.orphans import end_with_parent
 from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ def _run_once(host: str, port: int) -> int:
         command(host, port),
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
-        preexec_fn=_end_with_us if _libc else None,  # noqa: PLW1509 - this process has no other threads
+        preexec_fn=end_with_parent(),
     )
     try:
         _wait_until_ready(process, host, port)
@@ -143,12 +143,6 @@ try:
     _libc: ctypes.CDLL | None = ctypes.CDLL(None) if sys.platform == "linux" else None
 except OSError:
     _libc = None
-
-
-def _end_with_us() -> None:
-    """If we are killed, the page must not stay behind on our port (PR_SET_PDEATHSIG, Linux)."""
-    if _libc:
-        _libc.prctl(1, signal.SIGTERM)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

@@ -1,0 +1,82 @@
+"""One attempt at one item: its request, its row filled, and every error sorted to what becomes of the item."""
+
+import logging
+from typing import Any
+
+from workers.connector import Connector
+from workers.errors import DependencyDown, PermanentError, RateLimited, RetryableError, Skip
+from workers.items import Outcome
+from workers.limiter import Caller
+from workers.page import describe
+from workers.settings import get_settings
+from workers.tables import ItemStatus, RunItem
+
+log = logging.getLogger(__name__)
+
+#: How long work stays away while Redis gives no permits.
+DOWN_SECONDS = 5.0
+
+#: What a model's own methods raise when the API answered with something else than they read.
+_CANNOT_TAKE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+
+
+def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
+    """Fetch one item's details and fill its row; nothing is saved here.
+
+    Parameters:
+      connector(Connector): The API.
+      caller(Caller): Whose permit the request takes.
+      item(RunItem): A claimed item; its attempt has been counted.
+      row(peewee.Model | None): The user's row.
+
+    Returns:
+      Outcome: completed, skipped, failed, or pending again after the backoff.
+
+    Raises:
+      RateLimited: No permit: this was no attempt.
+    """
+    if item.attempts > get_settings().max_attempts:
+        reason = f"the worker died, or lost its lease, {item.attempts - 1} times while it had this item"
+        return _failed(item, "bug", reason)
+    if row is None:
+        return _failed(item, "bad_data", "its row is no longer in the table")
+    try:
+        return _fill(connector, caller, item, row)
+    except (RateLimited, KeyboardInterrupt):
+        raise
+    except DependencyDown as error:
+        raise RateLimited(DOWN_SECONDS, str(error)) from error
+    except Exception as error:
+        return _sort(item, row, error)
+
+
+def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
+    request = row.get_api_detail_request()
+    if request is not None:
+        row.populate_from_api_response(connector.get_json(request, caller))
+    return Outcome(item, ItemStatus.COMPLETED, model=row)
+
+
+def _sort(item: RunItem, row: Any, error: Exception) -> Outcome:
+    if isinstance(error, Skip):
+        return Outcome(item, ItemStatus.SKIPPED, reason=str(error))
+    if isinstance(error, RetryableError):
+        return _again(item, error.failure_class, str(error))
+    if isinstance(error, PermanentError):
+        return _failed(item, error.failure_class, str(error))
+    if isinstance(error, _CANNOT_TAKE):
+        return _failed(item, "bad_data", f"{type(row).__name__} cannot take what the API answered: {describe(error)}")
+    log.error("run %d: item %s", item.run_id, item.external_id, exc_info=error)
+    return _again(item, "bug", describe(error))
+
+
+def _again(item: RunItem, failure_class: str, reason: str) -> Outcome:
+    settings = get_settings()
+    if item.attempts >= settings.max_attempts:
+        return _failed(item, failure_class, f"{reason} ({item.attempts} attempts)")
+    wait = settings.backoff_seconds[item.attempts - 1]
+    return Outcome(item, ItemStatus.PENDING, failure_class=failure_class, reason=reason, retry_seconds=wait)
+
+
+def _failed(item: RunItem, failure_class: str, reason: str) -> Outcome:
+    return Outcome(item, ItemStatus.FAILED, failure_class=failure_class, reason=reason)
