@@ -14,14 +14,14 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Every module of workers/, from the doors down. A package's name stands for all that is in it.
 LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
-    "control": "runner scheduler worker redis_server preflight",
-    "work": "actors discovery detail finalize reaper inline",
+    "control": "runner scheduler supervisor worker redis_server preflight",
+    "work": "actors discovery detail attempt finalize reaper inline",
     "queue": "broker middleware",
     "reading": "stats progress",
     "record": "database migrations tables runs items lanes tracking saving page",
     "names": "registry",
     "outside": "contracts connector limiter headers",
-    "ground": "errors settings clock log signals version",
+    "ground": "errors settings clock log signals orphans version",
 }
 NAMES = list(LAYERS)
 PLACES = {
@@ -42,7 +42,7 @@ WRITES = {
 
 #: Who reads the machine's clock beside clock.py, and why a moved clock must not reach it.
 OWN_TIME = {
-    "workers.worker time.monotonic": "the supervisor waits for processes, which live in the machine's time",
+    "workers.supervisor time.monotonic": "it waits for worker processes, which live in the machine's time",
     "workers.signals time.monotonic": "two signals are one request where the machine says they came together",
     "workers.progress time.monotonic": "a display is drawn at most twice a second, for a person",
     "workers.monitor.serve time.monotonic": "it waits for Streamlit's process, which lives in the machine's time",
@@ -101,11 +101,11 @@ def place_of(module: str) -> str:
 
 
 def upward_imports(tree: ast.AST, module: str, known: set[str]) -> list[str]:
-    ours = {name for name in imports(tree, module, known) if name in known}
+    ours = {name for name in imports(tree, module, known) if name in known and place_of(name)}
     return sorted(
         f"{module} ({place_of(module)}) imports {other} ({place_of(other)})"
         for other in ours
-        if NAMES.index(place_of(other)) < NAMES.index(place_of(module))
+        if place_of(module) and NAMES.index(place_of(other)) < NAMES.index(place_of(module))
     )
 
 

@@ -15,6 +15,9 @@ from workers.errors import ConfigurationError
 #: honcho kills what is left five seconds after the first process ends.
 HONCHO_DRAIN_SECONDS = 4.0
 
+#: A wait of at most a day, in seconds.
+Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
 
 class Settings(BaseSettings):
     """The settings of this process. Environment variables win over `.env`, which wins over the defaults."""
@@ -43,7 +46,7 @@ class Settings(BaseSettings):
     )
     flush_seconds: float = Field(0.5, gt=0, le=60, description="How long finished items may wait for their commit.")
     lease_seconds: float = Field(60.0, ge=1, le=3600, description="How long a claimed item is left to its claimer.")
-    backoff_seconds: Annotated[tuple[float, ...], NoDecode] = Field(
+    backoff_seconds: Annotated[tuple[Wait, ...], NoDecode] = Field(
         (30.0, 60.0, 120.0, 240.0),
         description="Waits before the second, third, ... attempt; comma-separated. One more attempt than waits.",
     )
@@ -112,7 +115,7 @@ def get_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
+        name = str(first["loc"][0])
         variable = name if name.isupper() else f"SLUICE_{name.upper()}"
         raise ConfigurationError(
             f"{variable} cannot be used: {first['msg']} (docs/settings.md lists every variable)"
