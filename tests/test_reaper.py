@@ -6,7 +6,21 @@ import dramatiq
 import pytest
 
 from models import Item
-from workers import RateLimited, broker, clock, database, items, lanes, reaper, runner, runs
+from workers import (
+    InvalidTransition,
+    Limit,
+    RateLimited,
+    broker,
+    clock,
+    database,
+    detail,
+    items,
+    lanes,
+    reaper,
+    runner,
+    runs,
+)
+from workers.discovery import discover
 from workers.middleware import RateLimiterMiddleware, resend_delay
 from workers.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 
@@ -23,7 +37,9 @@ def sent(moved_clock, import_from):
 def discovered_run(count):
     run = runner.start("items", who="test", door="test")
     now = database.now()
-    rows = [{"external_id": str(n), "item_id": str(n), "due_at": now, "status": ItemStatus.PENDING} for n in range(count)]
+    rows = [
+        {"external_id": str(n), "item_id": str(n), "due_at": now, "status": ItemStatus.PENDING} for n in range(count)
+    ]
     items.add(run.id, rows)
     Run.update(total_count=count, discovered_at=now, discovery_due_at=None).where(Run.id == run.id).execute()
     return runs.get(run.id)
@@ -155,15 +171,11 @@ def test_a_process_that_stops_sends_its_waiting_messages_on_at_once():
 
 def test_a_lane_that_lost_its_permit_for_long_gives_everything_back(moved_clock, mock_api, import_from):
     # Given a budget that is closed for the next 20 s
-    from workers import Limit, detail
-
     server = mock_api(items=6)
     source = import_from(server.url, limits=(Limit(4, seconds=20),))
     run = runner.start("items", who="test", door="test", send=False)
     messages = []
     with broker.captured(lambda name, args, delay: messages.append((name, args))):
-        from workers.discovery import discover
-
         discover(run.id)
         lane = next(args for name, args in messages if name == "fetch_details")
 
@@ -177,3 +189,28 @@ def test_a_lane_that_lost_its_permit_for_long_gives_everything_back(moved_clock,
     assert {(item.status, item.attempts) for item in RunItem.select()} == {("completed", 1), ("pending", 0)}
     assert source.connector.limiter.snapshot().in_flight == 0
     assert lanes.start_turn(*lane, lease_seconds=1)
+
+
+def test_a_list_page_that_waits_for_its_window_is_due_when_its_message_comes_back(moved_clock, mock_api, import_from):
+    # Given a list of five pages, and a budget of two requests in 20 s
+    import_from(mock_api(items=50).url, limits=(Limit(2, seconds=20),), per_page=10)
+    run = runner.start("items", who="test", door="test", send=False)
+    with pytest.raises(RateLimited) as waiting:
+        discover(run.id)
+
+    # When the message comes back, a little early
+    moved_clock.advance(resend_delay(waiting.value.wait_seconds) + 0.001)
+    with pytest.raises(RateLimited):
+        discover(run.id)
+
+    # Then it went on, and no attempt was spent
+    run = runs.get(run.id)
+    assert (run.total_count, run.discovery_cursor, run.discovery_attempts) == (40, 5, 0)
+
+
+def test_a_cancelled_run_cannot_be_retried(sent):
+    run = discovered_run(1)
+    runner.cancel(run.id, who="test", door="test")
+
+    with pytest.raises(InvalidTransition, match="Start a new run instead"):
+        runner.retry_failed(run.id, who="test", door="test")

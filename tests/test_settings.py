@@ -97,15 +97,10 @@ def test_every_setting_has_a_meaning() -> None:
         ("SLUICE_MAX_BODY_BYTES", "20 MB"),
         ("SLUICE_LOG_LEVEL", "LOUD"),
         ("SLUICE_LOG_FORMAT", "xml"),
-        *(
-            pytest.param("SLUICE_BACKOFF_SECONDS", value, marks=pytest.mark.xfail(strict=True, reason=reason))
-            for value, reason in [
-                ("30,soon", "the message names SLUICE_BACKOFF_SECONDS.1, which is no variable"),
-                ("30,-5", "a wait of less than nothing is taken"),
-                ("30,nan", "nan is taken"),
-                ("30,inf", "inf is taken, and the first retry overflows"),
-            ]
-        ),
+        ("SLUICE_BACKOFF_SECONDS", "30,soon"),
+        ("SLUICE_BACKOFF_SECONDS", "30,-5"),
+        ("SLUICE_BACKOFF_SECONDS", "30,nan"),
+        ("SLUICE_BACKOFF_SECONDS", "30,inf"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused_by_name(

@@ -8,6 +8,7 @@ from workers.attempt import DOWN_SECONDS
 from workers.contracts import ImportSource
 from workers.errors import DependencyDown, InvalidTransition, RateLimited, RetryableError, SluiceError
 from workers.finalize import start_next
+from workers.middleware import resend_delay
 from workers.page import Page, describe
 from workers.registry import get_registry
 from workers.settings import get_settings
@@ -42,10 +43,10 @@ def _do_page(run: Run) -> None:
         data = connector.get_json(request, caller)
         _record(run, source, page.read(source, data, run.discovery_cursor))
     except RateLimited as wait:
-        runs.put_page_back(run, wait.wait_seconds, refund=True)
+        runs.put_page_back(run, resend_delay(wait.wait_seconds), refund=True)
         raise
     except DependencyDown as error:
-        runs.put_page_back(run, DOWN_SECONDS, refund=True)
+        runs.put_page_back(run, resend_delay(DOWN_SECONDS), refund=True)
         raise RateLimited(DOWN_SECONDS, str(error)) from error
     except RetryableError as error:
         _retry_later(run, error)

@@ -6,7 +6,7 @@ from typing import Any
 
 from workers import broker, clock, database, finalize, inline, items, runs
 from workers.discovery import open_lanes
-from workers.errors import ConfigurationError, UsageError
+from workers.errors import ConfigurationError, InvalidTransition, UsageError
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import Run, RunStatus
@@ -131,9 +131,12 @@ def retry_failed(run_id: int, *, who: str, door: str) -> int:
 
     Raises:
       UnknownRun: There is no such run.
+      InvalidTransition: It was called off, or has not begun.
       UsageError: There is nothing to retry.
     """
     run = runs.get(run_id)
+    if run.status in (RunStatus.CANCELLED, RunStatus.SCHEDULED, RunStatus.PENDING):
+        raise InvalidTransition(run_id, run.status, "retried", "Start a new run instead.")
     listing = run.status == RunStatus.FAILED and run.discovered_at is None
     with database.db.atomic():
         count = items.reopen_failed(run_id)
