@@ -11,7 +11,8 @@ import requests
 
 from mock_server import Fault
 from models import Item
-from workers import Limit, UnknownSource, runner
+from workers import ConfigurationError, Limit, Skip, UnknownSource, broker, runner
+from workers.discovery import discover
 from workers.tables import ItemStatus, RunItem, RunStatus
 
 
@@ -199,3 +200,66 @@ def test_a_limit_set_too_high_earns_one_hit_a_burst_and_one_pause_for_all(moved_
     rejected = requests.get(f"{server.url}/stats", timeout=5).json()["rejected"]
     assert 1 <= run.rate_limit_hits_count <= 2
     assert rejected == run.rate_limit_hits_count
+
+
+def test_a_list_that_never_ends_and_brings_nothing_new_fails_the_run(mock_api, import_from):
+    # Given a list that says after each page that there is another, and shows the same items again
+    server = mock_api(items=3)
+    import_from(server.url, next_cursor=lambda self, data, cursor: cursor + 1, get_list_request=first_page)
+
+    run = start_inline()
+
+    # Then it is given up after so many pages, with the items it has
+    assert run.status == RunStatus.FAILED
+    assert "20 pages in a row brought nothing new: does next_cursor advance?" in run.error_summary
+    assert run.total_count == 3
+
+
+def first_page(self, cursor, per_page):
+    return requests.Request("GET", "api/items", params={"page": 1, "perPage": per_page, "cursor": cursor})
+
+
+def test_a_source_that_skips_a_list_item_gives_its_reason(mock_api, import_from):
+    class OnlyFirst(Item):
+        class Meta:
+            table_name = "items"
+
+        def get_external_id(self):
+            if self.external_id != 1:
+                raise Skip("only the first is wanted")
+            return self.external_id
+
+    import_from(mock_api(items=3).url, model=OnlyFirst)
+
+    run = start_inline()
+
+    assert (run.status, run.succeeded_count, run.skipped_count) == (RunStatus.COMPLETED, 1, 2)
+    assert {item.failure_reason for item in RunItem.select().where(RunItem.status == ItemStatus.SKIPPED)} == {
+        "only the first is wanted"
+    }
+
+
+def test_a_model_without_a_table_refuses_the_run_and_names_the_command(import_from):
+    class Untabled(Item):
+        class Meta:
+            table_name = "not_there"
+
+    import_from("http://127.0.0.1:1", model=Untabled)
+
+    with pytest.raises(ConfigurationError, match="migrate --create-models"):
+        start_inline()
+
+
+def test_an_inline_run_takes_up_the_one_whose_process_was_killed(mock_api, import_from):
+    # Given a run that has read its list, and whose process is gone
+    import_from(mock_api(items=5).url)
+    first = runner.start_inline("items", who="test", door="test")
+    with broker.captured(lambda *message: None):
+        discover(first.id)
+
+    # When the next inline run comes
+    second = runner.start_inline("items", who="test", door="test")
+
+    # Then it is the same run, and it completes
+    assert second.id == first.id
+    assert runner.run_inline(second).succeeded_count == 5

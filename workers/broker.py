@@ -44,7 +44,10 @@ def make_broker(url: str) -> dramatiq.Broker:
             middleware=middleware,
         )
     if scheme in ("amqp", "amqps"):
-        from dramatiq.brokers.rabbitmq import RabbitmqBroker
+        try:
+            from dramatiq.brokers.rabbitmq import RabbitmqBroker
+        except ImportError:
+            raise ConfigurationError("RabbitMQ needs one more package: pip install 'dramatiq[rabbitmq]'") from None
 
         return RabbitmqBroker(url=url, confirm_delivery=True, middleware=middleware)
     if scheme == "stub":

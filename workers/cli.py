@@ -73,8 +73,10 @@ def run(
         if at:
             name = source or get_registry().only().name
             made = runner.schedule(name, _instant(at), who=who, door=door.name, tenant=tenant, fresh=fresh)
+        elif inline:
+            made = runner.start_inline(source, who=who, door=door.name, tenant=tenant, fresh=fresh)
         else:
-            made = runner.start(source, who=who, door=door.name, tenant=tenant, fresh=fresh, send=not inline)
+            made = runner.start(source, who=who, door=door.name, tenant=tenant, fresh=fresh)
         _say_started(made, as_json=as_json)
         if inline:
             made = _work_inline(made)
@@ -164,7 +166,7 @@ def sources(as_json: bool) -> int:
     table = Table("source", "becomes", "API", "limits")
     for source in known.values():
         table.add_row(source.name, source.model.__name__, source.connector.base_url, ", ".join(_limits(source)))
-    Console().print(table)
+    _console().print(table)
     return EXIT_DONE
 
 
@@ -311,6 +313,10 @@ def _json(value: Any) -> str:
     return json.dumps(value, indent=2, default=lambda v: v.isoformat() if isinstance(v, datetime) else str(v))
 
 
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=160)
+
+
 def _print_runs(found: list[stats.RunStats]) -> None:
     table = Table("run", "source", "status", "progress", "done", "failed", "duration", "waiting", "why")
     for one in found:
@@ -329,7 +335,7 @@ def _print_runs(found: list[stats.RunStats]) -> None:
             waited,
             why,
         )
-    Console().print(table)
+    _console().print(table)
 
 
 def _print_run(one: stats.RunStats) -> None:
@@ -337,6 +343,6 @@ def _print_run(one: stats.RunStats) -> None:
     for name, value in _as_dict(one).items():
         if value not in (None, ""):
             table.add_row(name.replace("_", " "), f"{value:.1f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    _console().print(table)
     for event in stats.events(one.id):
         click.echo(f"{event.at:%Y-%m-%d %H:%M:%S}  {event.what:<12} {event.who} ({event.door}) {event.detail or ''}")

@@ -1,12 +1,20 @@
-"""Connector: one remote API. It takes a permit for every request it sends, and sorts every answer by what to do next."""
+"""Connector: one remote API. It takes a permit for every request it sends, and sorts each answer by what to do next."""
 
+import http.client
+import io
 import json
+import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
+from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NameResolutionError, NewConnectionError, ReadTimeoutError
+from urllib3.util import Timeout
 
 from workers import clock
 from workers.errors import AuthError, ConfigurationError, PermanentError, RateLimited, RetryableError
@@ -63,7 +71,7 @@ class Connector:
         self.timeout = timeout
         self._origin = _origin(base_url)
         self._limiter: RateLimiter | None = None
-        self._session: requests.Session | None = None
+        self._adapter = _Adapter(pool_connections=4, pool_maxsize=256, max_retries=0)
 
     @property
     def limiter(self) -> RateLimiter:
@@ -118,65 +126,71 @@ class Connector:
         """
         prepared = self._prepare(request)
         permit = caller.take(self.timeout_seconds)
-        deadline = clock.monotonic() + self.timeout_seconds
         try:
-            response = self._http().send(
-                prepared, timeout=self.timeout_seconds, allow_redirects=False, stream=True, verify=True
-            )
-        except requests.ConnectTimeout as error:
-            raise RetryableError(f"{_title(request)}: no connection within {self.timeout_seconds:g} s") from error
-        except requests.Timeout as error:
-            raise RetryableError(f"{_title(request)}: no answer within {self.timeout_seconds:g} s") from error
-        except requests.ConnectionError as error:
-            if "NewConnectionError" in repr(error) or "refused" in str(error):
-                caller.unsent(permit)
-                raise RetryableError(f"{_title(request)}: {self._origin} refuses connections") from error
-            raise RetryableError(f"{_title(request)}: the connection broke") from error
+            timeout: Any = Timeout(total=self.timeout_seconds)  # connecting and waiting together
+            response = self._adapter.send(prepared, stream=True, timeout=timeout)
         except requests.RequestException as error:
-            raise RetryableError(f"{_title(request)}: {type(error).__name__}") from error
-        if response.status_code == 429 or (response.status_code == 503 and "Retry-After" in response.headers):
+            never_sent = self._why_never_sent(error)
+            if never_sent:
+                caller.unsent(permit)
+            raise RetryableError(f"{_title(request)}: {never_sent or self._why_unanswered(error)}") from None
+        if response.status_code == 429 or (response.status_code == 503 and self._asked_to_wait(response) is not None):
             response.close()
             raise self._pause(response, caller, permit)
         caller.answered(permit)
-        self._read(response, request, deadline)
+        self._read(response, request)
         self._sort(response, request)
         return response
 
-    def _http(self) -> requests.Session:
-        if self._session is None:
-            session = requests.Session()
-            adapter = requests.adapters.HTTPAdapter(pool_connections=4, pool_maxsize=256, max_retries=0)
-            session.mount("http://", adapter)
-            session.mount("https://", adapter)
-            session.trust_env = False
-            self._session = session
-        return self._session
+    def _why_never_sent(self, error: requests.RequestException) -> str:
+        """Say why the request cannot have reached the API; empty where it may have."""
+        if isinstance(error, requests.ConnectTimeout):
+            return f"no connection within {self.timeout_seconds:g} s"
+        reason = getattr(error.args[0] if error.args else None, "reason", None)
+        if isinstance(reason, NameResolutionError):
+            return f"the name in {self._origin} is not known"
+        if isinstance(reason, NewConnectionError):
+            refused = isinstance(reason.__cause__, ConnectionRefusedError)
+            return f"{self._origin} {'refuses connections' if refused else 'cannot be reached'}"
+        return ""
+
+    def _why_unanswered(self, error: requests.RequestException) -> str:
+        if isinstance(error, requests.Timeout):
+            return f"no answer within {self.timeout_seconds:g} s"
+        if isinstance(error, requests.exceptions.SSLError):
+            return f"no secure connection to {self._origin}: is its certificate valid?"
+        return f"the connection broke ({type(error).__name__})"
 
     def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
-        url = urljoin(self.base_url, str(request.url))
-        if _origin(url) != self._origin:
-            raise PermanentError(
-                f"{_title(request)} is not on {self._origin}: a connector calls its own host only",
-                failure_class="contract",
-            )
-        full = requests.Request(
-            method=request.method or "GET",
-            url=url,
-            headers={"Accept": "application/json", **self.headers, **(request.headers or {})},
-            params=request.params,
-            data=request.data,
-            json=request.json,
-            auth=request.auth or self.auth,
-        )
         try:
-            return full.prepare()
+            full = requests.Request(
+                method=request.method or "GET",
+                url=urljoin(self.base_url, str(request.url)),
+                headers={"Accept": "application/json", **self.headers, **(request.headers or {})},
+                files=request.files,
+                params=request.params,
+                data=request.data,
+                json=request.json,
+                auth=request.auth or self.auth,
+                cookies=request.cookies,
+            ).prepare()
+            origin = _origin(str(full.url))
         except (requests.RequestException, ValueError) as error:
+            # Not its text: it may quote a header.
             raise PermanentError(
-                f"{_title(request)} is not a request that can be sent: {error}", failure_class="contract"
+                f"{_title(request)} is not a request that can be sent ({type(error).__name__})", "contract"
             ) from None
+        if origin != self._origin:  # of the prepared URL: the one that is sent is the one to look at
+            raise PermanentError(
+                f"{_title(request)} is not on {self._origin}: a connector calls its own host only", "contract"
+            )
+        return full
+
+    def _asked_to_wait(self, response: requests.Response) -> float | None:
+        return retry_after_seconds(response.headers, clock.now())
 
     def _pause(self, response: requests.Response, caller: Caller, permit: Any) -> RateLimited:
-        asked = retry_after_seconds(response.headers, clock.now())
+        asked = self._asked_to_wait(response)
         shortest = min(limit.seconds for limit in self.budget.limits)
         seconds = min(asked if asked is not None else shortest, _LONGEST_PAUSE_SECONDS)
         said = f"Retry-After {response.headers['Retry-After'][:40]}" if asked is not None else "without Retry-After"
@@ -184,22 +198,20 @@ class Connector:
         caller.refused(permit, seconds, reason)
         return RateLimited(seconds, f"{self.name}: {reason}")
 
-    def _read(self, response: requests.Response, request: requests.Request, deadline: float) -> None:
+    def _read(self, response: requests.Response, request: requests.Request) -> None:
         limit, body = get_settings().max_body_bytes, bytearray()
         try:
             for chunk in response.iter_content(65_536):
                 body += chunk
                 if len(body) > limit:
                     raise PermanentError(f"{_title(request)}: the body is over SLUICE_MAX_BODY_BYTES ({limit:,} bytes)")
-                if clock.monotonic() > deadline:
-                    raise RetryableError(
-                        f"{_title(request)}: the body was not complete within {self.timeout_seconds:g} s"
-                    )
-        except (PermanentError, RetryableError):
-            response.close()
-            raise
         except requests.RequestException as error:
-            raise RetryableError(f"{_title(request)}: the answer broke off ({type(error).__name__})") from error
+            why = f"broke off ({type(error).__name__})"
+            if error.args and isinstance(error.args[0], ReadTimeoutError):
+                why = f"was not complete within {self.timeout_seconds:g} s"
+            raise RetryableError(f"{_title(request)}: the answer {why}") from None
+        finally:
+            response.close()
         response._content = bytes(body)
 
     def _sort(self, response: requests.Response, request: requests.Request) -> None:
@@ -218,6 +230,62 @@ class Connector:
         raise PermanentError(f"{said}{_hint(response)}", failure_class="bad_data")
 
 
+# --- one deadline for a request ---------------------------------------------------------------------------------------
+
+
+class _Reader(io.RawIOBase):
+    """Reads from a socket until the timeout that it has now is over: all reads together, where a socket counts each."""
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._ends_at = clock.monotonic() + (sock.gettimeout() or 0.0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        self._sock.settimeout(max(0.001, self._ends_at - clock.monotonic()))
+        return self._raw.readinto(buffer)
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Response(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock))
+
+
+class _HTTPConnection(HTTPConnection):
+    response_class = _Response
+
+
+class _HTTPSConnection(HTTPSConnection):
+    response_class = _Response
+
+
+class _HTTPPool(HTTPConnectionPool):
+    ConnectionCls = _HTTPConnection
+
+
+class _HTTPSPool(HTTPSConnectionPool):
+    ConnectionCls = _HTTPSConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Sends one request: it can be shared by threads, and has no cookies, redirects, retries or hooks of its own."""
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
+
+
+# --- text -------------------------------------------------------------------------------------------------------------
+
+
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
@@ -225,8 +293,12 @@ def _origin(url: str) -> str:
 
 
 def _title(request: requests.Request) -> str:
-    """Name a request without its query, which may hold secrets."""
-    return f"{request.method or 'GET'} /{urlsplit(str(request.url)).path.lstrip('/')}"
+    """Name a request without its host, which may hold a password, and its query, which may hold a key."""
+    try:
+        path = urlsplit(str(request.url)).path.lstrip("/")
+    except ValueError:
+        path = "?"
+    return f"{request.method or 'GET'} /{path[:200]}"
 
 
 def _hint(response: requests.Response) -> str:

@@ -6,7 +6,14 @@ from typing import Any
 from workers import broker, clock, database, items, lanes, page, runs, saving
 from workers.attempt import DOWN_SECONDS
 from workers.contracts import ImportSource
-from workers.errors import DependencyDown, InvalidTransition, RateLimited, RetryableError, SluiceError
+from workers.errors import (
+    DependencyDown,
+    InvalidTransition,
+    PermanentError,
+    RateLimited,
+    RetryableError,
+    SluiceError,
+)
 from workers.finalize import start_next
 from workers.middleware import resend_delay
 from workers.page import Page, describe
@@ -16,6 +23,9 @@ from workers.tables import ItemStatus, Run, RunStatus
 from workers.tracking import item_type
 
 log = logging.getLogger(__name__)
+
+#: So many list pages in a row may bring nothing new; then the list is taken for endless.
+_BARREN_PAGES = 20
 
 
 def discover(run_id: int) -> None:
@@ -65,22 +75,32 @@ def _record(run: Run, source: ImportSource, read: Page) -> None:
             return
         if run.total_count is None and run.options.get("fresh") and source.allow_fresh:
             source.model.delete().execute()
-        keys = _save(source, read)
-        now = database.now()
-        pending = {"item_type": item_type(source.model), "status": ItemStatus.PENDING, "due_at": now}
-        failed = pending | {
-            "status": ItemStatus.FAILED,
-            "failure_class": "bad_data",
-            "failure_count": 1,
-            "last_failed_at": now,
-        }
-        new, _ = items.add(run.id, [pending | {"external_id": i, "item_id": str(key)} for i, key in keys.items()])
-        refused, _ = items.add(
-            run.id, [failed | {"external_id": w, "failure_reason": r[:500]} for w, r in read.refused.items()]
-        )
-        runs.end_page(run, found=new + refused, failed=refused, cursor=read.next_cursor)
+        rows = _rows(source, read, _save(source, read))
+        new = items.add(run.id, rows)
+        barren = 0 if new or read.next_cursor is None else run.metadata.get("barren_pages", 0) + 1
+        if barren >= _BARREN_PAGES:
+            raise PermanentError(f"{barren} pages in a row brought nothing new: does next_cursor advance?", "contract")
+        runs.end_page(run, new, cursor=read.next_cursor, barren_pages=barren)
     if read.next_cursor is None:
         open_lanes(run.id)
+
+
+def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[str, Any]]:
+    now = database.now()
+    blank = dict.fromkeys(("item_id", "failure_class", "failure_reason", "last_failed_at"))
+    common = blank | {"item_type": item_type(source.model), "due_at": now, "failure_count": 0}
+    skipped = common | {"status": ItemStatus.SKIPPED}
+    failed = common | {
+        "status": ItemStatus.FAILED,
+        "failure_class": "bad_data",
+        "failure_count": 1,
+        "last_failed_at": now,
+    }
+    return [
+        *(common | {"status": ItemStatus.PENDING, "external_id": i, "item_id": str(key)} for i, key in keys.items()),
+        *(skipped | {"external_id": where, "failure_reason": why[:500]} for where, why in read.skipped.items()),
+        *(failed | {"external_id": where, "failure_reason": why[:500]} for where, why in read.refused.items()),
+    ]
 
 
 def _save(source: ImportSource, read: Page) -> dict[str, Any]:

@@ -109,7 +109,8 @@ class InvalidTransition(UsageError):
     """
 
     def __init__(self, run_id: int, status: str, to: str, hint: str = "") -> None:
-        super().__init__(f"Run {run_id} is {status} and cannot become {to}.{' ' + hint if hint else ''}")
+        said = f"is already {status}" if status == to else f"is {status} and cannot become {to}"
+        super().__init__(f"Run {run_id} {said}.{' ' + hint if hint else ''}")
         self.run_id = run_id
         self.status = status
         self.to = to

@@ -1,12 +1,15 @@
 """What a response's headers say about waiting: text in, seconds out. Malformed text says nothing."""
 
 import math
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 #: Servers cut fractions off: "12" may mean 12.9.
 _TRUNCATION_SECONDS = 1.0
+#: float() takes more than a number of seconds: "1_000", "1e3", "infinity", the digits of every script.
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?")
 
 
 def retry_after_seconds(headers: Mapping[str, str], received_at: datetime) -> float | None:
@@ -30,18 +33,15 @@ def retry_after_seconds(headers: Mapping[str, str], received_at: datetime) -> fl
 
 
 def _number(text: str) -> float | None:
-    if not text.isascii():
-        return None
-    try:
-        seconds = float(text)
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+    seconds = float(text) if _DECIMAL.fullmatch(text) else math.inf
+    return seconds if math.isfinite(seconds) else None
 
 
 def _date(text: str) -> datetime | None:
+    if not text.isascii():
+        return None
     try:
         then = parsedate_to_datetime(text)
-    except (ValueError, IndexError, TypeError):
+    except (ValueError, IndexError, TypeError, OverflowError):
         return None
     return then if then.tzinfo else then.replace(tzinfo=UTC)

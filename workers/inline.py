@@ -9,6 +9,8 @@ from workers import broker, clock, runs
 from workers.actors import ACTORS
 from workers.discovery import open_lanes
 from workers.errors import RateLimited
+from workers.reaper import revive
+from workers.settings import get_settings
 from workers.tables import ENDED, Run
 
 
@@ -20,6 +22,7 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
       on_progress(Callable): Called with the run after each message.
     """
     due: list[tuple[float, int, str, tuple[Any, ...]]] = []
+    tick = get_settings().tick_seconds
     order = itertools.count()
 
     def put(name: str, args: tuple[Any, ...], delay_seconds: float) -> None:
@@ -33,11 +36,13 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
             on_progress(run)
             if run.status in ENDED:
                 return
-            if not due:
-                put("finalize", (run_id,), 1.0)
-            at, _, name, args = heapq.heappop(due)
-            if clock.sleep(at - clock.monotonic()):
+            wait = min(due[0][0] - clock.monotonic() if due else tick, tick)
+            if clock.sleep(wait):
                 return
+            if not due or due[0][0] > clock.monotonic():
+                revive(run)  # what another process has sent went to the broker
+                continue
+            _, _, name, args = heapq.heappop(due)
             try:
                 ACTORS[name][0](*args)
             except RateLimited as wait:

@@ -1,5 +1,6 @@
 """RunItem: claims, and the commit of what came of them. A claim is only a due time: what is lost is due again."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -48,25 +49,21 @@ class Outcome:
     retry_seconds: float = 0.0
 
 
-def add(run_id: int, rows: Iterable[dict[str, Any]]) -> tuple[int, int]:
+def add(run_id: int, rows: Iterable[dict[str, Any]]) -> Counter[str]:
     """Insert the items of a list page; the known ones are left as they are.
 
+    Parameters:
+      rows(Iterable[dict]): Columns by name, the same in each.
+
     Returns:
-      tuple[int, int]: How many were new, and how many of those were failed from the start.
+      Counter[str]: How many were new, by status.
     """
     rows = [{"run_id": run_id, **row} for row in rows]
     if not rows:
-        return 0, 0
+        return Counter()
     fields = [RunItem.run_id, RunItem.external_id]
-    inserted = (
-        RunItem.insert_many(rows)
-        .on_conflict(action="NOTHING", conflict_target=fields)
-        .returning(RunItem.status)
-        .tuples()
-        .execute()
-    )
-    statuses = [status for (status,) in inserted]
-    return len(statuses), statuses.count(ItemStatus.FAILED)
+    insert = RunItem.insert_many(rows).on_conflict(action="NOTHING", conflict_target=fields)
+    return Counter(status for (status,) in insert.returning(RunItem.status).tuples().execute())
 
 
 def claim(run_id: int, limit: int, lease_seconds: float) -> Claim:
@@ -253,6 +250,11 @@ def next_due(run_id: int) -> datetime | None:
         )
         earliest = min(filter(None, (earliest, due)), default=None)
     return earliest
+
+
+def in_hand(run_id: int) -> bool:
+    """Whether an item of the run is claimed."""
+    return RunItem.select().where(RunItem.run_id == run_id, RunItem.status == ItemStatus.PROCESSING).exists()
 
 
 def reopen_failed(run_id: int) -> int:

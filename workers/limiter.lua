@@ -5,13 +5,14 @@
 --       3 flight   zset    permits in flight: id -> instant at which it counts as completed, answered or not
 --       4 grants   hash    permits in flight: id -> "weight granted_at"
 --       5 waiting  zset    waiters: id -> the instant each was told
---       6 sleeps   hash    runs waiting: run -> "closing since" (since = 0 once it was granted again)
+--       6 sleeps   hash    runs waiting: run -> "closing since until" (since = 0 once it was granted again)
 -- ARGV  1 now in microseconds, or "" for Redis TIME
 --       2 JSON: limits [[L, W_us], ...]; optionally
 --           done  [id, ...]          their responses have arrived
 --           drop  [id, ...]          they were never sent
 --           pause {id, us, reason}   the request of permit id was refused with 429
 --           ask   {id, weight, ttl_us, waiter, run}
+--           leave waiter             it no longer waits
 --           look  true               report the state
 -- Reply {1, waited_us, hit}                  granted
 --       {0, wait_us, reason, slept, hit}     not granted; slept = 1: this closing is new to the run
@@ -39,7 +40,7 @@ else
 end
 
 local fields = {'size', 'n', 'units', 'last', 'latest', 'paused_until', 'incident_at', 'closing', 'closing_opens',
-  'granted', 'hits', 'sleeps', 'slept_us', 'slept_since'}
+  'granted', 'hits', 'sleeps', 'slept_us', 'slept_since', 'slept_until'}
 local stored = redis.call('HMGET', head_key, 'canary', 'reason', unpack(fields))
 local head = {canary = stored[1] or '', reason = stored[2] or ''}
 for i, field in ipairs(fields) do head[field] = number(stored[i + 2]) end
@@ -73,6 +74,18 @@ local function grow(size)
   for index = first, head.n - 1 do
     redis.call('SETRANGE', ring_key, (index % size) * 8, struct.pack('>I8', kept[index]))
   end
+end
+
+-- Parts that do not match (a key evicted, or deleted by hand): what is not known is taken as completed just now.
+local function repair(size)
+  local entries, permits = math.min(head.n, head.size), redis.call('ZCARD', flight_key)
+  if redis.call('STRLEN', ring_key) == entries * 8 and redis.call('HLEN', grants_key) == permits
+    and (permits == 0) == (head.units == 0) then return end
+  head.size = math.max(head.size, size)
+  redis.call('SET', ring_key, string.rep(struct.pack('>I8', now), head.size))
+  redis.call('DEL', flight_key, grants_key)
+  head.n, head.latest, head.units = head.size, now, 0
+  if head.canary ~= '' then head.canary = 'wanted' end
 end
 
 -- How many completions are younger than W: the entries are sorted, so bisect.
@@ -126,37 +139,56 @@ end
 
 -- ---------------------------------------------------------------- sleeps, counted once a closing
 
-local function note_closing(opens, run)
+-- `opens` is when the closing ends for the first in line; nil: what closes it began earlier, and was counted then.
+local function note_closing(opens)
   local shortest = limits[1][2]
   for _, limit in ipairs(limits) do shortest = math.min(shortest, limit[2]) end
-  local open_again = now >= head.closing_opens
-  local long = opens - now >= shortest / 10
-  if open_again and (long or now >= head.closing_opens + shortest) then
+  local long = opens and opens - now >= shortest / 10
+  if opens and now >= head.closing_opens and (long or now >= head.closing_opens + shortest) then
     head.closing = head.closing + 1
     head.closing_opens = opens
     head.sleeps = head.sleeps + 1
     local runs = redis.call('HGETALL', sleeps_key)
     for i = 1, #runs, 2 do
-      if string.match(runs[i + 1], ' 0$') then redis.call('HDEL', sleeps_key, runs[i]) end
+      if string.match(runs[i + 1], ' 0 %d+$') then redis.call('HDEL', sleeps_key, runs[i]) end
     end
   end
-  if head.slept_since == 0 then head.slept_since = now end
-  if run == '' then return 0 end
-  local closing, since = string.match(redis.call('HGET', sleeps_key, run) or '', '(%d+) (%d+)')
-  if number(since) == 0 then since = integer(now) end
-  redis.call('HSET', sleeps_key, run, integer(head.closing) .. ' ' .. since)
-  return number(closing) < head.closing and 1 or 0
 end
 
-local function end_of_sleep(run)
+-- A wait that may have begun earlier: the time for which nobody was told to wait is taken out of it.
+local function waits_since(since, til)
+  if since == 0 then return now end
+  return since + math.max(0, now - til)
+end
+
+local function sleep_of(run)
+  local stored_sleep = redis.call('HGET', sleeps_key, run) or ''
+  local closing, since, til = string.match(stored_sleep, '(%d+) (%d+) (%d+)')
+  return number(closing), number(since), number(til)
+end
+
+local function keep_sleep(run, closing, since, til)
+  redis.call('HSET', sleeps_key, run, integer(closing) .. ' ' .. integer(since) .. ' ' .. integer(til))
+end
+
+local function begin_sleep(til, run)
+  head.slept_since = waits_since(head.slept_since, head.slept_until)
+  head.slept_until = math.max(head.slept_until, til)
+  if run == '' then return 0 end
+  local closing, since, told = sleep_of(run)
+  keep_sleep(run, head.closing, waits_since(since, told), math.max(told, til))
+  return closing < head.closing and 1 or 0
+end
+
+local function end_sleep(run)
   if head.slept_since > 0 then
-    head.slept_us = head.slept_us + now - head.slept_since
+    head.slept_us = head.slept_us + math.min(now, head.slept_until) - head.slept_since
     head.slept_since = 0
   end
-  local closing, since = string.match(redis.call('HGET', sleeps_key, run) or '', '(%d+) (%d+)')
-  if number(since) == 0 then return 0 end
-  redis.call('HSET', sleeps_key, run, closing .. ' 0')
-  return now - tonumber(since)
+  local closing, since, told = sleep_of(run)
+  if since == 0 then return 0 end
+  keep_sleep(run, closing, 0, told)
+  return math.min(now, told) - since
 end
 
 -- ---------------------------------------------------------------- the answer
@@ -170,11 +202,11 @@ local function save()
   redis.call('HSET', head_key, unpack(pairs_))
 end
 
-local function refuse(ask, opens, reason)
+local function refuse(ask, opens, reason, closing_opens)
   redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', integer(now))
   redis.call('ZADD', waiting_key, integer(opens), ask.waiter)
-  local slept = note_closing(opens, ask.run)
-  return {0, math.max(opens - now, 1), reason, slept}
+  note_closing(closing_opens)
+  return {0, math.max(opens - now, 1), reason, begin_sleep(opens, ask.run)}
 end
 
 local function grant(ask)
@@ -184,7 +216,7 @@ local function grant(ask)
   redis.call('ZADD', flight_key, integer(now + ask.ttl_us), ask.id)
   redis.call('HSET', grants_key, ask.id, ask.weight .. ' ' .. integer(now))
   redis.call('ZREM', waiting_key, ask.waiter)
-  return {1, end_of_sleep(ask.run)}
+  return {1, end_sleep(ask.run)}
 end
 
 local function acquire(ask)
@@ -192,21 +224,23 @@ local function acquire(ask)
   redis.call('ZREM', waiting_key, ask.waiter)
   local place = redis.call('ZCOUNT', waiting_key, '(' .. integer(now), '+inf')
   if now < head.paused_until then
-    return refuse(ask, head.paused_until + place * 2000, 'paused: ' .. head.reason)
+    return refuse(ask, head.paused_until + place * 2000, 'paused: ' .. head.reason, head.paused_until)
   end
   if head.canary ~= '' and head.canary ~= 'wanted' then
-    return refuse(ask, now + 20000 + place * 2000, 'one request is out to see whether the API answers again')
+    local sent_at = tonumber(string.match(redis.call('HGET', grants_key, head.canary), ' (%d+)'))
+    local patience = math.min(math.max(math.floor((now - sent_at) / 2), 20000), 1000000)
+    return refuse(ask, now + patience + place * 2000, 'one request is out to see whether the API answers again')
   end
-  local opens, why = opening(ask.weight, 0)
-  if opens <= now then return grant(ask) end
-  opens, why = opening(ask.weight, place)
+  local first_opens = opening(ask.weight, 0)
+  if first_opens <= now then return grant(ask) end
+  local opens, why = opening(ask.weight, place)
   opens = math.max(opens, now + 1000)
   local limit = limits[math.max(why, 1)]
-  return refuse(ask, opens, string.format('window %d/%gs full', limit[1], limit[3]))
+  return refuse(ask, opens, string.format('window %d/%g s full', limit[1], limit[3]), first_opens)
 end
 
 local function pause(order, granted_at)
-  local fresh = now >= head.paused_until and granted_at >= head.incident_at
+  local fresh = now >= head.paused_until and granted_at > head.incident_at
   if fresh then
     head.incident_at = now
     head.hits = head.hits + 1
@@ -215,6 +249,7 @@ local function pause(order, granted_at)
     head.paused_until = now + order.us
     head.reason = order.reason
   end
+  if now < head.closing_opens then head.closing_opens = math.max(head.closing_opens, head.paused_until) end
   head.canary = 'wanted'
   return fresh and 1 or 0
 end
@@ -238,6 +273,7 @@ end
 
 local largest = 0
 for _, limit in ipairs(limits) do largest = math.max(largest, limit[1]) end
+repair(largest)
 if largest > head.size then grow(largest) end
 
 give_up_unanswered()
@@ -254,6 +290,8 @@ end
 for _, id in ipairs(request.drop or {}) do
   if take_out(id) and head.canary == id then head.canary = 'wanted' end
 end
+
+if request.leave then redis.call('ZREM', waiting_key, request.leave) end
 
 local hit = 0
 if request.pause then hit = pause(request.pause, granted_of[request.pause.id] or 0) end

@@ -4,6 +4,7 @@ A budget grants a permit only while, for every limit (L, W): in flight + complet
 that keeps its own word can then answer 429 is shown in docs/limiter.md. The state and the decision are in limiter.lua.
 """
 
+import contextlib
 import json
 import math
 import threading
@@ -152,11 +153,11 @@ class RateLimiter:
       client(redis.Redis): Where they are kept. Without Redis there is no permit, ever.
       prefix(str): The prefix of the keys.
       max_wait_seconds(float): Longest wait that is slept in the thread; beyond it `RateLimited` is raised.
-      linger_seconds(float): How long after a request's timeout the API may still count it. This is an assumption about the API.
+      linger_seconds(float): How long after a request's timeout the API may still count it: the assumption made about it.
 
     Warning:
-      A budget that Redis has lost (a flush, an empty restart) opens empty: requests sent just before may then be counted
-      twice by the API. A response's arrival is all that proves that the request was counted.
+      A budget that Redis has lost (a flush, an empty restart) opens empty, while the API still counts what was sent
+      before: it may then answer 429.
     """
 
     def __init__(
@@ -177,6 +178,7 @@ class RateLimiter:
         self._limits = [[limit.requests, limit.window_microseconds, limit.seconds] for limit in budget.limits]
         self._lock = threading.Lock()
         self._undelivered: dict[str, list[str]] = {"done": [], "drop": []}
+        self._undelivered_pause: dict[str, Any] | None = None
 
     def caller(self, run_id: int | None = None, name: str | None = None) -> "Caller":
         """Return a place in this budget's line, for one thread.
@@ -190,8 +192,8 @@ class RateLimiter:
     def permit(self, timeout_seconds: float = 30.0) -> "_OnePermit":
         """Take one permit for the length of a `with` block, sleeping up to `max_wait_seconds` for it.
 
-        Leaving the block normally says that the response has arrived; leaving it by an exception says that nobody knows,
-        and the permit counts until `timeout_seconds` + `linger_seconds` have passed.
+        Leaving the block normally says that the response has arrived; leaving it by an exception says that nobody
+        knows, and the permit counts until `timeout_seconds` + `linger_seconds` have passed.
 
         Parameters:
           timeout_seconds(float): The total time the request in the block may take.
@@ -228,18 +230,22 @@ class RateLimiter:
     def _call(self, request: dict[str, Any]) -> list[Any]:
         with self._lock:
             late, self._undelivered = self._undelivered, {"done": [], "drop": []}
+            pause, self._undelivered_pause = self._undelivered_pause, None
         for kind, ids in late.items():
             if ids or kind in request:
                 request[kind] = ids + list(request.get(kind, []))
+        if pause and pause["us"] >= request.get("pause", pause)["us"]:
+            request["pause"] = pause
         now = clock.current()
         stamp = str(round(now.now().timestamp() * 1_000_000)) if now.moved else ""
         try:
             reply: list[Any] = self._script(
                 keys=self._keys, args=[stamp, json.dumps({"limits": self._limits, **request})]
             )
-        except (redis.ConnectionError, redis.TimeoutError) as error:
+        except redis.RedisError as error:  # away, or not able: loading, read-only, out of memory
             self._deliver_later(request)
-            raise DependencyDown(f"Redis does not answer ({type(error).__name__}): no permit without it") from error
+            why = str(error)[:200] if isinstance(error, redis.ResponseError) else type(error).__name__
+            raise DependencyDown(f"Redis does not answer ({why}): no permit without it") from error
         return reply
 
     def _deliver_later(self, request: dict[str, Any]) -> None:
@@ -248,14 +254,15 @@ class RateLimiter:
                 self._undelivered[kind] += request.get(kind, [])
             if ask := request.get("ask"):
                 self._undelivered["drop"].append(ask["id"])
+            self._undelivered_pause = request.get("pause", self._undelivered_pause)
 
 
 @dataclass(eq=False)
 class Caller:
     """One thread's place in the line of a budget.
 
-    It takes permits one after the other; the end of the last request travels with the asking for the next permit, in one
-    round trip. Not thread-safe.
+    It takes permits one after the other; the end of the last request travels with the asking for the next permit, in
+    one round trip. Not thread-safe.
     """
 
     limiter: RateLimiter
@@ -296,7 +303,7 @@ class Caller:
         return self._acquire(timeout_seconds)
 
     def answered(self, permit: Permit) -> None:
-        """Say that the response of this permit's request has arrived (told to Redis with the next call, or `settle`)."""
+        """Say that the response of this permit's request has arrived: Redis is told by the next call, or `settle`."""
         self._answered.append(permit.id)
 
     def unsent(self, permit: Permit) -> None:
@@ -320,10 +327,8 @@ class Caller:
         held, self._held = self._held, None
         done, drop = self._take_answered(), [held.id] if held else []
         if done or drop:
-            try:
+            with contextlib.suppress(DependencyDown):  # then it rides on this process's next call, or expires by itself
                 self.limiter._call({"done": done, "drop": drop})
-            except DependencyDown:
-                pass  # it rides on the next call of this process; if there is none, the permits expire by themselves
 
     def take_usage(self) -> Usage:
         """Return what was counted since the last call."""
@@ -334,10 +339,16 @@ class Caller:
         deadline = clock.monotonic() + self.limiter.max_wait_seconds
         while True:
             permit = self._ask(timeout_seconds)
-            if permit:
+            if permit and permit.fresh:
                 return permit
+            if permit:  # the answer took longer than a permit is good for
+                self._drop(permit)
+                self._refusal = _FRESH_SECONDS, "Redis answers too slowly"
             wait, reason = self._refusal
-            if clock.monotonic() + wait > deadline + 0.25 or self._sleep_until(clock.monotonic() + wait):
+            if clock.monotonic() + wait > deadline + 0.25:
+                raise RateLimited(wait, reason)
+            if self._sleep_until(clock.monotonic() + wait):
+                self._leave()
                 raise RateLimited(wait, reason)
 
     def _ask(self, timeout_seconds: float) -> Permit | None:
@@ -351,11 +362,12 @@ class Caller:
         }
         asked_at = clock.monotonic()
         reply = self.limiter._call({"done": self._take_answered(), "ask": ask})
+        if reply[0] == -1:
+            raise ConfigurationError(f"A request weighs more than the limit of {reply[1]}")
+        self.usage.hits += int(reply[-1])  # of a pause that could not be delivered before
         if reply[0] == 1:
             self.usage.slept_seconds += int(reply[1]) / 1e6
             return Permit(id=str(ask["id"]), granted_at=asked_at)
-        if reply[0] == -1:
-            raise ConfigurationError(f"A request weighs more than the limit of {reply[1]}")
         self.usage.sleeps += int(reply[3])
         wait, reason = int(reply[1]) / 1e6, f"{self.limiter.budget.name}: {reply[2].decode()}"
         if wait > self.limiter.max_wait_seconds:
@@ -377,11 +389,13 @@ class Caller:
         if held:
             self._drop(held)
 
+    def _leave(self) -> None:
+        with contextlib.suppress(DependencyDown):
+            self.limiter._call({"leave": self.name})
+
     def _drop(self, permit: Permit) -> None:
-        try:
+        with contextlib.suppress(DependencyDown):
             self.limiter._call({"done": self._take_answered(), "drop": [permit.id]})
-        except DependencyDown:
-            pass
 
 
 class _OnePermit:

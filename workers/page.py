@@ -6,7 +6,7 @@ from typing import Any
 
 from workers import saving
 from workers.contracts import ImportSource
-from workers.errors import PermanentError
+from workers.errors import PermanentError, Skip
 
 
 @dataclass
@@ -16,11 +16,13 @@ class Page:
     Parameters:
       models(dict[str, Model]): External id -> unsaved instance.
       refused(dict[str, str]): Where it stands on the page -> why it cannot become a row.
+      skipped(dict[str, str]): Where it stands on the page -> why the source does not want it.
       next_cursor(Any): The page after this one, or None.
     """
 
     models: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
     next_cursor: Any = None
 
 
@@ -52,6 +54,9 @@ def _read_item(page: Page, source: ImportSource, item: Any, where: str) -> None:
         with saving.given_fields_only():
             model = source.create_model_from_list_item(item)
         external_id = model.get_external_id()
+    except Skip as skip:
+        page.skipped[where] = str(skip)
+        return
     except Exception as error:  # whatever a user's code raises, it refuses this item only
         page.refused[where] = f"{where} cannot become a {source.model.__name__}: {describe(error)}"
         return

@@ -7,7 +7,7 @@ from workers import broker, database, lanes, runs
 from workers.discovery import open_lanes
 from workers.finalize import start_next
 from workers.settings import get_settings
-from workers.tables import Run
+from workers.tables import Run, RunStatus
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ def reap() -> int:
     Returns:
       int: How many messages were sent.
     """
-    sent = sum(_revive(run) for run in runs.running())
+    sent = sum(revive(run) for run in runs.running())
     for source, tenant in {(run.source, run.tenant) for run in runs.pending()}:
         if runs.active(source, tenant) is None:
             start_next(source, tenant)
@@ -26,7 +26,10 @@ def reap() -> int:
     return sent
 
 
-def _revive(run: Run) -> int:
+def revive(run: Run) -> int:
+    """Send again what should have been heard of in one run; return how many messages that were."""
+    if run.status != RunStatus.RUNNING:
+        return 0
     settings = get_settings()
     now = database.now()
     if run.discovered_at is None:

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from workers import broker, clock, database, finalize, inline, items, runs
+from workers.contracts import ImportSource
 from workers.discovery import open_lanes
 from workers.errors import ConfigurationError, InvalidTransition, UsageError
 from workers.registry import get_registry
@@ -44,19 +45,30 @@ def start(
     return runs.get(run.id)
 
 
+def start_inline(
+    source_name: str | None = None, *, who: str, door: str, tenant: str | None = None, fresh: bool = False
+) -> Run:
+    """Start a run that this process is to do, or take up the one that is active: its process may have been killed.
+
+    Raises:
+      UsageError: The active run is paused, or `fresh` was asked for while one is active. Else as `start`.
+    """
+    source = _source(source_name)
+    running = runs.active(source.name, tenant)
+    if running is None:
+        return start(source.name, who=who, door=door, tenant=tenant, fresh=fresh, send=False)
+    if fresh or running.status == RunStatus.PAUSED:
+        raise UsageError(f"Run {running.id} of {source.name} is {running.status}: resume or cancel it first")
+    return running
+
+
 def run_inline(run: Run, on_progress: Callable[[Run], None] = lambda run: None) -> Run:
     """Do all the work of a run in this process, with no broker and no workers: the same code, message by message.
 
     Parameters:
-      run(Run): A run that `start` has just made.
+      run(Run): An active run, from `start_inline`. Where workers are up, they may share the work.
       on_progress(Callable): Called after each step.
-
-    Raises:
-      UsageError: It is queued behind another run.
     """
-    if run.status == RunStatus.PENDING:
-        ahead = behind(run)
-        raise UsageError(f"Run {run.id} waits behind run {ahead.id if ahead else '?'}: an inline run does not wait")
     inline.work(run.id, on_progress)
     return runs.get(run.id)
 
@@ -78,6 +90,8 @@ def reschedule(source_name: str, *, who: str, door: str, at: datetime | None = N
       UsageError: No run of this source is scheduled.
     """
     source = get_registry()[source_name]
+    if at and at <= clock.now():
+        raise UsageError(f"{at:%Y-%m-%d %H:%M:%S %Z} has passed: give a time in the future, or leave it out for now")
     run = runs.pull_forward(source.name, at or database.now(), who=who, door=door)
     if run is None:
         raise UsageError(f"No run of {source.name} is scheduled: start a new one, or schedule one with --at")
@@ -157,15 +171,23 @@ def behind(run: Run) -> Run | None:
     return runs.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None
 
 
+def _source(name: str | None) -> ImportSource:
+    return get_registry()[name] if name else get_registry().only()
+
+
 def _create(
     source_name: str | None, *, who: str, door: str, tenant: str | None, fresh: bool, at: datetime | None
 ) -> Run:
-    registry = get_registry()
-    source = registry[source_name] if source_name else registry.only()
+    source = _source(source_name)
     if fresh and not source.allow_fresh:
         raise ConfigurationError(
             f"The source {source.name} does not allow --fresh: set allow_fresh = True on {type(source).__name__} "
             f"if its table may be emptied"
+        )
+    if not source.model.table_exists():
+        raise ConfigurationError(
+            f"The database has no table {source.model._meta.table_name!r} for {source.model.__name__}: create it, "
+            f"or let `python -m workers migrate --create-models` do it"
         )
     options: dict[str, Any] = {"fresh": True} if fresh else {}
     lanes = get_settings().lanes or source.lanes

@@ -3,7 +3,7 @@
 Only this module, `items` and `lanes` write a status or a counter.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from peewee import IntegrityError, fn
 from workers import clock, database
 from workers.errors import InvalidTransition, UnknownRun
 from workers.limiter import Usage
-from workers.tables import ACTIVE, OPEN, TRANSITIONS, Run, RunEvent, RunItem, RunStatus
+from workers.tables import ACTIVE, OPEN, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
 
 #: The longest error text that is stored.
 _SUMMARY_LENGTH = 500
@@ -228,15 +228,24 @@ def page_commit(run: Run) -> Iterator[bool]:
         yield bool(held)
 
 
-def end_page(run: Run, *, found: int, failed: int, cursor: Any) -> None:
-    """Within `page_commit`: count what the page brought and move the cursor; `None` ends discovery."""
+def end_page(run: Run, new: Mapping[str, int], *, cursor: Any, barren_pages: int = 0) -> None:
+    """Within `page_commit`: count what the page brought and move the cursor.
+
+    Parameters:
+      new(Mapping[str, int]): How many items were new, by status.
+      cursor(Any): The next page's; None ends discovery.
+      barren_pages(int): How many pages in a row have brought nothing.
+    """
     now = database.now()
     values: dict[Any, Any] = {
-        Run.total_count: fn.COALESCE(Run.total_count, 0) + found,
-        Run.failed_count: Run.failed_count + failed,
+        Run.total_count: fn.COALESCE(Run.total_count, 0) + sum(new.values()),
+        Run.failed_count: Run.failed_count + new.get(ItemStatus.FAILED, 0),
+        Run.skipped_count: Run.skipped_count + new.get(ItemStatus.SKIPPED, 0),
         Run.discovery_cursor: cursor,
         Run.discovery_attempts: 0,
         Run.discovery_due_at: now if cursor is not None else None,
+        Run.error_summary: None,
+        Run.metadata: run.metadata | {"barren_pages": barren_pages},
     }
     if cursor is None:
         values[Run.discovered_at] = now

@@ -79,7 +79,7 @@ class RunStats:
 def run_stats(run: Run, now: datetime | None = None) -> RunStats:
     """Return the figures of a run as it was read."""
     now = now or database.now()
-    budget = budget_of(run.source) if run.status == RunStatus.RUNNING else None
+    budget = budget_of(run) if run.status == RunStatus.RUNNING else None
     duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
     waiting = min(run.total_sleep_seconds, max(0.0, duration))
     pace = _pace(run, now) if run.status == RunStatus.RUNNING else _average(run, duration)
@@ -159,11 +159,11 @@ def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
     return list(RunEvent.select().where(RunEvent.run_id == run_id).order_by(RunEvent.id.desc()).limit(limit))
 
 
-def budget_of(source: str) -> BudgetState | None:
-    """Return the state of a source's budget; None where Redis, or the source, is away."""
+def budget_of(run: Run) -> BudgetState | None:
+    """Return the state of the budget a run uses; None where Redis, or the source, is away."""
     settings = get_settings()
     try:
-        budget = get_registry()[source].connector.budget
+        budget = get_registry()[run.source].get_connector(run).budget
         return _looker(budget, settings.redis_url, settings.prefix).snapshot()
     except SluiceError:
         return None
@@ -195,7 +195,7 @@ def _label(run: Run, now: datetime) -> str:
         return "overdue"
     if run.status == RunStatus.COMPLETED and run.failed_count:
         return "completed with failures"
-    if run.status == RunStatus.PAUSED and Lane.select().where(Lane.run_id == run.id, Lane.due_at > now).exists():
+    if run.status == RunStatus.PAUSED and items.in_hand(run.id):
         return "pausing"
     return str(run.status)
 
@@ -236,7 +236,7 @@ def _quiet(run: Run, now: datetime) -> str:
     if run.discovered_at is None:
         return nobody if run.discovery_due_at and run.discovery_due_at < silent else ""
     due = items.next_due(run.id)
-    if due and due > now + timedelta(seconds=1):
+    if due and due > now + timedelta(seconds=1) and not items.in_hand(run.id):
         return f"all open items wait for another attempt; the next in {(due - now).total_seconds():.0f} s"
     if Lane.select().where(Lane.run_id == run.id, Lane.due_at < silent).exists():
         return nobody
