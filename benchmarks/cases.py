@@ -45,9 +45,13 @@ class Case:
         return parse_limits(self.limits)
 
     @property
+    def pages(self) -> int:
+        return -(-self.items // PER_PAGE)
+
+    @property
     def requests(self) -> int:
         """The list pages and a request for each item."""
-        return -(-self.items // PER_PAGE) + self.items
+        return self.pages + self.items
 
     @property
     def floor_seconds(self) -> float:
@@ -55,12 +59,16 @@ class Case:
 
     @property
     def bound_seconds(self) -> float | None:
-        """The longest span: the floor, the slack, and one longest response for each window that opens."""
+        """The longest span: the floor, the slack, and what slow answers may cost.
+
+        That is one longest response for each window that opens, and a mean one for each list page: they are read one
+        after another.
+        """
         if self.slack_seconds is None:
             return None
-        response = self.latency_seconds + self.jitter_seconds
+        longest, mean = self.latency_seconds + self.jitter_seconds, self.latency_seconds + self.jitter_seconds / 2
         windows = 1 + sum(count for _, count in closings(self.windows, self.requests))
-        return self.floor_seconds + self.slack_seconds + response * windows
+        return self.floor_seconds + self.slack_seconds + longest * windows + mean * self.pages
 
     @property
     def most_repeated(self) -> int:

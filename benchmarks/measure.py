@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from decimal import Decimal
 from typing import Any
 
-from benchmarks.cases import PER_PAGE, Case
+from benchmarks.cases import Case
 from benchmarks.fleet import Fleet, RunRow
 from benchmarks.refusals import RefusalWatch
 from mock_server.catalogue import Catalogue
@@ -183,7 +183,7 @@ def _counts(case: Case, fleet: Fleet, run_id: int, row: RunRow, stats: dict[str,
         Check("run items of another status", sum(by_status.values()), "=", 0),
         Check("rows like the catalogue", _rows_like_the_catalogue(case, fleet), "=", case.items),
         Check("rows", fleet.query("SELECT count(*) FROM items")[0][0], "=", case.items),
-        Check("pages asked once", pages[1], "=", -(-case.items // PER_PAGE)),
+        Check("pages asked once", pages[1], "=", case.pages),
         Check("items asked", len(stats["items"]), "=", case.items),
         Check("items asked once", asked[1], "≥" if case.kill else "=", case.items - case.most_repeated),
     ]

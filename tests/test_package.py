@@ -394,7 +394,7 @@ def started(project: Project, *commands: str) -> Iterator[list["subprocess.Popen
             command = project.command("python", "-m", "workers", name)
             processes.append(subprocess.Popen(command, cwd=project.folder, env=project.environment, stderr=out))
     try:
-        wait_until(lambda: "Redis-compatible server" in log.read_text() and "2 worker processes" in log.read_text(), 15)
+        wait_until(lambda: "Redis-compatible server" in log.read_text() and "2 worker processes" in log.read_text(), 30)
         yield processes
     finally:
         for process in processes:

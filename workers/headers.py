@@ -15,8 +15,8 @@ _DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?")
 def retry_after_seconds(headers: Mapping[str, str], received_at: datetime) -> float | None:
     """Return how long Retry-After asks to wait, a second added for truncation; None where it says nothing usable.
 
-    Both forms of RFC 9110 10.2.3 are read: seconds (a decimal is tolerated) and an HTTP date, which is taken against the
-    response's own Date header where there is one, because two machines have two clocks.
+    Both forms of RFC 9110 10.2.3 are read: seconds (a decimal is tolerated) and an HTTP date, which is taken against
+    the response's own Date header where there is one, because two machines have two clocks.
 
     Parameters:
       headers(Mapping[str, str]): The response's headers, looked up without regard to case.

@@ -153,7 +153,7 @@ class RateLimiter:
       client(redis.Redis): Where they are kept. Without Redis there is no permit, ever.
       prefix(str): The prefix of the keys.
       max_wait_seconds(float): Longest wait that is slept in the thread; beyond it `RateLimited` is raised.
-      linger_seconds(float): How long after a request's timeout the API may still count it: the assumption made about it.
+      linger_seconds(float): How long after a request's timeout the API may still count it: an assumption.
 
     Warning:
       A budget that Redis has lost (a flush, an empty restart) opens empty, while the API still counts what was sent
