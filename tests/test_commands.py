@@ -123,6 +123,9 @@ def test_a_database_that_is_away_ends_with_3(place):
     ("variable", "value", "said"),
     [
         ("SLUICE_DATABASE_URL", "mysql://x/y", "must begin with sqlite:/// or postgresql://"),
+        ("SLUICE_DATABASE_URL", "postgresql://u:pa#ss@h/db", "special characters of the password as %XX"),
+        ("SLUICE_DATABASE_URL", "sqlite://here.db", "must name a file that processes can share"),
+        ("SLUICE_BROKER_URL", "http://x", "SLUICE_BROKER_URL must begin with redis://"),
         ("SLUICE_WORKER_THREADS", "none", "SLUICE_WORKER_THREADS cannot be used"),
         ("SLUICE_SOURCES", "not_here:SOURCES", "names a module that is not here"),
         ("SLUICE_DATABASE_URL", "sqlite:////proc/nope/sluice.db", "cannot be written"),
@@ -136,6 +139,13 @@ def test_a_bad_setting_is_one_sentence_with_the_fix_and_ends_with_2(place, varia
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+    assert "pa#ss" not in done.stderr
+
+
+def test_a_password_with_special_characters_reaches_postgres_as_it_is(place):
+    place.setenv("SLUICE_DATABASE_URL", f"postgresql://ann:p%40ss%231@127.0.0.1:{free_port()}/sluice")
+
+    assert database.connect().connect_params["password"] == "p@ss#1"
 
 
 def test_watching_a_run_ends_with_130_on_ctrl_c_and_leaves_the_run_alone(place):

@@ -52,9 +52,8 @@ def make_broker(url: str) -> dramatiq.Broker:
         return RabbitmqBroker(url=url, confirm_delivery=True, middleware=middleware)
     if scheme == "stub":
         return StubBroker(middleware=middleware)
-    raise ConfigurationError(
-        f"SLUICE_BROKER_URL must begin with redis://, rediss://, unix:// or amqp://, not {scheme!r}"
-    )
+    variable = "SLUICE_BROKER_URL" if get_settings().broker_url else "SLUICE_REDIS_URL"
+    raise ConfigurationError(f"{variable} must begin with redis://, rediss://, unix:// or amqp://, not {scheme!r}")
 
 
 @lru_cache(maxsize=1)

@@ -9,6 +9,8 @@ import getpass
 import json
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from workers import database, log, progress, redis_server, runner, runs, signals, stats
-from workers.errors import DependencyDown, SluiceError
+from workers.errors import ConfigurationError, DependencyDown, SluiceError
 from workers.progress import EXIT_DEPENDENCY, EXIT_DONE, EXIT_USAGE
 from workers.registry import get_registry
 from workers.settings import get_settings
@@ -95,7 +97,7 @@ def run(
 @click.option("--at", metavar="TIME", help="When; default: now.")
 def reschedule(source: str | None, at: str | None) -> int:
     """Pull the next scheduled run of SOURCE to now, or to TIME; the later ones keep their time."""
-    with database.connection():
+    with _tables():
         name = source or get_registry().only().name
         moved = runner.reschedule(name, who=_me(), door="cli", at=_instant(at) if at else None)
         click.echo(moved.id)
@@ -106,7 +108,7 @@ def reschedule(source: str | None, at: str | None) -> int:
 @click.argument("run_id", type=int)
 def pause(run_id: int) -> int:
     """Hold a running run; resume goes on where it stopped."""
-    with database.connection():
+    with _tables():
         runner.pause(run_id, who=_me(), door="cli")
     return EXIT_DONE
 
@@ -115,7 +117,7 @@ def pause(run_id: int) -> int:
 @click.argument("run_id", type=int)
 def resume(run_id: int) -> int:
     """Go on with a paused run."""
-    with database.connection():
+    with _tables():
         runner.resume(run_id, who=_me(), door="cli")
     return EXIT_DONE
 
@@ -124,7 +126,7 @@ def resume(run_id: int) -> int:
 @click.argument("run_id", type=int)
 def cancel(run_id: int) -> int:
     """Call a run off; what it has imported stays."""
-    with database.connection():
+    with _tables():
         runner.cancel(run_id, who=_me(), door="cli")
     return EXIT_DONE
 
@@ -133,7 +135,7 @@ def cancel(run_id: int) -> int:
 @click.argument("run_id", type=int)
 def retry(run_id: int) -> int:
     """Try the failed items of a run again; prints how many there are."""
-    with database.connection():
+    with _tables():
         click.echo(runner.retry_failed(run_id, who=_me(), door="cli"))
     return EXIT_DONE
 
@@ -144,7 +146,7 @@ def retry(run_id: int) -> int:
 @AS_JSON
 def status(run_id: int | None, last: int, as_json: bool) -> int:
     """List the newest runs, or tell all about one."""
-    with database.connection():
+    with _tables():
         found = [stats.run_stats(runs.get(run_id))] if run_id else stats.recent_runs(last)
         if as_json:
             click.echo(_json([_as_dict(one) for one in found] if not run_id else _as_dict(found[0])))
@@ -291,6 +293,17 @@ def _instant(text: str) -> datetime:
 
 def _models() -> list[Any]:
     return list({id(source.model): source.model for source in get_registry().values()}.values())
+
+
+@contextmanager
+def _tables() -> Iterator[None]:
+    """Hold a connection to a database that has our tables."""
+    with database.connection():
+        if not database.is_migrated():
+            raise ConfigurationError(
+                "The database has no, or older, Sluice tables: `python -m workers migrate --create-models` makes them"
+            )
+        yield
 
 
 def _me() -> str:

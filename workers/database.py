@@ -21,6 +21,10 @@ from workers.settings import get_settings
 db = DatabaseProxy()
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
+_EXAMPLES = (
+    "Write sqlite:////var/lib/sluice/sluice.db or postgresql://user:password@host/database, "
+    "special characters of the password as %XX"
+)
 _LOCK_ID = 0x51_01_CE  # one advisory lock for all who migrate
 _connecting = threading.Lock()
 
@@ -132,22 +136,35 @@ def _runner() -> Runner:
 
 
 def _make(url: str) -> Database:
-    scheme = urlsplit(url).scheme
+    scheme = url.partition(":")[0]
     if scheme == "sqlite":
         return _sqlite(url)
     if scheme in ("postgres", "postgresql"):
-        options = {k: v for k, v in parse(url).items() if k != "prefer_psycopg3"}
-        return PooledPostgresqlDatabase(
-            **options, prefer_psycopg3=True, max_connections=512, stale_timeout=300, connect_timeout=10
-        )
-    raise ConfigurationError(
-        f"SLUICE_DATABASE_URL must begin with sqlite:/// or postgresql://, not {scheme or 'nothing'}: it is a URL like "
-        "sqlite:////var/lib/sluice/sluice.db or postgresql://user:password@host/database"
+        return _postgres(url)
+    raise ConfigurationError(f"SLUICE_DATABASE_URL must begin with sqlite:/// or postgresql://. {_EXAMPLES}")
+
+
+def _postgres(url: str) -> Database:
+    try:
+        parts = urlsplit(url)
+        options = parse(url, unquote_password=True, unquote_user=True)
+        whole = parts.port != 0 and options.get("database") and not parts.fragment
+        readable = whole and (parts.hostname or options.get("host"))
+    except ValueError:
+        readable = False
+    if not readable:  # the URL is not repeated: it may hold a password
+        raise ConfigurationError(f"SLUICE_DATABASE_URL cannot be read. {_EXAMPLES}") from None
+    options.pop("prefer_psycopg3", None)
+    return PooledPostgresqlDatabase(
+        **options, prefer_psycopg3=True, max_connections=512, stale_timeout=300, connect_timeout=10
     )
 
 
 def _sqlite(url: str) -> Database:
-    path = Path(url.removeprefix("sqlite:///").split("?")[0])
+    name = url.removeprefix("sqlite:///").partition("?")[0]
+    if not url.startswith("sqlite:///") or not name or name == ":memory:":
+        raise ConfigurationError(f"SLUICE_DATABASE_URL must name a file that processes can share. {_EXAMPLES}")
+    path = Path(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab"):

@@ -39,6 +39,8 @@ def start(
       UnknownSource: No source has this name.
       ConfigurationError: The sources cannot be loaded, or `fresh` is not allowed.
     """
+    if send:
+        broker.get_broker()  # a broker that cannot be must not leave a run behind
     run = _create(source_name, who=who, door=door, tenant=tenant, fresh=fresh, at=None)
     if runs.activate(run.id) and send:
         broker.send("discover", run.id)

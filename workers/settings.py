@@ -113,6 +113,8 @@ def get_settings() -> Settings:
     """
     try:
         return Settings()
+    except UnicodeDecodeError:
+        raise ConfigurationError(".env cannot be read: save it as UTF-8") from None
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0])
