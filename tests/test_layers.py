@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Every module of workers/, from the doors down. A package's name stands for all that is in it.
 LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
-    "control": "runner scheduler supervisor worker redis_server preflight",
+    "control": "runner scheduler supervisor worker redis_server redis_address preflight",
     "work": "actors discovery detail attempt finalize reaper inline",
     "queue": "broker middleware",
     "reading": "stats progress",

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 import redis
 
-from workers import clock, redis_server
+from workers import clock, redis_address, redis_server
 from workers.errors import ConfigurationError, DependencyDown, SluiceError
 from workers.settings import get_settings
 
@@ -126,15 +126,15 @@ def url() -> str:
 
 
 def test_a_redis_is_started_where_none_answers_and_stopped_after_the_block(url: str, data: Path) -> None:
-    assert redis_server.answers(url) is None
+    assert redis_address.answers(url) is None
 
     with redis_server.embedded(url):
-        name, server = redis_server.answers(url), pid_in(data)
+        name, server = redis_address.answers(url), pid_in(data)
 
     assert name is not None
     assert name.split()[0] in ("valkey", "redis")
     assert not runs(server)
-    assert redis_server.answers(url) is None
+    assert redis_address.answers(url) is None
     assert stat.S_IMODE((data / "redis").stat().st_mode) == 0o700
 
 
@@ -170,7 +170,7 @@ def test_a_unix_socket_is_served_as_well() -> None:
         with redis_server.embedded(url), connected(url) as client:
             assert client.set("here", 1)
 
-        assert redis_server.answers(url) is None
+        assert redis_address.answers(url) is None
 
 
 def test_a_password_is_asked_for_and_stands_on_no_command_line(url: str, data: Path) -> None:
@@ -183,8 +183,8 @@ def test_a_password_is_asked_for_and_stands_on_no_command_line(url: str, data: P
         until(lambda: serve.said("Redis-compatible server"))
         commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (serve.process.pid, pid_in(data))]
         with pytest.raises(ConfigurationError, match="refused the password in SLUICE_REDIS_URL") as without:
-            redis_server.answers(url.replace(quote(secret, safe=""), "wr0ng"))
-        name = redis_server.answers(url)
+            redis_address.answers(url.replace(quote(secret, safe=""), "wr0ng"))
+        name = redis_address.answers(url)
 
     # Then
     assert name is not None
@@ -216,7 +216,7 @@ def test_a_redis_that_is_there_is_used_as_it_is_until_sigterm(url: str, tmp_path
         # Then
         assert idles
         assert code == 0
-        assert redis_server.answers(url) is not None
+        assert redis_address.answers(url) is not None
         assert not (tmp_path / "other").exists()
 
 
@@ -229,7 +229,7 @@ def test_one_that_goes_away_is_replaced(url: str, tmp_path: Path) -> None:
             there.close()
 
             until(lambda: serve.said("Redis-compatible server"))
-            assert redis_server.answers(url) is not None
+            assert redis_address.answers(url) is not None
 
 
 def test_two_that_start_at_once_share_one_server(url: str, data: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_data_folder_has_one_server(url: str, data: Path) -> None:
 
     with redis_server.embedded(url), serving(second, data, "redis_server.TAKEN_SECONDS = 0.2") as serve:
         code = serve.process.wait(timeout=5)
-        survives = redis_server.answers(url)
+        survives = redis_address.answers(url)
 
     assert code != 0
     assert survives
@@ -304,7 +304,7 @@ def test_a_data_folder_that_cannot_be_written_is_refused_with_the_fix(
 
 def test_a_url_that_cannot_be_read_is_not_repeated() -> None:
     with pytest.raises(ConfigurationError, match="SLUICE_REDIS_URL cannot be read") as refused:
-        redis_server.answers("redis://:s3cret#1@127.0.0.1:6379/0")
+        redis_address.answers("redis://:s3cret#1@127.0.0.1:6379/0")
 
     assert "s3cret" not in str(refused.value)
 
@@ -336,7 +336,7 @@ def test_waiting_says_at_once_why_and_ends_when_redis_answers(url: str) -> None:
     # Given
     said: list[str] = []
     url = url.replace("redis://", "redis://:s3cret@")
-    waiting = threading.Thread(target=redis_server.wait_for, args=(url,), kwargs={"say": said.append})
+    waiting = threading.Thread(target=redis_address.wait_for, args=(url,), kwargs={"say": said.append})
     waiting.start()
     until(lambda: said)
 
@@ -355,7 +355,7 @@ def test_waiting_says_at_once_why_and_ends_when_redis_answers(url: str) -> None:
 def test_waiting_ends_with_the_process(url: str) -> None:
     clock.stop_requested.set()
     try:
-        assert redis_server.wait_for(url, say=lambda words: None) is False
+        assert redis_address.wait_for(url, say=lambda words: None) is False
     finally:
         clock.stop_requested.clear()
 
@@ -376,7 +376,7 @@ def test_a_killed_server_is_replaced_with_its_data(url: str, data: Path) -> None
         os.kill(killed, signal.SIGKILL)
 
         # Then
-        until(lambda: redis_server.answers(url))
+        until(lambda: redis_address.answers(url))
         with connected(url) as client:
             assert client.get("kept") == b"yes"
         assert pid_in(data) != killed
@@ -429,4 +429,4 @@ def test_a_server_does_not_outlive_a_killed_parent(url: str, data: Path) -> None
         serve.signal_group(signal.SIGKILL)
 
         until(lambda: not runs(server))
-        assert redis_server.answers(url) is None
+        assert redis_address.answers(url) is None

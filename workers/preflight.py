@@ -4,7 +4,7 @@ import socket
 import tempfile
 from pathlib import Path
 
-from workers import redis_server
+from workers import redis_address
 from workers.errors import ConfigurationError
 from workers.settings import get_settings
 
@@ -19,7 +19,7 @@ def check() -> None:
     check_folder(settings.data_dir)
     check_port("127.0.0.1", settings.mock_port, "the mock API", "SLUICE_MOCK_PORT")
     check_port(settings.monitor_host, settings.monitor_port, "the page", "SLUICE_MONITOR_PORT")
-    redis_server.answers(settings.redis_url)
+    redis_address.answers(settings.redis_url)
 
 
 def check_folder(folder: Path) -> None:

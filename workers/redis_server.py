@@ -1,15 +1,13 @@
 """The embedded Redis: a server of our own where SLUICE_REDIS_URL names this machine and nothing answers there."""
 
 import fcntl
-import ipaddress
 import logging
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,13 +15,11 @@ from types import FrameType
 from typing import BinaryIO
 
 import redis
-from redis.backoff import NoBackoff
-from redis.connection import SSLConnection, parse_url
-from redis.retry import Retry
 
 from workers import clock
 from workers.errors import ConfigurationError, DependencyDown
 from workers.orphans import end_with_parent
+from workers.redis_address import Address, answers, connect, look, taken, wait_for
 from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -40,166 +36,8 @@ TAKEN_SECONDS = 2.0
 _FIRST_RESTART_SECONDS, _LONGEST_RESTART_SECONDS = 0.5, 5.0
 #: A server that ran this long was well: the next restart is quick again.
 _WELL_SECONDS = 30.0
-_REMIND_SECONDS = 10.0
 _LOOK_SECONDS = 0.1
 _LOG_BYTES = 5_000_000
-
-
-# Is one there?
-
-
-def answers(url: str, timeout: float = 1.0) -> str | None:
-    """Ask the Redis at `url` for its name.
-
-    Parameters:
-      url(str): redis://, rediss:// or unix://.
-      timeout(float): Seconds to wait for the connection, and for each reply.
-
-    Returns:
-      str | None: Such as "valkey 9.1.2"; None where nothing answers, or what answers is still loading its data.
-
-    Raises:
-      ConfigurationError: The password is refused, or what answers is not a Redis.
-    """
-    with suppress(redis.exceptions.BusyLoadingError):
-        return _look(url, timeout)
-    return None
-
-
-def wait_for(url: str, *, say: Callable[[str], None]) -> bool:
-    """Wait until a Redis answers at `url`, or the process is asked to stop.
-
-    Parameters:
-      url(str): The Redis.
-      say(Callable[[str], None]): Told why it waits: at once, then every ten seconds. The text holds no password.
-
-    Returns:
-      bool: Whether it answers; False when a stop was asked for.
-
-    Raises:
-      ConfigurationError: As `answers`.
-    """
-    address = _Address.of(url)
-    hint = "`python -m workers redis` starts one" if address.local else "it is not for us to start"
-    next_word = clock.monotonic()
-    while answers(url) is None:
-        if clock.monotonic() >= next_word:
-            say(f"waiting for Redis at {address}; {hint}")
-            next_word += _REMIND_SECONDS
-        if clock.sleep(0.25):
-            return False
-    return True
-
-
-def _look(url: str, timeout: float) -> str | None:
-    """Like `answers`, but raises BusyLoadingError where a Redis is there that cannot answer yet."""
-    address = _Address.of(url)
-    try:
-        with closing(_client(url, timeout)) as client:
-            client.ping()
-            return _name(client)
-    except redis.exceptions.BusyLoadingError:
-        raise
-    except redis.AuthenticationError:
-        raise ConfigurationError(f"The Redis at {address} refused the password in SLUICE_REDIS_URL") from None
-    except redis.InvalidResponse:
-        raise _taken(address) from None
-    except redis.ResponseError as error:
-        if str(error).startswith("BUSY"):
-            raise redis.exceptions.BusyLoadingError(str(error)) from None
-        why = address.redact(str(error))
-        raise ConfigurationError(f"The Redis at {address} refused what SLUICE_REDIS_URL asks for: {why}") from None
-    except (redis.ConnectionError, redis.TimeoutError):
-        return None
-
-
-def _client(url: str, timeout: float) -> "redis.Redis":
-    once = Retry(NoBackoff(), 0)
-    return redis.Redis.from_url(url, socket_timeout=timeout, socket_connect_timeout=timeout, retry=once)
-
-
-def _name(client: "redis.Redis") -> str:
-    try:
-        info = client.info("server")
-    except redis.ResponseError:  # this user may not ask, which is no reason not to use it
-        return "redis"
-    assert isinstance(info, dict)
-    kind = "valkey" if "valkey_version" in info else "redis"
-    return f"{kind} {info.get(f'{kind}_version', '')}".strip()
-
-
-# Where is it?
-
-
-@dataclass(frozen=True)
-class _Address:
-    """What a Redis URL says. As text it holds no password."""
-
-    host: str
-    port: int
-    path: str
-    db: int
-    username: str
-    password: str
-    tls: bool
-
-    @classmethod
-    def of(cls, url: str) -> "_Address":
-        try:
-            parts = parse_url(url)  # type: ignore[no-untyped-call]
-        except ValueError:  # its text may hold a piece of the password
-            raise ConfigurationError(
-                "SLUICE_REDIS_URL cannot be read: write redis://:password@host:port/0, rediss://... or unix:///path,"
-                " with the special characters of the password as %XX"
-            ) from None
-        return cls(
-            host=parts.get("host", "localhost"),
-            port=int(parts.get("port", 6379)),
-            path=str(Path(parts["path"]).absolute()) if "path" in parts else "",
-            db=int(parts.get("db", 0)),
-            username=parts.get("username", ""),
-            password=parts.get("password", ""),
-            tls=parts.get("connection_class") is SSLConnection,
-        )
-
-    @property
-    def local(self) -> bool:
-        """Whether a server of ours can stand here: on this machine and without TLS."""
-        if self.path or self.tls:
-            return bool(self.path)
-        with suppress(ValueError):
-            return ipaddress.ip_address(self.host).is_loopback
-        return self.host == "localhost"
-
-    def listens(self) -> bool:
-        """Whether anything at all accepts connections here."""
-        target = self.path or (self.host, self.port)
-        try:
-            if isinstance(target, tuple):
-                socket.create_connection(target, timeout=1.0).close()
-            else:
-                with socket.socket(socket.AF_UNIX) as unix:
-                    unix.settimeout(1.0)
-                    unix.connect(target)
-        except (TimeoutError, PermissionError, BlockingIOError):
-            return True
-        except OSError:
-            return False
-        return True
-
-    def redact(self, text: str) -> str:
-        return text.replace(self.password, "***") if self.password else text
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return self.path or f"{host}:{self.port}"
-
-
-def _taken(address: _Address) -> ConfigurationError:
-    other = "unix:///tmp/sluice.sock" if address.path else "redis://127.0.0.1:6380/0"
-    return ConfigurationError(
-        f"{address} is taken by something that does not answer as a Redis: stop it, or set SLUICE_REDIS_URL={other}"
-    )
 
 
 # A server of our own
@@ -228,7 +66,7 @@ class _Server:
 
     def outlive_clients(self, deadline: float) -> None:
         """Return when nobody else is connected, or at `deadline` (monotonic seconds)."""
-        with closing(_client(self.url, timeout=0.3)) as client:
+        with closing(connect(self.url, timeout=0.3)) as client:
             while clock.monotonic() < deadline and _others_connected(client) and not self.ended_within(_LOOK_SECONDS):
                 pass
 
@@ -265,20 +103,20 @@ def _find_or_start(url: str) -> "_Server | str | None":
     Raises:
       ConfigurationError: The address or the folder is another's, the folder cannot be written, or there is no binary.
     """
-    address = _Address.of(url)
+    address = Address.of(url)
     deadline = clock.monotonic() + TAKEN_SECONDS
     while True:
         try:
-            if name := _look(url, timeout=1.0):
+            if name := look(url, timeout=1.0):
                 return name
         except redis.exceptions.BusyLoadingError:
             deadline = clock.monotonic() + TAKEN_SECONDS
-        taken = address.listens()
-        if not taken and (lock := _lock(_make_directory())):
+        occupied = address.listens()
+        if not occupied and (lock := _lock(_make_directory())):
             with lock:
                 return _start(url, lock)
         if clock.monotonic() > deadline:
-            raise _taken(address) if taken else _in_use()
+            raise taken(address) if occupied else _in_use()
         if clock.sleep(_LOOK_SECONDS):
             return None
 
@@ -304,11 +142,11 @@ def _start(url: str, lock: BinaryIO) -> _Server:
     assert process.stdin is not None
     # By stdin, because a command line can be read by everyone on the machine.
     with suppress(BrokenPipeError), process.stdin as config:
-        config.write(_config(_Address.of(url)).encode())
+        config.write(_config(Address.of(url)).encode())
     return _Server(url, process, log_path)
 
 
-def _config(address: _Address) -> str:
+def _config(address: Address) -> str:
     directory = _directory()
     settings: dict[str, list[object]] = {
         "bind": ["127.0.0.1" if address.path or address.host == "localhost" else address.host],
@@ -413,7 +251,7 @@ def embedded(url: str) -> Iterator[None]:
     Warning:
       One that dies within the block is not started again. It ends with the thread that opened the block.
     """
-    address = _Address.of(url)
+    address = Address.of(url)
     if not address.local:
         if answers(url) is None:
             raise DependencyDown(f"Redis does not answer at {address}")
@@ -451,7 +289,7 @@ def serve() -> int:
     """
     url = get_settings().redis_url
     with _signals_noted() as signals:
-        if not _Address.of(url).local:
+        if not Address.of(url).local:
             _idle_elsewhere(url)
         pause = _FIRST_RESTART_SECONDS
         while not clock.stop_requested.is_set():
@@ -469,7 +307,7 @@ def serve() -> int:
 
 def _run(server: _Server, signals: list[float]) -> None:
     """Stay with a server of ours until it dies or has been stopped."""
-    address = _Address.of(server.url)
+    address = Address.of(server.url)
     try:
         name = server.wait_until_ready()
         if name:
@@ -493,14 +331,14 @@ def _why_not_ready(server: _Server) -> str:
 
 def _idle_elsewhere(url: str) -> None:
     if wait_for(url, say=log.info):
-        log.info("using the Redis at %s (%s)", _Address.of(url), answers(url) or "redis")
+        log.info("using the Redis at %s (%s)", Address.of(url), answers(url) or "redis")
     while not clock.sleep(60.0):
         pass
 
 
 def _idle_beside(url: str, name: str) -> None:
     """Return when the Redis that is not ours has been gone for `GONE_SECONDS`, or a stop was asked for."""
-    address = _Address.of(url)
+    address = Address.of(url)
     log.info("using the Redis at %s (%s)", address, name)
     seen = clock.monotonic()
     while not clock.sleep(0.5):

@@ -4,7 +4,7 @@ import logging
 
 from peewee import PeeweeException
 
-from workers import clock, database, reaper, redis_server, runner, signals
+from workers import clock, database, reaper, redis_address, runner, signals
 from workers.errors import SluiceError
 from workers.settings import get_settings
 from workers.supervisor import wait_for_migrations
@@ -28,7 +28,7 @@ def loop() -> int:
     """
     settings = get_settings()
     signals.on_stop()
-    redis_server.wait_for(settings.redis_url, say=log.info)
+    redis_address.wait_for(settings.redis_url, say=log.info)
     wait_for_migrations()
     while not clock.stop_requested.is_set():
         try:

@@ -7,7 +7,7 @@ import sys
 import time
 from dataclasses import dataclass
 
-from workers import clock, database, redis_server, signals
+from workers import clock, database, redis_address, signals
 from workers.errors import DependencyDown
 from workers.orphans import end_with_parent
 from workers.registry import get_registry
@@ -41,7 +41,7 @@ def supervise() -> int:
     get_registry()  # a source that cannot work is told of once, here
     children = [Child(number) for number in range(1, settings.worker_processes + 1)]
     signals.on_stop()
-    redis_server.wait_for(settings.redis_url, say=log.info)
+    redis_address.wait_for(settings.redis_url, say=log.info)
     wait_for_migrations()
     log.info("%d worker processes of %d threads", settings.worker_processes, settings.worker_threads)
     while not clock.stop_requested.is_set():

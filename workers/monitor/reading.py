@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 from peewee import InterfaceError, OperationalError, PeeweeException
 
-from workers import database, redis_server, runs, stats
+from workers import database, redis_address, runs, stats
 from workers.errors import ConfigurationError, DependencyDown
 from workers.monitor.chart import SECONDS
 from workers.monitor.complaint import complain
@@ -96,7 +96,7 @@ def _shown(found: tuple[RunStats, ...], most: int = 3) -> tuple[RunStats, ...]:
 
 def _redis_trouble() -> str:
     try:
-        if redis_server.answers(get_settings().redis_url, _REDIS_SECONDS):
+        if redis_address.answers(get_settings().redis_url, _REDIS_SECONDS):
             return ""
     except ConfigurationError as error:
         return str(error)
