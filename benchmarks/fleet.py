@@ -26,6 +26,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psycopg
 import redis
 
 from benchmarks import databases
@@ -115,6 +116,7 @@ class Fleet:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.keep |= isinstance(error, Exception)  # which names a log
         try:
             self.stop()
         except FleetError as left:
@@ -134,7 +136,7 @@ class Fleet:
         try:
             self._bring_up()
         except BaseException:
-            self.keep = True
+            self.keep |= bool(self._started)  # for there are logs
             self.stop()
             raise
 
@@ -166,7 +168,10 @@ class Fleet:
         api_port, redis_port = _free_ports(2)
         self.api_url = f"http://127.0.0.1:{api_port}"
         self.redis_url = f"redis://127.0.0.1:{redis_port}/0"
-        self.database_url = self._undo.enter_context(databases.fresh(self._database, self.folder))
+        try:
+            self.database_url = self._undo.enter_context(databases.fresh(self._database, self.folder))
+        except psycopg.Error as error:
+            raise FleetError(f"the database server of --database: {error}") from error
         self.environment = self._environment()
         self._spawn("redis", "workers", "redis")
         self._spawn("mock", "mock_server", "--port", str(api_port), *self._mock_arguments)

@@ -24,9 +24,16 @@ _LINE_SECONDS = 10.0
 _WIDTH = 118
 
 
+def _postgresql_only(context: click.Context, option: click.Parameter, url: str) -> str:
+    if url and not url.startswith(("postgresql://", "postgres://")):
+        raise click.BadParameter("give a postgresql:// URL; without one, an SQLite file is made")
+    return url
+
+
 @click.command(context_settings={"help_option_names": ["-h", "--help"]}, epilog=f"Cases: {', '.join(CASES)}.")
 @click.argument("names", metavar="[CASE ...]", nargs=-1, type=click.Choice(list(CASES)))
-@click.option("--database", default="", metavar="URL", help="A PostgreSQL server; default: an SQLite file.")
+@click.option("--database", default="", metavar="URL", callback=_postgresql_only,
+              help="A PostgreSQL server; default: an SQLite file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
 @click.option("--keep", is_flag=True, help="Keep the fleets' folders, with their logs.")
 def main(names: tuple[str, ...], database: str, as_json: bool, keep: bool) -> None:
@@ -40,7 +47,7 @@ def main(names: tuple[str, ...], database: str, as_json: bool, keep: bool) -> No
         for name in dict.fromkeys(names or CASES):
             outcomes.append(measure(CASES[name], database=database, keep=keep, say=show))
             show.end(_sentence(outcomes[-1]))
-    except (FleetError, ValueError) as error:
+    except FleetError as error:
         show.end(f"Error: {error}")
         sys.exit(3)
     finally:

@@ -17,7 +17,7 @@ class Server(Protocol):
 
 
 class FixedWindows:
-    """Windows that follow each other from `phase_us` on, whatever is asked. A whole window's limit may come at its edge."""
+    """Windows that follow each other from `phase_us` on, whatever is asked."""
 
     def __init__(self, requests: int, window_us: int, phase_us: int = 0) -> None:
         self.requests, self.window_us, self.phase_us = requests, window_us, phase_us

@@ -294,7 +294,7 @@ end
 if request.leave then redis.call('ZREM', waiting_key, request.leave) end
 
 local hit = 0
-if request.pause then hit = pause(request.pause, granted_of[request.pause.id] or 0) end
+if request.pause then hit = pause(request.pause, granted_of[request.pause.id] or now) end
 
 local reply = {2}
 if request.ask then

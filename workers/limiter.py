@@ -45,9 +45,11 @@ class Limit:
     granularity: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.requests < 1 or self.requests > 1_000_000:
-            raise ConfigurationError(f"Limit({self.requests}, ...): requests must be from 1 to 1,000,000")
-        if not 0 < self.seconds <= 31 * 86_400 or self.granularity < 0:
+        if not isinstance(self.requests, int) or not 1 <= self.requests <= 1_000_000:
+            raise ConfigurationError(
+                f"Limit({self.requests}, ...): requests must be a whole number from 1 to 1,000,000"
+            )
+        if not 0 < self.seconds <= 31 * 86_400 or not 0 <= self.granularity <= 31 * 86_400:
             raise ConfigurationError(
                 f"{self}: seconds must be more than 0 and at most 31 days, granularity not negative"
             )

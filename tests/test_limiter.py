@@ -1,0 +1,1173 @@
+"""Permits, on a real Redis, in moved time: no server refuses, no permit is lost, everyone is told when to come back.
+
+The first part is a simulation: fleets of callers with random limits, latencies and misfortunes, against every server of
+servers.py. `SCENARIOS=10000 pytest tests/test_limiter.py` tries more of them than the usual 60.
+"""
+
+import heapq
+import itertools
+import os
+import random
+import signal
+import subprocess
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import redis
+import requests
+from conftest import free_port, wait_until
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.backoff import NoBackoff
+from redis.crc import key_slot
+from redis.retry import Retry
+from servers import KINDS, rejections
+
+from workers import Budget, ConfigurationError, Limit, RateLimiter, clock
+from workers.errors import DependencyDown, RateLimited
+from workers.limiter import Caller, Permit
+from workers.redis_server import _find_binary
+
+SECOND = 1_000_000
+#: How long after its grant a permit may be used.
+FRESH_US = SECOND
+PROPERTY = settings(
+    max_examples=int(os.environ.get("SCENARIOS", "60")),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+
+
+@pytest.fixture(scope="module")
+def client(redis_server: str) -> Iterator[redis.Redis]:
+    with redis.Redis.from_url(redis_server) as client:
+        yield client
+
+
+def limiter_on(client: redis.Redis, *limits: Limit, name: str = "api", prefix: str = "", **options) -> RateLimiter:
+    """A limiter that never sleeps: every refusal is a RateLimited, unless the test says otherwise."""
+    options = {"max_wait_seconds": 0.0} | options
+    return RateLimiter(Budget(name, limits), client, prefix=prefix or f"t{uuid.uuid4().hex[:12]}", **options)
+
+
+@pytest.fixture
+def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
+    """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
+    return lambda *limits, **options: limiter_on(client, *limits, **options)
+
+
+def now_us() -> int:
+    return round(clock.monotonic() * SECOND)
+
+
+def move_to(instant_us: int) -> None:
+    """Set the moved clock to an exact microsecond, where advancing would add up rounding errors."""
+    moved = clock.current()
+    assert isinstance(moved, clock.MovedClock)
+    moved.elapsed_seconds = instant_us / SECOND
+
+
+def refusal(caller: Caller, timeout_seconds: float = 5.0) -> RateLimited:
+    with pytest.raises(RateLimited) as caught:
+        caller.take(timeout_seconds)
+    return caught.value
+
+
+def use(caller: Caller, count: int = 1) -> None:
+    """Take that many permits and answer each at once."""
+    for _ in range(count):
+        caller.answered(caller.take(5.0))
+    caller.settle()
+
+
+def granted(limiter: RateLimiter, at_most: int = 1000) -> int:
+    """How many permits there are to be had now; they are given back."""
+    caller, permits = limiter.caller(), []
+    with suppress(RateLimited):
+        while len(permits) < at_most:
+            permits.append(caller.take(5.0))
+    for permit in permits:
+        caller.unsent(permit)
+    return len(permits)
+
+
+# --- the oracle -------------------------------------------------------------------------------------------------------
+
+
+class Oracle:
+    """The rule in plain Python: in flight + completed within the last W < L, for every limit.
+
+    It keeps every completion there ever was, and counts; the script keeps the last max(L) of them and looks one up.
+    What is the same by choice: a permit completes when Redis hears of it, not when the response arrived; one whose
+    deadline has passed completed at its deadline. Who waits changes what a refused caller is told, never whether it is
+    refused: so the two must agree on every question, and on the told time where nobody else waits.
+    """
+
+    def __init__(self, limits: Sequence[Limit], ttl_us: int) -> None:
+        self.limits = [(limit.requests, limit.window_microseconds) for limit in limits]
+        self.ttl_us = ttl_us
+        self.in_flight: dict[str, int] = {}
+        self.completed: list[int] = []
+
+    def expire(self, now: int) -> None:
+        for permit, deadline in sorted(self.in_flight.items(), key=lambda pair: pair[1]):
+            if deadline <= now:
+                del self.in_flight[permit]
+                self.completed.append(deadline)
+
+    def grant(self, permit: str, now: int) -> None:
+        self.in_flight[permit] = now + self.ttl_us
+        assert all(used <= limit for used, (limit, _) in zip(self.used(now), self.limits, strict=True))
+
+    def complete(self, permit: str, now: int) -> None:
+        self.expire(now)
+        if self.in_flight.pop(permit, None) is not None:
+            self.completed.append(now)
+
+    def give_back(self, permit: str, now: int) -> None:
+        self.expire(now)
+        self.in_flight.pop(permit, None)
+
+    def used(self, now: int) -> list[int]:
+        self.expire(now)
+        recent = [sum(at + window > now for at in self.completed) for _, window in self.limits]
+        return [len(self.in_flight) + count for count in recent]
+
+    def is_open(self, now: int) -> bool:
+        return all(used < limit for used, (limit, _) in zip(self.used(now), self.limits, strict=True))
+
+    def told_us(self, now: int) -> int:
+        """What a refused caller is told when nobody waits before it: no less than a millisecond."""
+        opens = now + 1000
+        for limit, window in self.limits:
+            may_be_recent = limit - len(self.in_flight) - 1
+            if may_be_recent < 0:
+                opens = max(opens, now + window)  # a request in flight must first complete, and then age
+            elif len(self.completed) > may_be_recent:
+                opens = max(opens, self.completed[-may_be_recent - 1] + window)
+        return opens - now
+
+
+# --- the simulation ---------------------------------------------------------------------------------------------------
+
+
+class StutteringClient(redis.Redis):
+    """A client that now and then loses the first reply and asks again, as redis-py does after a broken connection."""
+
+    chance = 0.0
+    dice = random.Random(0)
+
+    def execute_command(self, *arguments, **options):
+        reply = super().execute_command(*arguments, **options)
+        if arguments[0] == "EVALSHA" and self.dice.random() < self.chance:
+            reply = super().execute_command(*arguments, **options)
+        return reply
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What happens to a fleet. Chances are out of one; what they leave is an ordinary answer."""
+
+    limits: tuple[Limit, ...]
+    callers: int = 4
+    requests: int = 60
+    latency_us: int = 0
+    timeout_us: int = 5 * SECOND
+    linger_us: int = 3 * SECOND
+    straggles: float = 0.0
+    never_answered: float = 0.0
+    given_back: float = 0.0
+    crashes: float = 0.0
+    repeated: float = 0.0
+    seed: int = 0
+
+    @property
+    def ttl_us(self) -> int:
+        return FRESH_US + self.timeout_us + self.linger_us
+
+
+@dataclass
+class Fleet:
+    """Callers that take permits and send as fast as they get them; `counted` is when the server counted each request.
+
+    Nothing is assumed but what docs/limiter.md does: a request is counted before its response arrives, or, where none
+    arrives, within its timeout and the linger. Three ways to be wrong about it are switches, for the controls.
+    """
+
+    client: redis.Redis
+    scenario: Scenario
+    completes_when_sent: bool = False
+    completes_when_timed_out: bool = False
+    believed: tuple[Limit, ...] = ()
+    counted: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        scenario = self.scenario
+        self.dice = random.Random(scenario.seed)
+        stuttering = StutteringClient(connection_pool=self.client.connection_pool)
+        stuttering.chance, stuttering.dice = scenario.repeated, random.Random(scenario.seed)
+        limits = self.believed or scenario.limits
+        self.limiter = limiter_on(stuttering, *limits, linger_seconds=scenario.linger_us / SECOND)
+        self.oracle = Oracle(limits, scenario.ttl_us)
+        self.answered: dict[Caller, list[Permit]] = {}
+        self.events: list[tuple[int, int, Callable[..., None], tuple]] = []
+        self.order = itertools.count()
+        self.granted = self.asked = 0
+
+    def run(self) -> list[int]:
+        """Let the callers send all requests; return when the server counted each."""
+        before = clock.current()
+        clock.use(clock.MovedClock())
+        try:
+            for _ in range(self.scenario.callers):
+                self.at(0, self.ask, self.hire())
+            while self.events:
+                instant, _, happens, arguments = heapq.heappop(self.events)
+                move_to(instant)
+                happens(*arguments)
+            self.compare_states()
+        finally:
+            clock.use(before)
+            self.limiter._script.registered_client.delete(*self.limiter._keys)
+        return sorted(self.counted)
+
+    def at(self, instant: int, happens: Callable[..., None], *arguments) -> None:
+        heapq.heappush(self.events, (instant, next(self.order), happens, arguments))
+
+    def hire(self) -> Caller:
+        caller = self.limiter.caller(run_id=1)
+        self.answered[caller] = []
+        return caller
+
+    def hear(self, caller: Caller) -> None:
+        """What a caller has to say reaches Redis now, together with its call."""
+        for permit in self.answered[caller]:
+            self.oracle.complete(permit.id, now_us())
+        self.answered[caller] = []
+
+    def ask(self, caller: Caller) -> None:
+        self.hear(caller)
+        self.asked += 1
+        # Where most requests are lost, and windows are short, callers mostly ask in vain: that is not worth the time.
+        if self.granted >= self.scenario.requests or self.asked > 6 * self.scenario.requests + 200:
+            caller.settle()
+            return
+        now, expected = now_us(), self.oracle.is_open(now_us())
+        try:
+            permit = caller.take(self.scenario.timeout_us / SECOND)
+        except RateLimited as wait:
+            assert not expected, f"refused, though the rule allows it: {wait}"
+            self.at(now + round(wait.wait_seconds * SECOND), self.ask, caller)
+            return
+        assert expected, "granted against the rule"
+        self.oracle.grant(permit.id, now)
+        self.granted += 1
+        self.meet_fate(caller, permit, now)
+
+    def meet_fate(self, caller: Caller, permit: Permit, now: int) -> None:
+        scenario, number = self.scenario, self.dice.random()
+        # Most requests are sent at once; a few by a thread that had something else to do.
+        sent = now if self.dice.random() < 0.9 else now + self.dice.randrange(FRESH_US)
+        too_late = scenario.timeout_us + scenario.linger_us
+        if number < scenario.given_back:
+            self.at(sent, self.give_back, caller, permit)
+        elif number < scenario.given_back + scenario.crashes:
+            if self.dice.random() < 0.5:
+                self.counted.append(sent + self.dice.randint(0, too_late))
+            self.at(sent, self.ask, self.hire())  # the process is replaced; what it had not said is lost
+        elif number < scenario.given_back + scenario.crashes + scenario.never_answered:
+            self.counted.append(sent + self.dice.choice([0, self.dice.randint(0, too_late), too_late]))
+            self.at(sent + scenario.timeout_us, self.time_out, caller, permit)
+        else:
+            slow = self.dice.random() < scenario.straggles
+            latency = self.dice.randint(0, scenario.timeout_us if slow else scenario.latency_us)
+            self.counted.append(sent + self.dice.choice([0, self.dice.randint(0, latency), latency]))
+            if self.completes_when_sent:
+                self.answer(caller, permit)
+                self.hear(caller)
+                caller.settle()
+            self.at(sent + latency, self.answer, caller, permit)
+            thinks = self.dice.choice([0, 0, 0, self.dice.randrange(SECOND)])
+            self.at(sent + latency + thinks, self.ask, caller)
+
+    def give_back(self, caller: Caller, permit: Permit) -> None:
+        self.hear(caller)
+        self.oracle.give_back(permit.id, now_us())
+        self.granted -= 1
+        caller.unsent(permit)
+        self.ask(caller)
+
+    def time_out(self, caller: Caller, permit: Permit) -> None:
+        if self.completes_when_timed_out:
+            self.answer(caller, permit)
+        self.ask(caller)
+
+    def answer(self, caller: Caller, permit: Permit) -> None:
+        caller.answered(permit)
+        self.answered[caller].append(permit)
+
+    def compare_states(self) -> None:
+        state = self.limiter.snapshot()
+        assert [window.used for window in state.windows] == self.oracle.used(now_us())
+        assert state.in_flight == len(self.oracle.in_flight)
+
+
+def refused(counted: Sequence[int], limits: Sequence[Limit]) -> dict[str, int]:
+    """How many of these requests each kind of server refuses, under each limit; empty where none does."""
+    found = {
+        f"{kind}, {limit}": rejections(make(limit.requests, round(limit.seconds * SECOND)), counted)
+        for kind, make in KINDS.items()
+        for limit in limits
+    }
+    return {what: count for what, count in found.items() if count}
+
+
+@st.composite
+def nested_limits(draw: st.DrawFn) -> tuple[Limit, ...]:
+    """One to three limits, each longer than the one before and stricter than its multiple."""
+    requests, seconds = draw(st.integers(1, 15)), draw(st.sampled_from([0.25, 1.0, 2.0, 7.5, 20.0]))
+    limits = [Limit(requests, seconds)]
+    for _ in range(draw(st.integers(0, 2))):
+        times = draw(st.integers(2, 4))
+        requests, seconds = draw(st.integers(requests, requests * times)), seconds * times
+        limits.append(Limit(requests, seconds))
+    return tuple(draw(st.permutations(limits)))
+
+
+chances = st.sampled_from([0.0, 0.02, 0.1, 0.3])
+scenarios = st.builds(
+    Scenario,
+    limits=nested_limits(),
+    callers=st.integers(1, 12),
+    requests=st.integers(5, 100),
+    latency_us=st.sampled_from([0, 5_000, 300_000, 2 * SECOND]),
+    timeout_us=st.sampled_from([2 * SECOND, 5 * SECOND, 30 * SECOND]),
+    linger_us=st.sampled_from([0, 3 * SECOND]),
+    straggles=chances,
+    never_answered=chances,
+    given_back=chances,
+    crashes=chances,
+    repeated=chances,
+    seed=st.integers(0, 2**32),
+)
+
+
+@PROPERTY
+@given(scenario=scenarios)
+def test_no_server_that_keeps_its_word_refuses_a_request(client, scenario):
+    # Given a fleet, its limits and its luck
+    fleet = Fleet(client, scenario)
+
+    # When it sends as fast as it gets permits; at each question the oracle answers too
+    counted = fleet.run()
+
+    # Then no kind of server, under any of the limits, had to refuse
+    assert refused(counted, scenario.limits) == {}
+
+
+UNLUCKY = Scenario((Limit(10, 2.0), Limit(30, 10.0)), callers=6, requests=150, latency_us=300_000, straggles=0.1)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "scenario"),
+    [
+        ({"believed": (Limit(11, 2.0), Limit(31, 10.0))}, replace(UNLUCKY, latency_us=0)),
+        ({"completes_when_sent": True}, UNLUCKY),
+        (
+            {"completes_when_timed_out": True},
+            replace(UNLUCKY, callers=40, timeout_us=SECOND, linger_us=6 * SECOND, never_answered=0.5),
+        ),
+    ],
+    ids=["a limit one too high", "completed when sent", "completed when timed out"],
+)
+def test_the_simulation_sees_a_client_that_is_wrong(client, wrong, scenario):
+    # Given the same fleet, right and wrong
+    right_fleet, wrong_fleet = Fleet(client, scenario), Fleet(client, scenario, **wrong)
+
+    # Then only the wrong one is refused, and by every kind of server that remembers each request
+    assert refused(right_fleet.run(), scenario.limits) == {}
+    assert {"sliding log, 10/2 s", "sliding log, 30/10 s"} & refused(wrong_fleet.run(), scenario.limits).keys()
+
+
+@PROPERTY
+@given(
+    limits=nested_limits(),
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from(["take", "take", "answer", "give back", "wait", "wait as told"]), st.integers(0, 10**7)
+        ),
+        max_size=120,
+    ),
+)
+def test_what_a_refused_caller_is_told_is_what_the_oracle_says(client, limits, steps):
+    # Given one caller, so that nobody waits before it
+    clock.use(clock.MovedClock())
+    limiter = limiter_on(client, *limits, linger_seconds=1.0)
+    caller, oracle = limiter.caller(), Oracle(limits, FRESH_US + 2 * SECOND + SECOND)
+    told_us, exact, out = 0, False, []
+
+    # When it takes, answers, gives back and waits in any order
+    for step, number in steps:
+        now = now_us()
+        if step == "take":
+            try:
+                out.append(caller.take(2.0))
+            except RateLimited as wait:
+                told_us, exact = (
+                    round(wait.wait_seconds * SECOND),
+                    len(oracle.in_flight) < min(n for n, _ in oracle.limits),
+                )
+                assert not oracle.is_open(now)
+                assert told_us == oracle.told_us(now)
+            else:
+                assert oracle.is_open(now)
+                oracle.grant(out[-1].id, now)
+        elif step == "answer" and out:
+            permit = out.pop(number % len(out))
+            caller.answered(permit)
+            caller.settle()
+            oracle.complete(permit.id, now)
+            exact = False
+        elif step == "give back" and out:
+            permit = out.pop(number % len(out))
+            caller.unsent(permit)
+            oracle.give_back(permit.id, now)
+        elif step == "wait":
+            move_to(now + number)
+            exact = False
+        elif step == "wait as told" and told_us:
+            # Then the told time is exact wherever completions decide, and no permit in flight runs out meanwhile
+            runs_out = any(deadline < now + told_us for deadline in oracle.in_flight.values())
+            move_to(now + told_us)
+            assert oracle.is_open(now_us()) or not exact or runs_out
+            told_us = 0
+    clock.use(clock.Clock())
+
+
+@pytest.mark.parametrize("callers", [1, 8])
+@pytest.mark.parametrize(
+    ("limits", "requests"),
+    [
+        ((Limit(1, 1.0),), 30),
+        ((Limit(7, 3.0),), 71),
+        ((Limit(50, 2.0), Limit(200, 10.0)), 1010),
+        ((Limit(500, 20.0), Limit(2000, 100.0)), 1000),
+        ((Limit(500, 20.0), Limit(2000, 100.0)), 2600),
+        ((Limit(20, 1.0), Limit(60, 10.0), Limit(100, 60.0)), 421),
+    ],
+    ids=lambda value: " + ".join(map(str, value)) if isinstance(value, tuple) else str(value),
+)
+def test_a_greedy_fleet_is_as_fast_as_the_limits_allow(client, limits, requests, callers):
+    # Given an API that answers at once, and the least time in which a log of requests can take this many
+    least, left = 0.0, requests - 1
+    for limit in reversed(limits):
+        least, left = least + limit.seconds * (left // limit.requests), left % limit.requests
+
+    # When the fleet sends them, a thread working without a pause
+    fleet = Fleet(client, Scenario(limits, callers=callers, requests=requests))
+    fleet.dice = Unhurried()
+    counted = fleet.run()
+
+    # Then it takes a thousandth more: the windows are taken that much longer than they are
+    assert least <= (counted[-1] - counted[0]) / SECOND <= least * 1.002
+
+
+class Unhurried(random.Random):
+    """Dice that always say: at once."""
+
+    def random(self) -> float:
+        return 0.5
+
+    def randint(self, low: int, high: int) -> int:
+        return low
+
+    def choice(self, options: Sequence[int]) -> int:
+        return options[0]
+
+
+# --- waiting ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_short_wait_is_slept_and_ends_with_a_permit(new):
+    limiter = new(Limit(3, seconds=1.5), max_wait_seconds=2.0)
+    caller = limiter.caller()
+    use(caller, 3)
+
+    caller.take(5.0)
+
+    assert now_us() == 1_501_500
+
+
+def test_a_long_wait_is_told_instead_with_the_window_that_decides(new):
+    # Given two windows, of which the longer one is full
+    caller = new(Limit(3, seconds=1), Limit(6, seconds=60), name="shop", max_wait_seconds=2.0).caller()
+    use(caller, 3)
+    move_to(2 * SECOND)
+    use(caller, 3)
+
+    # When the next permit is asked for
+    wait = refusal(caller)
+
+    # Then it says how long and why, and no time has passed
+    assert wait.wait_seconds == 58.06
+    assert wait.reason == "shop: window 6/60 s full"
+    assert str(wait) == "shop: window 6/60 s full: come back in 58.1 s"
+    assert now_us() == 2 * SECOND
+
+
+def test_many_waiters_are_told_distinct_instants_and_each_is_served_at_its_own(new):
+    # Given ten requests answered a tenth of a second apart, which fill the window
+    limiter = new(Limit(10, seconds=5))
+    for tenth in range(10):
+        move_to(tenth * SECOND // 10)
+        use(limiter.caller())
+
+    # When eight callers ask
+    waits = [(refusal(caller).wait_seconds, caller) for caller in [limiter.caller() for _ in range(8)]]
+
+    # Then each is told when the next of the ten no longer counts
+    start = now_us()
+    assert [round(wait * SECOND) + start for wait, _ in waits] == [5_005_000 + n * SECOND // 10 for n in range(8)]
+    assert limiter.snapshot().waiting == 8
+
+    # And each that comes back then is granted
+    for wait, caller in waits:
+        move_to(start + round(wait * SECOND))
+        caller.take(5.0)
+
+
+def test_a_stop_request_ends_the_wait_and_gives_the_place_back(client, environment):
+    # Given a caller that sleeps in real time for a window of two seconds
+    limiter = limiter_on(client, Limit(1, seconds=2), max_wait_seconds=5.0)
+    use(limiter.caller())
+    raised: list[RateLimited] = []
+
+    def wait() -> None:
+        try:
+            limiter.caller().take(5.0)
+        except RateLimited as error:
+            raised.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    wait_until(lambda: limiter.snapshot().waiting == 1, what="the wait")
+
+    # When the process is asked to stop
+    clock.stop_requested.set()
+    thread.join(1.0)
+
+    # Then the wait ends at once, and nobody waits any longer
+    assert not thread.is_alive()
+    assert raised and raised[0].wait_seconds <= 2.002
+    assert limiter.snapshot().waiting == 0
+
+
+def test_a_permit_that_was_slept_past_is_given_back_and_another_one_taken(new):
+    # Given a permit taken ahead of its request
+    limiter = new(Limit(5, seconds=10))
+    caller = limiter.caller()
+    caller.knock(5.0)
+
+    # When the thread sleeps for more than a second
+    move_to(1_500_000)
+    permit = caller.take(5.0)
+
+    # Then it does not send with it
+    assert permit.fresh
+    assert limiter.snapshot().in_flight == 1
+    assert limiter.snapshot().granted == 2
+
+
+class SlowClient(redis.Redis):
+    """Its replies take longer than a permit is good for."""
+
+    def execute_command(self, *arguments, **options):
+        reply = super().execute_command(*arguments, **options)
+        clock.sleep(1.2 if arguments[0] == "EVALSHA" else 0)
+        return reply
+
+
+def test_a_permit_whose_grant_arrives_late_is_not_used(client, new):
+    limiter = new(Limit(5, seconds=10))
+    slow = RateLimiter(limiter.budget, SlowClient(connection_pool=client.connection_pool), prefix="slow")
+
+    wait = refusal(slow.caller())
+
+    assert wait.reason == "Redis answers too slowly"
+    assert slow.snapshot().in_flight == 0
+
+
+def test_what_is_taken_ahead_and_not_used_goes_back(new):
+    limiter = new(Limit(1, seconds=10))
+    caller = limiter.caller()
+    caller.knock(5.0)
+
+    caller.settle()
+
+    assert granted(limiter) == 1
+
+
+def test_a_clock_set_back_opens_no_window(new):
+    # Given a full window, ten seconds into the day
+    limiter = new(Limit(3, seconds=5))
+    move_to(10 * SECOND)
+    use(limiter.caller(), 3)
+
+    # When Redis's clock is set back
+    move_to(4 * SECOND)
+
+    # Then time stands still until it has caught up: nobody is let in early
+    assert granted(limiter) == 0
+    move_to(15_004_999)
+    assert granted(limiter) == 0
+    move_to(15_005_000)
+    assert granted(limiter) == 3
+
+
+# --- sleeps -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_closing_is_one_sleep_for_the_budget_and_one_for_each_run_that_waits(new):
+    # Given a budget that is used up
+    limiter = new(Limit(6, seconds=10))
+    callers = [limiter.caller(run_id) for run_id in (1, 1, 1, 2, 2, 2)]
+    for caller in callers:
+        use(caller)
+
+    # When three lanes of each of two runs wait through two closings, a second after each other
+    for round_ in range(1, 3):
+        waits = []
+        for caller in callers:
+            move_to(now_us() + SECOND)
+            waits.append((now_us() + round(refusal(caller).wait_seconds * SECOND), caller))
+        for instant, caller in waits:
+            move_to(max(now_us(), instant))
+            use(caller)
+
+        # Then each closing is counted once for a run, however many lanes wait in it, and once for the budget
+        counts = Counter({run: sum(c.usage.sleeps for c in callers if c.run_id == run) for run in (1, 2)})
+        assert counts == {1: round_, 2: round_}
+        assert limiter.snapshot().sleeps == round_
+
+
+def test_the_length_of_a_sleep_is_counted_once_and_not_for_each_thread(new):
+    # Given five lanes of run 1 that wait from the first second on, and one of run 2 from the sixth
+    limiter = new(Limit(6, seconds=10))
+    use(limiter.caller(), 6)
+    lanes, other = [limiter.caller(1) for _ in range(5)], limiter.caller(2)
+    move_to(SECOND)
+    for lane in lanes:
+        refusal(lane)
+    move_to(6 * SECOND)
+    refusal(other)
+
+    # When the budget opens to all of them
+    move_to(10_010_000)
+    for caller in (other, *lanes):
+        caller.take(5.0)
+
+    # Then the sleep is as long as from the first question to the first permit
+    assert sum(lane.usage.slept_seconds for lane in lanes) == pytest.approx(9.01)
+    assert other.usage.slept_seconds == pytest.approx(4.01)
+    assert limiter.snapshot().slept_seconds == pytest.approx(9.01)
+    assert lanes[0].take_usage().sleeps == 1
+    assert lanes[0].usage.sleeps == 0
+
+
+def test_a_run_that_stays_away_longer_than_it_was_told_has_not_slept_meanwhile(new):
+    # Given a run that was told to wait ten seconds, and was then paused for an hour by its owner
+    limiter = new(Limit(1, seconds=10))
+    use(limiter.caller())
+    caller = limiter.caller(7)
+    refusal(caller)
+    move_to(3600 * SECOND)
+
+    # When it comes back, first to a closed budget, and then for good
+    use(limiter.caller())
+    refusal(caller)
+    move_to(3700 * SECOND)
+    caller.take(5.0)
+
+    # Then it has slept twice the ten seconds
+    assert caller.usage.slept_seconds == pytest.approx(20.02)
+    assert limiter.snapshot().slept_seconds == pytest.approx(20.02)
+
+
+# --- 429 --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def paused(new) -> tuple[RateLimiter, list[Caller]]:
+    """A budget of which thirty requests were refused at once, with Retry-After: 5."""
+    limiter = new(Limit(100, seconds=10))
+    callers = [limiter.caller(1) for _ in range(30)]
+    permits = [caller.take(5.0) for caller in callers]
+    move_to(SECOND)
+    for caller, permit in zip(callers, permits, strict=True):
+        caller.refused(permit, 5.0, "the API answered 429")
+    return limiter, callers
+
+
+def test_thirty_requests_refused_by_one_burst_are_one_hit(paused):
+    limiter, callers = paused
+
+    assert sum(caller.usage.hits for caller in callers) == 1
+    assert limiter.snapshot().hits == 1
+
+
+def test_while_the_budget_pauses_nobody_sends(paused):
+    limiter, callers = paused
+
+    # When they ask, at once and just before the end
+    waits = [refusal(caller) for caller in callers]
+    move_to(5_999_999)
+    late = refusal(limiter.caller())
+
+    # Then all wait until the end, a little apart, and hear why
+    assert waits[0].wait_seconds == 5.0
+    assert len({wait.wait_seconds for wait in waits}) == 30
+    assert max(wait.wait_seconds for wait in waits) < 5.1
+    assert waits[0].reason == "api: paused: the API answered 429"
+    assert late.wait_seconds < 0.1
+    state = limiter.snapshot()
+    assert (state.paused_for_seconds, state.paused_why) == (pytest.approx(1e-6), "the API answered 429")
+    assert state.sleeps == 1
+
+
+def test_after_a_pause_one_request_goes_first_and_the_others_follow_its_answer(paused):
+    # Given the end of the pause
+    limiter, (first, *others) = paused
+    move_to(6 * SECOND)
+
+    # When all ask, one is let through
+    canary = first.take(5.0)
+    waits = [refusal(other) for other in others]
+    assert {wait.reason for wait in waits} == {"api: one request is out to see whether the API answers again"}
+    assert len({wait.wait_seconds for wait in waits}) == 29
+
+    # Then its answer opens the budget to the others
+    first.answered(canary)
+    first.settle()
+    for other in others:
+        other.take(5.0)
+    assert limiter.snapshot().hits == 1
+
+
+def test_those_who_wait_for_the_canary_ask_ever_more_seldom(paused):
+    # Given a canary that is not answered for eight seconds
+    _, (first, other, *_) = paused
+    move_to(6 * SECOND)
+    first.take(30.0)
+
+    # When another caller asks whenever it is told to
+    waits = []
+    while now_us() < 14 * SECOND:
+        waits.append(refusal(other).wait_seconds)
+        move_to(now_us() + round(waits[-1] * SECOND))
+
+    # Then it waits half as long as the canary has been out: from 20 ms to a second
+    assert waits[0] == 0.02
+    assert waits[-1] == 1.0
+    assert len(waits) < 25
+
+
+def test_a_canary_that_is_refused_is_a_second_hit(paused):
+    limiter, (first, *_) = paused
+    move_to(6 * SECOND)
+    canary = first.take(5.0)
+    first.usage.hits = 0
+
+    first.refused(canary, 5.0, "the API answered 429")
+
+    assert first.usage.hits == 1
+    assert limiter.snapshot().hits == 2
+    assert refusal(first).wait_seconds == 5.0
+
+
+def test_a_straggler_of_the_first_burst_is_no_second_hit_but_pauses_again(new):
+    # Given two requests, one refused at once
+    limiter = new(Limit(100, seconds=10))
+    quick, slow = limiter.caller(), limiter.caller()
+    refused_soon, refused_late = quick.take(5.0), slow.take(5.0)
+    quick.refused(refused_soon, 2.0, "429")
+
+    # When the other's refusal arrives after the pause, with a canary out
+    move_to(3 * SECOND)
+    canary = quick.take(5.0)
+    slow.refused(refused_late, 2.0, "429")
+
+    # Then it is the same hit, the pause begins anew, and so does the search for a canary
+    assert (quick.usage.hits, slow.usage.hits) == (1, 0)
+    quick.answered(canary)
+    quick.settle()
+    move_to(5 * SECOND)
+    quick.take(5.0)
+    assert "one request is out" in refusal(slow).reason
+
+
+@pytest.mark.parametrize("crashed", [True, False], ids=["crashed", "never sent"])
+def test_a_canary_that_is_lost_makes_room_for_another(paused, crashed):
+    # Given a canary
+    limiter, (first, other, *_) = paused
+    move_to(6 * SECOND)
+    canary = first.take(5.0)
+
+    # When its process dies, or gives it back
+    if crashed:
+        move_to(6 * SECOND + 16 * SECOND)  # a second, its timeout, the linger
+    else:
+        first.unsent(canary)
+
+    # Then the next one to ask is the canary
+    other.take(5.0)
+    assert "one request is out" in refusal(limiter.caller()).reason
+
+
+def test_a_longer_retry_after_extends_the_pause_and_a_shorter_does_not_shorten_it(new):
+    limiter = new(Limit(100, seconds=10))
+    caller = limiter.caller(1)
+    permits = [caller.take(5.0) for _ in range(3)]
+
+    for permit, seconds in zip(permits, (5.0, 8.0, 1.0), strict=True):
+        caller.refused(permit, seconds, f"Retry-After {seconds:g}")
+
+    assert limiter.snapshot().paused_for_seconds == 8.0
+    assert limiter.snapshot().paused_why == "Retry-After 8"
+
+
+def test_a_pause_that_is_extended_while_a_run_waits_is_still_one_sleep(new):
+    # Given a run that waits for the end of a pause
+    limiter = new(Limit(100, seconds=10))
+    caller = limiter.caller(1)
+    first, straggler = caller.take(5.0), caller.take(5.0)
+    caller.refused(first, 5.0, "429")
+    refusal(caller)
+
+    # When a straggler extends it
+    move_to(3 * SECOND)
+    caller.refused(straggler, 5.0, "429")
+    move_to(5 * SECOND)
+    refusal(caller)
+
+    # Then it is one closing, of eight seconds
+    move_to(8 * SECOND)
+    caller.take(5.0)
+    assert caller.usage.sleeps == 1
+    assert caller.usage.slept_seconds == pytest.approx(8.0)
+
+
+# --- limits that change -----------------------------------------------------------------------------------------------
+
+
+def test_a_limit_that_grows_keeps_what_is_known_and_allows_the_difference(new):
+    # Given a budget of 20, used up twice, so that the ring has begun to forget
+    small = new(Limit(20, seconds=10), prefix="grows" + uuid.uuid4().hex)
+    use(small.caller(), 20)
+    move_to(11 * SECOND)
+    use(small.caller(), 20)
+
+    # When the limit becomes 50, within the second window
+    move_to(12 * SECOND)
+    large = limiter_on(small._script.registered_client, Limit(50, seconds=10), prefix=small._keys[0].split(":")[0])
+
+    # Then what was forgotten counts as young as the oldest that is known: it allows no more than the rule does
+    assert 0 <= granted(large) <= 30
+    use(large.caller(), granted(large))
+    assert granted(large) == 0
+    assert large.snapshot().windows[0].used == 50
+
+    # And when all that is known has aged, all 50 are free
+    move_to(23 * SECOND)
+    assert granted(large) == 50
+
+
+def test_a_limit_that_grows_before_the_ring_was_full_allows_exactly_the_difference(new):
+    small = new(Limit(20, seconds=10), prefix="grows" + uuid.uuid4().hex)
+    use(small.caller(), 15)
+
+    large = limiter_on(small._script.registered_client, Limit(50, seconds=10), prefix=small._keys[0].split(":")[0])
+
+    assert granted(large) == 35
+
+
+def test_callers_with_smaller_limits_do_not_make_the_others_forget(new):
+    # Given a deploy in progress: old processes know 50, new ones 20
+    old = new(Limit(50, seconds=10), prefix="shrinks" + uuid.uuid4().hex)
+    new_ = limiter_on(old._script.registered_client, Limit(20, seconds=10), prefix=old._keys[0].split(":")[0])
+    use(old.caller(), 40)
+
+    # Then each keeps to its own limit, and all that was sent counts for both
+    assert granted(new_) == 0
+    assert granted(old) == 10
+    assert new_.snapshot().windows[0].used == 40
+    use(old.caller(), 10)
+    assert granted(old) == 0
+    move_to(10_010_000)
+    assert (granted(new_), granted(old)) == (20, 50)
+
+
+# --- Redis ------------------------------------------------------------------------------------------------------------
+
+
+class OwnRedis:
+    """A Redis that a test may stop, kill and start again, and a client with little patience."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port, self.folder = free_port(), folder
+        self.client = redis.Redis(port=self.port, socket_timeout=0.3, retry=Retry(NoBackoff(), 1))
+        self.start()
+
+    def start(self) -> None:
+        command = [_find_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.wait_until_it_answers()
+
+    def wait_until_it_answers(self) -> None:
+        def answers() -> bool:
+            with suppress(redis.ConnectionError, redis.TimeoutError):
+                return bool(self.client.ping())
+            return False
+
+        wait_until(answers, what="a Redis of its own")
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+        self.wait_until_it_answers()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path, moved_clock: clock.MovedClock) -> Iterator[OwnRedis]:
+    server = OwnRedis(tmp_path)
+    yield server
+    server.client.close()
+    server.kill()
+
+
+def test_without_redis_there_is_no_permit(own_redis):
+    limiter = limiter_on(own_redis.client, Limit(5, seconds=10))
+    own_redis.kill()
+
+    with pytest.raises(DependencyDown, match="Redis does not answer"):
+        limiter.caller().take(5.0)
+    with pytest.raises(DependencyDown):
+        limiter.snapshot()
+
+    # And there are permits again once it is back
+    own_redis.start()
+    assert granted(limiter) == 5
+
+
+def test_what_redis_could_not_be_told_rides_on_the_next_call(own_redis):
+    # Given three requests on their way, and a Redis that hangs
+    limiter = limiter_on(own_redis.client, Limit(5, seconds=10))
+    answered, unused, lost = (limiter.caller() for _ in range(3))
+    permits = [caller.take(5.0) for caller in (answered, unused)]
+    with own_redis.stopped():
+        # When one is answered, one never sent, and one more permit asked for in vain
+        answered.answered(permits[0])
+        answered.settle()
+        unused.unsent(permits[1])
+        with pytest.raises(DependencyDown):
+            lost.take(5.0)
+
+    # Then the next call tells Redis all of it: one completed, none in flight
+    limiter.snapshot()
+    state = limiter.snapshot()
+    assert (state.in_flight, state.windows[0].used) == (0, 1)
+
+
+def test_a_429_that_redis_could_not_be_told_still_pauses_the_budget(own_redis):
+    # Given a request that is refused while Redis is away
+    limiter = limiter_on(own_redis.client, Limit(5, seconds=10))
+    caller, other = limiter.caller(1), limiter.caller(1)
+    permit = caller.take(5.0)
+    own_redis.kill()
+    with pytest.raises(DependencyDown):
+        caller.refused(permit, 5.0, "the API answered 429")
+
+    # When it is back
+    own_redis.start()
+    wait = refusal(other)
+
+    # Then the pause begins, and the hit is counted
+    assert (wait.wait_seconds, wait.reason) == (5.0, "api: paused: the API answered 429")
+    assert other.usage.hits == 1
+
+
+def test_a_redis_that_cannot_write_gives_no_permit(own_redis):
+    limiter = limiter_on(own_redis.client, Limit(5, seconds=10))
+    use(limiter.caller())
+    own_redis.client.replicaof("127.0.0.1", "1")
+
+    with pytest.raises(DependencyDown, match="read only"):
+        limiter.caller().take(5.0)
+
+    own_redis.client.replicaof("NO", "ONE")
+    assert granted(limiter) == 4
+
+
+def test_a_redis_that_forgets_its_scripts_is_told_again(own_redis):
+    limiter = limiter_on(own_redis.client, Limit(5, seconds=10))
+    use(limiter.caller(), 2)
+
+    own_redis.client.script_flush()
+
+    assert granted(limiter) == 3
+
+
+@pytest.mark.parametrize("part", ["head", "ring", "flight", "grants", "waiting", "sleeps"])
+def test_a_key_that_is_lost_alone_neither_bursts_nor_blocks_the_budget(new, part):
+    # Given a budget with requests in flight, requests completed, and somebody who waits
+    limiter = new(Limit(5, seconds=10))
+    caller = limiter.caller(1)
+    use(caller, 2)
+    for _ in range(3):
+        caller.take(5.0)
+    refusal(caller)
+
+    # When one of its keys is evicted
+    assert limiter._script.registered_client.delete(limiter._keys[0].replace("head", part)) == 1
+
+    # Then nothing is granted that the rule would not grant
+    assert granted(limiter) == 0
+    state = limiter.snapshot()
+    assert state.windows[0].used == 5
+
+    # And the budget opens as it would have at the latest
+    move_to(now_us() + (1 + 5 + 10 + 10) * SECOND + 10_000)
+    assert granted(limiter) == 5
+
+
+def test_a_budget_takes_little_memory_whatever_its_traffic(new):
+    # Given a budget of 2,000
+    limiter = new(Limit(2000, seconds=20))
+    caller = limiter.caller(1)
+
+    # When 20,000 permits have been taken
+    for number in range(20_000):
+        move_to(number * 10_100)
+        caller.answered(caller.take(5.0))
+    refused_, client_ = limiter.caller(2), limiter._script.registered_client
+    with suppress(RateLimited):
+        refused_.take(5.0)
+
+    # Then its keys are small
+    assert limiter.snapshot().granted >= 20_000
+    assert sum(client_.memory_usage(key) or 0 for key in limiter._keys) < 40_000
+
+
+def test_the_keys_of_a_budget_share_one_slot_of_a_cluster(new):
+    limiter = new(Limit(2, seconds=10), name="shop.example")
+    use(limiter.caller(1), 1)
+    limiter.caller(1).take(5.0)
+    refusal(limiter.caller(1))
+
+    keys = limiter._script.registered_client.keys(f"{limiter._keys[0].split(':')[0]}:*")
+
+    assert {key.decode().split(":")[-1] for key in keys} == {"head", "ring", "flight", "grants", "waiting", "sleeps"}
+    assert all(b":{shop.example}:" in key for key in keys)
+    assert len({key_slot(key) for key in keys}) == 1
+
+
+# --- what is shown, and the door --------------------------------------------------------------------------------------
+
+
+def test_a_snapshot_tells_what_a_budget_is_doing(new):
+    # Given a budget of two windows, with three requests answered, one out, and two callers that wait
+    limits = (Limit(4, seconds=10), Limit(100, seconds=60))
+    limiter = new(*limits, name="shop")
+    use(limiter.caller(), 3)
+    limiter.caller().take(5.0)
+    move_to(2 * SECOND)
+    for _ in range(2):
+        refusal(limiter.caller())
+
+    # Then
+    state = limiter.snapshot()
+    assert state.name == "shop"
+    assert [(str(w.limit), w.used) for w in state.windows] == [("4/10 s", 4), ("100/60 s", 4)]
+    assert (state.in_flight, state.waiting, state.granted, state.hits, state.sleeps) == (1, 2, 4, 0, 1)
+    assert state.opens_in_seconds == pytest.approx(8.01)
+    assert (state.paused_for_seconds, state.paused_why) == (0, "")
+
+    # And to look changes nothing
+    assert limiter.snapshot() == state
+
+
+def test_a_permit_around_a_request_keeps_any_script_within_the_limits(client, moved_clock, mock_api):
+    server = mock_api(items=12, limits="5/2")
+    budget = Budget("rate-test", [Limit(5, seconds=2)])
+    limiter = RateLimiter(budget, client, prefix=f"t{uuid.uuid4().hex}", max_wait_seconds=5.0)
+
+    for number in range(1, 13):
+        with limiter.permit(timeout_seconds=30):
+            response = requests.get(f"{server.url}/api/items/{number}", timeout=30)
+        assert response.status_code == 200
+
+    assert requests.get(f"{server.url}/stats", timeout=5).json()["rejected"] == 0
+    assert moved_clock.elapsed_seconds == pytest.approx(4, rel=0.002)
+
+
+def test_a_block_that_ends_in_an_error_leaves_its_permit_in_flight_until_nobody_can_count_it(new):
+    # Given a block around a request, of which nobody knows whether it arrived
+    limiter = new(Limit(1, seconds=20), linger_seconds=10)
+    with pytest.raises(requests.ConnectionError), limiter.permit(timeout_seconds=5):
+        raise requests.ConnectionError
+
+    # Then its permit counts for a second, the timeout and the linger, and then for the window
+    assert limiter.snapshot().in_flight == 1
+    move_to(16 * SECOND)
+    assert limiter.snapshot().in_flight == 0
+    assert granted(limiter) == 0
+    move_to(16 * SECOND + 20_020_000)
+    assert granted(limiter) == 1
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        lambda: Limit(0, seconds=1),
+        lambda: Limit(1_000_001, seconds=1),
+        lambda: Limit(1, seconds=0),
+        lambda: Limit(1, seconds=float("nan")),
+        lambda: Limit(1, seconds=32 * 86_400),
+        lambda: Limit(1, seconds=1, granularity=-1),
+        lambda: Limit(1, seconds=1, granularity=float("nan")),
+        lambda: Limit(1.5, seconds=1),
+        lambda: Budget("", [Limit(1, seconds=1)]),
+        lambda: Budget("a b", [Limit(1, seconds=1)]),
+        lambda: Budget("a{b", [Limit(1, seconds=1)]),
+        lambda: Budget("a", []),
+    ],
+)
+def test_a_limit_or_a_budget_that_cannot_be_says_so(nonsense):
+    with pytest.raises(ConfigurationError):
+        nonsense()
+
+
+def test_redis_s_own_time_is_used_where_no_clock_is_moved(client, environment):
+    # Given a window of a fifth of a second, in the machine's time
+    limiter = limiter_on(client, Limit(2, seconds=0.2), max_wait_seconds=1.0)
+    started = time.monotonic()
+
+    # When five permits are taken
+    use(limiter.caller(), 5)
+
+    # Then two windows have passed
+    assert 0.4 <= time.monotonic() - started < 5
