@@ -32,15 +32,15 @@ def fetch_details(run_id: int, lane: int, turn: int) -> None:
     if run.status != RunStatus.RUNNING:
         lanes.end(run_id, lane, turn + 1)
         return
-    work = Turn(run, lane, turn)
+    at_work = Turn(run, lane, turn)
     try:
-        work.run_until(clock.monotonic() + settings.turn_seconds)
+        at_work.work()
     except RateLimited as wait:
         if lanes.rewind(run_id, lane, turn, wait.wait_seconds):
             raise
         return
     finally:
-        work.close()
+        at_work.close()
     _announce(run_id, lane, turn + 1)
 
 
@@ -69,17 +69,19 @@ class Turn:
         self.outcomes: list[Outcome] = []
         self._done = 0
         self._flush_at = 0.0
+        #: None until the first attempt: a lane that came early, to sleep for the opening, has done nothing yet.
+        self._ends_at: float | None = None
         self.caller.before_sleep = self._flush
 
-    def run_until(self, ends_at: float) -> None:
-        """Work until the monotonic instant `ends_at`, until nothing is due, or until the run is stopped.
+    def work(self) -> None:
+        """Work until the turn is over, until nothing is due, or until the run is stopped.
 
         Raises:
           RateLimited: The budget is closed for long, or Redis is away.
         """
         with _at_work(self):
-            while clock.monotonic() < ends_at and not clock.stop_requested.is_set():
-                if not self._batch(ends_at):
+            while not self._is_over():
+                if not self._batch():
                     return
 
     def close(self) -> None:
@@ -91,7 +93,7 @@ class Turn:
             self.claim = None
         runs.add_usage(self.run.id, self.caller.take_usage())
 
-    def _batch(self, ends_at: float) -> bool:
+    def _batch(self) -> bool:
         settings = get_settings()
         try:
             self.caller.knock(self.connector.timeout_seconds)
@@ -106,10 +108,11 @@ class Turn:
         status = RunStatus.RUNNING
         for item in claim.items:
             outcome = attempt(self.connector, self.caller, item, rows.get(str(item.item_id)))
+            self._ends_at = self._ends_at or clock.monotonic() + settings.turn_seconds
             self.outcomes.append(outcome)  # not in one expression: the attempt may flush, and begin a new list
             if clock.monotonic() > self._flush_at:
                 status = self._commit()
-            if status is not RunStatus.RUNNING or clock.monotonic() > ends_at or clock.stop_requested.is_set():
+            if status is not RunStatus.RUNNING or self._is_over():
                 break
         self.caller.settle()
         status = self._commit()
@@ -117,10 +120,15 @@ class Turn:
         self.claim = None
         return status is RunStatus.RUNNING
 
+    def _is_over(self) -> bool:
+        return clock.stop_requested.is_set() or bool(self._ends_at and clock.monotonic() > self._ends_at)
+
     def _share(self) -> int:
-        """Return how many items to claim: this lane's part of the smallest limit, which opens to all lanes at once."""
+        """Return how many items to claim: this lane's part of what opens to all lanes at once, and of what is left."""
         smallest = min(limit.requests for limit in self.connector.budget.limits)
-        return max(1, min(get_settings().batch_size, smallest // self.run.lanes))
+        run = self.run
+        left = (run.total_count or 0) - run.succeeded_count - run.failed_count - run.skipped_count
+        return max(1, min(get_settings().batch_size, smallest // run.lanes, -(-left // run.lanes)))
 
     def _rows(self, claimed: Sequence[RunItem]) -> dict[str, Any]:
         model = self.source.model

@@ -11,7 +11,7 @@
 --           done  [id, ...]          their responses have arrived
 --           drop  [id, ...]          they were never sent
 --           pause {id, us, reason}   the request of permit id was refused with 429
---           ask   {id, weight, ttl_us, waiter, run}
+--           ask   {id, weight, ttl_us, waiter, run, patience_us, knock}: a knock only asks, it holds no place
 --           leave waiter             it no longer waits
 --           look  true               report the state
 -- Reply {1, waited_us, hit}                  granted
@@ -137,6 +137,28 @@ local function opening(weight, place)
   return at, why
 end
 
+-- The instants that those who sleep for a permit were told, sorted. Who waits longer than that has gone away, and takes
+-- its place when it comes back: an opening held for it would pass unused if it came late.
+local function in_line()
+  local told = {}
+  local waiters = redis.call('ZRANGEBYSCORE', waiting_key, '(' .. integer(now), '+inf', 'WITHSCORES')
+  for i = 1, #waiters, 2 do
+    if string.sub(waiters[i], 1, 5) ~= 'away ' then told[#told + 1] = tonumber(waiters[i + 1]) end
+  end
+  return told
+end
+
+-- The first opening that no waiter was told: of p + 1 openings up to an instant, p waiters at most sleep for one.
+local function free_opening(weight, line)
+  local place = 0
+  local opens, why = opening(weight, 0)
+  while line[place + 1] and line[place + 1] <= opens do
+    place = place + 1
+    opens, why = opening(weight, place)
+  end
+  return opens, why
+end
+
 -- ---------------------------------------------------------------- sleeps, counted once a closing
 
 -- `opens` is when the closing ends for the first in line; nil: what closes it began earlier, and was counted then.
@@ -204,7 +226,11 @@ end
 
 local function refuse(ask, opens, reason, closing_opens)
   redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', integer(now))
-  redis.call('ZADD', waiting_key, integer(opens), ask.waiter)
+  if opens - now > ask.patience_us then
+    redis.call('ZADD', waiting_key, integer(opens), 'away ' .. ask.waiter)
+  elseif not ask.knock then
+    redis.call('ZADD', waiting_key, integer(opens), ask.waiter)
+  end
   note_closing(closing_opens)
   return {0, math.max(opens - now, 1), reason, begin_sleep(opens, ask.run)}
 end
@@ -221,19 +247,19 @@ end
 
 local function acquire(ask)
   if redis.call('HEXISTS', grants_key, ask.id) == 1 then return {1, 0} end
-  redis.call('ZREM', waiting_key, ask.waiter)
-  local place = redis.call('ZCOUNT', waiting_key, '(' .. integer(now), '+inf')
+  redis.call('ZREM', waiting_key, ask.waiter, 'away ' .. ask.waiter)
+  local line = in_line()
   if now < head.paused_until then
-    return refuse(ask, head.paused_until + place * 2000, 'paused: ' .. head.reason, head.paused_until)
+    return refuse(ask, head.paused_until + #line * 2000, 'paused: ' .. head.reason, head.paused_until)
   end
   if head.canary ~= '' and head.canary ~= 'wanted' then
     local sent_at = tonumber(string.match(redis.call('HGET', grants_key, head.canary), ' (%d+)'))
     local patience = math.min(math.max(math.floor((now - sent_at) / 2), 20000), 1000000)
-    return refuse(ask, now + patience + place * 2000, 'one request is out to see whether the API answers again')
+    return refuse(ask, now + patience + #line * 2000, 'one request is out to see whether the API answers again')
   end
   local first_opens = opening(ask.weight, 0)
   if first_opens <= now then return grant(ask) end
-  local opens, why = opening(ask.weight, place)
+  local opens, why = free_opening(ask.weight, line)
   opens = math.max(opens, now + 1000)
   local limit = limits[math.max(why, 1)]
   return refuse(ask, opens, string.format('window %d/%g s full', limit[1], limit[3]), first_opens)

@@ -288,7 +288,7 @@ class Caller:
         """
         if self._held is None or not self._held.fresh:
             self._give_back_held()
-            self._held = self._ask(timeout_seconds)
+            self._held = self._ask(timeout_seconds, knock=True)
 
     def take(self, timeout_seconds: float) -> Permit:
         """Take the permit for one request that may last `timeout_seconds`; sleeps when the wait is short.
@@ -353,13 +353,15 @@ class Caller:
                 self._leave()
                 raise RateLimited(wait, reason)
 
-    def _ask(self, timeout_seconds: float) -> Permit | None:
+    def _ask(self, timeout_seconds: float, *, knock: bool = False) -> Permit | None:
         """Ask once; None after a refusal whose wait is short enough to sleep."""
         ask = {
             "id": uuid.uuid4().hex,
             "weight": 1,
             "ttl_us": math.ceil((_FRESH_SECONDS + timeout_seconds + self.limiter.linger_seconds) * 1e6),
             "waiter": self.name,
+            "patience_us": round(self.limiter.max_wait_seconds * 1e6),
+            "knock": knock,
             "run": "" if self.run_id is None else str(self.run_id),
         }
         asked_at = clock.monotonic()

@@ -4,6 +4,8 @@ import logging
 import os
 import threading
 
+from dramatiq.worker import Worker
+
 from workers import actors, clock, database, detail, signals
 from workers.broker import get_broker
 from workers.registry import get_registry
@@ -22,9 +24,6 @@ def work() -> int:
       int: 0 after a drain.
     """
     settings = get_settings()
-    os.environ.setdefault("dramatiq_queue_prefetch", str(settings.worker_threads))
-    from dramatiq.worker import Worker  # reads its environment when it is imported
-
     signals.on_stop()
     get_registry()
     database.connect()
@@ -32,6 +31,7 @@ def work() -> int:
     actors.declare(broker)
     broker.emit_after("process_boot")
     worker = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=200)
+    worker.queue_prefetch = settings.worker_threads  # twice that, the default, lets one process hoard the lanes
     worker.start()
     while not clock.stop_requested.is_set():
         clock.sleep(3600)
