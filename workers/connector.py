@@ -175,6 +175,8 @@ class Connector:
                 cookies=request.cookies,
             ).prepare()
             origin = _origin(str(full.url))
+            for value in full.headers.values():  # http.client would find out only with a permit taken
+                value.encode("latin-1")
         except (requests.RequestException, ValueError) as error:
             # Not its text: it may quote a header.
             raise PermanentError(

@@ -285,8 +285,9 @@ local function report()
   for i, limit in ipairs(limits) do windows[i] = head.units + completed_within(limit[2]) end
   redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', integer(now))
   local opens = math.max(opening(1, 0), head.paused_until)
+  local sleeping = head.slept_since > 0 and math.max(math.min(now, head.slept_until) - head.slept_since, 0) or 0
   return {3, windows, head.units, redis.call('ZCARD', waiting_key), math.max(opens - now, 0),
-    math.max(head.paused_until - now, 0), head.reason, head.granted, head.hits, head.sleeps, head.slept_us}
+    math.max(head.paused_until - now, 0), head.reason, head.granted, head.hits, head.sleeps, head.slept_us, sleeping}
 end
 
 -- ---------------------------------------------------------------- the story

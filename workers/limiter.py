@@ -118,7 +118,12 @@ class WindowState:
 
 @dataclass(frozen=True)
 class BudgetState:
-    """A budget, now. Times are seconds from now; 0 means it is open."""
+    """A budget, now. Times to come are seconds from now; 0 means it is open.
+
+    Attributes:
+      slept_seconds: How long all sleeps that have ended were, together.
+      sleeping_seconds: How long the sleep that goes on has lasted.
+    """
 
     name: str
     windows: tuple[WindowState, ...]
@@ -131,6 +136,7 @@ class BudgetState:
     hits: int
     sleeps: int
     slept_seconds: float
+    sleeping_seconds: float
 
 
 def redis_client(url: str) -> "redis.Redis":
@@ -213,7 +219,7 @@ class RateLimiter:
           DependencyDown: Redis does not answer.
         """
         reply = self._call({"look": True})
-        _, used, units, waiting, opens, paused, reason, granted, hits, sleeps, slept = reply[:11]
+        _, used, units, waiting, opens, paused, reason, granted, hits, sleeps, slept, sleeping = reply[:12]
         windows = tuple(WindowState(limit, int(u)) for limit, u in zip(self.budget.limits, used, strict=True))
         return BudgetState(
             name=self.budget.name,
@@ -227,6 +233,7 @@ class RateLimiter:
             hits=int(hits),
             sleeps=int(sleeps),
             slept_seconds=int(slept) / 1e6,
+            sleeping_seconds=int(sleeping) / 1e6,
         )
 
     def _call(self, request: dict[str, Any]) -> list[Any]:

@@ -81,7 +81,8 @@ def run_stats(run: Run, now: datetime | None = None) -> RunStats:
     now = now or database.now()
     budget = budget_of(run) if run.status == RunStatus.RUNNING else None
     duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
-    waiting = min(run.total_sleep_seconds, max(0.0, duration))
+    sleeping = budget.sleeping_seconds if budget else 0.0  # a sleep is booked to the run only when it ends
+    waiting = min(run.total_sleep_seconds + sleeping, max(0.0, duration))
     pace = _pace(run, now) if run.status == RunStatus.RUNNING else _average(run, duration)
     left = (run.total_count or 0) - run.succeeded_count - run.failed_count - run.skipped_count
     known = run.status == RunStatus.RUNNING and run.discovered_at is not None and pace > 0
