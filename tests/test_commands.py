@@ -142,6 +142,17 @@ def test_a_bad_setting_is_one_sentence_with_the_fix_and_ends_with_2(place, varia
     assert "pa#ss" not in done.stderr
 
 
+def test_sources_that_cannot_be_imported_are_named_with_the_line_that_fails(place, tmp_path):
+    (tmp_path / "broken.py").write_text("SOURCES = [1 / 0]")
+    place.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
+    place.setenv("SLUICE_SOURCES", "broken:SOURCES")
+
+    done = sluice("sources")
+
+    assert done.returncode == 2
+    assert f"broken cannot be imported: ZeroDivisionError: division by zero ({tmp_path}/broken.py:1)" in done.stderr
+
+
 def test_a_password_with_special_characters_reaches_postgres_as_it_is(place):
     place.setenv("SLUICE_DATABASE_URL", f"postgresql://ann:p%40ss%231@127.0.0.1:{free_port()}/sluice")
 

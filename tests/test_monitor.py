@@ -27,7 +27,7 @@ from workers import clock, database, runner, runs
 from workers.errors import ConfigurationError
 from workers.monitor import markup, serve, words
 from workers.stats import RunStats, finished_per_second, recent_runs
-from workers.tables import ItemStatus, Lane, Run, RunItem, RunStatus
+from workers.tables import ItemStatus, Run, RunItem, RunStatus
 
 CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
@@ -185,7 +185,7 @@ def test_every_label_has_a_badge_with_a_word_and_a_shape(sqlite: pytest.MonkeyPa
     record(RunStatus.PAUSED, source="paused")
     record(RunStatus.RUNNING)
     pausing = record(RunStatus.PAUSED, source="pausing")
-    Lane.create(run_id=pausing.id, lane=1, due_at=now + timedelta(hours=1))
+    RunItem.create(run_id=pausing.id, external_id="1", status=ItemStatus.PROCESSING, due_at=now + timedelta(hours=1))
 
     shown = re.findall(r'sl-i-(\w+)"></i>([a-z ]+)</span>', html(draw()))
 
@@ -284,7 +284,7 @@ def test_fresh_warns_before_it_empties_a_table(sqlite: pytest.MonkeyPatch) -> No
     ("sources", "said"),
     [
         ("nowhere:SOURCES", "names a module that is not here"),
-        ("broken_sources:SOURCES", "The sources cannot be loaded"),
+        ("broken_sources:SOURCES", "broken_sources cannot be imported"),
     ],
 )
 def test_sources_that_cannot_be_loaded_spoil_only_the_form(

@@ -9,6 +9,7 @@ import getpass
 import json
 import signal
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -263,8 +264,15 @@ def main(command: click.Command = cli, door: Door | None = None, name: str = "sl
 
 
 def _complain(error: object, code: int) -> int:
-    click.echo(f"Error: {error}", err=True)
+    cause = error.__cause__ if isinstance(error, ConfigurationError) else None
+    click.echo(f"Error: {error}{_where(cause) if cause else ''}", err=True)
     return code
+
+
+def _where(cause: BaseException) -> str:
+    """Say what went wrong in a user's own module, and in which line. For a terminal only: a page does not show it."""
+    last = traceback.extract_tb(cause.__traceback__)[-1]
+    return f": {type(cause).__name__}: {cause} ({last.filename}:{last.lineno})"
 
 
 def _work_inline(made: Run) -> Run:

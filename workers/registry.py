@@ -3,7 +3,6 @@
 import importlib
 import re
 import sys
-import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 
@@ -81,23 +80,15 @@ def get_registry() -> Registry:
                 f"SLUICE_SOURCES={module_name}:{attribute} names a module that is not here. "
                 f"Run from your project's folder, or set SLUICE_SOURCES to the module that lists your sources."
             ) from None
-        raise _unreadable(module_name, error) from error
+        raise ConfigurationError(f"SLUICE_SOURCES: {module_name} cannot be imported") from error
     except ConfigurationError:
         raise
     except Exception as error:
-        raise _unreadable(module_name, error) from error
+        raise ConfigurationError(f"SLUICE_SOURCES: {module_name} cannot be imported") from error
     sources = getattr(module, attribute, None)
     if not isinstance(sources, (list, tuple)):
         raise ConfigurationError(f"{module_name}.py has no list named {attribute}: write {attribute} = [YourSource()]")
     return Registry(sources)
-
-
-def _unreadable(module_name: str, error: Exception) -> ConfigurationError:
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    said = f"{type(error).__name__}: {error}"
-    return ConfigurationError(
-        f"SLUICE_SOURCES: {module_name} cannot be imported: {said} ({where.filename}:{where.lineno})"
-    )
 
 
 def _check(source: object) -> None:

@@ -116,12 +116,6 @@ def _sources() -> Mapping[str, ImportSource] | None:
     except SluiceError as error:
         st.html(fill('<p class="sl-plan-text"><b>No source can be run.</b> {error}</p>', error=error))
         return None
-    except Exception as error:  # a user's module may fail in any way; its traceback is for the log
-        complain("the sources cannot be loaded", error, trace=True)
-        st.html(
-            fill('<p class="sl-plan-text"><b>The sources cannot be loaded.</b> The log of the monitor says why.</p>')
-        )
-        return None
     if not registry:
         st.html(
             fill('<p class="sl-plan-text"><b>There are no sources yet.</b> SLUICE_SOURCES names an empty list.</p>')
