@@ -20,7 +20,7 @@ LAYERS = {
     "reading": "stats progress",
     "record": "database migrations tables runs items lanes tracking saving page",
     "names": "registry",
-    "outside": "contracts connector limiter headers",
+    "outside": "contracts connector limiter headers transport",
     "ground": "errors settings clock log signals orphans version",
 }
 NAMES = list(LAYERS)

@@ -1,18 +1,12 @@
 """Connector: one remote API. It takes a permit for every request it sends, and sorts each answer by what to do next."""
 
-import http.client
-import io
 import json
-import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import NameResolutionError, NewConnectionError, ReadTimeoutError
 from urllib3.util import Timeout
 
@@ -21,6 +15,7 @@ from workers.errors import AuthError, ConfigurationError, PermanentError, RateLi
 from workers.headers import retry_after_seconds
 from workers.limiter import Budget, Caller, Limit, RateLimiter, redis_client
 from workers.settings import get_settings
+from workers.transport import DeadlineAdapter
 
 #: A Retry-After is believed up to here, in seconds.
 _LONGEST_PAUSE_SECONDS = 3600.0
@@ -71,7 +66,7 @@ class Connector:
         self.timeout = timeout
         self._origin = _origin(base_url)
         self._limiter: RateLimiter | None = None
-        self._adapter = _Adapter(pool_connections=4, pool_maxsize=256, max_retries=0)
+        self._adapter = DeadlineAdapter(pool_connections=4, pool_maxsize=256, max_retries=0)
 
     @property
     def limiter(self) -> RateLimiter:
@@ -230,62 +225,6 @@ class Connector:
         if 300 <= status < 400:
             raise PermanentError(f"{said}: redirects are not followed; set base_url to the final address", "contract")
         raise PermanentError(f"{said}{_hint(response)}", failure_class="bad_data")
-
-
-# --- one deadline for a request ---------------------------------------------------------------------------------------
-
-
-class _Reader(io.RawIOBase):
-    """Reads from a socket until the timeout that it has now is over: all reads together, where a socket counts each."""
-
-    def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
-        self._raw = raw
-        self._sock = sock
-        self._ends_at = clock.monotonic() + (sock.gettimeout() or 0.0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(max(0.001, self._ends_at - clock.monotonic()))
-        return self._raw.readinto(buffer)
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Response(http.client.HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock))
-
-
-class _HTTPConnection(HTTPConnection):
-    response_class = _Response
-
-
-class _HTTPSConnection(HTTPSConnection):
-    response_class = _Response
-
-
-class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
-
-
-class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
-
-
-class _Adapter(HTTPAdapter):
-    """Sends one request: it can be shared by threads, and has no cookies, redirects, retries or hooks of its own."""
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        self.poolmanager.pool_classes_by_scheme = {"http": _HTTPPool, "https": _HTTPSPool}
-
-
-# --- text -------------------------------------------------------------------------------------------------------------
 
 
 def _origin(url: str) -> str:

@@ -4,6 +4,8 @@ import socket
 import tempfile
 from pathlib import Path
 
+from redis.exceptions import BusyLoadingError
+
 from workers import redis_address
 from workers.errors import ConfigurationError
 from workers.settings import get_settings
@@ -19,7 +21,21 @@ def check() -> None:
     check_folder(settings.data_dir)
     check_port("127.0.0.1", settings.mock_port, "the mock API", "SLUICE_MOCK_PORT")
     check_port(settings.monitor_host, settings.monitor_port, "the page", "SLUICE_MONITOR_PORT")
-    redis_address.answers(settings.redis_url)
+    check_redis(settings.redis_url)
+
+
+def check_redis(url: str) -> None:
+    """See whether a Redis, or nothing, listens where one should be.
+
+    Raises:
+      ConfigurationError: Something else does, or the Redis refuses us.
+    """
+    address = redis_address.Address.of(url)
+    try:
+        if redis_address.look(url, timeout=1.0) is None and address.local and address.listens():
+            raise redis_address.taken(address)
+    except BusyLoadingError:
+        pass  # it is a Redis, and will answer
 
 
 def check_folder(folder: Path) -> None:
