@@ -8,11 +8,13 @@ from contextlib import contextmanager
 
 import pytest
 import requests
+from peewee import OperationalError
 
 from mock_server import Fault
 from models import Item
-from workers import ConfigurationError, Limit, Skip, UnknownSource, broker, runner
+from workers import ConfigurationError, Limit, Skip, UnknownSource, broker, runner, runs
 from workers.discovery import discover
+from workers.stats import recent_runs
 from workers.tables import ItemStatus, RunItem, RunStatus
 
 
@@ -263,3 +265,74 @@ def test_an_inline_run_takes_up_the_one_whose_process_was_killed(mock_api, impor
     # Then it is the same run, and it completes
     assert second.id == first.id
     assert runner.run_inline(second).succeeded_count == 5
+
+
+@pytest.mark.parametrize("text", ["bad \u0000 id", "half \ud800 a letter"])
+def test_an_answer_that_no_database_can_store_is_stored_without_what_it_cannot(import_from, text):
+    answers = {"/api/items": page({"id": 1, "name": "a"}), "/api/items/1": (422, {"message": text})}
+    with api(answers) as url:
+        import_from(url)
+
+        run = start_inline()
+
+    assert (run.status, run.failed_count) == (RunStatus.COMPLETED, 1)
+    assert RunItem.get().failure_reason.startswith("GET /api/items/1 answered 422: ")
+
+
+def test_a_tenant_that_the_source_does_not_know_fails_the_run_and_hides_no_other(import_from):
+    import_from("http://127.0.0.1:1", get_connector=lambda self, run: {}[run.tenant])
+    run = runner.start("items", who="test", door="test", tenant="typo", send=False)
+    assert [one.id for one in recent_runs()] == [run.id]
+
+    run = runner.run_inline(run)
+
+    assert run.status == RunStatus.FAILED
+    assert "KeyError: 'typo'" in run.error_summary
+
+
+def test_a_list_page_of_many_thousands_is_taken_in_pieces(import_from):
+    class Listed(Item):
+        class Meta:
+            table_name = "items"
+
+        def get_api_detail_request(self):
+            return None
+
+    with api({"/api/items": page(*({"id": n, "name": "a"} for n in range(1, 7001)))}) as url:
+        import_from(url, model=Listed, per_page=7000)
+        run = runner.start("items", who="test", door="test", send=False)
+        with broker.captured(lambda *message: None):
+            discover(run.id)
+
+    assert runs.get(run.id).total_count == Item.select().count() == 7000
+
+
+def test_an_item_is_not_blamed_for_a_commit_that_fails_while_it_waits(moved_clock, mock_api, import_from):
+    # Given a lane that has done an item, and a database that refuses its commit once, while it waits for the window
+    server = mock_api(items=4)
+    source = import_from(server.url, limits=(Limit(2, seconds=1.5),), lanes=1)
+    saves = []
+
+    class Refusing(Item):
+        class Meta:
+            table_name = "items"
+
+        save_each = True
+
+        def save(self, *args, **kwargs):
+            saves.append(self.external_id)
+            if len(saves) > 4 and not refused:
+                refused.append(self.external_id)
+                raise OperationalError("database is locked")
+            return super().save(*args, **kwargs)
+
+    refused = []
+    type(source).model = Refusing
+
+    # When the run goes on
+    run = start_inline()
+
+    # Then every item is in, none was asked for twice or failed
+    assert refused
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 4, 0)
+    assert set(requests.get(f"{server.url}/stats", timeout=5).json()["items"].values()) == {1}

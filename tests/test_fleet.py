@@ -11,6 +11,7 @@ from benchmarks.fleet import Fleet
 
 LIMITS = "20/0.5,80/2.5"
 ITEMS = 200
+SHORT_LEASE = {"SLUICE_LEASE_SECONDS": "5", "SLUICE_REQUEST_TIMEOUT_SECONDS": "2.5"}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -46,7 +47,7 @@ def test_a_fleet_imports_every_item_once_and_earns_no_429(database):
 
 def test_a_worker_process_that_is_killed_is_replaced_and_nothing_is_lost(database):
     # Given a run in its middle
-    with Fleet(items=ITEMS, limits=LIMITS, database=database, settings={"SLUICE_LEASE_SECONDS": "2"}) as fleet:
+    with Fleet(items=ITEMS, limits=LIMITS, database=database, settings=SHORT_LEASE) as fleet:
         run_id = fleet.start_run()
         fleet.wait_until(lambda: fleet.run_row(run_id).succeeded > 40, 30, "a fifth is in")
 

@@ -64,6 +64,15 @@ def get_broker() -> dramatiq.Broker:
     return broker
 
 
+def backlog() -> int:
+    """Return how many messages the broker holds; 0 where it cannot tell."""
+    broker = get_broker()
+    try:
+        return int(broker.do_qsize(QUEUE)) if isinstance(broker, RedisBroker) else 0
+    except redis.RedisError:
+        return 0
+
+
 _capture: ContextVar[Callable[[str, tuple[Any, ...], float], None] | None] = ContextVar("capture", default=None)
 
 

@@ -185,7 +185,9 @@ def _sqlite(url: str) -> Database:
 
 
 #: What SQLite says when the file, not the statement, is the matter.
-_FILE_TROUBLE = ("locked", "busy", "disk", "full", "unable to open", "readonly", "i/o error", "malformed")
+_FILE_TROUBLE = ("is locked", "is full", "disk i/o error", "unable to open", "readonly database", "is malformed")
+#: The SQLSTATE classes of Postgres that are about the server: connection, rollback, resources, locks, operator, system.
+_SERVER_TROUBLE = ("08", "40", "53", "55", "57", "58")
 
 
 def is_away(error: BaseException) -> bool:
@@ -193,7 +195,14 @@ def is_away(error: BaseException) -> bool:
     if is_sqlite():
         said = str(error).lower()
         return isinstance(error, OperationalError) and any(word in said for word in _FILE_TROUBLE)
-    return isinstance(error, (OperationalError, InterfaceError))
+    original = error.args[0] if error.args else None
+    state = getattr(original, "sqlstate", None)
+    return isinstance(error, (OperationalError, InterfaceError)) and (state is None or state[:2] in _SERVER_TROUBLE)
+
+
+def storable(text: str | None, length: int = 500) -> str:
+    """Return text that both databases take: cut to `length` characters, without NULs and half surrogates."""
+    return (text or "").replace("\0", "").encode("utf-8", "replace").decode()[:length]
 
 
 def explain(error: BaseException) -> str:

@@ -85,11 +85,14 @@ class Turn:
                     return
 
     def close(self) -> None:
-        """Give back what was claimed and not committed, and the permit that was not used."""
+        """Give back what was claimed and not attempted, commit the rest, and give back the permit that was not used.
+
+        What was attempted and cannot be committed keeps its attempt: its lease ends, and `max_attempts` bounds it.
+        """
         self.caller.settle()
         if self.claim:
+            items.give_back(self.claim, self.claim.items[self._done + len(self.outcomes) :])
             self._commit()
-            items.give_back(self.claim, self.claim.items[self._done :])
             self.claim = None
         runs.add_usage(self.run.id, self.caller.take_usage())
 
@@ -99,7 +102,8 @@ class Turn:
             self.caller.knock(self.connector.timeout_seconds)
         except DependencyDown as error:
             raise RateLimited(DOWN_SECONDS, str(error)) from error
-        claim = items.claim(self.run.id, self._share(), settings.lease_seconds)
+        lease = max(settings.lease_seconds, 2 * self.connector.timeout_seconds)  # no answer may come after it
+        claim = items.claim(self.run.id, self._share(), lease)
         if not claim.items:
             return False
         self.claim, self._done = claim, 0
@@ -137,16 +141,25 @@ class Turn:
         return {str(row._pk): row for row in model.select().where(key.in_(wanted))}
 
     def _flush(self) -> None:
-        if self.outcomes:
+        """Commit before a sleep. It runs inside an item's attempt, which must not be blamed for the database."""
+        try:
             self._commit()
+        except Exception:
+            log.warning("run %d: a commit failed; it is tried again", self.run.id, exc_info=True)
 
     def _commit(self) -> RunStatus:
-        outcomes, self.outcomes = self.outcomes, []
+        outcomes, usage = list(self.outcomes), self.caller.take_usage()
         self._flush_at = clock.monotonic() + get_settings().flush_seconds
-        if not self.claim or not outcomes:
-            return RunStatus(runs.get(self.run.id).status)
-        status = items.commit(self.run.id, self.claim, outcomes, self.caller.take_usage(), saving.save_fields)
+        try:
+            if not self.claim or not outcomes:
+                runs.add_usage(self.run.id, usage)
+                return RunStatus(runs.get(self.run.id).status)
+            status = items.commit(self.run.id, self.claim, outcomes, usage, saving.save_fields)
+        except BaseException:
+            self.caller.put_back_usage(usage)
+            raise
         self._done += len(outcomes)
+        del self.outcomes[: len(outcomes)]
         return status
 
 

@@ -15,6 +15,7 @@ from workers.errors import (
     SluiceError,
 )
 from workers.finalize import start_next
+from workers.limiter import Caller
 from workers.middleware import resend_delay
 from workers.page import Page, describe
 from workers.registry import get_registry
@@ -36,7 +37,7 @@ def discover(run_id: int) -> None:
     """
     settings = get_settings()
     ends_at = clock.monotonic() + settings.turn_seconds
-    lease = settings.lease_seconds + settings.request_timeout_seconds
+    lease = _lease_seconds(run_id)
     while run := runs.begin_page(run_id, lease):
         _do_page(run)
         if clock.monotonic() > ends_at or clock.stop_requested.is_set():
@@ -44,11 +45,23 @@ def discover(run_id: int) -> None:
             return
 
 
-def _do_page(run: Run) -> None:
-    source = get_registry()[run.source]
-    connector = source.get_connector(run)
-    caller = connector.caller(run.id, f"{run.id}:list")
+def _lease_seconds(run_id: int) -> float:
+    """Return how long a page may take: no answer may come after its lease."""
+    settings = get_settings()
+    run = runs.get(run_id)
     try:
+        timeout = get_registry()[run.source].get_connector(run).timeout_seconds
+    except Exception:  # `_do_page` meets it too, and says what it is
+        timeout = settings.request_timeout_seconds
+    return settings.lease_seconds + timeout
+
+
+def _do_page(run: Run) -> None:
+    caller: Caller | None = None
+    try:
+        source = get_registry()[run.source]
+        connector = source.get_connector(run)
+        caller = connector.caller(run.id, f"{run.id}:list")
         request = source.get_list_request(run.discovery_cursor, source.per_page)
         data = connector.get_json(request, caller)
         _record(run, source, page.read(source, data, run.discovery_cursor))
@@ -65,8 +78,9 @@ def _do_page(run: Run) -> None:
             raise  # the lease ends, and the page is done again
         _give_up(run, error)
     finally:
-        caller.settle()
-        runs.add_usage(run.id, caller.take_usage())
+        if caller:
+            caller.settle()
+            runs.add_usage(run.id, caller.take_usage())
 
 
 def _record(run: Run, source: ImportSource, read: Page) -> None:
@@ -77,7 +91,8 @@ def _record(run: Run, source: ImportSource, read: Page) -> None:
             source.model.delete().execute()
         rows = _rows(source, read, _save(source, read))
         new = items.add(run.id, rows)
-        barren = 0 if new or read.next_cursor is None else run.metadata.get("barren_pages", 0) + 1
+        news = new[ItemStatus.PENDING] or (new and not read.models)
+        barren = 0 if news or read.next_cursor is None else run.metadata.get("barren_pages", 0) + 1
         if barren >= _BARREN_PAGES:
             raise PermanentError(f"{barren} pages in a row brought nothing new: does next_cursor advance?", "contract")
         runs.end_page(run, new, cursor=read.next_cursor, barren_pages=barren)
@@ -98,8 +113,14 @@ def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[s
     }
     return [
         *(common | {"status": ItemStatus.PENDING, "external_id": i, "item_id": str(key)} for i, key in keys.items()),
-        *(skipped | {"external_id": where, "failure_reason": why[:500]} for where, why in read.skipped.items()),
-        *(failed | {"external_id": where, "failure_reason": why[:500]} for where, why in read.refused.items()),
+        *(
+            skipped | {"external_id": where, "failure_reason": database.storable(why)}
+            for where, why in read.skipped.items()
+        ),
+        *(
+            failed | {"external_id": where, "failure_reason": database.storable(why)}
+            for where, why in read.refused.items()
+        ),
     ]
 
 
@@ -156,6 +177,8 @@ def _give_up(run: Run, error: Exception) -> None:
     if not isinstance(error, SluiceError):
         log.exception("run %d: list page %s", run.id, run.discovery_cursor)
     reason = str(error) if isinstance(error, SluiceError) else f"a bug in the source: {describe(error)}"
+    if runs.get(run.id).discovery_due_at != run.discovery_due_at:
+        return  # somebody else has the page now
     try:
         runs.move(
             run.id,

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import PeeweeException, fn
+from peewee import PeeweeException, chunked, fn
 
 from workers import database, runs
 from workers.limiter import Usage
 from workers.tables import OPEN, ItemStatus, Run, RunItem, RunStatus
 
-#: The longest failure text that is stored.
-_REASON_LENGTH = 500
+#: Rows of one INSERT: a statement takes 65,535 values on Postgres, 32,766 on some builds of SQLite.
+_CHUNK = 500
 
 
 #: What saving a row raises when its values are to blame.
@@ -58,12 +58,12 @@ def add(run_id: int, rows: Iterable[dict[str, Any]]) -> Counter[str]:
     Returns:
       Counter[str]: How many were new, by status.
     """
-    rows = [{"run_id": run_id, **row} for row in rows]
-    if not rows:
-        return Counter()
     fields = [RunItem.run_id, RunItem.external_id]
-    insert = RunItem.insert_many(rows).on_conflict(action="NOTHING", conflict_target=fields)
-    return Counter(status for (status,) in insert.returning(RunItem.status).tuples().execute())
+    new: Counter[str] = Counter()
+    for some in chunked([{"run_id": run_id, **row} for row in rows], _CHUNK):
+        insert = RunItem.insert_many(some).on_conflict(action="NOTHING", conflict_target=fields)
+        new.update(status for (status,) in insert.returning(RunItem.status).tuples().execute())
+    return new
 
 
 def claim(run_id: int, limit: int, lease_seconds: float) -> Claim:
@@ -141,7 +141,7 @@ def commit(
     """
     try:
         return _commit(run_id, claim, outcomes, usage, save, one_by_one=False)
-    except UNSAVABLE as error:
+    except Exception as error:
         if database.is_away(error) or not any(outcome.model is not None for outcome in outcomes):
             raise
         return _commit(run_id, claim, outcomes, usage, save, one_by_one=True)
@@ -186,7 +186,7 @@ def _saved_alone(outcome: Outcome, save: Callable[[Sequence[Any]], None]) -> Out
         with database.db.atomic():
             save([outcome.model])
         return outcome
-    except UNSAVABLE as error:
+    except Exception as error:
         if database.is_away(error):
             raise
         reason = (
@@ -211,11 +211,11 @@ def _unfinished(outcome: Outcome, now: datetime) -> dict[Any, Any]:
     values: dict[Any, Any] = {
         RunItem.status: outcome.status,
         RunItem.due_at: now + timedelta(seconds=outcome.retry_seconds),
-        RunItem.failure_reason: (outcome.reason or "")[:_REASON_LENGTH],
+        RunItem.failure_reason: database.storable(outcome.reason),
     }
     if outcome.status is not ItemStatus.SKIPPED:
         values |= {
-            RunItem.failure_class: outcome.failure_class,
+            RunItem.failure_class: database.storable(outcome.failure_class, 20),
             RunItem.failure_count: RunItem.failure_count + 1,
             RunItem.last_failed_at: now,
         }

@@ -75,14 +75,18 @@ def end(run_id: int, lane: int, turn: int) -> None:
     Lane.update({Lane.due_at: None}).where(Lane.run_id == run_id, Lane.lane == lane, Lane.turn == turn).execute()
 
 
-def silent(run_id: int, for_seconds: float) -> Sequence[Message]:
-    """Return the messages of lanes that should have been heard of `for_seconds` ago, and expect them anew from now.
+def silent(run_id: int, for_seconds: float, next_in_seconds: float = 0.0) -> Sequence[Message]:
+    """Return the messages of lanes that should have been heard of `for_seconds` ago, and expect them anew.
+
+    Parameters:
+      next_in_seconds(float): By when they are to be heard of now.
 
     Sending them again is safe: they carry the turn the lost message carried.
     """
     now = database.now()
     late = Lane.due_at < now - timedelta(seconds=for_seconds)
-    rows = Lane.update({Lane.due_at: now}).where(Lane.run_id == run_id, late).returning(Lane).execute()
+    due = now + timedelta(seconds=next_in_seconds)
+    rows = Lane.update({Lane.due_at: due}).where(Lane.run_id == run_id, late).returning(Lane).execute()
     return sorted((lane.run_id, lane.lane, lane.turn) for lane in rows)
 
 

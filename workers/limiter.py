@@ -339,6 +339,12 @@ class Caller:
             with contextlib.suppress(DependencyDown):  # then it rides on this process's next call, or expires by itself
                 self.limiter._call({"done": done, "drop": drop})
 
+    def put_back_usage(self, usage: Usage) -> None:
+        """Count again what was taken with `take_usage` and could not be written."""
+        self.usage.hits += usage.hits
+        self.usage.sleeps += usage.sleeps
+        self.usage.slept_seconds += usage.slept_seconds
+
     def take_usage(self) -> Usage:
         """Return what was counted since the last call."""
         usage, self.usage = self.usage, Usage()

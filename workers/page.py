@@ -1,5 +1,6 @@
 """A list page, read: the rows it becomes, the items it refuses and why, and the cursor after it."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,7 +46,7 @@ def read(source: ImportSource, data: Any, cursor: Any) -> Page:
         raise PermanentError("the page names itself as the next one", "contract")
     saving.prepare(source.model)
     for position, item in enumerate(found, start=1):
-        _read_item(page, source, item, f"page {cursor}, item {position}")
+        _read_item(page, source, item, f"page {_short(cursor)}, item {position}")
     return page
 
 
@@ -64,6 +65,16 @@ def _read_item(page: Page, source: ImportSource, item: Any, where: str) -> None:
         page.refused[where] = f"{where} has no usable id: {str(external_id)[:40]!r}"
     else:
         page.models[str(external_id)] = model
+
+
+def _short(cursor: Any) -> str:
+    """Return a cursor as it can stand in an id: a long one as a digest, for cursors often share their beginning."""
+    text = str(cursor)
+    return (
+        text
+        if len(text) <= 60 and text.isprintable()
+        else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+    )
 
 
 def describe(error: BaseException) -> str:

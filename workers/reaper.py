@@ -11,6 +11,9 @@ from workers.tables import Run, RunStatus
 
 log = logging.getLogger(__name__)
 
+#: With so many messages in the queue none is sent again.
+_ENOUGH = 1_000
+
 
 def reap() -> int:
     """Send again what should have been heard of: list pages, lanes, finalize, runs whose turn it is.
@@ -18,6 +21,8 @@ def reap() -> int:
     Returns:
       int: How many messages were sent.
     """
+    if broker.backlog() > _ENOUGH:
+        return 0  # nobody consumes, or not fast enough: more of the same would only fill Redis
     sent = sum(revive(run) for run in runs.running())
     for source, tenant in {(run.source, run.tenant) for run in runs.pending()}:
         if runs.active(source, tenant) is None:
@@ -35,7 +40,7 @@ def revive(run: Run) -> int:
     if run.discovered_at is None:
         late = run.discovery_due_at is None or run.discovery_due_at < now - timedelta(seconds=settings.tick_seconds)
         return int(late and broker.send("discover", run.id))
-    silent = lanes.silent(run.id, settings.tick_seconds)
+    silent = lanes.silent(run.id, settings.tick_seconds, settings.lane_lease_seconds)
     for message in silent:
         log.info("run %d: lane %d was silent; its message is sent again", run.id, message[1])
         broker.send("fetch_details", *message)

@@ -150,15 +150,15 @@ def retry_failed(run_id: int, *, who: str, door: str) -> int:
       InvalidTransition: It was called off, or has not begun.
       UsageError: There is nothing to retry.
     """
-    run = runs.get(run_id)
-    if run.status in (RunStatus.CANCELLED, RunStatus.SCHEDULED, RunStatus.PENDING):
-        raise InvalidTransition(run_id, run.status, "retried", "Start a new run instead.")
-    listing = run.status == RunStatus.FAILED and run.discovered_at is None
     with database.db.atomic():
+        status = runs.lock(run_id)  # first, so that finalize does not complete the run meanwhile
+        if status in (RunStatus.CANCELLED, RunStatus.SCHEDULED, RunStatus.PENDING):
+            raise InvalidTransition(run_id, status, "retried", "Start a new run instead.")
+        run = runs.get(run_id)
         count = items.reopen_failed(run_id)
-        if not count and not listing:
+        if not count and not (status == RunStatus.FAILED and run.discovered_at is None):
             raise UsageError(f"Run {run_id} has no failed item that can be tried again")
-        if run.status in (RunStatus.COMPLETED, RunStatus.FAILED):
+        if status in (RunStatus.COMPLETED, RunStatus.FAILED):
             runs.move(run_id, RunStatus.PENDING, who=who, door=door, detail=f"retry of {count} failed items")
         else:
             runs.note(run_id, "retry", who=who, door=door, detail=f"{count} failed items")

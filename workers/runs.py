@@ -15,9 +15,6 @@ from workers.errors import InvalidTransition, UnknownRun
 from workers.limiter import Usage
 from workers.tables import ACTIVE, OPEN, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
 
-#: The longest error text that is stored.
-_SUMMARY_LENGTH = 500
-
 
 def get(run_id: int) -> Run:
     """Return the run.
@@ -60,7 +57,9 @@ def create(
 
 def note(run_id: int, what: str, *, who: str, door: str, detail: str | None = None) -> None:
     """Leave a line in the run's timeline."""
-    RunEvent.create(run_id=run_id, what=what, who=who, door=door, detail=detail, at=clock.now())
+    RunEvent.create(
+        run_id=run_id, what=what, who=who, door=door, detail=detail and database.storable(detail), at=clock.now()
+    )
 
 
 def activate(run_id: int) -> bool:
@@ -115,9 +114,14 @@ def move(run_id: int, to: RunStatus, *, who: str, door: str, detail: str | None 
     if to in (RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.COMPLETED):
         values[Run.ended_at] = now
     if to is RunStatus.FAILED:
-        values[Run.error_summary] = (detail or "")[:_SUMMARY_LENGTH]
+        values[Run.error_summary] = database.storable(detail)
     if to is RunStatus.PENDING:
-        values |= {Run.ended_at: None, Run.error_summary: None, Run.scheduled_at: fn.COALESCE(Run.scheduled_at, now)}
+        values |= {
+            Run.ended_at: None,
+            Run.error_summary: None,
+            Run.discovery_attempts: 0,
+            Run.scheduled_at: fn.COALESCE(Run.scheduled_at, now),
+        }
     with database.db.atomic():
         if not Run.update(values).where(Run.id == run_id, Run.status.in_(froms)).execute():
             raise InvalidTransition(run_id, get(run_id).status, to.value, hint)
@@ -148,6 +152,18 @@ def claim_scheduled(run_id: int) -> bool:
     """
     values = {Run.status: RunStatus.PENDING, Run.updated_at: database.now()}
     return bool(Run.update(values).where(Run.id == run_id, Run.status == RunStatus.SCHEDULED).execute())
+
+
+def lock(run_id: int) -> RunStatus:
+    """Within a transaction: hold the run's row until its end, as finalize does, and return the status it has.
+
+    Raises:
+      UnknownRun: There is no such run.
+    """
+    rows = Run.update({Run.updated_at: database.now()}).where(Run.id == run_id).returning(Run.status).tuples().execute()
+    for (status,) in rows:
+        return RunStatus(status)
+    raise UnknownRun(run_id)
 
 
 def due_scheduled(now: datetime) -> list[Run]:
@@ -258,7 +274,7 @@ def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | 
     if refund:
         values[Run.discovery_attempts] = Run.discovery_attempts - 1
     if reason:
-        values[Run.error_summary] = reason[:_SUMMARY_LENGTH]
+        values[Run.error_summary] = database.storable(reason)
     Run.update(values).where(_ours(run)).execute()
 
 

@@ -6,7 +6,12 @@ from contextvars import ContextVar
 from itertools import groupby
 from typing import Any
 
+from peewee import chunked
+
 from workers.errors import ConfigurationError
+
+#: Rows of one INSERT: a statement takes 65,535 values on Postgres.
+_CHUNK = 500
 
 _bare: ContextVar[bool] = ContextVar("bare", default=False)
 
@@ -49,20 +54,23 @@ def upsert(model: type[Any], instances: Sequence[Any], unique_by: str) -> list[A
     key = model._meta.fields[unique_by]
     if getattr(model, "save_each", False):
         return [_save_one(model, instance, key) for instance in instances]
+    return [pk for some in chunked(instances, _CHUNK) for pk in _upsert(model, some, key)]
+
+
+def _upsert(model: type[Any], instances: Sequence[Any], key: Any) -> list[Any]:
     for names, group in groupby(sorted(instances, key=_given), key=_given):
-        rows = [{name: instance.__data__[name] for name in names} for instance in group]
-        if unique_by not in names:
+        if key.name not in names:
             raise ConfigurationError(
-                f"{model.__name__} instances come without {unique_by}, by which a row is known again"
+                f"{model.__name__} instances come without {key.name}, by which a row is known again"
             )
-        insert = model.insert_many(rows)
-        others = [model._meta.fields[name] for name in names if name != unique_by]
+        insert = model.insert_many([{name: instance.__data__[name] for name in names} for instance in group])
+        others = [model._meta.fields[name] for name in names if name != key.name]
         if others:
             insert = insert.on_conflict(conflict_target=[key], preserve=others)
         else:
             insert = insert.on_conflict(action="NOTHING", conflict_target=[key])
         insert.execute()
-    values = [key.python_value(key.db_value(instance.__data__[unique_by])) for instance in instances]
+    values = [key.python_value(key.db_value(instance.__data__[key.name])) for instance in instances]
     keys = dict(model.select(key, model._meta.primary_key).where(key.in_(values)).tuples())
     return [keys[value] for value in values]
 

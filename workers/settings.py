@@ -45,7 +45,12 @@ class Settings(BaseSettings):
         1.0, gt=0, le=60, description="How long a lane works before it lets other runs have its thread."
     )
     flush_seconds: float = Field(0.5, gt=0, le=60, description="How long finished items may wait for their commit.")
-    lease_seconds: float = Field(60.0, ge=1, le=3600, description="How long a claimed item is left to its claimer.")
+    lease_seconds: float = Field(
+        60.0,
+        ge=1,
+        le=3600,
+        description="How long a claimed item is left to its claimer; at least twice the request timeout.",
+    )
     backoff_seconds: Annotated[tuple[Wait, ...], NoDecode] = Field(
         (30.0, 60.0, 120.0, 240.0),
         description="Waits before the second, third, ... attempt; comma-separated. One more attempt than waits.",

@@ -13,7 +13,6 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from workers import database, items, runs
-from workers.errors import SluiceError
 from workers.limiter import Budget, BudgetState, RateLimiter
 from workers.registry import get_registry
 from workers.settings import get_settings
@@ -166,7 +165,7 @@ def budget_of(run: Run) -> BudgetState | None:
     try:
         budget = get_registry()[run.source].get_connector(run).budget
         return _looker(budget, settings.redis_url, settings.prefix).snapshot()
-    except SluiceError:
+    except Exception:  # a user's get_connector may fail in any way; that must not hide the other runs
         return None
 
 
