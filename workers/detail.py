@@ -113,7 +113,7 @@ class Turn:
         for item in claim.items:
             outcome = attempt(self.connector, self.caller, item, rows.get(str(item.item_id)))
             self._ends_at = self._ends_at or clock.monotonic() + settings.turn_seconds
-            self.outcomes.append(outcome)  # not in one expression: the attempt may flush, and begin a new list
+            self.outcomes.append(outcome)
             if clock.monotonic() > self._flush_at:
                 status = self._commit()
             if status is not RunStatus.RUNNING or self._is_over():
@@ -143,7 +143,8 @@ class Turn:
     def _flush(self) -> None:
         """Commit before a sleep. It runs inside an item's attempt, which must not be blamed for the database."""
         try:
-            self._commit()
+            if self.outcomes:
+                self._commit()
         except Exception:
             log.warning("run %d: a commit failed; it is tried again", self.run.id, exc_info=True)
 

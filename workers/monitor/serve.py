@@ -3,7 +3,6 @@
 import ctypes
 import ipaddress
 import logging
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 from workers import clock, signals
 from workers.errors import ConfigurationError
 from workers.orphans import end_with_parent
+from workers.preflight import check_port
 from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def serve() -> int:
     settings = get_settings()
     host, port = settings.monitor_host, settings.monitor_port
     _refuse_strangers(host)
-    _check_port(host, port)
+    check_port(host, port, "the page", "SLUICE_MONITOR_PORT")
     signals.on_stop()
     backoff = _FIRST_BACKOFF_SECONDS
     while not clock.stop_requested.is_set():
@@ -90,18 +90,6 @@ def _refuse_strangers(host: str) -> None:
             f"SLUICE_MONITOR_HOST={host} would let others in, and the page asks for no password until a later release: "
             "leave it at 127.0.0.1 and put a proxy with authentication in front"
         )
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"The page cannot listen on {host}:{port} ({error.strerror}): set SLUICE_MONITOR_PORT to a free port"
-            ) from None
 
 
 def _run_once(host: str, port: int) -> int:
