@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import PeeweeException, chunked, fn
+from peewee import PeeweeException, chunked
 
 from workers import database, runs
 from workers.limiter import Usage
@@ -270,17 +270,3 @@ def reopen_failed(run_id: int) -> int:
         count: int = RunItem.update(values).where(wanted).execute()
         Run.update({Run.failed_count: Run.failed_count - count}).where(Run.id == run_id).execute()
     return count
-
-
-def failure_groups(run_id: int, limit: int = 20) -> list[tuple[str, str, int]]:
-    """Return the failed items' (class, reason, count), the commonest first."""
-    count = fn.COUNT(RunItem.id)
-    query = (
-        RunItem.select(RunItem.failure_class, RunItem.failure_reason, count)
-        .where(RunItem.run_id == run_id, RunItem.status == ItemStatus.FAILED)
-        .group_by(RunItem.failure_class, RunItem.failure_reason)
-        .order_by(count.desc())
-        .limit(limit)
-    )
-    rows: Any = query.tuples()
-    return [(str(c), str(r), int(n)) for c, r, n in rows]

@@ -1,6 +1,5 @@
 """Serving the page: Streamlit in a process of its own, started again when it dies, ended when we are asked to stop."""
 
-import ctypes
 import ipaddress
 import logging
 import subprocess
@@ -125,12 +124,6 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
-
-
-try:
-    _libc: ctypes.CDLL | None = ctypes.CDLL(None) if sys.platform == "linux" else None
-except OSError:
-    _libc = None
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:
