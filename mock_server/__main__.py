@@ -10,12 +10,19 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
+from mock_server.algorithms import ALGORITHMS
 from mock_server.config import MockConfig
 from mock_server.faults import KINDS, parse_fault
+from mock_server.headers import STYLES
 from mock_server.limits import parse_limits
 from mock_server.server import RunningServer, serve_in_thread
 
 Parsed = TypeVar("Parsed")
+
+
+def _table(meanings: dict[str, str]) -> str:
+    return "\n".join(f"  {name:<13} {meaning}" for name, meaning in meanings.items())
+
 
 HELP = f"""Serve a rate-limited API to import from, and count what it is asked.
 
@@ -23,6 +30,7 @@ HELP = f"""Serve a rate-limited API to import from, and count what it is asked.
   python -m mock_server
   python -m mock_server --items 100 --limits 50/2,200/10 --latency 0.05 --jitter 0.1
   python -m mock_server --fault 500:0.05 --fault reset:0.01 --seed 7
+  python -m mock_server --algorithm gcra --burst 10 --headers ratelimit
 
 \b
 Then:
@@ -32,12 +40,20 @@ Then:
   curl     http://127.0.0.1:8001/stats
   curl -X POST http://127.0.0.1:8001/stats/reset
 
-Each window starts at its caller's first request and lasts its whole length. A caller is an Authorization or
-X-Api-Key header, or else an address. A refused request gets 429 with Retry-After and is not counted.
+A request is let in when every window has room for it, and is then counted in all of them. One that is refused gets
+429 with Retry-After and is counted in none. A caller is an Authorization or X-Api-Key header, or else an address.
+
+\b
+Algorithms, how a window counts:
+{_table(ALGORITHMS)}
+
+\b
+Headers, how the answers tell it:
+{_table(STYLES)}
 
 \b
 Faults strike accepted requests only, after they were carried out:
-{chr(10).join(f"  {kind:<10} {meaning}" for kind, meaning in KINDS.items())}
+{_table(KINDS)}
 """
 
 
@@ -57,6 +73,12 @@ def _parsed_by(parse: Callable[[str], Parsed]) -> Callable[[click.Context, click
 @click.option("--items", default=1000, show_default=True, help="How many items there are; 0 is allowed.")
 @click.option("--limits", default="500/20,2000/100", show_default=True, callback=_parsed_by(parse_limits),
               help="REQUESTS/SECONDS, separated by commas, or none.")  # fmt: skip
+@click.option("--algorithm", default="windows", show_default=True, type=click.Choice(list(ALGORITHMS)),
+              help="How the windows count.")  # fmt: skip
+@click.option("--burst", type=int, help="How many requests gcra lets in at once; the whole limit if not given.")
+@click.option("--recount-rejected", is_flag=True, help="Count refused requests too: for the algorithm log.")
+@click.option("--headers", default="x-ratelimit", show_default=True, type=click.Choice(list(STYLES)),
+              help="How the answers tell the limits.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8001, show_default=True, help="The port to listen on; 0 takes a free one.")
 @click.option("--latency", "latency_seconds", default=0.0, show_default=True, metavar="SECONDS",
@@ -107,7 +129,8 @@ def _why_not(error: OSError, config: MockConfig) -> str:
 
 def _greeting(server: RunningServer, config: MockConfig) -> str:
     limits = ", ".join(map(str, config.limits)) or "no limits"
-    return f"mock API: {server.url}/api/items ({config.items:,} items; {limits})"
+    how = "" if config.algorithm == "windows" else f"; {config.algorithm}"
+    return f"mock API: {server.url}/api/items ({config.items:,} items; {limits}{how})"
 
 
 def _leave(signum: int, frame: FrameType | None) -> NoReturn:

@@ -12,7 +12,8 @@ from mock_server.catalogue import Catalogue
 from mock_server.clock import Clock
 from mock_server.config import MockConfig
 from mock_server.delays import Delays
-from mock_server.limits import FixedWindows, Verdict
+from mock_server.headers import limit_headers
+from mock_server.limiter import Limiter, Verdict
 from mock_server.stats import Stats
 
 MAX_BODY_BYTES = 32 * 1024
@@ -36,16 +37,16 @@ def create_app(config: MockConfig, clock: Clock | None = None) -> Flask:
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.json.sort_keys = False  # type: ignore[attr-defined]
     clock = clock or Clock()
-    windows = FixedWindows(config.limits, clock)
+    limiter = Limiter(config.limits, clock, config.algorithm, config.burst, config.recount_rejected)
     stats = Stats(clock)
     app.register_error_handler(HTTPException, _error)
-    _limit_api(app, config, clock, windows, stats)
+    _limit_api(app, config, clock, limiter, stats)
     _add_items(app, Catalogue(config.items, config.seed), stats)
-    _add_admin(app, windows, stats)
+    _add_admin(app, limiter, stats)
     return app
 
 
-def _limit_api(app: Flask, config: MockConfig, clock: Clock, windows: FixedWindows, stats: Stats) -> None:
+def _limit_api(app: Flask, config: MockConfig, clock: Clock, limiter: Limiter, stats: Stats) -> None:
     """Delay, count, refuse and spoil what happens below /api/, and nothing else."""
     delays = Delays(config.latency_seconds, config.jitter_seconds, config.seed)
     dice = faults.FaultDice(config.faults, config.seed)
@@ -56,7 +57,7 @@ def _limit_api(app: Flask, config: MockConfig, clock: Clock, windows: FixedWindo
             return None
         g.delay = delays.draw()
         clock.sleep(g.delay.before_count_seconds)
-        g.verdict = windows.admit(_caller(request))
+        g.verdict = limiter.admit(_caller(request))
         stats.judged(g.verdict)
         return None if g.verdict.accepted else _too_many_requests(g.verdict)
 
@@ -67,7 +68,7 @@ def _limit_api(app: Flask, config: MockConfig, clock: Clock, windows: FixedWindo
         fault = dice.draw() if g.verdict.accepted else None
         if fault:
             response = faults.spoil(response, fault, request.environ.get(faults.RESET_CONNECTION))
-        _add_limit_headers(response, g.verdict)
+        response.headers.update(limit_headers(config.headers, g.verdict))
         stats.answered(response.status_code, fault)
         clock.sleep(g.delay.before_answer_seconds)
         if fault == "timeout":
@@ -111,20 +112,20 @@ def _add_items(app: Flask, catalogue: Catalogue, stats: Stats) -> None:
         return item_id
 
 
-def _add_admin(app: Flask, windows: FixedWindows, stats: Stats) -> None:
+def _add_admin(app: Flask, limiter: Limiter, stats: Stats) -> None:
     @app.get("/health")
     def show_health() -> Response:
         return jsonify(status="ok")
 
     @app.get("/stats")
     def show_stats() -> Response:
-        return jsonify(stats.told() | {"windows": windows.seen()})
+        return jsonify(stats.told() | {"windows": limiter.seen()})
 
     @app.post("/stats/reset")
     def reset_stats() -> Response:
         if not _is_loopback(request.remote_addr):
             raise Forbidden("the counts are reset from this machine only")
-        windows.reset()
+        limiter.reset()
         stats.reset()
         return jsonify(status="reset")
 
@@ -150,14 +151,6 @@ def _hold(clock: Clock, seconds: float, caller_is_gone: Callable[[], bool] | Non
         slept += HOLD_STEP_SECONDS
         if caller_is_gone and caller_is_gone():
             return
-
-
-def _add_limit_headers(response: Response, verdict: Verdict) -> None:
-    if verdict.tightest is None:
-        return
-    response.headers["X-RateLimit-Limit"] = str(verdict.tightest.limit)
-    response.headers["X-RateLimit-Remaining"] = str(verdict.remaining)
-    response.headers["X-RateLimit-Reset"] = str(verdict.reset_epoch_seconds)
 
 
 def _too_many_requests(verdict: Verdict) -> Response:

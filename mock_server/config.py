@@ -1,10 +1,13 @@
 """The settings of one mock server, checked when they are made."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from mock_server.algorithms import ALGORITHMS
 from mock_server.faults import Fault
-from mock_server.limits import DEFAULT_LIMITS, Window
+from mock_server.headers import STYLES
+from mock_server.limits import DEFAULT_LIMITS, MAX_LIMIT, Window
 
 MAX_ITEMS = 1_000_000_000
 MAX_SECONDS = 3600.0
@@ -26,6 +29,10 @@ class MockConfig:
       timeout_seconds: How long the fault `timeout` holds an answer.
       seed: Decides the catalogue, the delays and the faults.
       threads: How many requests are answered at once; the rest queue, uncounted.
+      algorithm: How the windows count: one of ALGORITHMS.
+      headers: How the answers tell it: one of STYLES.
+      burst: How many requests `gcra` lets in at once, at most the smallest limit; the whole limit when None.
+      recount_rejected: Count refused requests too: for `log` only.
 
     Raises:
       ValueError: A setting is out of range. The message names it.
@@ -41,6 +48,10 @@ class MockConfig:
     timeout_seconds: float = 60.0
     seed: int = 1
     threads: int = 32
+    algorithm: str = "windows"
+    headers: str = "x-ratelimit"
+    burst: int | None = None
+    recount_rejected: bool = False
 
     def __post_init__(self) -> None:
         _check("items", self.items, 0, MAX_ITEMS)
@@ -50,11 +61,28 @@ class MockConfig:
         _check("jitter", self.jitter_seconds, 0, MAX_SECONDS)
         _check("timeout-seconds", self.timeout_seconds, 0, MAX_SECONDS)
         _check_faults(self.faults)
+        _check_choice("algorithm", self.algorithm, ALGORITHMS)
+        _check_choice("headers", self.headers, STYLES)
+        self._check_algorithm()
+
+    def _check_algorithm(self) -> None:
+        if self.recount_rejected and self.algorithm != "log":
+            raise ValueError("recount-rejected is for the algorithm log: choose that, or leave it out")
+        if self.burst is None:
+            return
+        if self.algorithm != "gcra":
+            raise ValueError("burst is for the algorithm gcra: choose that, or leave it out")
+        _check("burst", self.burst, 1, min((window.limit for window in self.limits), default=MAX_LIMIT))
 
 
 def _check(name: str, value: float, least: float, most: float) -> None:
     if not math.isfinite(value) or not least <= value <= most:
         raise ValueError(f"{name} is {value}: give a number from {least:,} to {most:,}")
+
+
+def _check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}: choose from {', '.join(choices)}")
 
 
 def _check_faults(faults: tuple[Fault, ...]) -> None:

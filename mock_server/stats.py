@@ -5,7 +5,8 @@ from collections import Counter
 from typing import Any
 
 from mock_server.clock import Clock
-from mock_server.limits import NANOSECONDS, Verdict
+from mock_server.limiter import Verdict
+from mock_server.limits import NANOSECONDS
 
 
 class Stats:

@@ -18,9 +18,9 @@ LAYERS = {
     "work": "actors discovery detail attempt finalize reaper inline",
     "queue": "broker middleware",
     "reading": "stats progress",
-    "record": "database migrations tables runs items lanes tracking saving page",
+    "record": "database migrations tables runs items lanes watermark tracking saving page",
     "names": "registry",
-    "outside": "contracts connector limiter headers transport",
+    "outside": "contracts connector limiter caller ledger answer budget headers transport",
     "ground": "errors settings clock log signals orphans version",
 }
 NAMES = list(LAYERS)
@@ -33,8 +33,8 @@ PLACES = {
 #: The host: what stands around the package, and must never be seen from within.
 HOST = {"models", "sources", "mock_server", "scripts", "benchmarks", "tests", "monitor_app"}
 
-RECORDERS = {"workers.runs", "workers.items", "workers.lanes"}
-TRACKING = {"Run", "RunItem", "Lane", "RunEvent"}
+RECORDERS = {"workers.runs", "workers.items", "workers.lanes", "workers.watermark"}
+TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "BudgetRow"}
 WRITES = {
     *("create", "insert", "insert_many", "insert_from", "replace", "replace_many", "bulk_create", "get_or_create"),
     *("update", "bulk_update", "set_by_id", "delete", "delete_by_id", "truncate_table", "drop_table"),

@@ -31,11 +31,12 @@ from redis.retry import Retry
 from servers import KINDS, rejections
 
 from workers import Budget, ConfigurationError, Limit, RateLimiter, clock
+from workers.caller import Caller, Permit
 from workers.errors import DependencyDown, RateLimited
-from workers.limiter import Caller, Permit
 from workers.redis_server import _find_binary
 
 SECOND = 1_000_000
+BUDGET_OPTIONS = {"profile", "share", "trust_server"}
 #: How long after its grant a permit may be used.
 FRESH_US = SECOND
 PROPERTY = settings(
@@ -53,8 +54,9 @@ def client(redis_server: str) -> Iterator[redis.Redis]:
 
 def limiter_on(client: redis.Redis, *limits: Limit, name: str = "api", prefix: str = "", **options) -> RateLimiter:
     """A limiter that never sleeps: every refusal is a RateLimited, unless the test says otherwise."""
-    options = {"max_wait_seconds": 0.0} | options
-    return RateLimiter(Budget(name, limits), client, prefix=prefix or f"t{uuid.uuid4().hex[:12]}", **options)
+    options = {"max_wait_seconds": 0.0, "profile": "burst"} | options
+    budget = Budget(name, limits, **{key: options.pop(key) for key in BUDGET_OPTIONS & options.keys()})
+    return RateLimiter(budget, client, prefix=prefix or f"t{uuid.uuid4().hex[:12]}", **options)
 
 
 @pytest.fixture
@@ -89,6 +91,12 @@ def refusal(caller: Caller, timeout_seconds: float = 5.0) -> RateLimited:
     return caught.value if isinstance(caught.value, RateLimited) else RateLimited(*caller._refusal)
 
 
+def hear_429(caller: Caller, permit: Permit, pause_seconds: float) -> None:
+    """The API refuses the request of this permit; a second is added to what it asks for."""
+    with suppress(RateLimited):
+        caller.heard(permit, 429, {"Retry-After": f"{pause_seconds - 1:g}"})
+
+
 def use(caller: Caller, count: int = 1) -> None:
     """Take that many permits and answer each at once."""
     for _ in range(count):
@@ -114,9 +122,10 @@ class Oracle:
     """The rule in plain Python: in flight + completed within the last W < L, for every limit.
 
     It keeps every completion there ever was, and counts; the script keeps the last max(L) of them and looks one up.
-    What is the same by choice: a permit completes when Redis hears of it, not when the response arrived; one whose
-    deadline has passed completed at its deadline. Who waits changes what a refused caller is told, never whether it is
-    refused: so the two must agree on every question, and on the told time where nobody else waits.
+    What is the same by choice: a permit is in flight until Redis hears that its response arrived, and then completed
+    when it arrived, but no earlier than the one heard of before; one whose deadline has passed completed then.
+    Who waits changes what a refused caller is told, never whether it is refused: so the two must agree on every
+    question, and on the told time where nobody else waits.
     """
 
     def __init__(self, limits: Sequence[Limit], ttl_us: int) -> None:
@@ -129,16 +138,19 @@ class Oracle:
         for permit, deadline in sorted(self.in_flight.items(), key=lambda pair: pair[1]):
             if deadline <= now:
                 del self.in_flight[permit]
-                self.completed.append(deadline)
+                self.append(deadline)
+
+    def append(self, instant: int) -> None:
+        self.completed.append(max([instant, *self.completed[-1:]]))
 
     def grant(self, permit: str, now: int) -> None:
         self.in_flight[permit] = now + self.ttl_us
         assert all(used <= limit for used, (limit, _) in zip(self.used(now), self.limits, strict=True))
 
-    def complete(self, permit: str, now: int) -> None:
+    def complete(self, permit: str, now: int, arrived: int) -> None:
         self.expire(now)
         if self.in_flight.pop(permit, None) is not None:
-            self.completed.append(now)
+            self.append(arrived)
 
     def give_back(self, permit: str, now: int) -> None:
         self.expire(now)
@@ -225,7 +237,7 @@ class Fleet:
         limits = self.believed or scenario.limits
         self.limiter = limiter_on(stuttering, *limits, linger_seconds=scenario.linger_us / SECOND, max_wait_seconds=2.0)
         self.oracle = Oracle(limits, scenario.ttl_us)
-        self.answered: dict[Caller, list[Permit]] = {}
+        self.answered: dict[Caller, list[tuple[Permit, int]]] = {}
         self.events: list[tuple[int, int, Callable[..., None], tuple]] = []
         self.order = itertools.count()
         self.granted = self.asked = 0
@@ -244,7 +256,7 @@ class Fleet:
             self.compare_states()
         finally:
             clock.use(before)
-            self.limiter._script.registered_client.delete(*self.limiter._keys)
+            self.limiter.ledger.client.delete(*self.limiter.ledger.keys)
         return sorted(self.counted)
 
     def at(self, instant: int, happens: Callable[..., None], *arguments) -> None:
@@ -258,8 +270,8 @@ class Fleet:
 
     def hear(self, caller: Caller) -> None:
         """What a caller has to say reaches Redis now, together with its call."""
-        for permit in self.answered[caller]:
-            self.oracle.complete(permit.id, now_us())
+        for permit, arrived in self.answered[caller]:
+            self.oracle.complete(permit.id, now_us(), arrived)
         self.answered[caller] = []
 
     def ask(self, caller: Caller) -> None:
@@ -323,7 +335,7 @@ class Fleet:
 
     def answer(self, caller: Caller, permit: Permit) -> None:
         caller.answered(permit)
-        self.answered[caller].append(permit)
+        self.answered[caller].append((permit, now_us()))
 
     def compare_states(self) -> None:
         state = self.limiter.snapshot()
@@ -445,7 +457,7 @@ def test_what_a_refused_caller_is_told_is_what_the_oracle_says(client, limits, s
             permit = out.pop(number % len(out))
             caller.answered(permit)
             caller.settle()
-            oracle.complete(permit.id, now)
+            oracle.complete(permit.id, now, now)
             exact = False
         elif step == "give back" and out:
             permit = out.pop(number % len(out))
@@ -629,22 +641,44 @@ def test_what_is_taken_ahead_and_not_used_goes_back(new):
     assert granted(limiter) == 1
 
 
-def test_a_clock_set_back_opens_no_window(new):
+def test_a_clock_set_back_opens_no_window_early_and_none_late(new, moved_clock):
     # Given a full window, ten seconds into the day
     limiter = new(Limit(3, seconds=5))
     move_to(10 * SECOND)
     use(limiter.caller(), 3)
 
-    # When Redis's clock is set back
-    move_to(4 * SECOND)
+    # When Redis's clock is set back by an hour
+    moved_clock.step(-3600)
 
-    # Then time stands still until it has caught up: nobody is let in early
-    assert granted(limiter) == 0
+    # Then time goes on from where it was
     assert refusal(limiter.caller()).wait_seconds == 5.005
     move_to(15_004_999)
     assert granted(limiter) == 0
     move_to(15_005_000)
     assert granted(limiter) == 3
+
+
+@pytest.mark.parametrize("seconds", [0.5, 6.0, 3600.0])
+def test_a_clock_set_forward_opens_no_window_early(new, moved_clock, seconds):
+    # Given a full window, and two processes
+    one = new(Limit(3, seconds=5), prefix="forward" + uuid.uuid4().hex)
+    other = limiter_on(one.ledger.client, Limit(3, seconds=5), prefix=one.ledger.keys[0].split(":")[0])
+    use(one.caller(), 2)
+    use(other.caller())
+    move_to(SECOND)
+    refusal(one.caller())
+
+    # When Redis's clock is set forward
+    moved_clock.step(seconds)
+
+    # Then either of them notices, and the windows open when they would have
+    assert refusal(other.caller()).wait_seconds == pytest.approx(4.005, abs=0.01)
+    assert refusal(one.caller()).wait_seconds == pytest.approx(4.005, abs=0.01)
+    assert "s ahead: not believed" in one.snapshot().notes[0].text
+    move_to(4_990_000)
+    assert granted(one) == 0
+    move_to(5_020_000)
+    assert granted(one) == 3
 
 
 # --- sleeps -----------------------------------------------------------------------------------------------------------
@@ -730,7 +764,7 @@ def paused(new) -> tuple[RateLimiter, list[Caller]]:
     permits = [caller.take(5.0) for caller in callers]
     move_to(SECOND)
     for caller, permit in zip(callers, permits, strict=True):
-        caller.refused(permit, 5.0, "the API answered 429")
+        hear_429(caller, permit, 5.0)
     return limiter, [*callers, idle]
 
 
@@ -754,10 +788,10 @@ def test_while_the_budget_pauses_nobody_sends(paused):
     assert waits[0].wait_seconds == 5.0
     assert len({wait.wait_seconds for wait in waits}) == 30
     assert max(wait.wait_seconds for wait in waits) < 5.1
-    assert waits[0].reason == "api: paused: the API answered 429"
+    assert waits[0].reason == "api: paused: the API answered 429, Retry-After 4"
     assert late.wait_seconds < 0.1
     state = limiter.snapshot()
-    assert (state.paused_for_seconds, state.paused_why) == (pytest.approx(1e-6), "the API answered 429")
+    assert (state.paused_for_seconds, state.paused_why) == (pytest.approx(1e-6), "the API answered 429, Retry-After 4")
     assert state.sleeps == 1
 
 
@@ -804,7 +838,7 @@ def test_a_canary_that_is_refused_is_a_second_hit(paused):
     canary = first.take(5.0)
     first.usage.hits = 0
 
-    first.refused(canary, 5.0, "the API answered 429")
+    hear_429(first, canary, 5.0)
 
     assert first.usage.hits == 1
     assert limiter.snapshot().hits == 2
@@ -816,12 +850,12 @@ def test_a_straggler_of_the_first_burst_is_no_second_hit_but_pauses_again(new):
     limiter = new(Limit(100, seconds=10))
     quick, slow = limiter.caller(), limiter.caller()
     refused_soon, refused_late = quick.take(5.0), slow.take(5.0)
-    quick.refused(refused_soon, 2.0, "429")
+    hear_429(quick, refused_soon, 2.0)
 
     # When the other's refusal arrives after the pause, with a canary out
     move_to(3 * SECOND)
     canary = quick.take(5.0)
-    slow.refused(refused_late, 2.0, "429")
+    hear_429(slow, refused_late, 2.0)
 
     # Then it is the same hit, the pause begins anew, and so does the search for a canary
     assert (quick.usage.hits, slow.usage.hits) == (1, 0)
@@ -856,10 +890,10 @@ def test_a_longer_retry_after_extends_the_pause_and_a_shorter_does_not_shorten_i
     permits = [caller.take(5.0) for _ in range(3)]
 
     for permit, seconds in zip(permits, (5.0, 8.0, 1.0), strict=True):
-        caller.refused(permit, seconds, f"Retry-After {seconds:g}")
+        hear_429(caller, permit, seconds)
 
     assert limiter.snapshot().paused_for_seconds == 8.0
-    assert limiter.snapshot().paused_why == "Retry-After 8"
+    assert limiter.snapshot().paused_why == "the API answered 429, Retry-After 7"
 
 
 def test_a_pause_that_is_extended_while_a_run_waits_is_still_one_sleep(new):
@@ -867,12 +901,12 @@ def test_a_pause_that_is_extended_while_a_run_waits_is_still_one_sleep(new):
     limiter = new(Limit(100, seconds=10))
     caller = limiter.caller(1)
     first, straggler = caller.take(5.0), caller.take(5.0)
-    caller.refused(first, 5.0, "429")
+    hear_429(caller, first, 5.0)
     refusal(caller)
 
     # When a straggler extends it
     move_to(3 * SECOND)
-    caller.refused(straggler, 5.0, "429")
+    hear_429(caller, straggler, 5.0)
     move_to(5 * SECOND)
     refusal(caller)
 
@@ -895,7 +929,7 @@ def test_a_limit_that_grows_keeps_what_is_known_and_never_allows_too_much(new):
 
     # When the limit becomes 50 a minute
     move_to(12 * SECOND)
-    large = limiter_on(small._script.registered_client, Limit(50, seconds=60), prefix=small._keys[0].split(":")[0])
+    large = limiter_on(small.ledger.client, Limit(50, seconds=60), prefix=small.ledger.keys[0].split(":")[0])
 
     # Then ten more are allowed: what was forgotten counts, as young as the oldest that is known
     assert granted(large) == 10
@@ -912,7 +946,7 @@ def test_a_limit_that_grows_before_the_ring_was_full_allows_exactly_the_differen
     small = new(Limit(20, seconds=10), prefix="grows" + uuid.uuid4().hex)
     use(small.caller(), 15)
 
-    large = limiter_on(small._script.registered_client, Limit(50, seconds=10), prefix=small._keys[0].split(":")[0])
+    large = limiter_on(small.ledger.client, Limit(50, seconds=10), prefix=small.ledger.keys[0].split(":")[0])
 
     assert granted(large) == 35
 
@@ -920,7 +954,7 @@ def test_a_limit_that_grows_before_the_ring_was_full_allows_exactly_the_differen
 def test_callers_with_smaller_limits_do_not_make_the_others_forget(new):
     # Given a deploy in progress: old processes know 50, new ones 20
     old = new(Limit(50, seconds=10), prefix="shrinks" + uuid.uuid4().hex)
-    new_ = limiter_on(old._script.registered_client, Limit(20, seconds=10), prefix=old._keys[0].split(":")[0])
+    new_ = limiter_on(old.ledger.client, Limit(20, seconds=10), prefix=old.ledger.keys[0].split(":")[0])
     use(old.caller(), 40)
 
     # Then each keeps to its own limit, and all that was sent counts for both
@@ -1007,9 +1041,9 @@ def test_what_redis_could_not_be_told_rides_on_the_next_call(own_redis):
             lost.take(5.0)
 
     # Then the next call tells Redis all of it: one completed, none in flight
-    limiter.snapshot()
+    limiter.caller().take(5.0).caller.settle()
     state = limiter.snapshot()
-    assert (state.in_flight, state.windows[0].used) == (0, 1)
+    assert (state.in_flight, state.windows[0].used) == (1, 2)
 
 
 def test_a_429_that_redis_could_not_be_told_still_pauses_the_budget(own_redis):
@@ -1019,14 +1053,14 @@ def test_a_429_that_redis_could_not_be_told_still_pauses_the_budget(own_redis):
     permit = caller.take(5.0)
     own_redis.kill()
     with pytest.raises(DependencyDown):
-        caller.refused(permit, 5.0, "the API answered 429")
+        hear_429(caller, permit, 5.0)
 
     # When it is back
     own_redis.start()
     wait = refusal(other)
 
     # Then the pause begins, and the hit is counted
-    assert (wait.wait_seconds, wait.reason) == (5.0, "api: paused: the API answered 429")
+    assert (wait.wait_seconds, wait.reason) == (5.0, "api: paused: the API answered 429, Retry-After 4")
     assert other.usage.hits == 1
 
 
@@ -1051,7 +1085,7 @@ def test_a_redis_that_forgets_its_scripts_is_told_again(own_redis):
     assert granted(limiter) == 3
 
 
-@pytest.mark.parametrize("part", ["head", "ring", "flight", "grants", "waiting", "sleeps"])
+@pytest.mark.parametrize("part", ["state", "ring", "flight"])
 def test_a_key_that_is_lost_alone_neither_bursts_nor_blocks_the_budget(new, part):
     # Given a budget with requests in flight, requests completed, and somebody who waits
     limiter = new(Limit(5, seconds=10))
@@ -1062,7 +1096,7 @@ def test_a_key_that_is_lost_alone_neither_bursts_nor_blocks_the_budget(new, part
     refusal(caller)
 
     # When one of its keys is evicted
-    assert limiter._script.registered_client.delete(limiter._keys[0].replace("head", part)) == 1
+    assert limiter.ledger.client.delete(limiter.ledger.keys[0].replace("state", part)) == 1
 
     # Then nothing is granted that the rule would not grant
     assert granted(limiter) == 0
@@ -1083,13 +1117,13 @@ def test_a_budget_takes_little_memory_whatever_its_traffic(new):
     for number in range(20_000):
         move_to(number * 10_100)
         caller.answered(caller.take(5.0))
-    refused_, client_ = limiter.caller(2), limiter._script.registered_client
+    refused_, client_ = limiter.caller(2), limiter.ledger.client
     with suppress(RateLimited):
         refused_.take(5.0)
 
     # Then its keys are small
     assert limiter.snapshot().granted >= 20_000
-    assert sum(client_.memory_usage(key) or 0 for key in limiter._keys) < 40_000
+    assert sum(client_.memory_usage(key) or 0 for key in limiter.ledger.keys) < 40_000
 
 
 def test_the_keys_of_a_budget_share_one_slot_of_a_cluster(new):
@@ -1098,9 +1132,9 @@ def test_the_keys_of_a_budget_share_one_slot_of_a_cluster(new):
     limiter.caller(1).take(5.0)
     refusal(limiter.caller(1))
 
-    keys = limiter._script.registered_client.keys(f"{limiter._keys[0].split(':')[0]}:*")
+    keys = limiter.ledger.client.keys(f"{limiter.ledger.keys[0].split(':')[0]}:*")
 
-    assert {key.decode().split(":")[-1] for key in keys} == {"head", "ring", "flight", "grants", "waiting", "sleeps"}
+    assert {key.decode().split(":")[-1] for key in keys} == {"state", "ring", "flight", "waiting", "runs"}
     assert all(b":{shop.example}:" in key for key in keys)
     assert len({key_slot(key) for key in keys}) == 1
 

@@ -11,12 +11,18 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import servers
 from flask.testing import FlaskClient
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import mock_server
 from mock_server import (
@@ -29,11 +35,14 @@ from mock_server import (
     parse_limits,
     serve_in_thread,
 )
+from mock_server.algorithms import ALGORITHMS, count_in
 from mock_server.delays import Delays
-from mock_server.limits import MAX_CALLERS, FixedWindows
+from mock_server.headers import STYLES
+from mock_server.limiter import MAX_CALLERS, Limiter
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCH = 1_800_000_000
+PROPERTY = settings(max_examples=50, deadline=None)
 
 
 class MovedClock(Clock):
@@ -282,7 +291,7 @@ def test_callers_are_told_apart_by_key_and_else_by_address(clock: MovedClock) ->
 
 
 def test_made_up_keys_cannot_fill_the_memory(clock: MovedClock) -> None:
-    windows = FixedWindows((Window(1, 10),), clock)
+    windows = Limiter((Window(1, 10),), clock)
     for number in range(MAX_CALLERS):
         windows.admit(f"key {number}")
 
@@ -361,6 +370,235 @@ def test_without_limits_nothing_is_refused_and_no_headers_are_sent(clock: MovedC
     assert set(hits(client, 3000)) == {200}
     assert "X-RateLimit-Limit" not in client.get("/api/items").headers
     assert client.get("/stats").json["windows"] == []
+
+
+# The algorithms
+
+#: Each algorithm's twin, written without a look at it: (requests, window in us) -> a server in microseconds since 1970.
+TWINS = {
+    "windows": ({"algorithm": "windows"}, servers.FirstHitWindows),
+    "fixed": ({"algorithm": "fixed"}, servers.FixedWindows),
+    "log": ({"algorithm": "log"}, servers.SlidingLog),
+    "log, refused counted": ({"algorithm": "log", "recount_rejected": True}, servers.CountsRejected),
+    "token-bucket": ({"algorithm": "token-bucket"}, servers.TokenBucket),
+    "gcra": ({"algorithm": "gcra"}, servers.Gcra),
+    "gcra, burst 2": (
+        {"algorithm": "gcra", "burst": 2},
+        lambda requests, window_us: servers.SmallBurstGcra(requests, window_us, 2),
+    ),
+    "counter": ({"algorithm": "counter"}, servers.SlidingCounter),
+}
+
+GAPS = st.lists(st.sampled_from([0, 0, 0, 1, 7, 100, 333, 1000, 2500, 9999]), max_size=40)
+
+
+def test_every_algorithm_has_a_twin() -> None:
+    assert {settings["algorithm"] for settings, _ in TWINS.values()} == set(ALGORITHMS)
+
+
+@pytest.mark.parametrize("name", TWINS)
+@PROPERTY
+@given(requests=st.integers(2, 6), window_ms=st.integers(1, 7000), gaps_ms=GAPS)
+def test_an_algorithm_and_its_twin_agree_on_every_request(
+    name: str, requests: int, window_ms: int, gaps_ms: list[int]
+) -> None:
+    clock, (how, twin_of) = MovedClock(), TWINS[name]
+    limiter, twin = Limiter((Window(requests, window_ms / 1000),), clock, **how), twin_of(requests, window_ms * 1000)
+
+    for now_ms in accumulate(gaps_ms):
+        clock.seconds = now_ms / 1000
+        verdict = limiter.admit("somebody")
+
+        instant_us = EPOCH * 1_000_000 + now_ms * 1000
+        assert verdict.accepted == twin.accepts(instant_us)
+        assert verdict.readings[0].remaining == twin.remaining(instant_us)
+
+
+@dataclass
+class NanosecondWindow:
+    limit: int
+    length_ns: int
+
+
+@pytest.mark.parametrize("name", TWINS)
+@PROPERTY
+@given(requests=st.integers(2, 6), length=st.integers(1, 40), gaps=st.lists(st.integers(0, 15), max_size=40))
+def test_retry_and_reset_are_exact_to_the_nanosecond(name: str, requests: int, length: int, gaps: list[int]) -> None:
+    # Given a count after any requests, with windows so short that every nanosecond can be tried
+    how, _ = TWINS[name]
+    count = count_in(NanosecondWindow(requests, length), how["algorithm"], how.get("burst"))
+    now = EPOCH * 1_000_000_000
+    for gap in gaps:
+        now += gap
+        if count.remaining(now) or how.get("recount_rejected"):
+            count.take(now)
+
+    retry, reset = count.retry_ns(now), count.reset_ns(now)
+
+    assert [deepcopy(count).remaining(now + after) > 0 for after in range(retry + 1)] == [False] * retry + [True]
+    assert deepcopy(count).remaining(now + reset) == count.capacity
+    # A window that nobody used may end later than it is free.
+    assert count.remaining(now) == count.capacity or deepcopy(count).remaining(now + reset - 1) < count.capacity
+
+
+@pytest.mark.parametrize("name", TWINS)
+@PROPERTY
+@given(gaps_ms=GAPS)
+def test_whoever_waits_as_long_as_retry_after_says_gets_in(name: str, gaps_ms: list[int]) -> None:
+    clock, (how, _) = MovedClock(), TWINS[name]
+    limiter = Limiter(parse_limits("3/1.5,5/7"), clock, **how)
+
+    for gap_ms in gaps_ms:
+        clock.seconds += gap_ms / 1000
+        verdict = limiter.admit("somebody")
+        if not verdict.accepted:
+            clock.seconds += verdict.retry_after_seconds
+            assert limiter.admit("somebody").accepted
+
+
+@pytest.mark.parametrize(
+    ("options", "answers"),
+    [
+        ({"algorithm": "windows"}, {9: "yn", 10: "n", 19: "yn", 20: "n"}),
+        ({"algorithm": "fixed"}, {9: "yn", 10: "yn", 19: "n", 20: "y"}),
+        ({"algorithm": "log"}, {9: "yn", 10: "n", 18.999: "n", 19: "yn"}),
+        ({"algorithm": "log", "recount_rejected": True}, {9: "yn", 18: "n", 27: "n", 37: "yn"}),
+        ({"algorithm": "counter"}, {9: "yn", 10: "n", 19.999: "n", 20: "y"}),
+    ],
+)
+def test_one_request_in_ten_seconds_is_counted_as_the_algorithm_says(
+    options: dict[str, Any], answers: dict[float, str], clock: MovedClock
+) -> None:
+    client = client_of(clock, limits=(Window(1, 10),), **options)
+
+    assert answered(client, clock, answers) == answers
+
+
+@pytest.mark.parametrize(
+    ("options", "answers"),
+    [
+        ({"algorithm": "token-bucket"}, {0: "yyyyn", 2.499: "n", 2.5: "yn", 100: "yyyyn"}),
+        ({"algorithm": "gcra"}, {0: "yyyyn", 2.499: "n", 2.5: "yn", 100: "yyyyn"}),
+        ({"algorithm": "gcra", "burst": 1}, {0: "yn", 2.499: "n", 2.5: "yn", 100: "yn"}),
+        # At 10 s the last window's four count whole, at 12.5 s three of them do, at 15 s two.
+        ({"algorithm": "counter"}, {5: "yyyyn", 10: "n", 12.499: "n", 12.5: "yn", 15: "yn", 20: "yyn"}),
+    ],
+)
+def test_four_requests_in_ten_seconds_are_counted_as_the_algorithm_says(
+    options: dict[str, Any], answers: dict[float, str], clock: MovedClock
+) -> None:
+    client = client_of(clock, limits=(Window(4, 10),), **options)
+
+    assert answered(client, clock, answers) == answers
+
+
+def answered(client: FlaskClient, clock: MovedClock, asked: dict[float, str]) -> dict[float, str]:
+    found = {}
+    for seconds, letters in asked.items():
+        clock.seconds = seconds
+        found[seconds] = "".join("y" if status == 200 else "n" for status in hits(client, len(letters)))
+    return found
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_a_request_that_one_window_refuses_is_counted_by_none(algorithm: str, clock: MovedClock) -> None:
+    client = client_of(clock, limits=parse_limits("1/1,3/100"), algorithm=algorithm)
+    for _ in range(3):
+        hits(client, 20)
+        # Two lengths, so that the counter has forgotten too
+        clock.seconds += 2
+
+    windows = client.get("/stats").json["windows"]
+    assert [window["max_seen"] for window in windows] == [1, 3]
+    assert client.get("/stats").json["accepted"] == 3
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_stats_tell_the_same_of_every_algorithm(algorithm: str, clock: MovedClock) -> None:
+    client = client_of(clock, limits=(Window(2, 10),), algorithm=algorithm)
+    hits(client, 3)
+    clock.seconds = 0.5
+    client.get("/api/items?page=2")
+
+    told = client.get("/stats").json
+    assert (told["requests"], told["accepted"], told["rejected"]) == (4, 2, 2)
+    assert (told["items"], told["pages"], told["span_seconds"]) == ({"1": 2}, {}, 0)
+    assert told["windows"] == [{"limit": 2, "seconds": 10, "max_seen": 2, "max_in_any_window": 2}]
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_with_every_algorithm_a_full_table_of_callers_gets_room_again(algorithm: str, clock: MovedClock) -> None:
+    limiter = Limiter((Window(1, 10),), clock, algorithm)
+    for number in range(MAX_CALLERS):
+        limiter.admit(f"key {number}")
+    assert [limiter.admit("new").accepted, limiter.admit("newer").accepted] == [True, False]
+
+    clock.seconds = 20
+    assert [limiter.admit("new").accepted, limiter.admit("newer").accepted] == [True, True]
+
+
+def test_a_date_that_is_set_moves_no_window(clock: MovedClock) -> None:
+    client = client_of(clock, limits=(Window(1, 10),), algorithm="fixed")
+    clock.seconds = 1
+    hits(client, 1)
+
+    # When somebody sets the machine's date
+    clock.epoch_ns = lambda: (EPOCH + 7200) * 1_000_000_000
+
+    assert hits(client, 1) == [429]
+
+
+# The headers
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({}, {"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "1", "X-RateLimit-Reset": str(EPOCH + 3)}),
+        (
+            {"headers": "ratelimit"},
+            {
+                "RateLimit-Policy": '"3-per-2.5s";q=3;w=3, "9-per-100s";q=9;w=100',
+                "RateLimit": '"3-per-2.5s";r=1;t=3, "9-per-100s";r=7;t=100',
+            },
+        ),
+        (
+            {"headers": "ratelimit-07"},
+            {"RateLimit-Policy": "3;w=3, 9;w=100", "RateLimit": "limit=3, remaining=1, reset=3"},
+        ),
+        ({"headers": "shopify"}, {"X-Shopify-Shop-Api-Call-Limit": "2/3"}),
+        ({"headers": "none"}, {}),
+        # A burst is what the remaining is measured against; the policy tells the limit.
+        (
+            {"headers": "ratelimit-07", "algorithm": "gcra", "burst": 2},
+            {"RateLimit-Policy": "3;w=3, 9;w=100", "RateLimit": "limit=2, remaining=0, reset=23"},
+        ),
+    ],
+)
+def test_the_second_answer_tells_the_limits_in_the_style_asked_for(
+    options: dict[str, Any], told: dict[str, str], clock: MovedClock
+) -> None:
+    client = client_of(clock, limits=parse_limits("3/2.5,9/100"), **options)
+    hits(client, 1)
+
+    headers = client.get("/api/items/1").headers
+
+    assert {name: value for name, value in headers.items() if "Limit" in name} == told
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_a_429_says_retry_after_in_every_style(style: str, clock: MovedClock) -> None:
+    client = client_of(clock, limits=(Window(1, 10),), headers=style)
+    hits(client, 1)
+
+    assert client.get("/api/items/1").headers["Retry-After"] == "10"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_without_limits_no_style_has_headers(style: str) -> None:
+    headers = client_of(limits=(), headers=style).get("/api/items/1").headers
+
+    assert not any("Limit" in name for name, _ in headers)
 
 
 # What it counts
@@ -646,11 +884,28 @@ def test_two_servers_stand_side_by_side_and_share_nothing() -> None:
         {"jitter_seconds": float("nan")},
         {"timeout_seconds": float("inf")},
         {"faults": (Fault("500", 0.6), Fault("503", 0.6))},
+        {"algorithm": "gcra", "burst": 0},
+        {"algorithm": "gcra", "burst": 501},
         {"faults": (Fault("500", 0.1), Fault("500", 0.1))},
     ],
 )
 def test_a_setting_out_of_range_is_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"give a number|lower them|once"):
+        MockConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"algorithm": "leaky"},
+        {"headers": "github"},
+        {"burst": 5},
+        {"recount_rejected": True},
+        {"algorithm": "gcra", "recount_rejected": True},
+    ],
+)
+def test_a_choice_that_does_not_exist_or_fit_is_refused(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"choose"):
         MockConfig(**settings)
 
 
@@ -730,6 +985,17 @@ def test_the_command_says_where_it_is_and_a_signal_ends_it_at_once(number: signa
         asking.join()
 
 
+def test_the_command_counts_and_tells_as_its_options_say() -> None:
+    options = ("--limits", "500/20", "--algorithm", "gcra", "--burst", "10", "--headers", "ratelimit")
+    with started(*options) as process:
+        greeting = process.stdout.readline()
+        url = re.search(r"(http://\S+) \(1,000 items; 500/20 s; gcra\)\n", greeting)[1]
+
+        headers = requests.get(url, timeout=5).headers
+
+    assert headers["RateLimit"] == '"500-per-20s";r=9;t=1'
+
+
 def test_a_port_in_use_is_one_sentence_with_the_repair() -> None:
     with serve_in_thread(MockConfig()) as server:
         done = run("-m", "mock_server", "--port", str(server.port))
@@ -746,6 +1012,11 @@ def test_a_port_in_use_is_one_sentence_with_the_repair() -> None:
         (["--limits", "fast"], "write REQUESTS/SECONDS"),
         (["--fault", "500:2"], "give 0 to 1"),
         (["--items", "-1"], "items is -1"),
+        (["--algorithm", "leaky"], "'leaky' is not one of 'windows', 'fixed', 'log'"),
+        (["--headers", "github"], "'github' is not one of 'x-ratelimit', 'ratelimit'"),
+        (["--burst", "5"], "burst is for the algorithm gcra"),
+        (["--algorithm", "gcra", "--burst", "501"], "burst is 501: give a number from 1 to 500"),
+        (["--recount-rejected"], "recount-rejected is for the algorithm log"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
     ],
 )
@@ -758,5 +1029,13 @@ def test_a_bad_option_is_refused_with_the_repair(options: list[str], words: str)
 def test_help_teaches() -> None:
     text = run("-m", "mock_server", "--help").stdout
 
-    for word in ("--limits 50/2,200/10", "curl", "Retry-After", "malformed", "--timeout-seconds"):
+    for word in (
+        "--limits 50/2,200/10",
+        "curl",
+        "Retry-After",
+        "malformed",
+        "--timeout-seconds",
+        "token-bucket",
+        "shopify",
+    ):
         assert word in text

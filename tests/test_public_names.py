@@ -24,6 +24,7 @@ PUBLIC = [
     "Importable",
     "InvalidTransition",
     "Limit",
+    "LongWait",
     "PermanentError",
     "RateLimited",
     "RateLimiter",

@@ -7,8 +7,8 @@ import peewee
 import pytest
 
 from workers import InvalidTransition, UnknownRun, clock, database, items, lanes, runs
+from workers.caller import Usage
 from workers.items import Outcome
-from workers.limiter import Usage
 from workers.migrations import __path__ as migrations_path
 from workers.tables import TABLES, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
 

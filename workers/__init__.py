@@ -3,6 +3,7 @@
 Importing this package touches no broker, no database and no network.
 """
 
+from workers.budget import Budget, Limit
 from workers.connector import Connector
 from workers.contracts import Importable, ImportSource
 from workers.database import db
@@ -11,6 +12,7 @@ from workers.errors import (
     ConfigurationError,
     DependencyDown,
     InvalidTransition,
+    LongWait,
     PermanentError,
     RateLimited,
     RetryableError,
@@ -20,7 +22,7 @@ from workers.errors import (
     UnknownSource,
     UsageError,
 )
-from workers.limiter import Budget, Limit, RateLimiter
+from workers.limiter import RateLimiter
 from workers.tables import Run, RunItem
 from workers.tracking import HasImportStatus
 from workers.version import VERSION
@@ -38,6 +40,7 @@ __all__ = [
     "Importable",
     "InvalidTransition",
     "Limit",
+    "LongWait",
     "PermanentError",
     "RateLimited",
     "RateLimiter",

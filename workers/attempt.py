@@ -3,10 +3,10 @@
 import logging
 from typing import Any
 
+from workers.caller import Caller
 from workers.connector import Connector
 from workers.errors import DependencyDown, PermanentError, RateLimited, RetryableError, Skip
 from workers.items import Outcome
-from workers.limiter import Caller
 from workers.page import describe
 from workers.settings import get_settings
 from workers.tables import ItemStatus, RunItem

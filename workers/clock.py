@@ -50,6 +50,10 @@ class MovedClock(Clock):
     def advance(self, seconds: float) -> None:
         self.elapsed_seconds += max(0.0, seconds)
 
+    def step(self, seconds: float) -> None:
+        """Set the time of day forward, or back: monotonic time does not notice."""
+        self.start += timedelta(seconds=seconds)
+
 
 _clock = Clock()
 

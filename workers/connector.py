@@ -10,15 +10,13 @@ from requests.auth import AuthBase
 from urllib3.exceptions import NameResolutionError, NewConnectionError, ReadTimeoutError
 from urllib3.util import Timeout
 
-from workers import clock
-from workers.errors import AuthError, ConfigurationError, PermanentError, RateLimited, RetryableError
-from workers.headers import retry_after_seconds
-from workers.limiter import Budget, Caller, Limit, RateLimiter, redis_client
+from workers.budget import Budget, Limit, Profile
+from workers.caller import Caller
+from workers.errors import AuthError, ConfigurationError, DependencyDown, PermanentError, RateLimited, RetryableError
+from workers.ledger import Watermark
+from workers.limiter import RateLimiter, redis_client
 from workers.settings import get_settings
 from workers.transport import DeadlineAdapter
-
-#: A Retry-After is believed up to here, in seconds.
-_LONGEST_PAUSE_SECONDS = 3600.0
 
 _NOT_FOUND = {404, 410}
 _RETRYABLE = {408, 421, 425}
@@ -34,6 +32,7 @@ class Connector:
       headers(Mapping[str, str]): Sent with every request.
       auth(AuthBase | tuple[str, str] | None): As `requests` takes it.
       timeout(float | None): Seconds one request may take in all; default SLUICE_REQUEST_TIMEOUT_SECONDS.
+      share(float), profile(str), trust_server(bool): As `Budget` takes them.
 
     Raises:
       ConfigurationError: The URL is not an http(s) one, or the limits cannot be.
@@ -48,6 +47,9 @@ class Connector:
         headers: Mapping[str, str] | None = None,
         auth: "AuthBase | tuple[str, str] | None" = None,
         timeout: float | None = None,
+        share: float = 1.0,
+        profile: Profile = "auto",
+        trust_server: bool = False,
     ) -> None:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -60,7 +62,7 @@ class Connector:
             )
         self.name = name
         self.base_url = base_url.rstrip("/") + "/"
-        self.budget = Budget(name, limits)
+        self.budget = Budget(name, limits, share=share, profile=profile, trust_server=trust_server)
         self.headers = dict(headers or {})
         self.auth = auth
         self.timeout = timeout
@@ -79,6 +81,7 @@ class Connector:
                 prefix=settings.prefix,
                 max_wait_seconds=settings.max_wait_seconds,
                 linger_seconds=settings.linger_seconds,
+                longest_pause_seconds=settings.longest_pause_seconds,
             )
         return self._limiter
 
@@ -87,9 +90,19 @@ class Connector:
         """Seconds one request may take in all."""
         return self.timeout or get_settings().request_timeout_seconds
 
-    def caller(self, run_id: int | None = None, name: str | None = None) -> Caller:
-        """Return one thread's place in the line of this API's budget."""
+    def caller(self, run_id: int | None = None, name: str | None = None, watermark: Watermark | None = None) -> Caller:
+        """Return one thread's place in the line of this API's budget.
+
+        Parameters:
+          run_id(int | None), name(str | None): As `RateLimiter.caller` takes them.
+          watermark(Watermark | None): What outlives Redis, for the limiter; the first one given is kept.
+        """
+        self.limiter.ledger.watermark = self.limiter.ledger.watermark or watermark
         return self.limiter.caller(run_id, name)
+
+    def weigh(self, request: requests.Request) -> int:
+        """Return as how many requests the API counts this one. Override it where some cost more than others."""
+        return 1
 
     def get_json(self, request: requests.Request, caller: Caller) -> Any:
         """Send `request` and return its decoded JSON body. Parameters and errors are those of `send`."""
@@ -114,13 +127,14 @@ class Connector:
 
         Raises:
           RateLimited: No permit in time, or the API said 429 (the whole budget then pauses).
+          LongWait: It said 429 and asked for a wait above SLUICE_LONGEST_PAUSE_SECONDS.
           RetryableError: Timeout, connection trouble, 5xx.
           AuthError: 401 or 403.
           PermanentError: Any other refusal, a redirect, a body over the size limit, an address of another host.
           DependencyDown: Redis does not answer, so there is no permit.
         """
         prepared = self._prepare(request)
-        permit = caller.take(self.timeout_seconds)
+        permit = caller.take(self.timeout_seconds, self.weigh(request))
         try:
             timeout: Any = Timeout(total=self.timeout_seconds)  # connecting and waiting together
             response = self._adapter.send(prepared, stream=True, timeout=timeout)
@@ -129,10 +143,11 @@ class Connector:
             if never_sent:
                 caller.unsent(permit)
             raise RetryableError(f"{_title(request)}: {never_sent or self._why_unanswered(error)}") from None
-        if response.status_code == 429 or (response.status_code == 503 and self._asked_to_wait(response) is not None):
+        try:
+            caller.heard(permit, response.status_code, response.headers)
+        except (RateLimited, DependencyDown):
             response.close()
-            raise self._pause(response, caller, permit)
-        caller.answered(permit)
+            raise
         self._read(response, request)
         self._sort(response, request)
         return response
@@ -182,18 +197,6 @@ class Connector:
                 f"{_title(request)} is not on {self._origin}: a connector calls its own host only", "contract"
             )
         return full
-
-    def _asked_to_wait(self, response: requests.Response) -> float | None:
-        return retry_after_seconds(response.headers, clock.now())
-
-    def _pause(self, response: requests.Response, caller: Caller, permit: Any) -> RateLimited:
-        asked = self._asked_to_wait(response)
-        shortest = min(limit.seconds for limit in self.budget.limits)
-        seconds = min(asked if asked is not None else shortest, _LONGEST_PAUSE_SECONDS)
-        said = f"Retry-After {response.headers['Retry-After'][:40]}" if asked is not None else "without Retry-After"
-        reason = f"the API answered {response.status_code}, {said}"
-        caller.refused(permit, seconds, reason)
-        return RateLimited(seconds, f"{self.name}: {reason}")
 
     def _read(self, response: requests.Response, request: requests.Request) -> None:
         limit, body = get_settings().max_body_bytes, bytearray()

@@ -7,14 +7,15 @@ from typing import Any
 
 from workers import broker, clock, database, items, lanes, runs, saving
 from workers.attempt import DOWN_SECONDS, attempt
+from workers.caller import Caller
 from workers.connector import Connector
 from workers.contracts import ImportSource
-from workers.errors import DependencyDown, RateLimited
+from workers.errors import DependencyDown, LongWait, RateLimited
 from workers.items import Claim, Outcome
-from workers.limiter import Caller
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import Run, RunItem, RunStatus
+from workers.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,10 @@ def fetch_details(run_id: int, lane: int, turn: int) -> None:
     at_work = Turn(run, lane, turn)
     try:
         at_work.work()
+    except LongWait as wait:
+        runs.pause_because(run_id, str(wait))
+        lanes.end(run_id, lane, turn + 1)
+        return
     except RateLimited as wait:
         if lanes.rewind(run_id, lane, turn, wait.wait_seconds):
             raise
@@ -64,7 +69,8 @@ class Turn:
         self.turn = turn
         self.source: ImportSource = get_registry()[run.source]
         self.connector: Connector = self.source.get_connector(run)
-        self.caller: Caller = self.connector.caller(run.id, f"{run.id}:{lane}")
+        watermark = Watermark(self.connector.name)
+        self.caller: Caller = self.connector.caller(run.id, f"{run.id}:{lane}", watermark)
         self.claim: Claim | None = None
         self.outcomes: list[Outcome] = []
         self._done = 0
@@ -107,6 +113,7 @@ class Turn:
         if not claim.items:
             return False
         self.claim, self._done = claim, 0
+        self.caller.expects = len(claim.items)
         rows = self._rows(claim.items)
         self._flush_at = clock.monotonic() + settings.flush_seconds
         status = RunStatus.RUNNING

@@ -1,27 +1,31 @@
 """discover(run_id): fetch the next list page, save its rows and items, go on. The last page opens the lanes."""
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from workers import broker, clock, database, items, lanes, page, runs, saving
 from workers.attempt import DOWN_SECONDS
+from workers.caller import Caller
 from workers.contracts import ImportSource
+from workers.detail import fetch_details
 from workers.errors import (
     DependencyDown,
     InvalidTransition,
+    LongWait,
     PermanentError,
     RateLimited,
     RetryableError,
     SluiceError,
 )
 from workers.finalize import start_next
-from workers.limiter import Caller
 from workers.middleware import resend_delay
 from workers.page import Page, describe
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ItemStatus, Run, RunStatus
 from workers.tracking import item_type
+from workers.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +40,13 @@ def discover(run_id: int) -> None:
       RateLimited: The budget is closed; the middleware sends the message again when it opens.
     """
     settings = get_settings()
-    ends_at = clock.monotonic() + settings.turn_seconds
+    ends_at = None  # until the first page is in: a message that came early, to sleep for the opening, has done nothing
     lease = _lease_seconds(run_id)
     while run := runs.begin_page(run_id, lease):
-        _do_page(run)
+        messages = _do_page(run)
+        if messages:
+            _work(messages)
+        ends_at = ends_at or clock.monotonic() + settings.turn_seconds
         if clock.monotonic() > ends_at or clock.stop_requested.is_set():
             broker.send("discover", run_id)
             return
@@ -56,20 +63,36 @@ def _lease_seconds(run_id: int) -> float:
     return settings.lease_seconds + timeout
 
 
-def _do_page(run: Run) -> None:
+def _work(messages: Sequence[lanes.Message]) -> None:
+    """Go on with the first lane in the thread that read the list: a small run need not queue behind large ones."""
+    first_lane, *others = messages
+    for message in others:
+        broker.send("fetch_details", *message)
+    try:
+        fetch_details(*first_lane)
+    except RateLimited as wait:
+        broker.send("fetch_details", *first_lane, delay_seconds=resend_delay(wait.wait_seconds, first=True))
+
+
+def _do_page(run: Run) -> Sequence[lanes.Message]:
+    """Fetch and record the list page a run is due to read; return the lanes' messages, where it was the last page."""
     caller: Caller | None = None
     try:
         source = get_registry()[run.source]
         connector = source.get_connector(run)
-        caller = connector.caller(run.id, f"{run.id}:list")
+        caller = connector.caller(run.id, f"{run.id}:list", Watermark(connector.name))
         request = source.get_list_request(run.discovery_cursor, source.per_page)
         data = connector.get_json(request, caller)
-        _record(run, source, page.read(source, data, run.discovery_cursor))
+        if _record(run, source, page.read(source, data, run.discovery_cursor)):
+            return _lanes_of(run.id)
+    except LongWait as wait:
+        runs.put_page_back(run, 0.0, refund=True)
+        runs.pause_because(run.id, str(wait))
     except RateLimited as wait:
-        runs.put_page_back(run, resend_delay(wait.wait_seconds), refund=True)
+        runs.put_page_back(run, resend_delay(wait.wait_seconds, first=True), refund=True)
         raise
     except DependencyDown as error:
-        runs.put_page_back(run, resend_delay(DOWN_SECONDS), refund=True)
+        runs.put_page_back(run, resend_delay(DOWN_SECONDS, first=True), refund=True)
         raise RateLimited(DOWN_SECONDS, str(error)) from error
     except RetryableError as error:
         _retry_later(run, error)
@@ -81,12 +104,14 @@ def _do_page(run: Run) -> None:
         if caller:
             caller.settle()
             runs.add_usage(run.id, caller.take_usage())
+    return ()
 
 
-def _record(run: Run, source: ImportSource, read: Page) -> None:
+def _record(run: Run, source: ImportSource, read: Page) -> bool:
+    """Write a page; return whether it was the list's last, and ours."""
     with runs.page_commit(run) as ours:
         if not ours:
-            return
+            return False
         if run.total_count is None and run.options.get("fresh") and source.allow_fresh:
             source.model.delete().execute()
         rows = _rows(source, read, _save(source, read))
@@ -96,8 +121,7 @@ def _record(run: Run, source: ImportSource, read: Page) -> None:
         if barren >= _BARREN_PAGES:
             raise PermanentError(f"{barren} pages in a row brought nothing new: does next_cursor advance?", "contract")
         runs.end_page(run, new, cursor=read.next_cursor, barren_pages=barren)
-    if read.next_cursor is None:
-        open_lanes(run.id)
+    return read.next_cursor is None
 
 
 def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[str, Any]]:
@@ -151,14 +175,20 @@ def _upsert(source: ImportSource, models: dict[str, Any]) -> dict[str, Any]:
 
 def open_lanes(run_id: int) -> None:
     """Open, or wake, the lanes of a run whose list is known; a run with nothing open goes to finalize."""
+    for message in _lanes_of(run_id):
+        broker.send("fetch_details", *message)
+
+
+def _lanes_of(run_id: int) -> Sequence[lanes.Message]:
+    """As `open_lanes`, but return the lanes' messages instead of sending them."""
     run = runs.get(run_id)
     if run.status != RunStatus.RUNNING or run.discovered_at is None:
-        return
+        return ()
     count = min(run.lanes, (run.total_count or 0) - run.failed_count - run.succeeded_count - run.skipped_count)
-    for message in lanes.open_for(run_id, max(0, count)):
-        broker.send("fetch_details", *message)
     if count <= 0:
         broker.send("finalize", run_id)
+        return ()
+    return lanes.open_for(run_id, count)
 
 
 def _retry_later(run: Run, error: RetryableError) -> None:

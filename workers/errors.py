@@ -2,6 +2,7 @@
 
     SluiceError
     ├── RateLimited         wait: nothing is wrong, the budget is closed until a known time
+    │   └── LongWait        the API asked for a longer wait than Sluice believes unasked: the run is paused
     ├── RetryableError      retry: the same request may well succeed later
     ├── PermanentError      give up on this item: asking again cannot help
     │   └── AuthError       the credentials were refused
@@ -36,6 +37,20 @@ class RateLimited(SluiceError):
         super().__init__(f"{reason}: come back in {wait_seconds:.1f} s")
         self.wait_seconds = wait_seconds
         self.reason = reason
+
+
+class LongWait(RateLimited):
+    """The API asked for a wait that is longer than SLUICE_LONGEST_PAUSE_SECONDS: a person should know.
+
+    Parameters:
+      wait_seconds(float): For how long the budget pauses.
+      reason(str): What the API said.
+      asked_seconds(float): How long it asked to wait.
+    """
+
+    def __init__(self, wait_seconds: float, reason: str, asked_seconds: float) -> None:
+        super().__init__(wait_seconds, reason)
+        self.asked_seconds = asked_seconds
 
 
 class RetryableError(SluiceError):

@@ -9,7 +9,7 @@ from typing import Any
 from peewee import PeeweeException, chunked
 
 from workers import database, runs
-from workers.limiter import Usage
+from workers.caller import Usage
 from workers.tables import OPEN, ItemStatus, Run, RunItem, RunStatus
 
 #: Rows of one INSERT: a statement takes 65,535 values on Postgres, 32,766 on some builds of SQLite.

@@ -1,52 +1,135 @@
--- One budget, one script: everything a caller has to say and to ask, in one atomic round trip.
+-- One budget, one script: everything a caller has to say and to ask, in one atomic round trip. docs/limiter.md has the proof.
 --
--- KEYS  1 head     hash    the budget's header (fields below); it never expires
+-- KEYS  1 state    string  the header: FIELDS as doubles, then the rare part in msgpack; it never expires
 --       2 ring     string  the last max(L) completion instants, 8 bytes each, entry k at (k mod size) * 8, sorted
---       3 flight   zset    permits in flight: id -> instant at which it counts as completed, answered or not
---       4 grants   hash    permits in flight: id -> "weight granted_at"
---       5 waiting  zset    waiters: id -> the instant each was told
---       6 sleeps   hash    runs waiting: run -> "closing since until" (since = 0 once it was granted again)
+--       3 flight   hash    permits in flight: id -> deadline, instant of the grant, weight
+--       4 waiting  zset    waiters: name -> the instant each was told; 'away ' before the name of one that does not sleep
+--       5 runs     hash    runs that wait, or share the budget: id -> msgpack, see record()
+--       6 notes    list    what was decided and why, the newest first: "instant text"
 -- ARGV  1 now in microseconds, or "" for Redis TIME
---       2 JSON: limits [[L, W_us], ...]; optionally
---           done  [id, ...]          their responses have arrived
---           drop  [id, ...]          they were never sent
---           pause {id, us, reason}   the request of permit id was refused with 429
---           ask   {id, weight, ttl_us, waiter, run, patience_us, knock}: a knock only asks, it holds no place
---           leave waiter             it no longer waits
---           look  true               report the state
--- Reply {1, waited_us, hit}                  granted
---       {0, wait_us, reason, slept, hit}     not granted; slept = 1: this closing is new to the run
---       {2, hit}                             nothing was asked
---       {3, ...}                             the state, see report()
---       {-1, L}                              weight is above the limit L
--- All instants are integer microseconds: exact in a Lua number below 2^53.
+--       2 JSON: limits [[L, W_us, seconds, burst], ...], share, profile, seen [epoch, seq, counts_us]; optionally
+--           anew  {epoch, counts_us, ttl_us, profile, why, widened_us, pause}   make lost state anew, see make()
+--           step  [epoch, offset, us]            a reply proved that the clock was set forward by this much
+--           done  [[id, age_us], ...]            their responses arrived so long ago
+--           drop  [id, ...]                      they were never sent
+--           said  [[id, window, limit, remaining, named, header], ...]   what their headers said
+--           pause {id, us, asked, reason}        the request of permit id was refused
+--           stop  [run, 1 or 0]                  the run was stopped, or goes on
+--           notes [text, ...]                    to be kept
+--           leave waiter                         it no longer waits
+--           ask   {ids, weight, ttl_us, waiter, run, patience_us, knock}   a knock only asks, it holds no place
+--           look  true                           report the state; nothing is written
+--       3 "1" where the script was not in Redis's cache: Redis may have been restarted
+-- Reply {1, waited_us, permits, hit, info}          granted: the first so many of the ids
+--       {0, wait_us, reason, slept, hit, info}      not granted; slept = 1: this closing is new to the run
+--       {2, paused_us, hit, info}                   nothing was asked
+--       {3, JSON}                                   the state, see report()
+--       {4, reason, hit, info}                      the run was stopped
+--       {-1, L, hit, info}                          weight is above the limit L
+--       {-2, why}                                   the state is lost: nothing was done; call again with `anew`
+-- info: "epoch seq offset now profile". All instants are integer microseconds: exact in a Lua number below 2^53.
 --
 -- Invariants: units = sum of the weights in flight; ring entries never decrease; a permit counts against every window
 -- from its grant until W after its completion; nothing is written before every check has passed.
 
-local head_key, ring_key, flight_key, grants_key, waiting_key, sleeps_key = unpack(KEYS)
+local VERSION = 1
+local FIELDS = {'version', 'epoch', 'seq', 'size', 'n', 'base', 'units', 'permits', 'next_deadline', 'longest_ttl', 'last',
+  'latest', 'offset', 'made_at', 'covers', 'paused_until', 'incident_at', 'in_a_row', 'canary', 'paced', 'paced_at',
+  'widened_us', 'foreign', 'foreign_at', 'adopted', 'stops', 'closing', 'closing_opens', 'granted', 'hits', 'sleeps',
+  'slept_us', 'slept_since', 'slept_until', 'asleep', 'line_until', 'waiting_until', 'last_run', 'shared_until',
+  'last_save'}
+local KEPT_ANEW = {'offset', 'paused_until', 'incident_at', 'in_a_row', 'paced', 'widened_us', 'foreign', 'foreign_at',
+  'adopted', 'closing', 'closing_opens', 'granted', 'hits', 'sleeps', 'slept_us'}
+local FORMAT = '>' .. string.rep('d', #FIELDS)
+local FREE, WANTED, OUT = 0, 1, 2     -- the canary
+local KEPT_US = 1500000               -- so long a window's last permits are kept for a run that had fewer
+local STOP_US = 60000000              -- so long a stopped run is told; its lanes ask the database then
+local FORGOTTEN_US = 3600000000       -- a run that was silent for so long makes room for others
+local NEVER = 2 ^ 52
+
+local state_key, ring_key, flight_key, waiting_key, runs_key, notes_key = unpack(KEYS)
 local request = cjson.decode(ARGV[2])
-local limits = request.limits
 
 local function integer(value) return string.format('%.0f', value) end
-local function number(value) return tonumber(value or false) or 0 end
+local function instant_bytes(value) return struct.pack('>I8', value) end
 
-local now
-if ARGV[1] ~= '' then
-  now = tonumber(ARGV[1])
-else
-  local time = redis.call('TIME')
-  now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+-- ---------------------------------------------------------------- the header
+
+local stored = redis.call('GET', state_key)
+local head, rare_, rare_moved
+
+if stored and #stored > #FIELDS * 8 then
+  local values = {struct.unpack(FORMAT, stored)}
+  if values[1] == VERSION then
+    head = {}
+    for i, field in ipairs(FIELDS) do head[field] = values[i] end
+  end
 end
 
-local fields = {'size', 'n', 'units', 'last', 'latest', 'paused_until', 'incident_at', 'closing', 'closing_opens',
-  'granted', 'hits', 'sleeps', 'slept_us', 'slept_since', 'slept_until'}
-local stored = redis.call('HMGET', head_key, 'canary', 'reason', unpack(fields))
-local head = {canary = stored[1] or '', reason = stored[2] or ''}
-for i, field in ipairs(fields) do head[field] = number(stored[i + 2]) end
+-- What is seldom looked at: canary_id, hit_id, reason, run_id, made, paced_why, adopted, tats, stopped.
+local function rare()
+  rare_ = rare_ or cmsgpack.unpack(string.sub(stored, #FIELDS * 8 + 1))
+  return rare_
+end
 
-if now < head.last then now = head.last end
-head.last = now
+local function rare_to_change()
+  rare_moved = true
+  return rare()
+end
+
+local function save()
+  head.seq = head.seq + 1
+  local values = {}
+  for i, field in ipairs(FIELDS) do values[i] = head[field] end
+  local tail = rare_moved and cmsgpack.pack(rare_) or string.sub(stored, #FIELDS * 8 + 1)
+  redis.call('SET', state_key, struct.pack(FORMAT, unpack(values)) .. tail)
+end
+
+local now
+local function note(text)
+  redis.call('LPUSH', notes_key, integer(now) .. ' ' .. text)
+  redis.call('LTRIM', notes_key, 0, 19)
+end
+
+-- ---------------------------------------------------------------- time
+
+local clock
+if ARGV[1] ~= '' then
+  clock = tonumber(ARGV[1])
+else
+  local time = redis.call('TIME')
+  clock = tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+-- A clock set back resumes from the last instant; one set forward is taken back by who can prove it.
+now = clock + (head and head.offset or 0)
+local step = request.step
+local stepped = head and step and step[1] == head.epoch and step[2] == head.offset
+if stepped then
+  head.offset = head.offset - step[3]
+  now = clock + head.offset
+elseif head and now < head.last then
+  head.offset = head.offset + head.last - now
+  now = head.last
+end
+
+-- ---------------------------------------------------------------- the limits in force
+
+local windows, largest = {}, 0
+local function key_of(seconds) return string.format('%g', seconds) end
+for i, limit in ipairs(request.limits) do
+  local full = head and head.adopted > 0 and rare().adopted[key_of(limit[3])] or limit[1]
+  windows[i] = {
+    limit = math.max(1, math.floor(full * request.share + 1e-6)),
+    full = full,
+    us = limit[2] + (head and head.widened_us or 0),
+    seconds = limit[3],
+    burst = limit[4],
+  }
+  largest = math.max(largest, limit[1], full)
+end
+
+local function title(window) return string.format('window %d/%g s', window.full, window.seconds) end
 
 -- ---------------------------------------------------------------- the ring
 
@@ -57,80 +140,229 @@ end
 
 local function append(instant, weight)
   head.latest = math.max(head.latest, instant)
-  for _ = 1, weight do
-    redis.call('SETRANGE', ring_key, (head.n % head.size) * 8, struct.pack('>I8', head.latest))
-    head.n = head.n + 1
+  local bytes, left = instant_bytes(head.latest), weight
+  while left > 0 do
+    local at = head.n % head.size
+    local fits = math.min(left, head.size - at)
+    redis.call('SETRANGE', ring_key, at * 8, string.rep(bytes, fits))
+    head.n = head.n + fits
+    left = left - fits
   end
 end
 
--- A larger limit than any before: lay the ring out anew; what is not known counts as the oldest that is.
+-- A larger limit than any before: what was forgotten counts as the oldest that is known. There were n - base in all.
 local function grow(size)
-  local known, kept = math.min(head.n, head.size), {}
-  for index = head.n - known, head.n - 1 do kept[index] = entry(index) end
-  local first = math.max(0, head.n - size)
-  for index = first, head.n - known - 1 do kept[index] = kept[head.n - known] end
-  head.size = size
-  redis.call('DEL', ring_key)
-  for index = first, head.n - 1 do
-    redis.call('SETRANGE', ring_key, (index % size) * 8, struct.pack('>I8', kept[index]))
-  end
+  local bytes, first, more = redis.call('GET', ring_key), (head.n % head.size) * 8, size - head.size
+  local ordered = string.sub(bytes, first + 1) .. string.sub(bytes, 1, first)
+  local forgotten = math.min(math.max(head.n - head.base - head.size, 0), more)
+  ordered = string.rep(string.sub(ordered, 1, 8), forgotten) .. ordered
+  redis.call('SET', ring_key, string.rep(instant_bytes(0), more - forgotten) .. ordered)
+  head.base = head.base + size - head.n
+  head.size, head.n = size, size
 end
 
--- Parts that do not match (a key evicted, or deleted by hand): what is not known is taken as completed just now.
-local function repair(size)
-  local entries, permits = math.min(head.n, head.size), redis.call('ZCARD', flight_key)
-  if redis.call('STRLEN', ring_key) == entries * 8 and redis.call('HLEN', grants_key) == permits
-    and (permits == 0) == (head.units == 0) then return end
-  head.size = math.max(head.size, size)
-  redis.call('SET', ring_key, string.rep(struct.pack('>I8', now), head.size))
-  redis.call('DEL', flight_key, grants_key)
-  head.n, head.latest, head.units = head.size, now, 0
-  if head.canary ~= '' then head.canary = 'wanted' end
-end
-
--- How many completions are younger than W: the entries are sorted, so bisect.
-local function completed_within(window)
-  local low, high = head.n - math.min(head.n, head.size), head.n
+-- How many completions are younger than `instant`: the entries are sorted, so bisect.
+local function completed_after(instant)
+  local low, high = head.n - head.size, head.n
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if entry(middle) + window > now then high = middle else low = middle + 1 end
+    if entry(middle) > instant then high = middle else low = middle + 1 end
   end
   return head.n - low
 end
 
--- ---------------------------------------------------------------- permits in flight
+-- ---------------------------------------------------------------- the pace, beside the ring, where the profile says so
 
-local function take_out(id)
-  local grant = redis.call('HGET', grants_key, id)
-  if not grant then return nil end
-  local weight, granted_at = string.match(grant, '(%d+) (%d+)')
-  redis.call('HDEL', grants_key, id)
-  redis.call('ZREM', flight_key, id)
-  head.units = head.units - tonumber(weight)
-  return tonumber(weight), tonumber(granted_at)
+-- A steady rate and a burst, and so few in flight that burst + flight + rate * W <= L (docs/limiter.md, Profiles).
+local function pace_of(window)
+  local limit, most = window.limit, window.burst > 0 and math.min(window.burst, window.limit) or window.limit
+  if limit == 1 then return 2 * window.us, 1, 1 end
+  if limit < 10 or most < 2 then return window.us / (limit - 1), 1, 1 end
+  local flight = math.max(1, math.min(math.floor(limit / 10), math.floor(most / 2)))
+  local burst = math.max(1, math.min(math.floor(limit / 50), most - flight))
+  return window.us / (limit - burst - flight), burst, flight
 end
 
-local function give_up_unanswered()
-  local late = redis.call('ZRANGEBYSCORE', flight_key, '-inf', integer(now), 'WITHSCORES')
-  for i = 1, #late, 2 do
-    local weight = take_out(late[i])
-    if weight then append(tonumber(late[i + 1]), weight) end
-    if head.canary == late[i] then head.canary = 'wanted' end
+local function is_paced()
+  return request.profile == 'paced' or (request.profile == 'auto' and head.paced == 1)
+end
+
+local function charge(instant, weight)
+  for _, window in ipairs(windows) do
+    local tats, key = rare_to_change().tats, key_of(window.seconds)
+    tats[key] = math.floor(math.max(tats[key] or 0, instant) + weight * pace_of(window)) + 1
   end
+end
+
+-- As if everything known had been paced: what is in flight counts as sent now. Blocks of entries count as their last.
+local function begin_pace()
+  rare_to_change().tats = {}
+  head.paced_at = now
+  local bytes, block = redis.call('GET', ring_key), math.ceil(head.size / 4096)
+  local first = head.n - head.size
+  local index = 0
+  while index < head.size do
+    local count = math.min(block, head.size - index)
+    local at = ((first + index + count - 1) % head.size) * 8
+    local instant = struct.unpack('>I8', bytes, at + 1)
+    if instant > 0 then charge(instant, count) end
+    index = index + count
+  end
+  if head.units > 0 then charge(now, head.units) end
+end
+
+-- The instant at which the pace allows `weight` to the `place`-th in line (0: the first), and whether only the end of a
+-- request in flight can tell.
+local function paced_opening(weight, place)
+  local at, slowest, fewest = now, 0, NEVER
+  for _, window in ipairs(windows) do
+    local interval, burst, flight = pace_of(window)
+    local tat = rare().tats[key_of(window.seconds)] or 0
+    at = math.max(at, tat - math.max(0, burst - weight) * interval)
+    slowest, fewest = math.max(slowest, interval), math.min(fewest, flight)
+  end
+  if head.units > 0 and head.units + weight > fewest then
+    local estimate = math.min(math.max(slowest, 20000), 1000000)
+    return math.ceil(math.max(at, now + estimate) + place * slowest), true
+  end
+  return math.ceil(at + place * slowest), false
+end
+
+-- ---------------------------------------------------------------- permits in flight
+
+local function unpack_grant(bytes)
+  local deadline, granted_at, weight = struct.unpack('>I8I8I4', bytes)
+  return deadline, granted_at, weight
+end
+
+local function take_out(id)
+  local bytes = redis.call('HGET', flight_key, id)
+  if not bytes then return nil end
+  redis.call('HDEL', flight_key, id)
+  local _, granted_at, weight = unpack_grant(bytes)
+  head.units = head.units - weight
+  head.permits = head.permits - 1
+  return weight, granted_at
+end
+
+-- A permit completed at `instant`, known to be no earlier than its request was counted. Where only one may be in
+-- flight the pace runs from its end; what was granted before the pace began is charged again.
+local function complete(instant, weight, granted_at)
+  append(instant, weight)
+  if head.paced_at == 0 then return end
+  if granted_at < head.paced_at then charge(instant, weight) end
+  local tats = rare_to_change().tats
+  for _, window in ipairs(windows) do
+    local interval, _, flight = pace_of(window)
+    local key = key_of(window.seconds)
+    if flight == 1 then tats[key] = math.max(tats[key] or 0, math.floor(instant + interval) + 1) end
+  end
+end
+
+local function is_canary(id) return head.canary == OUT and rare().canary_id == id end
+
+local function give_up_unanswered()
+  if head.permits == 0 or now < head.next_deadline then return false end
+  local late, earliest = {}, NEVER
+  local flight = redis.call('HGETALL', flight_key)
+  for i = 1, #flight, 2 do
+    local deadline = unpack_grant(flight[i + 1])
+    if deadline <= now then late[#late + 1] = {deadline, flight[i]} else earliest = math.min(earliest, deadline) end
+  end
+  table.sort(late, function(a, b) return a[1] < b[1] end)
+  for _, permit in ipairs(late) do
+    local weight, granted_at = take_out(permit[2])
+    complete(permit[1], weight, granted_at)
+    if is_canary(permit[2]) then head.canary = WANTED end
+  end
+  head.next_deadline = earliest
+  return true
+end
+
+-- ---------------------------------------------------------------- lost state
+
+local server_
+
+-- Which Redis this is, and when it was started: asked only where there is a reason to doubt.
+local function server()
+  if server_ then return server_ end
+  server_ = {run_id = ''}
+  local info = redis.pcall('INFO', 'server')
+  if type(info) ~= 'string' then return server_ end
+  server_.run_id = string.match(info, 'run_id:(%x+)') or ''
+  local uptime = tonumber(string.match(info, 'uptime_in_seconds:(%d+)'))
+  if uptime and ARGV[1] == '' then server_.started_at = now - uptime * 1000000 end
+  return server_
+end
+
+-- At its start a Redis takes itself for saved; and it has forgotten the script.
+local last_save = redis.pcall('LASTSAVE')
+if type(last_save) ~= 'number' then last_save = 0 end
+
+local function what_is_lost()
+  if not head then return stored and 'its state cannot be read' or 'its state is gone' end
+  if redis.call('STRLEN', ring_key) ~= head.size * 8 or redis.call('HLEN', flight_key) ~= head.permits then
+    return 'a part of its state is gone'
+  end
+  local seen = request.seen
+  if seen and seen[1] == head.epoch and seen[2] > head.seq then return 'Redis went back to an older state' end
+  if seen and seen[1] ~= head.epoch and now + seen[3] > head.covers then return 'its state was made anew by another' end
+  if (ARGV[3] == '1' or last_save ~= head.last_save) and rare().run_id ~= server().run_id then
+    return 'Redis was started again'
+  end
+end
+
+-- The windows are taken as full until W after `covers`, the last instant at which a request that is not known any more
+-- can be counted. Only where nobody ever used the budget, as far as the caller knows, it opens empty.
+local function make(why)
+  local anew, old, old_rare = request.anew, head, head and rare() or {}
+  local ttl = math.max(anew.ttl_us, old and old.longest_ttl or 0)
+  local covers = anew.counts_us and now + anew.counts_us or (old and now + ttl) or 0
+  if old and old.covers == 0 then covers = math.max(covers, old.made_at + ttl) end
+  if old and rare().run_id ~= server().run_id and server().started_at then
+    covers = math.min(covers, server().started_at + ttl)
+  end
+  covers = math.max(covers, 0)
+
+  head = {}
+  for _, field in ipairs(FIELDS) do head[field] = 0 end
+  for _, field in ipairs(KEPT_ANEW) do head[field] = old and old[field] or 0 end
+  head.version, head.epoch, head.made_at, head.covers = VERSION, anew.epoch, now, covers
+  head.seq = math.max(old and old.seq or 0, request.seen and request.seen[2] or 0)
+  head.size = math.max(largest, old and old.size or 0)
+  head.n, head.last, head.latest, head.longest_ttl = head.size, now, covers, ttl
+  head.base = covers > 0 and -NEVER or head.size
+  head.last_save = last_save
+  if old and old.canary ~= FREE then head.canary = WANTED end
+  if not old and anew.pause and not request.pause then
+    head.paused_until, head.canary = now + anew.pause[1], WANTED
+    old_rare.reason = anew.pause[2]
+  end
+  if not old and anew.profile == 'paced' then head.paced, head.widened_us = 1, anew.widened_us end
+  rare_ = {
+    made = covers > 0 and why or '', run_id = server().run_id,
+    reason = old_rare.reason or '', paced_why = old_rare.paced_why or anew.why or '', adopted = old_rare.adopted or {},
+    canary_id = '', hit_id = old_rare.hit_id or '', stopped = {},
+  }
+  rare_moved, stepped = true, false
+  redis.call('SET', ring_key, string.rep(instant_bytes(covers), head.size))
+  redis.call('DEL', flight_key, waiting_key, runs_key)
+  if covers > 0 then note(why .. ': its windows are taken as full') end
+  if old and old.paced_at > 0 then begin_pace() end
 end
 
 -- ---------------------------------------------------------------- when does it open?
 
--- The instant at which the `place`-th waiter in line (0: the first) could be granted `weight`, and which limit decides.
+-- The instant at which the `place`-th waiter in line (0: the first) could be granted `weight`, and which window decides.
 local function opening(weight, place)
   local at, why = now, 0
-  for i, limit in ipairs(limits) do
-    local index = head.n - (limit[1] - head.units - weight) - 1 + place
+  for i, window in ipairs(windows) do
+    local index = head.n - (window.limit - head.units - weight) - 1 + place
     local opens = now
     if index >= head.n then
-      opens = now + limit[2]           -- a request now in flight must complete and age first
-    elseif index >= 0 then
-      opens = entry(index) + limit[2]
+      opens = now + window.us           -- a request now in flight must complete and age first
+    elseif index >= head.n - head.size then
+      opens = entry(index) + window.us
     end
     if opens > at then at, why = opens, i end
   end
@@ -141,6 +373,7 @@ end
 -- its place when it comes back: an opening held for it would pass unused if it came late.
 local function in_line()
   local told = {}
+  if head.line_until <= now then return told end
   local waiters = redis.call('ZRANGEBYSCORE', waiting_key, '(' .. integer(now), '+inf', 'WITHSCORES')
   for i = 1, #waiters, 2 do
     if string.sub(waiters[i], 1, 5) ~= 'away ' then told[#told + 1] = tonumber(waiters[i + 1]) end
@@ -159,21 +392,69 @@ local function free_opening(weight, line)
   return opens, why
 end
 
--- ---------------------------------------------------------------- sleeps, counted once a closing
+-- ---------------------------------------------------------------- runs: their sleeps, and who had less
+
+-- closing: of its last sleep; since, told: of the sleep that goes on (since = 0: none); by, waited: the ask that ended
+-- one; used: permits it had since `used_in`, a closing; seen: when it asked last.
+local function record(run)
+  local bytes = redis.call('HGET', runs_key, run)
+  return bytes and cmsgpack.unpack(bytes)
+    or {closing = 0, since = 0, told = 0, by = '', waited = 0, used = 0, used_in = 0, seen = 0}
+end
+
+local function keep(run, its) redis.call('HSET', runs_key, run, cmsgpack.pack(its)) end
+
+local function used_by(its) return its.used_in == head.closing and its.used or 0 end
+
+local function is_shared(run)
+  if run ~= '' and tonumber(run) ~= head.last_run then
+    if head.last_run > 0 then head.shared_until = now + KEPT_US end
+    head.last_run = tonumber(run)
+  end
+  return run ~= '' and head.shared_until > now
+end
+
+-- A run that asked lately and had less than this one, if the window's last permits should go to it and its like.
+local function kept_for(ask)
+  local mine, rival, rivals, all = used_by(record(ask.run)), nil, 0, redis.call('HGETALL', runs_key)
+  for i = 1, #all, 2 do
+    local its = cmsgpack.unpack(all[i + 1])
+    if all[i] ~= ask.run and its.seen > now - KEPT_US and used_by(its) < mine then
+      rival, rivals = all[i], rivals + 1
+    end
+  end
+  return rivals > 0 and opening(ask.weight + rivals, 0) > now and rival or nil
+end
+
+local function was_seen(run, used)
+  local its = record(run)
+  its.used, its.used_in, its.seen = used_by(its) + used, head.closing, now
+  keep(run, its)
+end
+
+-- Runs that will hardly come back.
+local function forget_runs()
+  if redis.call('HLEN', runs_key) <= 64 then return end
+  local all = redis.call('HGETALL', runs_key)
+  for i = 1, #all, 2 do
+    local its = cmsgpack.unpack(all[i + 1])
+    if math.max(its.told, its.seen) < now - FORGOTTEN_US then
+      redis.call('HDEL', runs_key, all[i])
+      if its.since > 0 then head.asleep = head.asleep - 1 end
+    end
+  end
+end
 
 -- `opens` is when the closing ends for the first in line; nil: what closes it began earlier, and was counted then.
 local function note_closing(opens)
-  local shortest = limits[1][2]
-  for _, limit in ipairs(limits) do shortest = math.min(shortest, limit[2]) end
+  local shortest = NEVER
+  for _, window in ipairs(windows) do shortest = math.min(shortest, window.us) end
   local long = opens and opens - now >= shortest / 10
   if opens and now >= head.closing_opens and (long or now >= head.closing_opens + shortest) then
     head.closing = head.closing + 1
     head.closing_opens = opens
     head.sleeps = head.sleeps + 1
-    local runs = redis.call('HGETALL', sleeps_key)
-    for i = 1, #runs, 2 do
-      if string.match(runs[i + 1], ' 0 %d+$') then redis.call('HDEL', sleeps_key, runs[i]) end
-    end
+    forget_runs()
   end
 end
 
@@ -183,152 +464,295 @@ local function waits_since(since, til)
   return since + math.max(0, now - til)
 end
 
-local function sleep_of(run)
-  local stored_sleep = redis.call('HGET', sleeps_key, run) or ''
-  local closing, since, til = string.match(stored_sleep, '(%d+) (%d+) (%d+)')
-  return number(closing), number(since), number(til)
-end
-
-local function keep_sleep(run, closing, since, til)
-  redis.call('HSET', sleeps_key, run, integer(closing) .. ' ' .. integer(since) .. ' ' .. integer(til))
-end
-
-local function begin_sleep(til, run)
+local function begin_sleep(til, ask)
   head.slept_since = waits_since(head.slept_since, head.slept_until)
   head.slept_until = math.max(head.slept_until, til)
-  if run == '' then return 0 end
-  local closing, since, told = sleep_of(run)
-  keep_sleep(run, head.closing, waits_since(since, told), math.max(told, til))
-  return closing < head.closing and 1 or 0
+  if ask.run == '' then return 0 end
+  local its = record(ask.run)
+  if its.since == 0 then head.asleep = head.asleep + 1 end
+  its.since, its.told = waits_since(its.since, its.told), math.max(its.told, til)
+  its.seen = now
+  if its.closing < head.closing then its.closing, its.by = head.closing, ask.ids[1] end
+  keep(ask.run, its)
+  return its.by == ask.ids[1] and 1 or 0
 end
 
-local function end_sleep(run)
+local function end_sleep(ask)
   if head.slept_since > 0 then
     head.slept_us = head.slept_us + math.min(now, head.slept_until) - head.slept_since
     head.slept_since = 0
   end
-  local closing, since, told = sleep_of(run)
-  if since == 0 then return 0 end
-  keep_sleep(run, closing, 0, told)
-  return math.min(now, told) - since
+  if head.asleep == 0 or ask.run == '' then return 0 end
+  local its = record(ask.run)
+  if its.since == 0 then return 0 end
+  its.waited, its.by, its.since = math.min(now, its.told) - its.since, ask.ids[1], 0
+  head.asleep = head.asleep - 1
+  keep(ask.run, its)
+  return its.waited
 end
 
 -- ---------------------------------------------------------------- the answer
 
-local function save()
-  local pairs_ = {'canary', head.canary, 'reason', head.reason}
-  for _, field in ipairs(fields) do
-    pairs_[#pairs_ + 1] = field
-    pairs_[#pairs_ + 1] = integer(head[field])
-  end
-  redis.call('HSET', head_key, unpack(pairs_))
-end
-
 local function refuse(ask, opens, reason, closing_opens)
   redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', integer(now))
+  opens = math.max(opens, now + 1)
+  head.waiting_until = math.max(head.waiting_until, opens)
   if opens - now > ask.patience_us then
     redis.call('ZADD', waiting_key, integer(opens), 'away ' .. ask.waiter)
   elseif not ask.knock then
     redis.call('ZADD', waiting_key, integer(opens), ask.waiter)
+    head.line_until = math.max(head.line_until, opens)
   end
   note_closing(closing_opens)
-  return {0, math.max(opens - now, 1), reason, begin_sleep(opens, ask.run)}
+  return {0, opens - now, reason, begin_sleep(opens, ask)}
 end
 
-local function grant(ask)
-  head.units = head.units + ask.weight
-  head.granted = head.granted + 1
-  if head.canary == 'wanted' then head.canary = ask.id end
-  redis.call('ZADD', flight_key, integer(now + ask.ttl_us), ask.id)
-  redis.call('HSET', grants_key, ask.id, ask.weight .. ' ' .. integer(now))
-  redis.call('ZREM', waiting_key, ask.waiter)
-  return {1, end_sleep(ask.run)}
+-- Far from every limit a caller gets all it asks for at once: a quarter of each window stays free.
+local function how_many(ask, paced)
+  if #ask.ids == 1 or paced or head.canary ~= FREE then return 1 end
+  for _, window in ipairs(windows) do
+    local index = head.n - (window.limit - head.units - #ask.ids * ask.weight - math.ceil(window.limit / 4)) - 1
+    if index >= head.n or entry(index) + window.us > now then return 1 end
+  end
+  return #ask.ids
+end
+
+local function grant(ask, paced, shared)
+  local count = how_many(ask, paced)
+  local bytes, fields = struct.pack('>I8I8I4', now + ask.ttl_us, now, ask.weight), {}
+  for i = 1, count do
+    fields[2 * i - 1], fields[2 * i] = ask.ids[i], bytes
+  end
+  redis.call('HSET', flight_key, unpack(fields))
+  head.next_deadline = math.min(head.permits > 0 and head.next_deadline or NEVER, now + ask.ttl_us)
+  head.longest_ttl = math.max(head.longest_ttl, ask.ttl_us)
+  head.units = head.units + count * ask.weight
+  head.permits = head.permits + count
+  head.granted = head.granted + count
+  if head.canary == WANTED then
+    head.canary = OUT
+    rare_to_change().canary_id = ask.ids[1]
+  end
+  if head.paced_at > 0 then charge(now, count * ask.weight) end
+  if shared then was_seen(ask.run, count * ask.weight) end
+  return {1, end_sleep(ask), count}
+end
+
+-- The reply to this very question was lost, and it is asked again.
+local function granted_before(ask)
+  local count = 0
+  for _, id in ipairs(ask.ids) do count = count + redis.call('HEXISTS', flight_key, id) end
+  local its = record(ask.run)
+  return {1, its.by == ask.ids[1] and its.waited or 0, count}
+end
+
+local function is_stopped(run)
+  local til = head.stops > 0 and run ~= '' and rare().stopped[run]
+  return til and now < til
+end
+
+local function full_reason(window)
+  if head.covers + window.us > now then return title(window) .. ' taken as full: ' .. rare().made end
+  return title(window) .. ' full'
 end
 
 local function acquire(ask)
-  if redis.call('HEXISTS', grants_key, ask.id) == 1 then return {1, 0} end
-  redis.call('ZREM', waiting_key, ask.waiter, 'away ' .. ask.waiter)
-  local line = in_line()
-  if now < head.paused_until then
-    return refuse(ask, head.paused_until + #line * 2000, 'paused: ' .. head.reason, head.paused_until)
+  for _, window in ipairs(windows) do
+    if ask.weight > window.limit then return {-1, window.limit} end
   end
-  if head.canary ~= '' and head.canary ~= 'wanted' then
-    local sent_at = tonumber(string.match(redis.call('HGET', grants_key, head.canary), ' (%d+)'))
+  if redis.call('HEXISTS', flight_key, ask.ids[1]) == 1 then return granted_before(ask) end
+  if is_stopped(ask.run) then return {4, 'run ' .. ask.run .. ' was stopped'} end
+  if head.waiting_until > now then redis.call('ZREM', waiting_key, ask.waiter, 'away ' .. ask.waiter) end
+  local line, shared = in_line(), is_shared(ask.run)
+  if now < head.paused_until then
+    return refuse(ask, head.paused_until + #line * 2000, 'paused: ' .. rare().reason, head.paused_until)
+  end
+  if head.canary == OUT then
+    local bytes = redis.call('HGET', flight_key, rare().canary_id)
+    local sent_at = bytes and select(2, unpack_grant(bytes)) or now
     local patience = math.min(math.max(math.floor((now - sent_at) / 2), 20000), 1000000)
     return refuse(ask, now + patience + #line * 2000, 'one request is out to see whether the API answers again')
   end
-  local first_opens = opening(ask.weight, 0)
-  if first_opens <= now then return grant(ask) end
+  local paced, first_opens = is_paced(), opening(ask.weight, 0)
+  if paced and head.paced_at == 0 then begin_pace() end
+  if first_opens <= now and paced then
+    if paced_opening(ask.weight, 0) > now then
+      return refuse(ask, (paced_opening(ask.weight, #line)), 'paced: ' .. rare().paced_why)
+    end
+  end
+  if first_opens <= now then
+    local rival = shared and kept_for(ask)
+    if not rival then return grant(ask, paced, shared) end
+    was_seen(ask.run, 0)
+    return refuse(ask, now + 100000 + #line * 2000, 'the last of the window is kept for run ' .. rival)
+  end
   local opens, why = free_opening(ask.weight, line)
   opens = math.max(opens, now + 1000)
-  local limit = limits[math.max(why, 1)]
-  return refuse(ask, opens, string.format('window %d/%g s full', limit[1], limit[3]), first_opens)
+  return refuse(ask, opens, full_reason(windows[math.max(why, 1)]), first_opens)
 end
 
-local function pause(order, granted_at)
-  local fresh = now >= head.paused_until and granted_at > head.incident_at
-  if fresh then
+-- ---------------------------------------------------------------- what the API says
+
+-- Less left than we know of: somebody else spends this quota. With a share, only what goes beyond theirs is debited.
+local function debit(window, limit, remaining, granted_at, header)
+  local ours = head.units + completed_after(granted_at - window.us)
+  local foreign = limit - remaining - ours - (window.full - window.limit)
+  if foreign <= 0 then return false end
+  foreign = math.min(foreign, window.full)
+  append(now, foreign)
+  if now - head.foreign_at > 10000000 then
+    note(string.format('%d of %s spent by others, says %s', foreign, title(window), header))
+  end
+  head.foreign, head.foreign_at = head.foreign + foreign, now
+  return true
+end
+
+local function adopt(window, limit, header)
+  note(string.format('%s is %d now, says %s', title(window), limit, header))
+  rare_to_change().adopted[key_of(window.seconds)] = limit
+  head.adopted = 1
+  window.full, window.limit = limit, math.max(1, math.floor(limit * request.share + 1e-6))
+  if limit > head.size then grow(limit) end
+end
+
+-- Returns whether it explains a refusal.
+local function hear(said, granted_at)
+  local _, index, limit, remaining, named, header = unpack(said)
+  local window, explains = windows[index], false
+  if not window then
+    for _, other in ipairs(windows) do
+      if other.full == limit then window = other end
+    end
+    if not window then return false end
+  end
+  if named == 1 and limit >= 1 and (limit < window.full or (limit > window.full and request.trust)) then
+    explains = limit < window.full
+    adopt(window, limit, header)
+  end
+  if remaining >= 0 and limit == window.full then
+    explains = debit(window, limit, remaining, granted_at, header) or explains
+  end
+  return explains
+end
+
+local function switch_to_paced()
+  head.paced, head.widened_us = 1, math.max(head.widened_us, 1000000)
+  local why = 'the API refused a request though every window had room'
+  rare_to_change().paced_why = why
+  for _, window in ipairs(windows) do window.us = window.us + 1000000 end
+  begin_pace()
+  note(why .. ': paced from now on, windows a second longer')
+end
+
+local function pause(order, granted_at, explained)
+  local first = now >= head.paused_until and (granted_at or now) > head.incident_at and rare().hit_id ~= order.id
+  local shortest, longest = NEVER, 0
+  for _, window in ipairs(windows) do
+    shortest, longest = math.min(shortest, window.us), math.max(longest, window.us)
+  end
+  if first then
     head.incident_at = now
     head.hits = head.hits + 1
+    head.in_a_row = head.in_a_row + 1
+    rare_to_change().hit_id = order.id
+    note(order.reason)
+    if request.profile == 'auto' and head.paced == 0 and not explained and not order.was_canary then switch_to_paced() end
   end
-  if now + order.us > head.paused_until then
-    head.paused_until = now + order.us
-    head.reason = order.reason
+  local us = order.us
+  if not order.asked then us = math.min(shortest * 2 ^ math.min(math.max(head.in_a_row - 1, 0), 20), 10 * longest) end
+  if now + us > head.paused_until then
+    head.paused_until = math.floor(now + us)
+    rare_to_change().reason = order.reason
   end
   if now < head.closing_opens then head.closing_opens = math.max(head.closing_opens, head.paused_until) end
-  head.canary = 'wanted'
-  return fresh and 1 or 0
+  head.canary = WANTED
+  return rare().hit_id == order.id and 1 or 0
 end
 
+-- ---------------------------------------------------------------- what people see
+
+local function ago(instant) return instant > 0 and now - instant or -1 end
+
 local function report()
-  local windows = {}
-  for i, limit in ipairs(limits) do windows[i] = head.units + completed_within(limit[2]) end
-  redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', integer(now))
-  local opens = math.max(opening(1, 0), head.paused_until)
-  local sleeping = head.slept_since > 0 and math.max(math.min(now, head.slept_until) - head.slept_since, 0) or 0
-  return {3, windows, head.units, redis.call('ZCARD', waiting_key), math.max(opens - now, 0),
-    math.max(head.paused_until - now, 0), head.reason, head.granted, head.hits, head.sleeps, head.slept_us, sleeping}
+  local shown = {}
+  for i, window in ipairs(windows) do
+    shown[i] = {window.full, window.limit, head.units + completed_after(now - window.us)}
+  end
+  local opens, unsure = opening(1, 0), false
+  if is_paced() and head.paced_at > 0 then
+    local paced_opens, estimate = paced_opening(1, 0)
+    opens, unsure = math.max(opens, paced_opens), estimate
+  end
+  opens = math.max(opens, head.paused_until)
+  local notes = {}
+  for i, text in ipairs(redis.call('LRANGE', notes_key, 0, -1)) do
+    local at, said = string.match(text, '^(%d+) (.*)$')
+    notes[i] = {math.max(now - tonumber(at), 0), said}
+  end
+  local last_window = 0
+  for _, window in ipairs(windows) do last_window = math.max(last_window, window.us) end
+  local lost = head.covers > 0 and math.max(head.covers + last_window - now, 0) or 0
+  return {3, cjson.encode({
+    windows = shown, in_flight = head.units, opens = math.max(opens - now, 0), unsure = unsure,
+    waiting = redis.call('ZCOUNT', waiting_key, '(' .. integer(now), '+inf'),
+    paused = math.max(head.paused_until - now, 0), reason = rare().reason, canary = head.canary == OUT,
+    paced = is_paced(), paced_why = rare().paced_why, widened = head.widened_us, lost = lost, lost_why = rare().made,
+    granted = head.granted, hits = head.hits, sleeps = head.sleeps, slept = head.slept_us, foreign = head.foreign,
+    sleeping = head.slept_since > 0 and math.max(math.min(now, head.slept_until) - head.slept_since, 0) or 0,
+    notes = notes,
+  })}
 end
 
 -- ---------------------------------------------------------------- the story
 
-if request.ask then
-  for _, limit in ipairs(limits) do
-    if request.ask.weight > limit[1] then return {-1, limit[1]} end
-  end
+local lost = what_is_lost()
+if lost then
+  if not request.anew then return {-2, lost} end
+  make(lost)
 end
-
-local largest = 0
-for _, limit in ipairs(limits) do largest = math.max(largest, limit[1]) end
-repair(largest)
+head.last = now
+head.last_save = last_save
+if stepped then note(string.format('the clock of Redis went %.3f s ahead: not believed', step[3] / 1e6)) end
 if largest > head.size then grow(largest) end
-
-give_up_unanswered()
+local gave_up = give_up_unanswered()
 
 local granted_of = {}
-for _, id in ipairs(request.done or {}) do
+for _, done in ipairs(request.done or {}) do
+  local id, age_us = done[1], done[2]
   local weight, granted_at = take_out(id)
   if weight then
-    append(now, weight)
+    complete(math.max(now - age_us, granted_at), weight, granted_at)
     granted_of[id] = granted_at
-    if head.canary == id then head.canary = '' end
+    if is_canary(id) then
+      if request.pause and request.pause.id == id then
+        request.pause.was_canary = true
+      else
+        head.in_a_row = 0
+      end
+      head.canary = FREE
+    end
   end
 end
 for _, id in ipairs(request.drop or {}) do
-  if take_out(id) and head.canary == id then head.canary = 'wanted' end
+  if take_out(id) and is_canary(id) then head.canary = WANTED end
 end
-
+local explained = head.foreign_at > 0 and now - head.foreign_at < 10000000
+for _, said in ipairs(request.said or {}) do
+  if granted_of[said[1]] and hear(said, granted_of[said[1]]) then explained = true end
+end
+for _, text in ipairs(request.notes or {}) do note(text) end
 if request.leave then redis.call('ZREM', waiting_key, request.leave) end
+if request.stop then
+  rare_to_change().stopped[request.stop[1]] = request.stop[2] == 1 and now + STOP_US or nil
+  head.stops = next(rare().stopped) and 1 or 0
+end
 
 local hit = 0
-if request.pause then hit = pause(request.pause, granted_of[request.pause.id] or now) end
+if request.pause then hit = pause(request.pause, granted_of[request.pause.id], explained) end
 
-local reply = {2}
-if request.ask then
-  reply = acquire(request.ask)
-elseif request.look then
-  reply = report()
-end
-save()
+local reply = {2, math.max(head.paused_until - now, 0)}
+if request.ask then reply = acquire(request.ask) elseif request.look then reply = report() end
+if not request.look or gave_up then save() end
 reply[#reply + 1] = hit
+reply[#reply + 1] = string.format('%.0f %.0f %.0f %.0f %d', head.epoch, head.seq, head.offset, now, is_paced() and 1 or 0)
 return reply

@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 
 #: A lane comes back this much before its time, and sleeps the rest exactly: delayed messages are a little late.
 EARLY_SECONDS = 1.0
+#: The first lane of a run, and its list, come before the other lanes: each run has a thread when a window opens.
+FIRST_EARLY_SECONDS = 1.5
 
 
 class DatabaseConnection(Middleware):
@@ -48,10 +50,16 @@ class RateLimiterMiddleware(Middleware):
     ) -> None:
         if not isinstance(exception, RateLimited):
             return
-        delay = resend_delay(exception.wait_seconds)
+        first = message.actor_name != "fetch_details" or message.args[1] == 0
+        delay = resend_delay(exception.wait_seconds, first=first)
         broker.enqueue(message.copy(), delay=round(delay * 1000) if delay else None)
 
 
-def resend_delay(wait_seconds: float) -> float:
-    """Return after how many seconds a message that must wait `wait_seconds` is to be delivered."""
-    return 0.0 if clock.stop_requested.is_set() else max(0.0, wait_seconds - EARLY_SECONDS)
+def resend_delay(wait_seconds: float, *, first: bool) -> float:
+    """Return after how many seconds a message that must wait `wait_seconds` is to be delivered.
+
+    Parameters:
+      first(bool): Whether it is its run's first in line: its list, or its first lane.
+    """
+    early = FIRST_EARLY_SECONDS if first else EARLY_SECONDS
+    return 0.0 if clock.stop_requested.is_set() else max(0.0, wait_seconds - early)

@@ -1,5 +1,6 @@
 """The only way a run begins or changes course. Scripts, command line, page and API all come through here."""
 
+import logging
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -8,9 +9,12 @@ from workers import broker, clock, database, finalize, inline, items, runs
 from workers.contracts import ImportSource
 from workers.discovery import open_lanes
 from workers.errors import ConfigurationError, InvalidTransition, UsageError
+from workers.limiter import RateLimiter, quick_client
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import Run, RunStatus
+
+log = logging.getLogger(__name__)
 
 
 def start(
@@ -117,17 +121,19 @@ def start_due() -> list[Run]:
 
 
 def pause(run_id: int, *, who: str, door: str) -> None:
-    """Stop a running run at its lanes' next commit, half a second at most after their current item; `resume` goes on.
+    """Stop a running run after the item each lane has in hand; `resume` goes on.
 
     Raises:
       UnknownRun, InvalidTransition: There is no such run, or it is not running.
     """
     runs.move(run_id, RunStatus.PAUSED, who=who, door=door)
+    _tell_lanes(runs.get(run_id), stop=True)
 
 
 def resume(run_id: int, *, who: str, door: str) -> None:
     """Go on with a paused run. Errors are those of `pause`."""
     runs.resume(run_id, who=who, door=door)
+    _tell_lanes(runs.get(run_id), stop=False)
     broker.send("discover", run_id)
     open_lanes(run_id)
 
@@ -136,6 +142,7 @@ def cancel(run_id: int, *, who: str, door: str, reason: str | None = None) -> No
     """Call a run off; its items stay as they are, the next pending run of its source starts. Errors as for `pause`."""
     runs.move(run_id, RunStatus.CANCELLED, who=who, door=door, detail=reason)
     run = runs.get(run_id)
+    _tell_lanes(run, stop=True)
     finalize.start_next(run.source, run.tenant)
 
 
@@ -171,6 +178,17 @@ def retry_failed(run_id: int, *, who: str, door: str) -> int:
 def behind(run: Run) -> Run | None:
     """Return the active run a pending one waits for."""
     return runs.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None
+
+
+def _tell_lanes(run: Run, *, stop: bool) -> None:
+    """Let the lanes hear it with their next permit. Where that cannot be, they hear it at their next commit."""
+    settings = get_settings()
+    try:
+        budget = get_registry()[run.source].get_connector(run).budget
+        limiter = RateLimiter(budget, quick_client(settings.redis_url), prefix=settings.prefix)
+        (limiter.stop if stop else limiter.go_on)(run.id)
+    except Exception as error:  # a user's get_connector may fail in any way
+        log.info("run %d: its lanes were not told (%s)", run.id, type(error).__name__)
 
 
 def _source(name: str | None) -> ImportSource:

@@ -4,15 +4,15 @@ Only this module, `items` and `lanes` write a status or a counter.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from typing import Any
 
 from peewee import IntegrityError, fn
 
 from workers import clock, database
+from workers.caller import Usage
 from workers.errors import InvalidTransition, UnknownRun
-from workers.limiter import Usage
 from workers.tables import ACTIVE, OPEN, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
 
 
@@ -113,7 +113,7 @@ def move(run_id: int, to: RunStatus, *, who: str, door: str, detail: str | None 
     values: dict[Any, Any] = {Run.status: to, Run.updated_at: now}
     if to in (RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.COMPLETED):
         values[Run.ended_at] = now
-    if to is RunStatus.FAILED:
+    if to in (RunStatus.FAILED, RunStatus.PAUSED):
         values[Run.error_summary] = database.storable(detail)
     if to is RunStatus.PENDING:
         values |= {
@@ -128,6 +128,12 @@ def move(run_id: int, to: RunStatus, *, who: str, door: str, detail: str | None 
         note(run_id, to.value, who=who, door=door, detail=detail)
 
 
+def pause_because(run_id: int, reason: str) -> None:
+    """Pause a run that goes on, because its API asked for a wait that a person should know of."""
+    with suppress(InvalidTransition):
+        move(run_id, RunStatus.PAUSED, who="sluice", door="limiter", detail=reason)
+
+
 def resume(run_id: int, *, who: str, door: str) -> None:
     """Go on with a paused run, its list page due at once where the list is not known yet.
 
@@ -135,7 +141,7 @@ def resume(run_id: int, *, who: str, door: str) -> None:
       UnknownRun, InvalidTransition: There is no such run, or it is not paused.
     """
     now = database.now()
-    values = {Run.status: RunStatus.RUNNING, Run.updated_at: now, Run.discovery_due_at: now}
+    values = {Run.status: RunStatus.RUNNING, Run.updated_at: now, Run.discovery_due_at: now, Run.error_summary: None}
     with database.db.atomic():
         if not Run.update(values).where(Run.id == run_id, Run.status == RunStatus.PAUSED).execute():
             raise InvalidTransition(

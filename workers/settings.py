@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     max_wait_seconds: float = Field(
         2.0, ge=0, le=30, description="Longest wait for a permit that is slept in the thread."
     )
+    longest_pause_seconds: float = Field(
+        3600.0, ge=1, le=31 * 86_400, description="Longest Retry-After that is believed; above it the run is paused."
+    )
     max_body_bytes: int = Field(20_000_000, ge=1024, description="Largest response body that is read.")
 
     drain_seconds: float = Field(10.0, gt=0, le=600, description="Time a worker has to stop; at most 4 under honcho.")

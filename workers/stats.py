@@ -7,13 +7,11 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-import redis
 from peewee import SQL, fn
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from workers import database, items, runs
-from workers.limiter import Budget, BudgetState, RateLimiter
+from workers.budget import Budget
+from workers.limiter import BudgetState, RateLimiter, quick_client
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ENDED, Lane, Run, RunEvent, RunItem, RunStatus
@@ -172,9 +170,7 @@ def budget_of(run: Run) -> BudgetState | None:
 @lru_cache(maxsize=256)
 def _looker(budget: Budget, redis_url: str, prefix: str) -> RateLimiter:
     """Return a limiter that only looks, and quickly: who asks each second must not hang where Redis does."""
-    once = Retry(NoBackoff(), 1)
-    client = redis.Redis.from_url(redis_url, socket_timeout=0.3, socket_connect_timeout=0.3, retry=once)
-    return RateLimiter(budget, client, prefix=prefix)
+    return RateLimiter(budget, quick_client(redis_url), prefix=prefix)
 
 
 def _average(run: Run, duration: float) -> float:
@@ -206,7 +202,7 @@ def _why(run: Run, now: datetime, budget: BudgetState | None) -> str:
     if run.status == RunStatus.SCHEDULED:
         return f"scheduled for {run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC"
     if run.status == RunStatus.PAUSED:
-        return "paused; resume to go on"
+        return f"paused: {run.error_summary}" if run.error_summary else "paused; resume to go on"
     if run.status == RunStatus.PENDING:
         ahead = runs.active(run.source, run.tenant)
         return f"behind run {ahead.id}" if ahead else "about to start"

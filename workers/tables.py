@@ -1,6 +1,6 @@
 """Sluice's own tables and their statuses. They sit in the package, so that a project may have a models.py of its own.
 
-Only `runs`, `items` and `lanes` write to them.
+Only `runs`, `items` and `lanes` write to them, and `watermark` to its own.
 """
 
 from enum import StrEnum
@@ -198,7 +198,22 @@ class RunEvent(Table):
         table_name = "sluice_run_events"
 
 
-TABLES = (Run, RunItem, Lane, RunEvent)
+class BudgetRow(Table):
+    """What outlives Redis of one budget."""
+
+    name = TextField(primary_key=True)
+    #: No request that was sent before this is next moved can be counted by the API later; null: none was ever sent.
+    counts_until = UTCDateTimeField(null=True)
+    profile = TextField(default="")
+    profile_why = TextField(default="")
+    widened_seconds = FloatField(default=0.0)
+    updated_at = UTCDateTimeField(default=_now)
+
+    class Meta:
+        table_name = "sluice_budgets"
+
+
+TABLES = (Run, RunItem, Lane, RunEvent, BudgetRow)
 
 __all__ = [
     "ACTIVE",
@@ -206,6 +221,7 @@ __all__ = [
     "OPEN",
     "TABLES",
     "TRANSITIONS",
+    "BudgetRow",
     "ItemStatus",
     "Lane",
     "Run",

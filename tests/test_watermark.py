@@ -1,0 +1,324 @@
+"""Watermarks: until when a budget's requests may be counted, in the database, for the day on which Redis forgets."""
+
+import contextlib
+import random
+import sqlite3
+import subprocess
+import sys
+import threading
+
+import peewee
+import psycopg
+import pytest
+from conftest import free_port
+from playhouse.migrations import Runner
+
+from workers import DependencyDown, clock, database, items, runs
+from workers.errors import UsageError
+from workers.migrations import __path__ as migrations_path
+from workers.tables import BudgetRow, ItemStatus, RunItem
+from workers.watermark import Watermark
+
+RACER = """
+import sys
+from workers.watermark import Watermark
+mark = Watermark("raced")
+mark.seconds()
+print("ready", flush=True)
+for line in sys.stdin:
+    mark.raise_to(float(line))
+"""
+
+
+def in_threads(*works):
+    """Do these at once, each in a thread that holds no connection; what they raised is returned."""
+    errors = []
+
+    def do(work):
+        try:
+            work()
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=do, args=(work,)) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return errors
+
+
+# --- the watermark ----------------------------------------------------------------------------------------------------
+
+
+def test_a_budget_that_was_never_used_has_no_watermark(house):
+    assert Watermark("api").seconds() is None
+
+
+def test_a_watermark_stands_where_it_was_raised_to_and_time_passes_it(moved_clock, house):
+    mark = Watermark("api")
+
+    mark.raise_to(120)
+    assert mark.seconds() == 120
+
+    # When time passes, it says how long is left, and then since when nothing can be counted
+    moved_clock.advance(45.5)
+    assert mark.seconds() == 74.5
+    moved_clock.advance(100)
+    assert mark.seconds() == -25.5
+
+
+def test_a_watermark_follows_the_database_s_own_clock(house):
+    mark = Watermark("api")
+
+    mark.raise_to(120)
+
+    assert 115 < mark.seconds() <= 120
+
+
+def test_a_watermark_is_never_lowered(moved_clock, house):
+    # Given a budget that may be counted for 120 s
+    mark = Watermark("api")
+    mark.raise_to(120)
+
+    # When others raise it to earlier instants, as one with a shorter timeout would
+    for seconds in (60, 119.999, 0, -1000):
+        mark.raise_to(seconds)
+
+    # Then it stands, and a later one moves it
+    assert mark.seconds() == 120
+    moved_clock.advance(5)
+    mark.raise_to(115.25)
+    assert mark.seconds() == 115.25
+
+
+def test_every_budget_has_a_watermark_of_its_own(moved_clock, house):
+    Watermark("api-1").raise_to(10)
+    Watermark("api-2").raise_to(20)
+
+    assert [Watermark(name).seconds() for name in ("api-1", "api-2", "api-3")] == [10, 20, None]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["shop:eu/42", "Straße 🛒", "'; DROP TABLE sluice_budgets; --", "%s ? {0} \\", "\n", "a\0b", "\ud800", "🛒" * 2000],
+    ids=lambda name: ascii(name)[:20],
+)
+def test_any_name_and_any_text_is_taken(moved_clock, house, name):
+    mark = Watermark(name)
+
+    mark.raise_to(10)
+    mark.keep_profile(name, name, 1.5)
+
+    assert Watermark(name).seconds() == 10
+    assert mark.profile() == (database.storable(name), database.storable(name), 1.5)
+    assert Watermark("another").seconds() is None
+    assert BudgetRow.select().count() == 1
+
+
+# --- races ------------------------------------------------------------------------------------------------------------
+
+
+def test_threads_that_race_leave_the_latest_instant(moved_clock, house):
+    # Given eight threads with 200 instants between them, in no order
+    instants = random.Random(7).sample(range(1, 201), 200)
+
+    def raise_all(mine):
+        mark = Watermark("raced")
+        for seconds in mine:
+            mark.raise_to(seconds)
+
+    # When they raise the mark at once
+    errors = in_threads(*(lambda mine=instants[n::8]: raise_all(mine) for n in range(8)))
+
+    # Then the latest one stands, and it is one row
+    assert errors == []
+    assert Watermark("raced").seconds() == 200
+    assert BudgetRow.select().count() == 1
+
+
+def test_processes_that_race_leave_the_latest_instant(house):
+    # Given three processes that are ready
+    command = [sys.executable, "-c", RACER]
+    racers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for racer in racers:
+        assert racer.stdout.readline() == "ready\n"
+
+    # When they raise one mark at once, 600 s apart, in no order
+    instants = random.Random(7).sample(range(600, 60_001, 600), 100)
+    for n, racer in enumerate(racers):
+        racer.stdin.writelines(f"{seconds}\n" for seconds in instants[n::3])
+        racer.stdin.flush()
+    said = [racer.communicate(timeout=30) for racer in racers]
+
+    # Then the latest one stands
+    assert [racer.returncode for racer in racers] == [0, 0, 0], said
+    assert 59_900 < Watermark("raced").seconds() <= 60_000
+
+
+# --- connections ------------------------------------------------------------------------------------------------------
+
+
+def test_a_thread_s_connection_is_left_as_it_was_found(house):
+    def without_one():
+        Watermark("api").raise_to(10)
+        Watermark("api").keep_profile("paced", "", 0)
+        assert Watermark("api").seconds() > 0
+        assert Watermark("api").profile()[0] == "paced"
+        assert database.db.is_closed()
+
+    def with_one():
+        with database.connection():
+            Watermark("api").raise_to(10)
+            Watermark("api").profile()
+            assert not database.db.is_closed()
+
+    assert in_threads(without_one, with_one) == []
+
+
+def test_a_raised_mark_is_there_for_others_at_once(moved_clock, house):
+    Watermark("api").raise_to(10)
+    seen = []
+
+    assert in_threads(lambda: seen.append(Watermark("api").seconds())) == []
+
+    assert seen == [10]
+
+
+def test_nothing_is_recorded_inside_a_transaction_which_may_be_rolled_back(moved_clock, house):
+    mark = Watermark("api")
+    mark.raise_to(10)
+
+    with database.db.atomic():
+        with pytest.raises(UsageError, match="'api' is used inside a transaction"):
+            mark.raise_to(20)
+        with pytest.raises(UsageError, match="'api' is used inside a transaction"):
+            mark.keep_profile("paced", "", 0)
+        assert mark.seconds() == 10
+
+    assert (mark.seconds(), mark.profile()) == (10, ("", "", 0.0))
+
+
+@contextlib.contextmanager
+def database_away(database_url):
+    """Take this thread's database away: its connection is cut, or the file is locked by another."""
+    if database.is_sqlite():
+        database.db.execute_sql("PRAGMA busy_timeout = 50")
+        with contextlib.closing(sqlite3.connect(database_url.removeprefix("sqlite:///"))) as other:
+            other.execute("BEGIN IMMEDIATE")
+            yield
+            other.rollback()
+        database.db.execute_sql("PRAGMA busy_timeout = 30000")
+        return
+    (pid,) = database.db.execute_sql("SELECT pg_backend_pid()").fetchone()
+    with psycopg.connect(database_url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+    yield
+    database.db.close()
+    database.db.connect()
+
+
+def test_a_database_that_went_away_is_said_to_be_away(house, database_url):
+    mark = Watermark("api")
+    mark.raise_to(1000)
+
+    # When it goes
+    with database_away(database_url), pytest.raises(peewee.DatabaseError) as raised:
+        mark.raise_to(2000)
+
+    # Then the error says so, and the mark stands, and can be raised when it is back
+    assert database.is_away(raised.value)
+    assert 900 < mark.seconds() <= 1000
+    mark.raise_to(2000)
+    assert 1900 < mark.seconds() <= 2000
+
+
+def test_a_database_that_lets_nobody_in_is_down(environment):
+    environment.setenv("SLUICE_DATABASE_URL", f"postgresql://sluice@127.0.0.1:{free_port()}/none")
+
+    for method in (Watermark("api").seconds, Watermark("api").profile, lambda: Watermark("api").raise_to(1)):
+        with pytest.raises(DependencyDown, match="the database does not answer"):
+            method()
+
+
+# --- the profile ------------------------------------------------------------------------------------------------------
+
+
+def test_a_profile_is_kept_until_another_is(house):
+    mark = Watermark("api")
+    assert mark.profile() == ("", "", 0.0)
+
+    mark.keep_profile("burst", "an unexplained 429", 1.0)
+    assert Watermark("api").profile() == ("burst", "an unexplained 429", 1.0)
+
+    mark.keep_profile("paced", "a second one", 0.25)
+    assert Watermark("api").profile() == ("paced", "a second one", 0.25)
+
+
+def test_a_profile_and_a_watermark_do_not_touch_each_other(moved_clock, house):
+    # Given a profile of a budget that was never used
+    mark = Watermark("api")
+    mark.keep_profile("paced", "somebody said so", 0.0)
+    assert mark.seconds() is None
+
+    # When it is used, and its profile changes
+    mark.raise_to(30)
+    assert mark.profile() == ("paced", "somebody said so", 0.0)
+    mark.keep_profile("burst", "", 2.0)
+
+    # Then both are what they were set to
+    assert mark.seconds() == 30
+    assert mark.profile() == ("burst", "", 2.0)
+
+
+def test_a_budget_that_was_used_and_has_no_profile_says_so(house):
+    Watermark("api").raise_to(30)
+
+    assert Watermark("api").profile() == ("", "", 0.0)
+
+
+def test_the_row_says_when_it_was_last_moved(moved_clock, house):
+    mark, begun = Watermark("api"), clock.now()
+    mark.raise_to(30)
+
+    # When time passes and nothing is moved, and then something is
+    moved_clock.advance(10)
+    mark.raise_to(5)
+    assert BudgetRow.get_by_id("api").updated_at == begun
+    mark.raise_to(30)
+
+    assert BudgetRow.get_by_id("api").updated_at == clock.now()
+
+
+# --- the migration ----------------------------------------------------------------------------------------------------
+
+
+def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(environment, database_url):
+    # Given a database that knows the first tables only, with a run and its items
+    environment.setenv("SLUICE_DATABASE_URL", database_url)
+    with database.connection():
+        first = Runner(database.db.obj, next(iter(migrations_path)), table_name="sluice_migrations")
+        assert first.up("0001_first_tables") == ["0001_first_tables"]
+        assert not database.is_migrated()
+        run = runs.create("items", lanes=4, created_by="test", door="test")
+        common = {"due_at": database.now(), "status": ItemStatus.PENDING}
+        items.add(run.id, [common | {"external_id": str(n), "item_id": str(n)} for n in range(3)])
+
+        # When it is migrated, twice
+        assert database.migrate() == ["0002_budgets"]
+        assert database.migrate() == []
+
+        # Then the rows are what they were, and budgets can be kept
+        assert database.is_migrated()
+        assert runs.get(run.id).created_at == run.created_at
+        assert sorted(item.external_id for item in RunItem.select()) == ["0", "1", "2"]
+        Watermark("api").raise_to(10)
+        assert Watermark("api").seconds() > 0
+
+        # And there is a way back
+        assert first.down() == ["0002_budgets"]
+        assert not database.db.table_exists("sluice_budgets")
+        assert runs.get(run.id).created_at == run.created_at

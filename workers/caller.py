@@ -1,0 +1,262 @@
+"""Caller: one thread's place in the line of a budget, and the permits it takes there."""
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workers import clock
+from workers.answer import read_answer
+from workers.errors import ConfigurationError, DependencyDown, LongWait, RateLimited
+from workers.ledger import FRESH_SECONDS, Ledger
+
+#: Permits that are taken together are to be used within this time, as far as one can tell; at most so many.
+_AHEAD_SECONDS = 0.25
+_MOST_AHEAD = 8
+#: A wait may be told anew while it is slept; by so much the sleeps together may pass `max_wait_seconds`.
+_SLACK_SECONDS = 0.25
+#: How long a lane of a stopped run stays away; when it comes back, the database says that it was stopped.
+_STOPPED_SECONDS = 1.0
+
+
+@dataclass(eq=False)
+class Permit:
+    """The right to send one request, once, within a second."""
+
+    id: str
+    granted_at: float
+    weight: int = 1
+    caller: "Caller | None" = None
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the request may still be sent with it."""
+        return clock.monotonic() - self.granted_at < FRESH_SECONDS
+
+    def heard(self, status: int, headers: Mapping[str, str]) -> None:
+        """Tell the budget what the response says. Parameters and errors are those of `Caller.heard`."""
+        assert self.caller
+        self.caller.heard(self, status, headers)
+
+
+@dataclass
+class Usage:
+    """What a caller's waiting came to since it was last asked: each is counted once for the whole fleet."""
+
+    hits: int = 0
+    sleeps: int = 0
+    slept_seconds: float = 0.0
+
+
+@dataclass(eq=False)
+class Caller:
+    """One thread's place in the line of a budget.
+
+    It takes permits one after the other; the end of the last request travels with the asking for the next permit, in
+    one round trip. Far from every limit it takes several at once, if it is told that more requests follow. Not
+    thread-safe.
+
+    Attributes:
+      max_wait_seconds: Longest wait that is slept; beyond it `RateLimited` is raised.
+      longest_pause_seconds: Longest Retry-After that is believed.
+      expects: How many more requests it is about to make, the next one included. Permits for them may be taken ahead.
+      before_sleep: Called before a sleep, so that what is finished need not wait with the thread.
+    """
+
+    ledger: Ledger
+    run_id: int | None
+    name: str
+    max_wait_seconds: float
+    longest_pause_seconds: float
+    usage: Usage = field(default_factory=Usage)
+    expects: int = 1
+    before_sleep: Callable[[], None] | None = None
+    _held: list[Permit] = field(default_factory=list)
+    _refusal: tuple[float, str] = (0.0, "")
+    _answered: list[tuple[str, float]] = field(default_factory=list)
+    _said: list[list[Any]] = field(default_factory=list)
+    _taken_at: float = -math.inf
+    _interval_seconds: float = math.inf
+
+    def knock(self, timeout_seconds: float) -> None:
+        """Ask for a permit ahead of the request that will use it, without sleeping.
+
+        Afterwards either a permit is held, or the wait for it is short: `take` sleeps the rest.
+
+        Raises:
+          RateLimited: The wait is longer than `max_wait_seconds`.
+          DependencyDown: Redis does not answer.
+        """
+        if self._give_back_unusable():
+            return
+        self._held = self._ask(timeout_seconds, 1, knock=True)
+
+    def take(self, timeout_seconds: float, weight: int = 1) -> Permit:
+        """Take the permit for one request that may last `timeout_seconds`; sleeps when the wait is short.
+
+        Parameters:
+          timeout_seconds(float): The total time the request may take.
+          weight(int): As how many requests the API counts it.
+
+        Raises:
+          RateLimited: The wait is longer than `max_wait_seconds`, the process is stopping, or the run
+            was stopped.
+          DependencyDown: Redis does not answer.
+          ConfigurationError: It weighs more than a limit.
+        """
+        self._note_pace()
+        held = self._give_back_unusable() and weight == 1
+        permit = self._held.pop() if held else self._acquire(timeout_seconds, weight)
+        self.expects = max(1, self.expects - 1)
+        return permit
+
+    def answered(self, permit: Permit) -> None:
+        """Say that the response of this permit's request has arrived: Redis is told by the next call, or `settle`."""
+        self._answered.append((permit.id, clock.monotonic()))
+
+    def heard(self, permit: Permit, status: int, headers: Mapping[str, str]) -> None:
+        """Say that the response has arrived, and what it says: a refusal pauses the budget, headers tighten it.
+
+        Parameters:
+          permit(Permit): The permit of its request.
+          status(int): The HTTP status.
+          headers(Mapping[str, str]): Looked up without regard to case.
+
+        Raises:
+          RateLimited: The API refused: 429, or 503 with Retry-After. The whole budget pauses, for every process.
+          LongWait: It asked for a longer wait than `longest_pause_seconds`.
+          DependencyDown: It refused, and Redis does not answer; the pause is delivered later.
+        """
+        answer = read_answer(self.ledger.budget, status, headers, clock.now())
+        self.answered(permit)
+        self._said += [[permit.id, *statement] for statement in answer.said]
+        if answer.refused:
+            raise self._refused(permit, answer.wait_seconds, answer.reason)
+
+    def unsent(self, permit: Permit) -> None:
+        """Give back a permit whose request never reached the API."""
+        self._drop([permit])
+
+    def settle(self) -> None:
+        """Tell Redis of what has been answered and give back what was not used."""
+        held, self._held = self._held, []
+        if held or self._answered:
+            self._drop(held)
+
+    def put_back_usage(self, usage: Usage) -> None:
+        """Count again what was taken with `take_usage` and could not be written."""
+        self.usage.hits += usage.hits
+        self.usage.sleeps += usage.sleeps
+        self.usage.slept_seconds += usage.slept_seconds
+
+    def take_usage(self) -> Usage:
+        """Return what was counted since the last call."""
+        usage, self.usage = self.usage, Usage()
+        return usage
+
+    def _refused(self, permit: Permit, wait_seconds: float | None, reason: str) -> RateLimited:
+        longest = self.longest_pause_seconds
+        order = {
+            "id": permit.id,
+            "us": math.ceil(min(wait_seconds or 0.0, longest) * 1e6),
+            "asked": wait_seconds is not None,
+            "reason": reason,
+        }
+        hit, pause_seconds = self.ledger.pause(self._to_tell(), order)
+        self.usage.hits += hit
+        said = f"{self.ledger.budget.name}: {reason}"
+        if wait_seconds is not None and wait_seconds > longest:
+            return LongWait(pause_seconds, said, wait_seconds)
+        return RateLimited(pause_seconds, said)
+
+    def _acquire(self, timeout_seconds: float, weight: int) -> Permit:
+        deadline = clock.monotonic() + self.max_wait_seconds
+        while True:
+            permits = self._ask(timeout_seconds, weight)
+            if permits and permits[-1].fresh:
+                self._held = permits
+                return self._held.pop()
+            if permits:  # the answer took longer than a permit is good for
+                self._drop(permits)
+                self._refusal = FRESH_SECONDS, "Redis answers too slowly"
+            wait, reason = self._refusal
+            if clock.monotonic() + wait > deadline + _SLACK_SECONDS:
+                raise RateLimited(wait, reason)
+            if self._sleep(wait):
+                self._leave()
+                raise RateLimited(wait, reason)
+
+    def _ask(self, timeout_seconds: float, weight: int, *, knock: bool = False) -> list[Permit]:
+        """Ask once; nothing after a refusal whose wait is short enough to sleep."""
+        asked_at = clock.monotonic()
+        ids = self.ledger.new_ids(self._how_many() if weight == 1 else 1)
+        ask = {
+            "ids": ids,
+            "weight": weight,
+            "ttl_us": self.ledger.ttl_microseconds(timeout_seconds),
+            "waiter": self.name,
+            "patience_us": round(self.max_wait_seconds * 1e6),
+            "run": "" if self.run_id is None else str(self.run_id),
+        }
+        if knock:
+            ask["knock"] = True
+        reply = self.ledger.ask(self._to_tell(), ask)
+        self.usage.hits += reply.hit
+        if reply.code == 1:
+            self.usage.slept_seconds += reply.values[0] / 1e6
+            return [Permit(i, asked_at, weight, self) for i in reversed(ids[: reply.values[1]])]
+        if reply.code == -1:
+            raise ConfigurationError(f"A request weighs more than the limit of {reply.values[0]}")
+        if reply.code == 4:
+            raise RateLimited(_STOPPED_SECONDS, str(reply.values[0]))
+        self.usage.sleeps += reply.values[2]
+        wait, reason = reply.values[0] / 1e6, f"{self.ledger.budget.name}: {reply.values[1]}"
+        if wait > self.max_wait_seconds:
+            raise RateLimited(wait, reason)
+        self._refusal = wait, reason
+        return []
+
+    def _note_pace(self) -> None:
+        """Keep the time from one request to the next, as a moving mean."""
+        now = clock.monotonic()
+        since, self._taken_at = now - self._taken_at, now
+        known = math.isfinite(self._interval_seconds)
+        self._interval_seconds = (3 * self._interval_seconds + since) / 4 if known else since
+
+    def _how_many(self) -> int:
+        if self.expects == 1 or not math.isfinite(self._interval_seconds):
+            return 1
+        soon = _AHEAD_SECONDS / max(self._interval_seconds, _AHEAD_SECONDS / _MOST_AHEAD)
+        return max(1, min(self.expects, int(soon)))
+
+    def _sleep(self, seconds: float) -> bool:
+        if self.before_sleep:
+            self.before_sleep()
+        return clock.sleep(seconds)
+
+    def _to_tell(self) -> dict[str, Any]:
+        request: dict[str, Any] = {}
+        if self._answered:
+            request["done"], self._answered = self._answered, []
+        if self._said:
+            request["said"], self._said = self._said, []
+        return request
+
+    def _give_back_unusable(self) -> bool:
+        """Keep what is held if it may be used; return whether there is any."""
+        if self._held and (not self._held[-1].fresh or self.ledger.is_paused()):
+            held, self._held = self._held, []
+            self._drop(held)
+        return bool(self._held)
+
+    def _leave(self) -> None:
+        with contextlib.suppress(DependencyDown):
+            self.ledger.tell({"leave": self.name})
+
+    def _drop(self, permits: list[Permit]) -> None:
+        request = self._to_tell()
+        if permits:
+            request["drop"] = [permit.id for permit in permits]
+        with contextlib.suppress(DependencyDown):  # then it rides on this process's next call, or expires by itself
+            self.ledger.tell(request)

@@ -1,0 +1,349 @@
+"""Ledger: one budget's permits as Redis keeps them. Every call of limiter.lua is made here.
+
+It tells a state that was lost, or a clock that was set forward, from one that can be trusted, and sees to it that
+nothing is granted by them. The proofs are in docs/limiter.md.
+"""
+
+import itertools
+import json
+import logging
+import math
+import os
+import secrets
+import threading
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import redis
+
+from workers import clock
+from workers.budget import Budget
+from workers.errors import DependencyDown, SluiceError
+
+log = logging.getLogger(__name__)
+
+#: A permit must be used this soon after its grant; a thread that slept longer (SIGSTOP, swap) gives it back.
+FRESH_SECONDS = 1.0
+
+_SCRIPT = (Path(__file__).parent / "limiter.lua").read_text()
+_PARTS = ("state", "ring", "flight", "waiting", "runs", "notes")
+
+#: The watermark is raised by so much at a time, and anew when half of it has passed.
+_PROMISE_SECONDS = 10.0
+#: A clock may run this much too fast, as a part of one; and a reply may be read with this error.
+_DRIFT = 0.001
+_READING_SECONDS = 0.001
+#: More than so many ends and returns that Redis could not be told are not kept: their permits expire by themselves.
+_MOST_UNDELIVERED = 10_000
+#: `counts_us` of a process that has taken no permit yet.
+_NEVER_US = -(10**15)
+_LOST = -2
+
+
+class Watermark(Protocol):
+    """What outlives Redis of one budget. `workers.watermark.Watermark` keeps it in the database."""
+
+    def seconds(self) -> float | None:
+        """For how long from now a request may still be counted; negative: since when none; None: never used."""
+
+    def raise_to(self, seconds: float) -> None:
+        """Record that requests may be counted until `seconds` from now."""
+
+    def profile(self) -> tuple[str, str, float]:
+        """The profile, why, and by how many seconds windows are widened; ('', '', 0.0) where it is unknown."""
+
+    def keep_profile(self, profile: str, why: str, widened_seconds: float) -> None:
+        """Record the profile."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the script answered: see limiter.lua."""
+
+    code: int
+    values: tuple[Any, ...]
+    hit: int
+
+
+@dataclass
+class _Known:
+    """What this process has seen of the state: the proof against one that is older, or another."""
+
+    epoch: int = 0
+    seq: int = 0
+    #: The most by which Redis's clock can be ahead of ours, when that was found, and the state's epoch then.
+    ahead_seconds: float = math.inf
+    ahead_at: float = 0.0
+    last_grant_at: float = -math.inf
+    longest_ttl_us: int = 0
+
+
+class Ledger:
+    """The permits of one budget in Redis, as this process knows them. Thread-safe.
+
+    Parameters:
+      budget(Budget): Whose permits.
+      client(redis.Redis): Where they are kept.
+      prefix(str): The prefix of the keys.
+      linger_seconds(float): How long after a request's timeout the API may still count it.
+      watermark(Watermark | None): What outlives Redis.
+    """
+
+    def __init__(
+        self, budget: Budget, client: "redis.Redis", prefix: str, linger_seconds: float, watermark: Watermark | None
+    ) -> None:
+        self.budget = budget
+        self.client = client
+        self.keys = [f"{prefix}:{{{budget.name}}}:{part}" for part in _PARTS]
+        self.watermark = watermark
+        self._linger_seconds = linger_seconds
+        self._sha = client.register_script(_SCRIPT).sha
+        self._opening = _opening(budget)
+        self._id_prefix = uuid.uuid4().hex[:10]
+        self._id_numbers = itertools.count()
+        self._lock = threading.Lock()
+        self._known = _Known()
+        self._undelivered: dict[str, list[Any]] = {}
+        self._undelivered_pause: dict[str, Any] | None = None
+        self._pause: tuple[float, str] = (-math.inf, "")
+        self._promise_lock = threading.Lock()
+        self._promised: tuple[float, int] = (-math.inf, 0)
+        self._paced_kept = False
+
+    def look(self) -> dict[str, Any] | None:
+        """Return the state as limiter.lua reports it; None where there is none, or it is lost. Changes nothing.
+
+        Raises:
+          DependencyDown: Redis does not answer.
+        """
+        reply = self._send({"look": True}, clock.monotonic())
+        return None if reply[0] == _LOST else json.loads(reply[1])
+
+    def is_paused(self) -> bool:
+        """Return whether this process knows of a pause that goes on."""
+        return clock.monotonic() < self._pause[0]
+
+    def new_ids(self, count: int) -> list[str]:
+        """Return ids for permits, never used before."""
+        return [f"{self._id_prefix}{os.getpid():x}-{next(self._id_numbers):x}" for _ in range(count)]
+
+    def ttl_microseconds(self, timeout_seconds: float) -> int:
+        """Return how long a permit counts that is never answered."""
+        return math.ceil((FRESH_SECONDS + timeout_seconds + self._linger_seconds) * 1e6)
+
+    def ask(self, request: dict[str, Any], ask: dict[str, Any]) -> Reply:
+        """Ask for permits.
+
+        Raises:
+          DependencyDown: Redis, or what keeps the watermark, does not answer.
+        """
+        with self._lock:
+            self._known.longest_ttl_us = max(self._known.longest_ttl_us, ask["ttl_us"])
+        reply = self._call({**request, "ask": ask})
+        if reply.code == 1 and self.watermark:
+            try:
+                self._raise_watermark(self.watermark, ask["ttl_us"])
+            except BaseException:
+                self._deliver_later({"drop": ask["ids"]})
+                raise
+        return reply
+
+    def tell(self, request: dict[str, Any]) -> Reply:
+        """Tell Redis something. Where its state is lost there is nothing to tell it to, and the next ask brings it.
+
+        Raises:
+          DependencyDown: Redis does not answer.
+        """
+        return self._call(request)
+
+    def pause(self, request: dict[str, Any], order: dict[str, Any]) -> tuple[int, float]:
+        """Pause the budget, for every process.
+
+        Returns:
+          tuple[int, float]: 1 where this is the first of its burst; for how many seconds the budget pauses.
+
+        Raises:
+          DependencyDown: Redis does not answer; the pause rides on this process's next call.
+        """
+        self._remember_pause(order["us"] / 1e6, order["reason"])
+        reply = self._call({**request, "pause": order})
+        seconds = reply.values[0] / 1e6 if reply.values else order["us"] / 1e6
+        self._remember_pause(seconds, order["reason"])
+        return reply.hit, seconds
+
+    def _call(self, request: dict[str, Any]) -> Reply:
+        request = self._with_undelivered(request)
+        for _ in range(5):
+            sent_at = clock.monotonic()
+            reply = self._send(request, sent_at)
+            if reply[0] == _LOST:
+                if "ask" not in request:
+                    self._deliver_later(request)
+                    return Reply(_LOST, (), 0)
+                request["anew"] = self._anew()
+                continue
+            step = self._learn(request, reply, sent_at)
+            if step is None:
+                *values, hit, _ = reply[1:]
+                return Reply(reply[0], tuple(v.decode() if isinstance(v, bytes) else v for v in values), int(hit))
+            # What was granted by a clock that had been set forward is given back, and asked for again.
+            request = {"step": step} | ({"ask": request["ask"]} if "ask" in request else {})
+            if reply[0] == 1:
+                request["drop"] = request["ask"]["ids"]
+        raise DependencyDown("Redis does not keep what it is told: no permit without it")
+
+    def _send(self, request: dict[str, Any], sent_at: float) -> list[Any]:
+        known = self._known
+        said: dict[str, Any] = dict(request)
+        if known.epoch:
+            counts = (known.last_grant_at - sent_at) * 1e6 + known.longest_ttl_us
+            said["seen"] = [known.epoch, known.seq, max(_NEVER_US, math.ceil(max(counts, _NEVER_US)))]
+        if done := request.get("done"):
+            said["done"] = [[i, max(0, math.floor((sent_at - at) * 1e6 + 0.01))] for i, at in done]
+        moved = clock.current()
+        stamp = str(round(moved.now().timestamp() * 1_000_000)) if moved.moved else ""
+        text = f"{self._opening}, {json.dumps(said)[1:]}" if said else self._opening + "}"
+        try:
+            return self._evaluate(stamp, text)
+        except redis.RedisError as error:  # away, or not able: loading, read-only, out of memory
+            self._deliver_later(request)
+            why = str(error)[:200] if isinstance(error, redis.ResponseError) else type(error).__name__
+            raise DependencyDown(f"Redis does not answer ({why}): no permit without it") from error
+
+    def _evaluate(self, stamp: str, text: str) -> list[Any]:
+        """Run the script. Where Redis does not have it, Redis may have been restarted, and the script is told so."""
+        reply: Any
+        try:
+            reply = self.client.evalsha(self._sha, len(self.keys), *self.keys, stamp, text, "")
+        except redis.exceptions.NoScriptError:
+            reply = self.client.eval(_SCRIPT, len(self.keys), *self.keys, stamp, text, "1")
+        return list(reply)
+
+    def _learn(self, request: dict[str, Any], reply: list[Any], sent_at: float) -> list[int] | None:
+        """Keep what a reply shows of the state; return how to set the clock right, where it was set forward."""
+        received_at = clock.monotonic()
+        epoch, seq, offset, now, paced = map(int, reply[-1].split())
+        with self._lock:
+            known = self._known
+            if epoch != known.epoch:
+                known.epoch, known.seq, known.ahead_seconds = epoch, seq, math.inf
+            known.seq = max(known.seq, seq)
+            jumped = self._jumped(known, now / 1e6, sent_at, received_at)
+            if not jumped and "ask" in request and reply[0] == 1:
+                known.last_grant_at = max(known.last_grant_at, received_at)
+        if paced and self.budget.profile == "auto":
+            self._keep_paced()
+        return [epoch, offset, math.ceil(jumped * 1e6)] if jumped else None
+
+    def _jumped(self, known: _Known, redis_now: float, sent_at: float, received_at: float) -> float:
+        """Return by how many seconds Redis's clock provably went ahead of ours since this process first read it.
+
+        It read `redis_now` somewhere between `sent_at` and `received_at`: that bounds how far it is ahead of ours from
+        both sides, as in NTP. A lower bound above the least upper bound so far is a step.
+        """
+        most = known.ahead_seconds + (received_at - known.ahead_at) * _DRIFT
+        jumped = (redis_now - received_at) - most
+        if jumped > _READING_SECONDS:
+            return jumped
+        known.ahead_seconds, known.ahead_at = min(most, redis_now - sent_at), received_at
+        return 0.0
+
+    def _raise_watermark(self, watermark: Watermark, ttl_us: int) -> None:
+        """Raise the watermark above a permit that was just granted, before it is used.
+
+        After the grant, not before it: else the first process ever would take the promise of the second for use.
+        """
+        until, promised_ttl = promised = self._promised
+        left = until - clock.monotonic()
+        if ttl_us <= promised_ttl and left > _PROMISE_SECONDS / 2:
+            return
+        must = ttl_us > promised_ttl or left < FRESH_SECONDS
+        if not self._promise_lock.acquire(blocking=must):
+            return  # another thread is at it
+        try:
+            if self._promised != promised and self._promised[1] >= ttl_us:
+                return
+            now, ttl_us = clock.monotonic(), max(ttl_us, promised_ttl)
+            watermark.raise_to(_PROMISE_SECONDS + ttl_us / 1e6)
+            self._promised = now + _PROMISE_SECONDS, ttl_us
+        except SluiceError:
+            raise
+        except Exception as error:
+            raise DependencyDown(f"the database does not keep the budget's watermark ({_named(error)})") from error
+        finally:
+            self._promise_lock.release()
+
+    def _anew(self) -> dict[str, Any]:
+        """What the script must know to make lost state anew: until when requests of before may be counted."""
+        anew: dict[str, Any] = {"epoch": secrets.randbits(48) + 1, "ttl_us": self._known.longest_ttl_us}
+        anew |= {"profile": "", "why": "", "widened_us": 0}
+        counts = self._remembered(anew)
+        own = self._known.last_grant_at - clock.monotonic() + self._known.longest_ttl_us / 1e6
+        if counts is None and self._known.epoch:
+            counts = self._known.longest_ttl_us / 1e6
+        if counts is not None:
+            anew["counts_us"] = math.ceil(max(counts, own, -1e9) * 1e6)
+        if self.is_paused():
+            anew["pause"] = [math.ceil((self._pause[0] - clock.monotonic()) * 1e6), self._pause[1]]
+        return anew
+
+    def _remembered(self, anew: dict[str, Any]) -> float | None:
+        if self.watermark is None:
+            return None
+        try:
+            profile, why, widened = self.watermark.profile()
+            anew |= {"profile": profile, "why": why, "widened_us": round(widened * 1e6)}
+            return self.watermark.seconds()
+        except SluiceError:
+            raise
+        except Exception as error:
+            raise DependencyDown(f"the database does not tell the budget's watermark ({_named(error)})") from error
+
+    def _keep_paced(self) -> None:
+        """Let the profile outlive Redis: auto is paced for good."""
+        if self._paced_kept or self.watermark is None:
+            return
+        self._paced_kept = True
+        try:
+            if state := self.look():
+                self.watermark.keep_profile("paced", state["paced_why"], state["widened"] / 1e6)
+        except Exception:
+            self._paced_kept = False
+            log.warning("budget %s: that it is paced could not be kept", self.budget.name, exc_info=True)
+
+    def _remember_pause(self, seconds: float, reason: str) -> None:
+        self._pause = max(self._pause, (clock.monotonic() + seconds, reason))
+
+    def _with_undelivered(self, request: dict[str, Any]) -> dict[str, Any]:
+        with self._lock:
+            late, self._undelivered = self._undelivered, {}
+            pause, self._undelivered_pause = self._undelivered_pause, None
+        for kind, entries in late.items():
+            request[kind] = entries + request.get(kind, [])
+        if pause and pause["us"] >= request.get("pause", pause)["us"]:
+            request["pause"] = pause
+        return request
+
+    def _deliver_later(self, request: dict[str, Any]) -> None:
+        with self._lock:
+            for kind in ("done", "drop"):
+                if entries := request.get(kind):
+                    self._undelivered[kind] = (self._undelivered.get(kind, []) + entries)[-_MOST_UNDELIVERED:]
+            if ask := request.get("ask"):
+                self._undelivered["drop"] = self._undelivered.get("drop", []) + ask["ids"]
+            self._undelivered_pause = request.get("pause", self._undelivered_pause)
+
+
+def _opening(budget: Budget) -> str:
+    """Return the part of every request that never changes, without its closing brace."""
+    limits = [[limit.requests, limit.window_microseconds, limit.seconds, limit.burst] for limit in budget.limits]
+    said: dict[str, Any] = {"limits": limits, "share": budget.share, "profile": budget.profile}
+    if budget.trust_server:
+        said["trust"] = True
+    return json.dumps(said)[:-1]
+
+
+def _named(error: Exception) -> str:
+    return type(error).__name__
