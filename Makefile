@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test lint bench requirements clean
+.PHONY: run test scenarios lint bench bench-limiter requirements clean
 
 run: .venv/installed
 	@$(BIN)/python scripts/prepare.py
@@ -12,6 +12,10 @@ run: .venv/installed
 test: .venv/installed lint
 	@$(BIN)/python -m pytest -q
 
+# The limiter's properties, on 10,000 generated scenarios; `make test` tries some hundreds.
+scenarios: .venv/installed
+	@SCENARIOS=10000 $(BIN)/python -m pytest -q -s tests/test_scenarios.py
+
 lint: .venv/installed
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -19,6 +23,11 @@ lint: .venv/installed
 
 bench: .venv/installed
 	@$(BIN)/python benchmarks/import.py
+
+# The limiter beside others, which are installed for it.
+bench-limiter: .venv/installed
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
+	@$(BIN)/python benchmarks/limiter.py
 
 .venv/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python %d.%d is too old for Sluice: install 3.11 or newer, or name one with make PYTHON=python3.12" % sys.version_info[:2])'

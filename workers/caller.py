@@ -12,7 +12,7 @@ from workers.errors import ConfigurationError, DependencyDown, LongWait, RateLim
 from workers.ledger import FRESH_SECONDS, Ledger
 
 #: Permits that are taken together are to be used within this time, as far as one can tell; at most so many.
-_AHEAD_SECONDS = 0.25
+_AHEAD_SECONDS = 0.5
 _MOST_AHEAD = 8
 #: A wait may be told anew while it is slept; by so much the sleeps together may pass `max_wait_seconds`.
 _SLACK_SECONDS = 0.25
@@ -106,7 +106,7 @@ class Caller:
           ConfigurationError: It weighs more than a limit.
         """
         self._note_pace()
-        held = self._give_back_unusable() and weight == 1
+        held = self._give_back_unusable(weight)
         permit = self._held.pop() if held else self._acquire(timeout_seconds, weight)
         self.expects = max(1, self.expects - 1)
         return permit
@@ -132,7 +132,7 @@ class Caller:
         self.answered(permit)
         self._said += [[permit.id, *statement] for statement in answer.said]
         if answer.refused:
-            raise self._refused(permit, answer.wait_seconds, answer.reason)
+            raise self._refused(permit, status, answer.wait_seconds, answer.reason)
 
     def unsent(self, permit: Permit) -> None:
         """Give back a permit whose request never reached the API."""
@@ -155,12 +155,13 @@ class Caller:
         usage, self.usage = self.usage, Usage()
         return usage
 
-    def _refused(self, permit: Permit, wait_seconds: float | None, reason: str) -> RateLimited:
+    def _refused(self, permit: Permit, status: int, wait_seconds: float | None, reason: str) -> RateLimited:
         longest = self.longest_pause_seconds
         order = {
             "id": permit.id,
             "us": math.ceil(min(wait_seconds or 0.0, longest) * 1e6),
             "asked": wait_seconds is not None,
+            "status": status,
             "reason": reason,
         }
         hit, pause_seconds = self.ledger.pause(self._to_tell(), order)
@@ -197,10 +198,9 @@ class Caller:
             "ttl_us": self.ledger.ttl_microseconds(timeout_seconds),
             "waiter": self.name,
             "patience_us": round(self.max_wait_seconds * 1e6),
+            "knock": knock,
             "run": "" if self.run_id is None else str(self.run_id),
         }
-        if knock:
-            ask["knock"] = True
         reply = self.ledger.ask(self._to_tell(), ask)
         self.usage.hits += reply.hit
         if reply.code == 1:
@@ -243,9 +243,9 @@ class Caller:
             request["said"], self._said = self._said, []
         return request
 
-    def _give_back_unusable(self) -> bool:
-        """Keep what is held if it may be used; return whether there is any."""
-        if self._held and (not self._held[-1].fresh or self.ledger.is_paused()):
+    def _give_back_unusable(self, weight: int = 1) -> bool:
+        """Keep what is held if it may be used; return whether there is any. A heavier request must not wait for it."""
+        if self._held and (weight != 1 or not self._held[-1].fresh or self.ledger.is_paused()):
             held, self._held = self._held, []
             self._drop(held)
         return bool(self._held)

@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import secrets
+import struct
 import threading
 import uuid
 from dataclasses import dataclass
@@ -40,6 +41,10 @@ _MOST_UNDELIVERED = 10_000
 #: `counts_us` of a process that has taken no permit yet.
 _NEVER_US = -(10**15)
 _LOST = -2
+#: In the order in which limiter.lua numbers them.
+_PROFILES = ("burst", "paced", "auto")
+#: What travels as arguments of its own; the rest, which is rare, as JSON.
+_COMMON = {"ask", "done"}
 
 
 class Watermark(Protocol):
@@ -100,7 +105,7 @@ class Ledger:
         self.watermark = watermark
         self._linger_seconds = linger_seconds
         self._sha = client.register_script(_SCRIPT).sha
-        self._opening = _opening(budget)
+        self._stated = _stated(budget)
         self._id_prefix = uuid.uuid4().hex[:10]
         self._id_numbers = itertools.count()
         self._lock = threading.Lock()
@@ -110,7 +115,7 @@ class Ledger:
         self._pause: tuple[float, str] = (-math.inf, "")
         self._promise_lock = threading.Lock()
         self._promised: tuple[float, int] = (-math.inf, 0)
-        self._paced_kept = False
+        self._learned = 0
 
     def look(self) -> dict[str, Any] | None:
         """Return the state as limiter.lua reports it; None where there is none, or it is lost. Changes nothing.
@@ -196,35 +201,36 @@ class Ledger:
 
     def _send(self, request: dict[str, Any], sent_at: float) -> list[Any]:
         known = self._known
-        said: dict[str, Any] = dict(request)
+        seen = b""
         if known.epoch:
             counts = (known.last_grant_at - sent_at) * 1e6 + known.longest_ttl_us
-            said["seen"] = [known.epoch, known.seq, max(_NEVER_US, math.ceil(max(counts, _NEVER_US)))]
-        if done := request.get("done"):
-            said["done"] = [[i, max(0, math.floor((sent_at - at) * 1e6 + 0.01))] for i, at in done]
+            seen = struct.pack(">3d", known.epoch, known.seq, math.ceil(max(counts, _NEVER_US)))
+        rare = {name: value for name, value in request.items() if name not in _COMMON}
         moved = clock.current()
         stamp = str(round(moved.now().timestamp() * 1_000_000)) if moved.moved else ""
-        text = f"{self._opening}, {json.dumps(said)[1:]}" if said else self._opening + "}"
+        arguments = [self._stated, seen, json.dumps(rare) if rare else "", *_asked(request.get("ask"))]
+        for permit, at in request.get("done", ()):
+            arguments += permit, max(0, math.floor((sent_at - at) * 1e6 + 0.01))
         try:
-            return self._evaluate(stamp, text)
+            return self._evaluate(stamp, arguments)
         except redis.RedisError as error:  # away, or not able: loading, read-only, out of memory
             self._deliver_later(request)
             why = str(error)[:200] if isinstance(error, redis.ResponseError) else type(error).__name__
             raise DependencyDown(f"Redis does not answer ({why}): no permit without it") from error
 
-    def _evaluate(self, stamp: str, text: str) -> list[Any]:
+    def _evaluate(self, stamp: str, arguments: list[Any]) -> list[Any]:
         """Run the script. Where Redis does not have it, Redis may have been restarted, and the script is told so."""
         reply: Any
         try:
-            reply = self.client.evalsha(self._sha, len(self.keys), *self.keys, stamp, text, "")
+            reply = self.client.evalsha(self._sha, len(self.keys), *self.keys, stamp, "", *arguments)
         except redis.exceptions.NoScriptError:
-            reply = self.client.eval(_SCRIPT, len(self.keys), *self.keys, stamp, text, "1")
+            reply = self.client.eval(_SCRIPT, len(self.keys), *self.keys, stamp, "1", *arguments)
         return list(reply)
 
     def _learn(self, request: dict[str, Any], reply: list[Any], sent_at: float) -> list[int] | None:
         """Keep what a reply shows of the state; return how to set the clock right, where it was set forward."""
         received_at = clock.monotonic()
-        epoch, seq, offset, now, paced = map(int, reply[-1].split())
+        epoch, seq, offset, now, learned = map(int, reply[-1].split())
         with self._lock:
             known = self._known
             if epoch != known.epoch:
@@ -233,8 +239,8 @@ class Ledger:
             jumped = self._jumped(known, now / 1e6, sent_at, received_at)
             if not jumped and "ask" in request and reply[0] == 1:
                 known.last_grant_at = max(known.last_grant_at, received_at)
-        if paced and self.budget.profile == "auto":
-            self._keep_paced()
+        if learned != self._learned and self.budget.profile == "auto":
+            self._keep_learned(learned)
         return [epoch, offset, math.ceil(jumped * 1e6)] if jumped else None
 
     def _jumped(self, known: _Known, redis_now: float, sent_at: float, received_at: float) -> float:
@@ -301,16 +307,14 @@ class Ledger:
         except Exception as error:
             raise DependencyDown(f"the database does not tell the budget's watermark ({_named(error)})") from error
 
-    def _keep_paced(self) -> None:
-        """Let the profile outlive Redis: auto is paced for good."""
-        if self._paced_kept or self.watermark is None:
-            return
-        self._paced_kept = True
+    def _keep_learned(self, learned: int) -> None:
+        """Let what auto learned outlive Redis: 1, that it is paced, for good; 2, that windows are longer, too."""
+        before, self._learned = self._learned, learned
         try:
-            if state := self.look():
+            if learned and self.watermark and (state := self.look()):
                 self.watermark.keep_profile("paced", state["paced_why"], state["widened"] / 1e6)
         except Exception:
-            self._paced_kept = False
+            self._learned = before
             log.warning("budget %s: that it is paced could not be kept", self.budget.name, exc_info=True)
 
     def _remember_pause(self, seconds: float, reason: str) -> None:
@@ -336,13 +340,19 @@ class Ledger:
             self._undelivered_pause = request.get("pause", self._undelivered_pause)
 
 
-def _opening(budget: Budget) -> str:
-    """Return the part of every request that never changes, without its closing brace."""
-    limits = [[limit.requests, limit.window_microseconds, limit.seconds, limit.burst] for limit in budget.limits]
-    said: dict[str, Any] = {"limits": limits, "share": budget.share, "profile": budget.profile}
-    if budget.trust_server:
-        said["trust"] = True
-    return json.dumps(said)[:-1]
+def _stated(budget: Budget) -> bytes:
+    """Return what every call says of the budget."""
+    numbers = [budget.share, _PROFILES.index(budget.profile), budget.trust_server]
+    for limit in budget.limits:
+        numbers += limit.requests, limit.window_microseconds, limit.seconds, limit.burst
+    return struct.pack(f">{len(numbers)}d", *numbers)
+
+
+def _asked(ask: dict[str, Any] | None) -> list[Any]:
+    if ask is None:
+        return ["", "", "", 0]
+    numbers = struct.pack(">4d", ask["weight"], ask["ttl_us"], ask["patience_us"], ask["knock"])
+    return [numbers, ask["waiter"], ask["run"], len(ask["ids"]), *ask["ids"]]
 
 
 def _named(error: Exception) -> str:

@@ -7,19 +7,22 @@
 --       5 runs     hash    runs that wait, or share the budget: id -> msgpack, see record()
 --       6 notes    list    what was decided and why, the newest first: "instant text"
 -- ARGV  1 now in microseconds, or "" for Redis TIME
---       2 JSON: limits [[L, W_us, seconds, burst], ...], share, profile, seen [epoch, seq, counts_us]; optionally
+--       2 "1" where the script was not in Redis's cache: Redis may have been restarted
+--       3 the budget, as doubles: share, profile (of PROFILES), trust (0 or 1), and L, W_us, seconds, burst of each window
+--       4 what the caller saw of the state, as doubles: epoch, seq, counts_us; or ""
+--       5 JSON of what is rare, or "":
 --           anew  {epoch, counts_us, ttl_us, profile, why, widened_us, pause}   make lost state anew, see make()
 --           step  [epoch, offset, us]            a reply proved that the clock was set forward by this much
---           done  [[id, age_us], ...]            their responses arrived so long ago
 --           drop  [id, ...]                      they were never sent
---           said  [[id, window, limit, remaining, named, header], ...]   what their headers said
---           pause {id, us, asked, reason}        the request of permit id was refused
+--           said  [[id, window, limit, remaining, named, header], ...]   what responses' headers said
+--           pause {id, us, asked, status, reason}   the request of permit id was refused
 --           stop  [run, 1 or 0]                  the run was stopped, or goes on
---           notes [text, ...]                    to be kept
+--           relearn text                         what the API taught is forgotten: profile, widening, limits it named
 --           leave waiter                         it no longer waits
---           ask   {ids, weight, ttl_us, waiter, run, patience_us, knock}   a knock only asks, it holds no place
 --           look  true                           report the state; nothing is written
---       3 "1" where the script was not in Redis's cache: Redis may have been restarted
+--       6 what is asked, as doubles: weight, ttl_us, patience_us, knock (1: it only asks, it holds no place); or ""
+--       7 the waiter; 8 its run, or ""; 9 the number of ids it asks for; 10... these ids
+--       ... then pairs: the id of a permit whose response has arrived, and how long ago in microseconds
 -- Reply {1, waited_us, permits, hit, info}          granted: the first so many of the ids
 --       {0, wait_us, reason, slept, hit, info}      not granted; slept = 1: this closing is new to the run
 --       {2, paused_us, hit, info}                   nothing was asked
@@ -27,20 +30,17 @@
 --       {4, reason, hit, info}                      the run was stopped
 --       {-1, L, hit, info}                          weight is above the limit L
 --       {-2, why}                                   the state is lost: nothing was done; call again with `anew`
--- info: "epoch seq offset now profile". All instants are integer microseconds: exact in a Lua number below 2^53.
+-- info: "epoch seq offset now learned" (0; 1: auto is paced; 2: its windows are longer, too). All instants are integer microseconds: exact in a Lua number below 2^53.
 --
 -- Invariants: units = sum of the weights in flight; ring entries never decrease; a permit counts against every window
 -- from its grant until W after its completion; nothing is written before every check has passed.
 
 local VERSION = 1
-local FIELDS = {'version', 'epoch', 'seq', 'size', 'n', 'base', 'units', 'permits', 'next_deadline', 'longest_ttl', 'last',
-  'latest', 'offset', 'made_at', 'covers', 'paused_until', 'incident_at', 'in_a_row', 'canary', 'paced', 'paced_at',
-  'widened_us', 'foreign', 'foreign_at', 'adopted', 'stops', 'closing', 'closing_opens', 'granted', 'hits', 'sleeps',
-  'slept_us', 'slept_since', 'slept_until', 'asleep', 'line_until', 'waiting_until', 'last_run', 'shared_until',
-  'last_save'}
+local FIELDS = 40                -- doubles at the beginning of the state, in the order of head_of()
 local KEPT_ANEW = {'offset', 'paused_until', 'incident_at', 'in_a_row', 'paced', 'widened_us', 'foreign', 'foreign_at',
   'adopted', 'closing', 'closing_opens', 'granted', 'hits', 'sleeps', 'slept_us'}
-local FORMAT = '>' .. string.rep('d', #FIELDS)
+local FORMAT = '>dddddddddddddddddddddddddddddddddddddddd'
+local PROFILES = {[0] = 'burst', [1] = 'paced', [2] = 'auto'}
 local FREE, WANTED, OUT = 0, 1, 2     -- the canary
 local KEPT_US = 1500000               -- so long a window's last permits are kept for a run that had fewer
 local STOP_US = 60000000              -- so long a stopped run is told; its lanes ask the database then
@@ -48,27 +48,59 @@ local FORGOTTEN_US = 3600000000       -- a run that was silent for so long makes
 local NEVER = 2 ^ 52
 
 local state_key, ring_key, flight_key, waiting_key, runs_key, notes_key = unpack(KEYS)
-local request = cjson.decode(ARGV[2])
 
 local function integer(value) return string.format('%.0f', value) end
 local function instant_bytes(value) return struct.pack('>I8', value) end
 
+-- ---------------------------------------------------------------- the request
+
+local function doubles(text)
+  if #text == 32 then return struct.unpack('>dddd', text) end
+  return struct.unpack('>' .. string.rep('d', #text / 8), text)
+end
+
+local request = ARGV[5] ~= '' and cjson.decode(ARGV[5]) or {}
+local configured = {doubles(ARGV[3])}
+local share, profile, trust = configured[1], PROFILES[configured[2]], configured[3] == 1
+local seen = ARGV[4] ~= '' and {doubles(ARGV[4])} or nil
+local ask
+local first_done = 10
+if ARGV[6] ~= '' then
+  local weight, ttl_us, patience_us, knock = doubles(ARGV[6])
+  ask = {weight = weight, ttl_us = ttl_us, patience_us = patience_us, knock = knock == 1, waiter = ARGV[7], run = ARGV[8],
+    ids = {}}
+  first_done = 10 + tonumber(ARGV[9])
+  for i = 10, first_done - 1 do ask.ids[i - 9] = ARGV[i] end
+end
+
 -- ---------------------------------------------------------------- the header
+
+local function head_of(version, epoch, seq, size, n, base, units, permits, next_deadline, longest_ttl, last, latest,
+  offset, made_at, covers, paused_until, incident_at, in_a_row, canary, paced, paced_at, widened_us, foreign,
+  foreign_at, adopted, stops, closing, closing_opens, granted, hits, sleeps, slept_us, slept_since, slept_until,
+  asleep, line_until, waiting_until, last_run, shared_until, last_save)
+  return {
+    version = version, epoch = epoch, seq = seq, size = size, n = n, base = base, units = units, permits = permits,
+    next_deadline = next_deadline, longest_ttl = longest_ttl, last = last, latest = latest, offset = offset,
+    made_at = made_at, covers = covers, paused_until = paused_until, incident_at = incident_at, in_a_row = in_a_row,
+    canary = canary, paced = paced, paced_at = paced_at, widened_us = widened_us, foreign = foreign,
+    foreign_at = foreign_at, adopted = adopted, stops = stops, closing = closing, closing_opens = closing_opens,
+    granted = granted, hits = hits, sleeps = sleeps, slept_us = slept_us, slept_since = slept_since,
+    slept_until = slept_until, asleep = asleep, line_until = line_until, waiting_until = waiting_until,
+    last_run = last_run, shared_until = shared_until, last_save = last_save,
+  }
+end
 
 local stored = redis.call('GET', state_key)
 local head, rare_, rare_moved
-
-if stored and #stored > #FIELDS * 8 then
-  local values = {struct.unpack(FORMAT, stored)}
-  if values[1] == VERSION then
-    head = {}
-    for i, field in ipairs(FIELDS) do head[field] = values[i] end
-  end
+if stored and #stored > FIELDS * 8 then
+  head = head_of(struct.unpack(FORMAT, stored))
+  if head.version ~= VERSION then head = nil end
 end
 
--- What is seldom looked at: canary_id, hit_id, reason, run_id, made, paced_why, adopted, tats, stopped.
+-- What is seldom looked at: canary_id, hit_id, reason, run_id, made, paced_why, adopted, tats, stopped, ignored.
 local function rare()
-  rare_ = rare_ or cmsgpack.unpack(string.sub(stored, #FIELDS * 8 + 1))
+  rare_ = rare_ or cmsgpack.unpack(string.sub(stored, FIELDS * 8 + 1))
   return rare_
 end
 
@@ -79,10 +111,15 @@ end
 
 local function save()
   head.seq = head.seq + 1
-  local values = {}
-  for i, field in ipairs(FIELDS) do values[i] = head[field] end
-  local tail = rare_moved and cmsgpack.pack(rare_) or string.sub(stored, #FIELDS * 8 + 1)
-  redis.call('SET', state_key, struct.pack(FORMAT, unpack(values)) .. tail)
+  local tail = rare_moved and cmsgpack.pack(rare_) or string.sub(stored, FIELDS * 8 + 1)
+  local numbers = struct.pack(FORMAT,
+    head.version, head.epoch, head.seq, head.size, head.n, head.base, head.units, head.permits, head.next_deadline,
+    head.longest_ttl, head.last, head.latest, head.offset, head.made_at, head.covers, head.paused_until,
+    head.incident_at, head.in_a_row, head.canary, head.paced, head.paced_at, head.widened_us, head.foreign,
+    head.foreign_at, head.adopted, head.stops, head.closing, head.closing_opens, head.granted, head.hits,
+    head.sleeps, head.slept_us, head.slept_since, head.slept_until, head.asleep, head.line_until,
+    head.waiting_until, head.last_run, head.shared_until, head.last_save)
+  redis.call('SET', state_key, numbers .. tail)
 end
 
 local now
@@ -117,16 +154,18 @@ end
 
 local windows, largest = {}, 0
 local function key_of(seconds) return string.format('%g', seconds) end
-for i, limit in ipairs(request.limits) do
-  local full = head and head.adopted > 0 and rare().adopted[key_of(limit[3])] or limit[1]
-  windows[i] = {
-    limit = math.max(1, math.floor(full * request.share + 1e-6)),
+for at = 4, #ARGV[3] / 8, 4 do
+  local requests, us, seconds, burst = configured[at], configured[at + 1], configured[at + 2], configured[at + 3]
+  local full = head and head.adopted > 0 and rare().adopted[key_of(seconds)] or requests
+  if not trust then full = math.min(full, requests) end
+  windows[#windows + 1] = {
+    limit = share == 1 and full or math.max(1, math.floor(full * share + 1e-6)),
     full = full,
-    us = limit[2] + (head and head.widened_us or 0),
-    seconds = limit[3],
-    burst = limit[4],
+    us = us + (head and head.widened_us or 0),
+    seconds = seconds,
+    burst = burst,
   }
-  largest = math.max(largest, limit[1], full)
+  largest = math.max(largest, requests, full)
 end
 
 local function title(window) return string.format('window %d/%g s', window.full, window.seconds) end
@@ -173,24 +212,40 @@ end
 
 -- ---------------------------------------------------------------- the pace, beside the ring, where the profile says so
 
--- A steady rate and a burst, and so few in flight that burst + flight + rate * W <= L (docs/limiter.md, Profiles).
-local function pace_of(window)
-  local limit, most = window.limit, window.burst > 0 and math.min(window.burst, window.limit) or window.limit
-  if limit == 1 then return 2 * window.us, 1, 1 end
-  if limit < 10 or most < 2 then return window.us / (limit - 1), 1, 1 end
-  local flight = math.max(1, math.min(math.floor(limit / 10), math.floor(most / 2)))
-  local burst = math.max(1, math.min(math.floor(limit / 50), most - flight))
-  return window.us / (limit - burst - flight), burst, flight
+-- So few may be in flight, and of each window: one unit every `interval`, after a burst, so that
+-- burst + flight + W / interval <= L (docs/limiter.md, Profiles). With one in flight the interval runs from its end.
+local pace_
+local function pace()
+  if pace_ then return pace_ end
+  pace_ = {flight = NEVER, slowest = 0}
+  for _, window in ipairs(windows) do
+    local most = window.burst > 0 and window.burst or window.limit
+    local flight = (window.limit < 10 or most < 4) and 1 or math.min(math.floor(window.limit / 10), math.floor(most / 2))
+    pace_.flight = math.min(pace_.flight, flight)
+  end
+  for i, window in ipairs(windows) do
+    local limit, most, flight = window.limit, window.burst > 0 and window.burst or window.limit, pace_.flight
+    local burst, rate = 1, limit - 1
+    if limit == 1 then rate = 0.5 end
+    if flight > 1 then
+      burst = math.min(math.max(2, math.floor(limit / 50)), most - flight)
+      rate = limit - burst - flight
+    end
+    pace_[i] = {interval = window.us / rate, burst = burst}
+    pace_.slowest = math.max(pace_.slowest, pace_[i].interval)
+  end
+  return pace_
 end
 
 local function is_paced()
-  return request.profile == 'paced' or (request.profile == 'auto' and head.paced == 1)
+  return profile == 'paced' or (profile == 'auto' and head.paced == 1)
 end
 
 local function charge(instant, weight)
-  for _, window in ipairs(windows) do
-    local tats, key = rare_to_change().tats, key_of(window.seconds)
-    tats[key] = math.floor(math.max(tats[key] or 0, instant) + weight * pace_of(window)) + 1
+  local tats = rare_to_change().tats
+  for i, window in ipairs(windows) do
+    local key = key_of(window.seconds)
+    tats[key] = math.floor(math.max(tats[key] or 0, instant) + weight * pace()[i].interval) + 1
   end
 end
 
@@ -214,18 +269,14 @@ end
 -- The instant at which the pace allows `weight` to the `place`-th in line (0: the first), and whether only the end of a
 -- request in flight can tell.
 local function paced_opening(weight, place)
-  local at, slowest, fewest = now, 0, NEVER
-  for _, window in ipairs(windows) do
-    local interval, burst, flight = pace_of(window)
-    local tat = rare().tats[key_of(window.seconds)] or 0
-    at = math.max(at, tat - math.max(0, burst - weight) * interval)
-    slowest, fewest = math.max(slowest, interval), math.min(fewest, flight)
+  local at, tats = now, rare().tats
+  for i, window in ipairs(windows) do
+    local its = pace()[i]
+    at = math.max(at, (tats[key_of(window.seconds)] or 0) - math.max(0, its.burst - weight) * its.interval)
   end
-  if head.units > 0 and head.units + weight > fewest then
-    local estimate = math.min(math.max(slowest, 20000), 1000000)
-    return math.ceil(math.max(at, now + estimate) + place * slowest), true
-  end
-  return math.ceil(at + place * slowest), false
+  local unsure = head.units > 0 and head.units + weight > pace().flight
+  if unsure then at = math.max(at, now + math.min(math.max(pace().slowest, 20000), 1000000)) end
+  return math.ceil(at + place * pace().slowest), unsure
 end
 
 -- ---------------------------------------------------------------- permits in flight
@@ -251,11 +302,11 @@ local function complete(instant, weight, granted_at)
   append(instant, weight)
   if head.paced_at == 0 then return end
   if granted_at < head.paced_at then charge(instant, weight) end
+  if pace().flight > 1 then return end
   local tats = rare_to_change().tats
-  for _, window in ipairs(windows) do
-    local interval, _, flight = pace_of(window)
+  for i, window in ipairs(windows) do
     local key = key_of(window.seconds)
-    if flight == 1 then tats[key] = math.max(tats[key] or 0, math.floor(instant + interval) + 1) end
+    tats[key] = math.max(tats[key] or 0, math.floor(instant + pace()[i].interval) + 1)
   end
 end
 
@@ -304,10 +355,9 @@ local function what_is_lost()
   if redis.call('STRLEN', ring_key) ~= head.size * 8 or redis.call('HLEN', flight_key) ~= head.permits then
     return 'a part of its state is gone'
   end
-  local seen = request.seen
   if seen and seen[1] == head.epoch and seen[2] > head.seq then return 'Redis went back to an older state' end
   if seen and seen[1] ~= head.epoch and now + seen[3] > head.covers then return 'its state was made anew by another' end
-  if (ARGV[3] == '1' or last_save ~= head.last_save) and rare().run_id ~= server().run_id then
+  if (ARGV[2] == '1' or last_save ~= head.last_save) and rare().run_id ~= server().run_id then
     return 'Redis was started again'
   end
 end
@@ -324,11 +374,10 @@ local function make(why)
   end
   covers = math.max(covers, 0)
 
-  head = {}
-  for _, field in ipairs(FIELDS) do head[field] = 0 end
+  head = head_of(struct.unpack(FORMAT, string.rep('\0', FIELDS * 8)))
   for _, field in ipairs(KEPT_ANEW) do head[field] = old and old[field] or 0 end
   head.version, head.epoch, head.made_at, head.covers = VERSION, anew.epoch, now, covers
-  head.seq = math.max(old and old.seq or 0, request.seen and request.seen[2] or 0)
+  head.seq = math.max(old and old.seq or 0, seen and seen[2] or 0)
   head.size = math.max(largest, old and old.size or 0)
   head.n, head.last, head.latest, head.longest_ttl = head.size, now, covers, ttl
   head.base = covers > 0 and -NEVER or head.size
@@ -338,7 +387,10 @@ local function make(why)
     head.paused_until, head.canary = now + anew.pause[1], WANTED
     old_rare.reason = anew.pause[2]
   end
-  if not old and anew.profile == 'paced' then head.paced, head.widened_us = 1, anew.widened_us end
+  if not old then  -- this very call is to keep to it, too
+    head.paced, head.widened_us = anew.profile == 'paced' and 1 or 0, anew.widened_us
+    for _, window in ipairs(windows) do window.us = window.us + head.widened_us end
+  end
   rare_ = {
     made = covers > 0 and why or '', run_id = server().run_id,
     reason = old_rare.reason or '', paced_why = old_rare.paced_why or anew.why or '', adopted = old_rare.adopted or {},
@@ -382,12 +434,12 @@ local function in_line()
 end
 
 -- The first opening that no waiter was told: of p + 1 openings up to an instant, p waiters at most sleep for one.
-local function free_opening(weight, line)
+local function free_opening(weight, line, opens_at)
   local place = 0
-  local opens, why = opening(weight, 0)
+  local opens, why = opens_at(weight, 0)
   while line[place + 1] and line[place + 1] <= opens do
     place = place + 1
-    opens, why = opening(weight, place)
+    opens, why = opens_at(weight, place)
   end
   return opens, why
 end
@@ -556,6 +608,10 @@ local function full_reason(window)
   return title(window) .. ' full'
 end
 
+local function paced_reason()
+  return profile == 'paced' and 'paced' or 'paced: ' .. rare().paced_why
+end
+
 local function acquire(ask)
   for _, window in ipairs(windows) do
     if ask.weight > window.limit then return {-1, window.limit} end
@@ -577,7 +633,7 @@ local function acquire(ask)
   if paced and head.paced_at == 0 then begin_pace() end
   if first_opens <= now and paced then
     if paced_opening(ask.weight, 0) > now then
-      return refuse(ask, (paced_opening(ask.weight, #line)), 'paced: ' .. rare().paced_why)
+      return refuse(ask, (free_opening(ask.weight, line, paced_opening)), paced_reason())
     end
   end
   if first_opens <= now then
@@ -586,7 +642,7 @@ local function acquire(ask)
     was_seen(ask.run, 0)
     return refuse(ask, now + 100000 + #line * 2000, 'the last of the window is kept for run ' .. rival)
   end
-  local opens, why = free_opening(ask.weight, line)
+  local opens, why = free_opening(ask.weight, line, opening)
   opens = math.max(opens, now + 1000)
   return refuse(ask, opens, full_reason(windows[math.max(why, 1)]), first_opens)
 end
@@ -611,21 +667,38 @@ local function adopt(window, limit, header)
   note(string.format('%s is %d now, says %s', title(window), limit, header))
   rare_to_change().adopted[key_of(window.seconds)] = limit
   head.adopted = 1
-  window.full, window.limit = limit, math.max(1, math.floor(limit * request.share + 1e-6))
+  window.full, window.limit = limit, math.max(1, math.floor(limit * share + 1e-6))
   if limit > head.size then grow(limit) end
+  pace_ = nil
+end
+
+-- It is noted once; ten of them, for some APIs say another number each time.
+local function ignore(what)
+  local known = rare().ignored or {}
+  for _, before in ipairs(known) do
+    if before == what then return end
+  end
+  if #known == 10 then return end
+  known[#known + 1] = what
+  rare_to_change().ignored = known
+  note(what)
 end
 
 -- Returns whether it explains a refusal.
 local function hear(said, granted_at)
   local _, index, limit, remaining, named, header = unpack(said)
-  local window, explains = windows[index], false
-  if not window then
+  local window, explains, found = windows[index], false, 0
+  if named == 0 then
     for _, other in ipairs(windows) do
-      if other.full == limit then window = other end
+      if other.full == limit then window, found = other, found + 1 end
     end
-    if not window then return false end
+    if found ~= 1 then window = nil end
   end
-  if named == 1 and limit >= 1 and (limit < window.full or (limit > window.full and request.trust)) then
+  if not window then
+    ignore(string.format('%s says %d: %s, ignored', header, limit, found > 1 and 'of either window' or 'no window of ours'))
+    return false
+  end
+  if named == 1 and limit >= 1 and (limit < window.full or (limit > window.full and trust)) then
     explains = limit < window.full
     adopt(window, limit, header)
   end
@@ -635,13 +708,20 @@ local function hear(said, granted_at)
   return explains
 end
 
-local function switch_to_paced()
-  head.paced, head.widened_us = 1, math.max(head.widened_us, 1000000)
+-- A refusal that nothing explains: an API that refuses bursts is met by a steady rate, one whose clock is coarse by
+-- longer windows. For good.
+local function mistrust()
   local why = 'the API refused a request though every window had room'
-  rare_to_change().paced_why = why
-  for _, window in ipairs(windows) do window.us = window.us + 1000000 end
-  begin_pace()
-  note(why .. ': paced from now on, windows a second longer')
+  if head.paced == 0 then
+    head.paced = 1
+    rare_to_change().paced_why = why
+    begin_pace()
+    note(why .. ': paced from now on')
+  elseif head.widened_us == 0 then
+    head.widened_us, pace_ = 1000000, nil
+    for _, window in ipairs(windows) do window.us = window.us + 1000000 end
+    note(why .. ' again: windows are a second longer from now on')
+  end
 end
 
 local function pause(order, granted_at, explained)
@@ -656,7 +736,7 @@ local function pause(order, granted_at, explained)
     head.in_a_row = head.in_a_row + 1
     rare_to_change().hit_id = order.id
     note(order.reason)
-    if request.profile == 'auto' and head.paced == 0 and not explained and not order.was_canary then switch_to_paced() end
+    if profile == 'auto' and order.status == 429 and not explained and not order.was_canary then mistrust() end
   end
   local us = order.us
   if not order.asked then us = math.min(shortest * 2 ^ math.min(math.max(head.in_a_row - 1, 0), 20), 10 * longest) end
@@ -713,12 +793,12 @@ end
 head.last = now
 head.last_save = last_save
 if stepped then note(string.format('the clock of Redis went %.3f s ahead: not believed', step[3] / 1e6)) end
-if largest > head.size then grow(largest) end
+if largest > head.size and not request.look then grow(largest) end -- a look does not write the header
 local gave_up = give_up_unanswered()
 
 local granted_of = {}
-for _, done in ipairs(request.done or {}) do
-  local id, age_us = done[1], done[2]
+for i = first_done, #ARGV, 2 do
+  local id, age_us = ARGV[i], tonumber(ARGV[i + 1])
   local weight, granted_at = take_out(id)
   if weight then
     complete(math.max(now - age_us, granted_at), weight, granted_at)
@@ -740,19 +820,29 @@ local explained = head.foreign_at > 0 and now - head.foreign_at < 10000000
 for _, said in ipairs(request.said or {}) do
   if granted_of[said[1]] and hear(said, granted_of[said[1]]) then explained = true end
 end
-for _, text in ipairs(request.notes or {}) do note(text) end
 if request.leave then redis.call('ZREM', waiting_key, request.leave) end
 if request.stop then
-  rare_to_change().stopped[request.stop[1]] = request.stop[2] == 1 and now + STOP_US or nil
-  head.stops = next(rare().stopped) and 1 or 0
+  local stopped = rare_to_change().stopped
+  for run, til in pairs(stopped) do
+    if til <= now then stopped[run] = nil end
+  end
+  stopped[request.stop[1]] = request.stop[2] == 1 and now + STOP_US or nil
+  head.stops = next(stopped) and 1 or 0
+end
+if request.relearn then
+  local its = rare_to_change()
+  its.paced_why, its.adopted, its.tats = '', {}, nil
+  head.paced, head.paced_at, head.widened_us, head.adopted = 0, 0, 0, 0
+  note(request.relearn)
 end
 
 local hit = 0
 if request.pause then hit = pause(request.pause, granted_of[request.pause.id], explained) end
 
 local reply = {2, math.max(head.paused_until - now, 0)}
-if request.ask then reply = acquire(request.ask) elseif request.look then reply = report() end
+if ask then reply = acquire(ask) elseif request.look then reply = report() end
 if not request.look or gave_up then save() end
 reply[#reply + 1] = hit
-reply[#reply + 1] = string.format('%.0f %.0f %.0f %.0f %d', head.epoch, head.seq, head.offset, now, is_paced() and 1 or 0)
+reply[#reply + 1] = string.format('%.0f %.0f %.0f %.0f %d', head.epoch, head.seq, head.offset, now,
+  head.paced + (head.widened_us > 0 and 1 or 0))
 return reply
