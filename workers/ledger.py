@@ -40,7 +40,7 @@ _READING_SECONDS = 0.001
 _MOST_UNDELIVERED = 10_000
 #: `counts_us` of a process that has taken no permit yet.
 _NEVER_US = -(10**15)
-_LOST = -2
+_LOST, _LATE = -2, -3
 #: In the order in which limiter.lua numbers them.
 _PROFILES = ("burst", "paced", "auto")
 #: What travels as arguments of its own; the rest, which is rare, as JSON.
@@ -190,6 +190,9 @@ class Ledger:
                 request["anew"] = self._anew()
                 continue
             step = self._learn(request, reply, sent_at)
+            if reply[0] == _LATE:  # nothing was done
+                request |= {"step": step} if step else {"sure": True}
+                continue
             if step is None:
                 *values, hit, _ = reply[1:]
                 return Reply(reply[0], tuple(v.decode() if isinstance(v, bytes) else v for v in values), int(hit))
@@ -204,8 +207,11 @@ class Ledger:
         seen = b""
         if known.epoch:
             counts = (known.last_grant_at - sent_at) * 1e6 + known.longest_ttl_us
-            seen = struct.pack(">3d", known.epoch, known.seq, math.ceil(max(counts, _NEVER_US)))
+            latest = (known.ahead_seconds + (sent_at - known.ahead_at) * _DRIFT + sent_at) * 1e6
+            seen = struct.pack(">4d", known.epoch, known.seq, math.ceil(max(counts, _NEVER_US)), latest)
         rare = {name: value for name, value in request.items() if name not in _COMMON}
+        if (paused_seconds := self._pause[0] - sent_at) > 0:
+            rare["paused"] = [math.ceil(paused_seconds * 1e6), self._pause[1]]
         moved = clock.current()
         stamp = str(round(moved.now().timestamp() * 1_000_000)) if moved.moved else ""
         arguments = [self._stated, seen, json.dumps(rare) if rare else "", *_asked(request.get("ask"))]
@@ -291,8 +297,6 @@ class Ledger:
             counts = self._known.longest_ttl_us / 1e6
         if counts is not None:
             anew["counts_us"] = math.ceil(max(counts, own, -1e9) * 1e6)
-        if self.is_paused():
-            anew["pause"] = [math.ceil((self._pause[0] - clock.monotonic()) * 1e6), self._pause[1]]
         return anew
 
     def _remembered(self, anew: dict[str, Any]) -> float | None:
@@ -338,6 +342,18 @@ class Ledger:
             if ask := request.get("ask"):
                 self._undelivered["drop"] = self._undelivered.get("drop", []) + ask["ids"]
             self._undelivered_pause = request.get("pause", self._undelivered_pause)
+
+
+def vouch(client: "redis.Redis") -> None:
+    """Tell every budget in this Redis that it was stopped in order: what it holds is all there was.
+
+    Parameters:
+      client(redis.Redis): A Redis that has just been started, and that nobody has asked for a permit yet.
+    """
+    stated = struct.pack(">3d", 1, 0, 0)
+    for state in client.scan_iter("*:{*}:state"):
+        keys = [state.removesuffix(b"state") + part.encode() for part in _PARTS]
+        client.eval(_SCRIPT, len(keys), *keys, "", "1", stated, "", json.dumps({"vouch": True}), *_asked(None))
 
 
 def _stated(budget: Budget) -> bytes:

@@ -9,9 +9,11 @@
 -- ARGV  1 now in microseconds, or "" for Redis TIME
 --       2 "1" where the script was not in Redis's cache: Redis may have been restarted
 --       3 the budget, as doubles: share, profile (of PROFILES), trust (0 or 1), and L, W_us, seconds, burst of each window
---       4 what the caller saw of the state, as doubles: epoch, seq, counts_us; or ""
+--       4 what the caller saw of the state, as doubles: epoch, seq, counts_us, the latest that now can be; or ""
 --       5 JSON of what is rare, or "":
---           anew  {epoch, counts_us, ttl_us, profile, why, widened_us, pause}   make lost state anew, see make()
+--           anew  {epoch, counts_us, ttl_us, profile, why, widened_us}   make lost state anew, see make()
+--           paused [us, reason]                  the caller knows of a pause that has so long to go
+--           sure  true                           Redis's time is right though it is later than the caller expected
 --           step  [epoch, offset, us]            a reply proved that the clock was set forward by this much
 --           drop  [id, ...]                      they were never sent
 --           said  [[id, window, limit, remaining, named, header], ...]   what responses' headers said
@@ -19,6 +21,7 @@
 --           stop  [run, 1 or 0]                  the run was stopped, or goes on
 --           relearn text                         what the API taught is forgotten: profile, widening, limits it named
 --           leave waiter                         it no longer waits
+--           vouch true                           this Redis was stopped in order before: nothing was lost
 --           look  true                           report the state; nothing is written
 --       6 what is asked, as doubles: weight, ttl_us, patience_us, knock (1: it only asks, it holds no place); or ""
 --       7 the waiter; 8 its run, or ""; 9 the number of ids it asks for; 10... these ids
@@ -29,8 +32,10 @@
 --       {3, JSON}                                   the state, see report()
 --       {4, reason, hit, info}                      the run was stopped
 --       {-1, L, hit, info}                          weight is above the limit L
+--       {-3, 0, info}                               now is later than expected: nothing was done; see `sure` and `step`
 --       {-2, why}                                   the state is lost: nothing was done; call again with `anew`
--- info: "epoch seq offset now learned" (0; 1: auto is paced; 2: its windows are longer, too). All instants are integer microseconds: exact in a Lua number below 2^53.
+-- info: "epoch seq offset now learned" (0; 1: auto is paced; 2: its windows are longer, too).
+-- All instants are integer microseconds: exact in a Lua number below 2^53.
 --
 -- Invariants: units = sum of the weights in flight; ring entries never decrease; a permit counts against every window
 -- from its grant until W after its completion; nothing is written before every check has passed.
@@ -45,6 +50,7 @@ local FREE, WANTED, OUT = 0, 1, 2     -- the canary
 local KEPT_US = 1500000               -- so long a window's last permits are kept for a run that had fewer
 local STOP_US = 60000000              -- so long a stopped run is told; its lanes ask the database then
 local FORGOTTEN_US = 3600000000       -- a run that was silent for so long makes room for others
+local LATE_US = 1000000               -- a question that takes longer than that is asked again
 local NEVER = 2 ^ 52
 
 local state_key, ring_key, flight_key, waiting_key, runs_key, notes_key = unpack(KEYS)
@@ -91,9 +97,9 @@ local function head_of(version, epoch, seq, size, n, base, units, permits, next_
   }
 end
 
-local stored = redis.call('GET', state_key)
+local stored = redis.pcall('GET', state_key)  -- an error where the key is not ours: it cannot be read
 local head, rare_, rare_moved
-if stored and #stored > FIELDS * 8 then
+if type(stored) == 'string' and #stored > FIELDS * 8 then
   head = head_of(struct.unpack(FORMAT, stored))
   if head.version ~= VERSION then head = nil end
 end
@@ -124,8 +130,8 @@ end
 
 local now
 local function note(text)
-  redis.call('LPUSH', notes_key, integer(now) .. ' ' .. text)
-  redis.call('LTRIM', notes_key, 0, 19)
+  redis.pcall('LPUSH', notes_key, integer(now) .. ' ' .. text)  -- nothing depends on it
+  redis.pcall('LTRIM', notes_key, 0, 19)
 end
 
 -- ---------------------------------------------------------------- time
@@ -334,15 +340,13 @@ end
 
 local server_
 
--- Which Redis this is, and when it was started: asked only where there is a reason to doubt.
+-- Which Redis this is: asked only where there is a reason to doubt.
 local function server()
   if server_ then return server_ end
   server_ = {run_id = ''}
   local info = redis.pcall('INFO', 'server')
   if type(info) ~= 'string' then return server_ end
   server_.run_id = string.match(info, 'run_id:(%x+)') or ''
-  local uptime = tonumber(string.match(info, 'uptime_in_seconds:(%d+)'))
-  if uptime and ARGV[1] == '' then server_.started_at = now - uptime * 1000000 end
   return server_
 end
 
@@ -352,11 +356,12 @@ if type(last_save) ~= 'number' then last_save = 0 end
 
 local function what_is_lost()
   if not head then return stored and 'its state cannot be read' or 'its state is gone' end
-  if redis.call('STRLEN', ring_key) ~= head.size * 8 or redis.call('HLEN', flight_key) ~= head.permits then
+  if redis.pcall('STRLEN', ring_key) ~= head.size * 8 or redis.pcall('HLEN', flight_key) ~= head.permits then
     return 'a part of its state is gone'
   end
   if seen and seen[1] == head.epoch and seen[2] > head.seq then return 'Redis went back to an older state' end
   if seen and seen[1] ~= head.epoch and now + seen[3] > head.covers then return 'its state was made anew by another' end
+  if request.vouch then rare_to_change().run_id = server().run_id end
   if (ARGV[2] == '1' or last_save ~= head.last_save) and rare().run_id ~= server().run_id then
     return 'Redis was started again'
   end
@@ -367,11 +372,11 @@ end
 local function make(why)
   local anew, old, old_rare = request.anew, head, head and rare() or {}
   local ttl = math.max(anew.ttl_us, old and old.longest_ttl or 0)
-  local covers = anew.counts_us and now + anew.counts_us or (old and now + ttl) or 0
+  local used = stored or redis.call('EXISTS', ring_key, flight_key) > 0
+  local covers = anew.counts_us and now + anew.counts_us or (used and now + ttl) or 0
   if old and old.covers == 0 then covers = math.max(covers, old.made_at + ttl) end
-  if old and rare().run_id ~= server().run_id and server().started_at then
-    covers = math.min(covers, server().started_at + ttl)
-  end
+  -- What the old state knows of is not forgotten: what was completed, and in flight until its deadline.
+  if old then covers = math.max(covers, old.latest, old.permits > 0 and old.last + old.longest_ttl or 0) end
   covers = math.max(covers, 0)
 
   head = head_of(struct.unpack(FORMAT, string.rep('\0', FIELDS * 8)))
@@ -383,13 +388,9 @@ local function make(why)
   head.base = covers > 0 and -NEVER or head.size
   head.last_save = last_save
   if old and old.canary ~= FREE then head.canary = WANTED end
-  if not old and anew.pause and not request.pause then
-    head.paused_until, head.canary = now + anew.pause[1], WANTED
-    old_rare.reason = anew.pause[2]
-  end
-  if not old then  -- this very call is to keep to it, too
-    head.paced, head.widened_us = anew.profile == 'paced' and 1 or 0, anew.widened_us
-    for _, window in ipairs(windows) do window.us = window.us + head.widened_us end
+  if anew.profile == 'paced' and (head.paced == 0 or head.widened_us < anew.widened_us) then
+    for _, window in ipairs(windows) do window.us = window.us + anew.widened_us - head.widened_us end  -- for this call
+    head.paced, head.widened_us, old_rare.paced_why = 1, anew.widened_us, anew.why
   end
   rare_ = {
     made = covers > 0 and why or '', run_id = server().run_id,
@@ -765,7 +766,7 @@ local function report()
   end
   opens = math.max(opens, head.paused_until)
   local notes = {}
-  for i, text in ipairs(redis.call('LRANGE', notes_key, 0, -1)) do
+  for i, text in ipairs(redis.pcall('LRANGE', notes_key, 0, -1)) do
     local at, said = string.match(text, '^(%d+) (.*)$')
     notes[i] = {math.max(now - tonumber(at), 0), said}
   end
@@ -785,10 +786,30 @@ end
 
 -- ---------------------------------------------------------------- the story
 
+local function info()
+  local learned = head.paced + (head.widened_us > 0 and 1 or 0)
+  return string.format('%.0f %.0f %.0f %.0f %d', head.epoch, head.seq, head.offset, now, learned)
+end
+
 local lost = what_is_lost()
 if lost then
-  if not request.anew then return {-2, lost} end
+  if not request.anew then
+    if head and head.last_save ~= -1 and rare().run_id ~= server().run_id then
+      head.last_save = -1               -- the script is known from here on, and must not hide what it just found
+      save()
+    end
+    return {-2, lost}
+  end
   make(lost)
+end
+-- By a clock that seems to have been set forward nothing is done until the caller has measured it, but to look.
+if seen and seen[1] == head.epoch and now > seen[4] + LATE_US and not (stepped or request.sure or request.look) then
+  return {-3, 0, info()}
+end
+local paused = request.paused
+if paused and not request.pause and seen and seen[1] ~= head.epoch and now + paused[1] > head.paused_until then
+  head.paused_until, head.canary = now + paused[1], WANTED
+  rare_to_change().reason = paused[2]
 end
 head.last = now
 head.last_save = last_save
@@ -843,6 +864,5 @@ local reply = {2, math.max(head.paused_until - now, 0)}
 if ask then reply = acquire(ask) elseif request.look then reply = report() end
 if not request.look or gave_up then save() end
 reply[#reply + 1] = hit
-reply[#reply + 1] = string.format('%.0f %.0f %.0f %.0f %d', head.epoch, head.seq, head.offset, now,
-  head.paced + (head.widened_us > 0 and 1 or 0))
+reply[#reply + 1] = info()
 return reply

@@ -18,6 +18,7 @@ import redis
 
 from workers import clock
 from workers.errors import ConfigurationError, DependencyDown
+from workers.ledger import vouch
 from workers.orphans import end_with_parent
 from workers.redis_address import Address, answers, connect, look, taken, wait_for
 from workers.settings import get_settings
@@ -50,13 +51,23 @@ class _Server:
     url: str
     process: "subprocess.Popen[bytes]"
     log_path: Path
+    #: The one before it on the same data was stopped in order, so nothing was lost.
+    follows_in_order: bool
 
     def wait_until_ready(self) -> str | None:
         """Return its name once it answers; None when it ended before, or a stop was asked for."""
         while not self.ended_within(_LOOK_SECONDS / 2) and not clock.stop_requested.is_set():
             if name := answers(self.url):
+                if self.follows_in_order:
+                    self._vouch()
                 return name
         return None
+
+    def _vouch(self) -> None:
+        """Tell the budgets, before their callers ask, that they need not be taken for lost."""
+        self.follows_in_order = False
+        with suppress(redis.RedisError), closing(connect(self.url, timeout=0.3)) as client:
+            vouch(client)
 
     def ended_within(self, seconds: float) -> bool:
         # Not clock.sleep: this is also how time passes once a stop was asked for.
@@ -73,7 +84,10 @@ class _Server:
     def stop(self, seconds: float) -> None:
         """Let it write what it holds and end; kill it, and a rewrite it may be at, after `seconds`."""
         self.process.terminate()
-        if not self.ended_within(seconds):
+        if self.ended_within(seconds):
+            if self.process.returncode == 0:
+                _in_order().touch()
+        else:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -121,8 +135,15 @@ def _find_or_start(url: str) -> "_Server | str | None":
             return None
 
 
+def _in_order() -> Path:
+    """The file that says that the last server on this data was stopped in order."""
+    return _directory() / "stopped-in-order"
+
+
 def _start(url: str, lock: BinaryIO) -> _Server:
     binary = _find_binary()
+    follows_in_order = _in_order().exists()
+    _in_order().unlink(missing_ok=True)
     log_path = _directory() / "redis.log"
     with _open(log_path) as log_file:
         if os.fstat(log_file.fileno()).st_size > _LOG_BYTES:
@@ -143,7 +164,7 @@ def _start(url: str, lock: BinaryIO) -> _Server:
     # By stdin, because a command line can be read by everyone on the machine.
     with suppress(BrokenPipeError), process.stdin as config:
         config.write(_config(Address.of(url)).encode())
-    return _Server(url, process, log_path)
+    return _Server(url, process, log_path, follows_in_order)
 
 
 def _config(address: Address) -> str:
