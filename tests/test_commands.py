@@ -1,16 +1,21 @@
 """scripts/enqueue_import.py and `python -m workers`: what is printed where, and the exit codes."""
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import redis
 from conftest import ROOT, free_port, wait_until
 
 from mock_server import Fault
-from workers import database, runs
+from sources import api
+from workers import RateLimiter, database, runs
+from workers.errors import RateLimited
 from workers.tables import Run, RunStatus
 
 SCRIPT = str(ROOT / "scripts" / "enqueue_import.py")
@@ -185,6 +190,24 @@ def test_status_answers_in_json_and_in_a_table(place):
     assert (told["id"], told["source"], told["status"], told["percent"]) == (1, "items", "running", None)
     assert "items" in sluice("status").stdout
     assert json.loads(sluice("sources", "--json").stdout)[0]["limits"] == ["500/20 s", "2000/100 s"]
+
+
+def test_status_tells_how_its_budget_is_paused_and_paced(place, redis_server):
+    # Given a run whose API has refused a request without cause
+    script()
+    with redis.Redis.from_url(redis_server) as client:
+        limiter = RateLimiter(api.budget, client, prefix=os.environ["SLUICE_PREFIX"])
+        caller = limiter.caller()
+        with pytest.raises(RateLimited):
+            caller.heard(caller.take(5), 429, {"Retry-After": "600"})
+
+    # When its status is asked for
+    told = json.loads(sluice("status", "1", "--json").stdout)
+
+    # Then it says until when, and what else holds it back
+    assert re.match(r"the API answered 429, Retry-After 600: paused for [56]\d\d s, until .* UTC$", told["why"])
+    assert told["why"].partition(": paused")[0] in sluice("status", "1").stdout
+    assert told["slowed"] in sluice("status", "1").stdout
 
 
 def test_a_scheduled_run_is_started_by_the_scheduler_and_can_be_pulled_forward(place):

@@ -17,7 +17,7 @@ LAYERS = {
     "control": "runner scheduler supervisor worker redis_server redis_address preflight",
     "work": "actors discovery detail attempt finalize reaper inline",
     "queue": "broker middleware",
-    "reading": "stats progress",
+    "reading": "stats progress budget_words budget_sheet budget_watch",
     "record": "database migrations tables runs items lanes watermark tracking saving page",
     "names": "registry",
     "outside": "contracts connector limiter caller ledger answer budget headers transport",

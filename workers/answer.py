@@ -7,7 +7,7 @@ from datetime import datetime
 from workers.budget import Budget
 from workers.headers import Quota, quotas, retry_after_seconds
 
-#: Index of a quota that names none of the budget's windows as they are configured.
+#: Index of a quota that names no window by its length: the script looks for the one of its limit.
 _NO_WINDOW = -1
 
 
@@ -19,8 +19,8 @@ class Answer:
       refused: Whether the API asked to wait: 429, or 503 with Retry-After.
       wait_seconds: For how long, where it says so.
       reason: What it said, for people.
-      said: What its headers say about windows, as the script takes it: window (from 1; 0: none that is configured),
-        limit, remaining (-1: not said), whether the window is named by its length, the header.
+      said: What its headers say about windows, as the script takes it: window (from 1; 0: no
+        length of ours is named), limit, remaining (-1: not said), whether a length is named at all, the header.
     """
 
     refused: bool

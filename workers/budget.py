@@ -108,9 +108,6 @@ class Budget:
             raise ConfigurationError(f"The budget {name!r} has two limits for {lengths[0]} s: only the lower one holds")
 
     def window_of(self, quota: Quota) -> int | None:
-        """Return the index of the limit that a response's header speaks of; None where it names none, or several."""
-        if quota.seconds is not None:
-            named = [i for i, limit in enumerate(self.limits) if math.isclose(limit.seconds, quota.seconds)]
-        else:
-            named = [i for i, limit in enumerate(self.limits) if limit.requests == quota.limit]
-        return named[0] if len(named) == 1 else None
+        """Return the index of the limit whose length a response's header names; None where it names none of these."""
+        seconds = quota.seconds or math.nan
+        return next((i for i, limit in enumerate(self.limits) if math.isclose(limit.seconds, seconds)), None)

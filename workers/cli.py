@@ -20,13 +20,15 @@ from peewee import InterfaceError, OperationalError
 from rich.console import Console
 from rich.table import Table
 
-from workers import database, log, progress, redis_server, runner, runs, signals, stats
+from workers import budget_watch, database, log, progress, redis_server, runner, runs, signals, stats
 from workers.errors import ConfigurationError, DependencyDown, SluiceError
+from workers.limiter import RateLimiter, quick_client
 from workers.progress import EXIT_DEPENDENCY, EXIT_DONE, EXIT_USAGE
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ENDED, Run, RunStatus
 from workers.version import VERSION
+from workers.watermark import Watermark
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
 
@@ -174,6 +176,28 @@ def sources(as_json: bool) -> int:
 
 
 @cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--watch", is_flag=True, help="Look again each second, until Ctrl-C.")
+@click.option(
+    "--relearn",
+    is_flag=True,
+    help="First forget what the API taught the budgets NAME: the profile paced, longer windows, limits it named.",
+)
+@AS_JSON
+def budgets(names: tuple[str, ...], *, watch: bool, relearn: bool, as_json: bool) -> int:
+    """Show the budgets, or those of NAME: what they have given, what they wait for, and why."""
+    choice = budget_watch.Choice(names)
+    if relearn:
+        _relearn(names, choice)
+    if not watch:
+        budget_watch.show(choice, as_json=as_json)
+        return EXIT_DONE
+    signals.on_stop()
+    budget_watch.watch(choice, as_json=as_json)
+    return signals.exit_code()
+
+
+@cli.command()
 @click.option("--create-models", is_flag=True, help="Also create the missing tables of the sources' models.")
 def migrate(create_models: bool) -> int:
     """Bring Sluice's tables up to date. Any number of processes may do it at once: one does, the others wait."""
@@ -275,6 +299,19 @@ def _where(cause: BaseException) -> str:
     return f": {type(cause).__name__}: {cause} ({last.filename}:{last.lineno})"
 
 
+def _relearn(names: tuple[str, ...], choice: budget_watch.Choice) -> None:
+    if not names:
+        raise click.UsageError("--relearn needs the NAME of a budget: `python -m workers budgets` lists them")
+    settings = get_settings()
+    for budget in choice.budgets():
+        client = quick_client(settings.redis_url)
+        limiter = RateLimiter(budget, client, prefix=settings.prefix, watermark=Watermark(budget.name))
+        with _tables():
+            known = limiter.relearn(_me())
+        unknown = "" if known else ", says the database; Redis was emptied or started: do it again once it is used"
+        click.echo(f"{budget.name}: as configured again{unknown}", err=True)
+
+
 def _work_inline(made: Run) -> Run:
     signals.on_stop()
     with redis_server.embedded(get_settings().redis_url), progress.Display() as show:
@@ -344,7 +381,7 @@ def _print_runs(found: list[stats.RunStats]) -> None:
         share = f"{one.percent} %" if one.percent is not None else ""
         waited = progress.duration(one.waiting_seconds)
         done = f"{one.done:,}/{one.total:,}" if one.total is not None else ""
-        why = one.why or one.error_summary or ""
+        why = "; ".join(text for text in (one.why or one.error_summary, one.slowed) if text)
         table.add_row(
             str(one.id),
             one.source,

@@ -51,6 +51,7 @@ class LongWait(RateLimited):
     def __init__(self, wait_seconds: float, reason: str, asked_seconds: float) -> None:
         super().__init__(wait_seconds, reason)
         self.asked_seconds = asked_seconds
+        self.args = (f"{reason}: a wait of {asked_seconds:,.0f} s; resume the run when it is to be tried again",)
 
 
 class RetryableError(SluiceError):

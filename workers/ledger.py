@@ -104,7 +104,9 @@ class Ledger:
         self.keys = [f"{prefix}:{{{budget.name}}}:{part}" for part in _PARTS]
         self.watermark = watermark
         self._linger_seconds = linger_seconds
-        self._sha = client.register_script(_SCRIPT).sha
+        # Each budget's own text: a Redis that was started again does not know it, whichever budget is asked for first.
+        self._script = f"{_SCRIPT}\n-- {self.keys[0]!r}"
+        self._sha = client.register_script(self._script).sha
         self._stated = _stated(budget)
         self._id_prefix = uuid.uuid4().hex[:10]
         self._id_numbers = itertools.count()
@@ -218,19 +220,23 @@ class Ledger:
         for permit, at in request.get("done", ()):
             arguments += permit, max(0, math.floor((sent_at - at) * 1e6 + 0.01))
         try:
-            return self._evaluate(stamp, arguments)
+            return self._evaluate(stamp, arguments, looks="look" in request)
         except redis.RedisError as error:  # away, or not able: loading, read-only, out of memory
             self._deliver_later(request)
             why = str(error)[:200] if isinstance(error, redis.ResponseError) else type(error).__name__
             raise DependencyDown(f"Redis does not answer ({why}): no permit without it") from error
 
-    def _evaluate(self, stamp: str, arguments: list[Any]) -> list[Any]:
-        """Run the script. Where Redis does not have it, Redis may have been restarted, and the script is told so."""
+    def _evaluate(self, stamp: str, arguments: list[Any], *, looks: bool) -> list[Any]:
+        """Run the script. Where Redis does not have it, Redis may have been restarted, and the script is told so.
+
+        A look leaves it unknown, for who asks then: it may be at a replica, which cannot keep that it was noticed.
+        """
         reply: Any
         try:
             reply = self.client.evalsha(self._sha, len(self.keys), *self.keys, stamp, "", *arguments)
         except redis.exceptions.NoScriptError:
-            reply = self.client.eval(_SCRIPT, len(self.keys), *self.keys, stamp, "1", *arguments)
+            text = self._script + " look" if looks else self._script
+            reply = self.client.eval(text, len(self.keys), *self.keys, stamp, "1", *arguments)
         return list(reply)
 
     def _learn(self, request: dict[str, Any], reply: list[Any], sent_at: float) -> list[int] | None:
@@ -315,7 +321,7 @@ class Ledger:
         """Let what auto learned outlive Redis: 1, that it is paced, for good; 2, that windows are longer, too."""
         before, self._learned = self._learned, learned
         try:
-            if learned and self.watermark and (state := self.look()):
+            if learned and self.watermark and (state := self.look()) and state["paced"]:
                 self.watermark.keep_profile("paced", state["paced_why"], state["widened"] / 1e6)
         except Exception:
             self._learned = before

@@ -278,7 +278,8 @@ local function paced_opening(weight, place)
   local at, tats = now, rare().tats
   for i, window in ipairs(windows) do
     local its = pace()[i]
-    at = math.max(at, (tats[key_of(window.seconds)] or 0) - math.max(0, its.burst - weight) * its.interval)
+    -- every charge was rounded up by a microsecond at most
+    at = math.max(at, (tats[key_of(window.seconds)] or 0) - math.max(0, its.burst - weight) * its.interval - its.burst)
   end
   local unsure = head.units > 0 and head.units + weight > pace().flight
   if unsure then at = math.max(at, now + math.min(math.max(pace().slowest, 20000), 1000000)) end
@@ -652,10 +653,11 @@ end
 
 -- Less left than we know of: somebody else spends this quota. With a share, only what goes beyond theirs is debited.
 local function debit(window, limit, remaining, granted_at, header)
-  local ours = head.units + completed_after(granted_at - window.us)
-  local foreign = limit - remaining - ours - (window.full - window.limit)
+  local since, not_ours = granted_at - window.us, window.full - window.limit
+  local completed = limit - remaining - not_ours - head.units    -- so many of ours would explain what is spent
+  if completed <= 0 or (completed <= head.size and entry(head.n - completed) > since) then return false end
+  local foreign = math.min(completed - completed_after(since), window.full)
   if foreign <= 0 then return false end
-  foreign = math.min(foreign, window.full)
   append(now, foreign)
   if now - head.foreign_at > 10000000 then
     note(string.format('%d of %s spent by others, says %s', foreign, title(window), header))
@@ -752,8 +754,6 @@ end
 
 -- ---------------------------------------------------------------- what people see
 
-local function ago(instant) return instant > 0 and now - instant or -1 end
-
 local function report()
   local shown = {}
   for i, window in ipairs(windows) do
@@ -796,7 +796,7 @@ if lost then
   if not request.anew then
     if head and head.last_save ~= -1 and rare().run_id ~= server().run_id then
       head.last_save = -1               -- the script is known from here on, and must not hide what it just found
-      save()
+      pcall(save)                       -- a replica, at which somebody looks, keeps nothing
     end
     return {-2, lost}
   end

@@ -4,6 +4,7 @@ A budget grants a permit only while, for every limit (L, W): in flight + complet
 that keeps its own word can then answer 429 is shown in docs/limiter.md. The state and the decision are in limiter.lua.
 """
 
+import math
 import uuid
 from dataclasses import dataclass
 from types import TracebackType
@@ -17,6 +18,9 @@ from workers.budget import Budget, Limit
 from workers.caller import Caller, Permit
 from workers.ledger import Ledger, Watermark
 
+#: limiter.lua's reply to what only tells.
+_TOLD = 2
+
 
 @dataclass(frozen=True)
 class WindowState:
@@ -24,13 +28,20 @@ class WindowState:
 
     Attributes:
       limit: As it is configured.
-      in_force: How many requests may count at once now: our share of the limit, or of a lower one the API named.
+      full: The whole limit now, ours and others': as it is configured, or as the API named it.
+      in_force: How many requests may count at once now: our share of `full`.
       used: How many do: in flight, completed within the window, or spent by others.
     """
 
     limit: Limit
+    full: int
     in_force: int
     used: int
+
+    @property
+    def title(self) -> str:
+        """The limit as it is now: `500/20 s`."""
+        return f"{self.full}/{self.limit.seconds:g} s"
 
 
 @dataclass(frozen=True)
@@ -48,6 +59,7 @@ class BudgetState:
     Attributes:
       opens_in_seconds: When the next permit is to be had; an estimate where only requests in flight can tell.
       paused_why: What the API said.
+      canary: After a pause one request is out to see whether the API answers again; the others wait for it.
       profile: burst or paced, as it is now; `profile_why` tells why auto became paced.
       widened_seconds: By how much windows are taken longer than configured.
       taken_as_full_seconds: State was lost, and until then windows count what may have been sent; `lost_why` tells how.
@@ -65,6 +77,7 @@ class BudgetState:
     opens_in_seconds: float = 0.0
     paused_for_seconds: float = 0.0
     paused_why: str = ""
+    canary: bool = False
     profile: str = "burst"
     profile_why: str = ""
     widened_seconds: float = 0.0
@@ -168,7 +181,9 @@ class RateLimiter:
         seen = self.ledger.look()
         if seen is not None:
             return _state(self.budget, seen)
-        windows = tuple(WindowState(limit, limit.requests, 0) for limit in self.budget.limits)
+        windows = tuple(
+            WindowState(limit, limit.requests, _our_part(limit, self.budget.share), 0) for limit in self.budget.limits
+        )
         return BudgetState(self.budget.name, windows, profile=_starting_profile(self.budget), known=False)
 
     def stop(self, run_id: int) -> None:
@@ -187,15 +202,40 @@ class RateLimiter:
         """
         self.ledger.tell({"stop": [str(run_id), 0]})
 
+    def relearn(self, who: str) -> bool:
+        """Forget what the API's answers taught: the profile paced, longer windows, limits that it named.
+
+        The budget is then as it is configured, until the API teaches it again. What counts against its windows goes on
+        counting, and a pause goes on. A note says who did it.
+
+        Parameters:
+          who(str): The person.
+
+        Returns:
+          bool: False where Redis knows nothing of the budget; then what outlives Redis has been forgotten.
+
+        Raises:
+          DependencyDown: Redis does not answer.
+        """
+        reply = self.ledger.tell({"relearn": f"{who}: as configured again, what the API taught is forgotten"})
+        if self.ledger.watermark:
+            self.ledger.watermark.keep_profile("", "", 0.0)
+        return reply.code == _TOLD
+
+
+def _our_part(limit: Limit, share: float) -> int:
+    return max(1, math.floor(limit.requests * share + 1e-6))
+
 
 def _starting_profile(budget: Budget) -> str:
     return "paced" if budget.profile == "paced" else "burst"
 
 
 def _state(budget: Budget, seen: dict[str, Any]) -> BudgetState:
+    full = seen["lost"] > 0  # then more may be on record than any limit
     windows = tuple(
-        WindowState(limit, int(in_force), int(used))
-        for limit, (_, in_force, used) in zip(budget.limits, seen["windows"], strict=True)
+        WindowState(limit, int(whole), int(ours), int(min(used, ours) if full else used))
+        for limit, (whole, ours, used) in zip(budget.limits, seen["windows"], strict=True)
     )
     notes = tuple(Note(ago / 1e6, text) for ago, text in seen["notes"] or [])
     why = "configured so" if budget.profile == "paced" else seen["paced_why"]
@@ -207,6 +247,7 @@ def _state(budget: Budget, seen: dict[str, Any]) -> BudgetState:
         opens_in_seconds=seen["opens"] / 1e6,
         paused_for_seconds=seen["paused"] / 1e6,
         paused_why=seen["reason"] if seen["paused"] else "",
+        canary=seen["canary"],
         profile="paced" if seen["paced"] else "burst",
         profile_why=why if seen["paced"] else "",
         widened_seconds=seen["widened"] / 1e6,

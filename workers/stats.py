@@ -7,14 +7,15 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from peewee import SQL, fn
+from peewee import SQL, InterfaceError, OperationalError, fn
 
-from workers import database, items, runs
+from workers import budget_words, database, items, runs
 from workers.budget import Budget
+from workers.errors import DependencyDown
 from workers.limiter import BudgetState, RateLimiter, quick_client
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import ENDED, Lane, Run, RunEvent, RunItem, RunStatus
+from workers.tables import ACTIVE, ENDED, Lane, Run, RunEvent, RunItem, RunStatus
 
 #: How far back the pace is measured, in seconds.
 _PACE_SECONDS = 60
@@ -30,6 +31,7 @@ class RunStats:
       active_seconds, waiting_seconds: The parts of `duration_seconds`; they stop growing at the end.
       efficiency: sleeps / (hits + sleeps), 0 to 1; None where nothing has waited yet.
       why: Why nothing, or nothing more, happens now; empty where it simply works or has ended.
+      slowed: What makes its budget slower than configured: paced, longer windows, a limit the API named; and why.
     """
 
     id: int
@@ -53,6 +55,7 @@ class RunStats:
     per_second: float
     eta_seconds: float | None
     why: str
+    slowed: str
     error_summary: str | None
     created_by: str
     created_at: datetime
@@ -76,13 +79,14 @@ class RunStats:
 def run_stats(run: Run, now: datetime | None = None) -> RunStats:
     """Return the figures of a run as it was read."""
     now = now or database.now()
-    budget = budget_of(run) if run.status == RunStatus.RUNNING else None
+    budget = budget_of(run) if run.status in ACTIVE else None
     duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
-    sleeping = budget.sleeping_seconds if budget else 0.0  # a sleep is booked to the run only when it ends
+    running = run.status == RunStatus.RUNNING
+    sleeping = budget.sleeping_seconds if budget and running else 0.0  # a sleep is booked to the run only when it ends
     waiting = min(run.total_sleep_seconds + sleeping, max(0.0, duration))
-    pace = _pace(run, now) if run.status == RunStatus.RUNNING else _average(run, duration)
+    pace = _pace(run, now) if running else _average(run, duration)
     left = (run.total_count or 0) - run.succeeded_count - run.failed_count - run.skipped_count
-    known = run.status == RunStatus.RUNNING and run.discovered_at is not None and pace > 0
+    known = running and run.discovered_at is not None and pace > 0
     return RunStats(
         id=run.id,
         source=run.source,
@@ -105,6 +109,7 @@ def run_stats(run: Run, now: datetime | None = None) -> RunStats:
         per_second=pace,
         eta_seconds=max(left / pace, budget.opens_in_seconds if budget and left else 0.0) if known else None,
         why=_why(run, now, budget),
+        slowed=budget_words.slowed(budget) if budget else "",
         error_summary=run.error_summary,
         created_by=run.created_by,
         created_at=run.created_at,
@@ -159,18 +164,53 @@ def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
 
 def budget_of(run: Run) -> BudgetState | None:
     """Return the state of the budget a run uses; None where Redis, or the source, is away."""
-    settings = get_settings()
     try:
-        budget = get_registry()[run.source].get_connector(run).budget
-        return _looker(budget, settings.redis_url, settings.prefix).snapshot()
+        return look(get_registry()[run.source].get_connector(run).budget)
     except Exception:  # a user's get_connector may fail in any way; that must not hide the other runs
         return None
+
+
+def budgets() -> tuple[dict[str, Budget], list[str]]:
+    """Return the budgets there are, and which ones cannot be told.
+
+    Returns:
+      tuple[dict[str, Budget], list[str]]: By name, those of the sources' connectors, then those that active runs use
+        instead (tenants); and a sentence for each thing that is in the way of naming them all.
+    """
+    found = {source.connector.budget.name: source.connector.budget for source in get_registry().values()}
+    troubles = []
+    try:
+        with database.connection():
+            for run in _active_runs():
+                try:
+                    budget = get_registry()[run.source].get_connector(run).budget
+                    found.setdefault(budget.name, budget)
+                except Exception as error:  # a user's get_connector may fail in any way
+                    troubles.append(f"run {run.id}: which budget it uses cannot be told ({type(error).__name__})")
+    except (DependencyDown, OperationalError, InterfaceError):
+        troubles.append("the database does not answer: only the budgets that sources name are known")
+    return found, troubles
+
+
+def look(budget: Budget) -> BudgetState:
+    """Return the state of a budget.
+
+    Raises:
+      DependencyDown: Redis does not answer.
+    """
+    settings = get_settings()
+    return _looker(budget, settings.redis_url, settings.prefix).snapshot()
 
 
 @lru_cache(maxsize=256)
 def _looker(budget: Budget, redis_url: str, prefix: str) -> RateLimiter:
     """Return a limiter that only looks, and quickly: who asks each second must not hang where Redis does."""
     return RateLimiter(budget, quick_client(redis_url), prefix=prefix)
+
+
+def _active_runs() -> list[Run]:
+    active = Run.select().where(Run.status.in_(ACTIVE)).order_by(Run.id)
+    return list(active) if database.is_migrated() else []
 
 
 def _average(run: Run, duration: float) -> float:
@@ -202,27 +242,29 @@ def _why(run: Run, now: datetime, budget: BudgetState | None) -> str:
     if run.status == RunStatus.SCHEDULED:
         return f"scheduled for {run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC"
     if run.status == RunStatus.PAUSED:
-        return f"paused: {run.error_summary}" if run.error_summary else "paused; resume to go on"
+        return _held(run, now, budget)
     if run.status == RunStatus.PENDING:
         ahead = runs.active(run.source, run.tenant)
         return f"behind run {ahead.id}" if ahead else "about to start"
     if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > now:
         return f"{run.error_summary}; again in {(run.discovery_due_at - now).total_seconds():.0f} s"
-    return _closed(run, budget) or _quiet(run, now)
+    return _closed(run, now, budget) or _quiet(run, now)
 
 
-def _closed(run: Run, state: BudgetState | None) -> str:
+def _held(run: Run, now: datetime, state: BudgetState | None) -> str:
+    """Say why a run is paused; and where its budget is, too, until when resuming is of no use."""
+    why = f"paused: {run.error_summary}" if run.error_summary else "paused; resume to go on"
+    closed = state is not None and state.paused_for_seconds
+    return f"{why}; its API is not asked until {budget_words.instant(now, closed)}" if closed else why
+
+
+def _closed(run: Run, now: datetime, state: BudgetState | None) -> str:
     """Say what keeps a running run from its API; empty where its budget is open."""
     if run.source not in get_registry():
         return f"there is no source named {run.source} here any more: add it to SLUICE_SOURCES again, or cancel the run"
     if state is None:
         return "Redis does not answer: no permit without it"
-    if state.paused_for_seconds:
-        return f"{state.paused_why}: paused for {state.paused_for_seconds:.0f} s"
-    if state.opens_in_seconds < 0.5:
-        return ""
-    full = max((w for w in state.windows if w.used >= w.limit.requests), key=lambda w: w.limit.seconds, default=None)
-    return f"{'window ' + str(full.limit) if full else 'budget'} full; opens in {state.opens_in_seconds:.0f} s"
+    return budget_words.why_closed(state, now)
 
 
 def _quiet(run: Run, now: datetime) -> str:

@@ -15,7 +15,7 @@ _CARD = """
     <span class="sl-dim">run {id}{tenant} · by {who} · {started}</span></header>
   <div class="sl-progress"><strong class="sl-percent">{percent}</strong>{bar}
     <div class="sl-counts"><span>{counts}</span><span>{left}</span></div></div>
-  {line}
+  {line}{slowed}
   <dl class="sl-tiles">{tiles}</dl>
 </section>
 """
@@ -42,6 +42,7 @@ def run_card(run: RunStats, zone: tzinfo, now: datetime) -> Html:
         counts=counts(run),
         left=_left(run),
         line=_line(run),
+        slowed=_slowed(run),
         tiles=join([_pace_tile(run), _time_tile(run), _waits_tile(run)]),
     )
 
@@ -76,18 +77,32 @@ def _line(run: RunStats) -> Html:
     )
 
 
+def _slowed(run: RunStats) -> Html:
+    """Say what makes the budget slower than configured: that stays true while the news above changes."""
+    if not run.slowed:
+        return fill("")
+    shape = fill('<i class="sl-icon sl-i-alert"></i>')
+    return fill('<p class="sl-slowed">{shape}<span>{text}</span></p>', shape=shape, text=prose(run.slowed))
+
+
 def _news(run: RunStats) -> tuple[str, str]:
     if run.status == RunStatus.FAILED:
         return "bad", run.error_summary or "it failed without a reason; the log of the workers may have one"
     if run.status == RunStatus.CANCELLED:
         return "calm", "called off; its items stay as they were"
     if run.status == RunStatus.COMPLETED:
-        if run.failed:
-            return "warn", f"{count(run.failed)} of {count(run.total)} items failed; the others are in"
-        return "good", f"every item is in; {count(run.skipped)} were skipped" if run.skipped else "every item is in"
+        return _outcome(run)
     if run.why:
         return "wait", run.why
-    return "busy", "nothing is in its way" if run.discovered else "the details begin when the whole list is known"
+    if not run.discovered:
+        return "busy", "the details begin when the whole list is known"
+    return "busy", "at work, but slower than its limits" if run.slowed else "nothing is in its way"
+
+
+def _outcome(run: RunStats) -> tuple[str, str]:
+    if run.failed:
+        return "warn", f"{count(run.failed)} of {count(run.total)} items failed; the others are in"
+    return "good", f"every item is in; {count(run.skipped)} were skipped" if run.skipped else "every item is in"
 
 
 def _pace_tile(run: RunStats) -> Html:

@@ -84,4 +84,4 @@ def _started(run: RunStats, zone: tzinfo, now: datetime) -> Html:
 def _note(run: RunStats) -> str:
     if run.status == RunStatus.SCHEDULED:
         return ""
-    return run.why or run.error_summary or ""
+    return "; ".join(text for text in (run.why or run.error_summary, run.slowed) if text)

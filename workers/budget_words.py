@@ -1,0 +1,64 @@
+"""Budget words: why a budget is closed, and what makes it slower than configured. Every door says it in these."""
+
+from datetime import datetime, timedelta
+
+from workers.limiter import BudgetState, WindowState
+
+#: What opens sooner than this is open, as people see it.
+_SOON_SECONDS = 0.5
+
+
+def why_closed(state: BudgetState, now: datetime) -> str:
+    """Return why nothing may be sent now, and until when; empty where the budget is open, or is about to be.
+
+    Parameters:
+      state(BudgetState): The budget.
+      now(datetime): When it was read.
+    """
+    if state.paused_for_seconds:
+        until = instant(now, state.paused_for_seconds)
+        return f"{state.paused_why}: paused for {state.paused_for_seconds:,.0f} s, until {until}"
+    if state.canary:
+        return "after a pause, one request is out to see whether the API answers again"
+    if state.opens_in_seconds < _SOON_SECONDS:
+        return ""
+    opens = f"opens in {state.opens_in_seconds:,.0f} s"
+    window = fullest(state)
+    if window is None:
+        return f"paced, its next request in {state.opens_in_seconds:.1f} s" if state.profile == "paced" else opens
+    if taken_as_full(state, window):
+        return f"window {window.title} taken as full: {state.lost_why}; {opens}"
+    return f"window {window.title} full; {opens}"
+
+
+def slowed(state: BudgetState) -> str:
+    """Return what makes a budget slower than its limits as they are configured, and why; empty where nothing does."""
+    parts = []
+    if state.profile == "paced":
+        parts.append(f"paced: {state.profile_why}")
+    if state.widened_seconds:
+        parts.append(f"windows {state.widened_seconds:g} s longer")
+    parts += [
+        f"window {window.limit} is {window.full:,} now, says the API"
+        for window in state.windows
+        if window.full < window.limit.requests
+    ]
+    return "; ".join(parts)
+
+
+def fullest(state: BudgetState) -> WindowState | None:
+    """Return the longest window without room; None where all have some."""
+    full = (window for window in state.windows if window.used >= window.in_force)
+    return max(full, key=lambda window: window.limit.seconds, default=None)
+
+
+def taken_as_full(state: BudgetState, window: WindowState) -> bool:
+    """Return whether a window counts what may have been sent, because state was lost."""
+    longest = max(other.limit.window_microseconds for other in state.windows)
+    return state.taken_as_full_seconds > (longest - window.limit.window_microseconds) / 1e6
+
+
+def instant(now: datetime, in_seconds: float) -> str:
+    """Return when that is: `14:03:22 UTC`, with its date where that is another day's."""
+    at = now + timedelta(seconds=in_seconds)
+    return f"{at:%H:%M:%S} UTC" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M:%S} UTC"
