@@ -4,6 +4,7 @@ It tells a state that was lost, or a clock that was set forward, from one that c
 nothing is granted by them. The proofs are in docs/limiter.md.
 """
 
+import contextlib
 import itertools
 import json
 import logging
@@ -104,14 +105,13 @@ class Ledger:
         self.keys = [f"{prefix}:{{{budget.name}}}:{part}" for part in _PARTS]
         self.watermark = watermark
         self._linger_seconds = linger_seconds
-        # Each budget's own text: a Redis that was started again does not know it, whichever budget is asked for first.
-        self._script = f"{_SCRIPT}\n-- {self.keys[0]!r}"
-        self._sha = client.register_script(self._script).sha
+        self._sha = client.register_script(_SCRIPT).sha
         self._stated = _stated(budget)
         self._id_prefix = uuid.uuid4().hex[:10]
         self._id_numbers = itertools.count()
         self._lock = threading.Lock()
         self._known = _Known()
+        self._doubted = False
         self._undelivered: dict[str, list[Any]] = {}
         self._undelivered_pause: dict[str, Any] | None = None
         self._pause: tuple[float, str] = (-math.inf, "")
@@ -231,12 +231,15 @@ class Ledger:
 
         A look leaves it unknown, for who asks then: it may be at a replica, which cannot keep that it was noticed.
         """
-        reply: Any
-        try:
-            reply = self.client.evalsha(self._sha, len(self.keys), *self.keys, stamp, "", *arguments)
-        except redis.exceptions.NoScriptError:
-            text = self._script + " look" if looks else self._script
+        reply: Any = None
+        if not self._doubted:
+            with contextlib.suppress(redis.exceptions.NoScriptError):
+                reply = self.client.evalsha(self._sha, len(self.keys), *self.keys, stamp, "", *arguments)
+        if reply is None:
+            text = _SCRIPT + "-- look" if looks else _SCRIPT
             reply = self.client.eval(text, len(self.keys), *self.keys, stamp, "1", *arguments)
+        if not looks:
+            self._doubted = reply[0] == _LOST  # what was found must be found again when it is made good
         return list(reply)
 
     def _learn(self, request: dict[str, Any], reply: list[Any], sent_at: float) -> list[int] | None:

@@ -104,6 +104,8 @@ if type(stored) == 'string' and #stored > FIELDS * 8 then
   if head.version ~= VERSION then head = nil end
 end
 
+local moved_at = head and head.last - head.offset     -- when the state moved last, by the clock of Redis
+
 -- What is seldom looked at: canary_id, hit_id, reason, run_id, made, paced_why, adopted, tats, stopped, ignored.
 local function rare()
   rare_ = rare_ or cmsgpack.unpack(string.sub(stored, FIELDS * 8 + 1))
@@ -351,9 +353,11 @@ local function server()
   return server_
 end
 
--- At its start a Redis takes itself for saved; and it has forgotten the script.
+-- At its start a Redis takes itself for saved; and it has forgotten the script. A start in the very second of the save
+-- before it shows in a state that did not move after that second: then it may have stopped in it.
 local last_save = redis.pcall('LASTSAVE')
 if type(last_save) ~= 'number' then last_save = 0 end
+local moved_since = ARGV[1] ~= '' or (moved_at and moved_at >= (last_save + 1) * 1000000)
 
 local function what_is_lost()
   if not head then return stored and 'its state cannot be read' or 'its state is gone' end
@@ -363,7 +367,7 @@ local function what_is_lost()
   if seen and seen[1] == head.epoch and seen[2] > head.seq then return 'Redis went back to an older state' end
   if seen and seen[1] ~= head.epoch and now + seen[3] > head.covers then return 'its state was made anew by another' end
   if request.vouch then rare_to_change().run_id = server().run_id end
-  if (ARGV[2] == '1' or last_save ~= head.last_save) and rare().run_id ~= server().run_id then
+  if (ARGV[2] == '1' or last_save ~= head.last_save or not moved_since) and rare().run_id ~= server().run_id then
     return 'Redis was started again'
   end
 end
@@ -793,13 +797,7 @@ end
 
 local lost = what_is_lost()
 if lost then
-  if not request.anew then
-    if head and head.last_save ~= -1 and rare().run_id ~= server().run_id then
-      head.last_save = -1               -- the script is known from here on, and must not hide what it just found
-      pcall(save)                       -- a replica, at which somebody looks, keeps nothing
-    end
-    return {-2, lost}
-  end
+  if not request.anew then return {-2, lost} end
   make(lost)
 end
 -- By a clock that seems to have been set forward nothing is done until the caller has measured it, but to look.
