@@ -589,3 +589,18 @@ def test_a_caller_told_to_fall_asleep_holds_its_place(new):
     refusal(caller)
 
     assert limiter.snapshot().waiting == 1
+
+
+def test_a_429_that_asks_for_longer_than_every_window_speaks_of_another_limit(new):
+    # Given a budget of ten seconds
+    limiter = new(Limit(100, seconds=10), profile="auto")
+    caller = limiter.caller()
+
+    # When the API asks for an hour
+    with suppress(RateLimited):
+        caller.heard(caller.take(5.0), 429, {"Retry-After": "3000"})
+
+    # Then it pauses, and a steady pace, which would not have helped, is not begun
+    state = limiter.snapshot()
+    assert state.paused_for_seconds == pytest.approx(3001)
+    assert state.profile == "burst"

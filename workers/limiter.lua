@@ -743,7 +743,9 @@ local function pause(order, granted_at, explained)
     head.in_a_row = head.in_a_row + 1
     rare_to_change().hit_id = order.id
     note(order.reason)
-    if profile == 'auto' and order.status == 429 and not explained and not order.was_canary then mistrust() end
+    -- A wait longer than every window speaks of a limit that is none of ours.
+    local of_ours = order.status == 429 and not (order.asked and order.us > longest + 2000000)
+    if profile == 'auto' and of_ours and not explained and not order.was_canary then mistrust() end
   end
   local us = order.us
   if not order.asked then us = math.min(shortest * 2 ^ math.min(math.max(head.in_a_row - 1, 0), 20), 10 * longest) end
