@@ -1,49 +1,25 @@
-"""Permits, on a real Redis, in moved time: no server refuses, no permit is lost, everyone is told when to come back.
+"""Permits, on a real Redis, in moved time: one behaviour each. Whole fleets are in test_scenarios.py."""
 
-The first part is a simulation: fleets of callers with random limits, latencies and misfortunes, against every server of
-servers.py. `SCENARIOS=10000 pytest tests/test_limiter.py` tries more of them than the usual 60.
-"""
-
-import heapq
-import itertools
-import os
-import random
-import signal
-import subprocess
 import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import redis
 import requests
-from conftest import free_port, wait_until
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
-from redis.backoff import NoBackoff
+from conftest import wait_until
+from limiting import SECOND, fall_asleep, granted, limiter_on, move_to, now_us, refusal, use
+from own_redis import OwnRedis
 from redis.crc import key_slot
-from redis.retry import Retry
-from servers import KINDS, rejections
+from simulation import Fleet, Scenario
 
 from workers import Budget, ConfigurationError, Limit, RateLimiter, clock
 from workers.caller import Caller, Permit
 from workers.errors import DependencyDown, RateLimited
-from workers.redis_server import _find_binary
-
-SECOND = 1_000_000
-BUDGET_OPTIONS = {"profile", "share", "trust_server"}
-#: How long after its grant a permit may be used.
-FRESH_US = SECOND
-PROPERTY = settings(
-    max_examples=int(os.environ.get("SCENARIOS", "60")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
-)
 
 
 @pytest.fixture(scope="module")
@@ -52,43 +28,10 @@ def client(redis_server: str) -> Iterator[redis.Redis]:
         yield client
 
 
-def limiter_on(client: redis.Redis, *limits: Limit, name: str = "api", prefix: str = "", **options) -> RateLimiter:
-    """A limiter that never sleeps: every refusal is a RateLimited, unless the test says otherwise."""
-    options = {"max_wait_seconds": 0.0, "profile": "burst"} | options
-    budget = Budget(name, limits, **{key: options.pop(key) for key in BUDGET_OPTIONS & options.keys()})
-    return RateLimiter(budget, client, prefix=prefix or f"t{uuid.uuid4().hex[:12]}", **options)
-
-
 @pytest.fixture
 def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
     """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
     return lambda *limits, **options: limiter_on(client, *limits, **options)
-
-
-def now_us() -> int:
-    return round(clock.monotonic() * SECOND)
-
-
-def move_to(instant_us: int) -> None:
-    """Set the moved clock to an exact microsecond, where advancing would add up rounding errors."""
-    moved = clock.current()
-    assert isinstance(moved, clock.MovedClock)
-    moved.elapsed_seconds = instant_us / SECOND
-
-
-class Asleep(Exception):
-    """Raised where a caller would now sleep: a simulation has others to attend to meanwhile."""
-
-
-def fall_asleep() -> None:
-    raise Asleep
-
-
-def refusal(caller: Caller, timeout_seconds: float = 5.0) -> RateLimited:
-    """What a caller is told that asks and is refused. One with `before_sleep = fall_asleep` stays in the line."""
-    with pytest.raises((RateLimited, Asleep)) as caught:
-        caller.take(timeout_seconds)
-    return caught.value if isinstance(caught.value, RateLimited) else RateLimited(*caller._refusal)
 
 
 def hear_429(caller: Caller, permit: Permit, pause_seconds: float) -> None:
@@ -97,382 +40,7 @@ def hear_429(caller: Caller, permit: Permit, pause_seconds: float) -> None:
         caller.heard(permit, 429, {"Retry-After": f"{pause_seconds - 1:g}"})
 
 
-def use(caller: Caller, count: int = 1) -> None:
-    """Take that many permits and answer each at once."""
-    for _ in range(count):
-        caller.answered(caller.take(5.0))
-    caller.settle()
-
-
-def granted(limiter: RateLimiter, at_most: int = 1000) -> int:
-    """How many permits there are to be had now; they are given back."""
-    caller, permits = limiter.caller(), []
-    with suppress(RateLimited):
-        while len(permits) < at_most:
-            permits.append(caller.take(5.0))
-    for permit in permits:
-        caller.unsent(permit)
-    return len(permits)
-
-
-# --- the oracle -------------------------------------------------------------------------------------------------------
-
-
-class Oracle:
-    """The rule in plain Python: in flight + completed within the last W < L, for every limit.
-
-    It keeps every completion there ever was, and counts; the script keeps the last max(L) of them and looks one up.
-    What is the same by choice: a permit is in flight until Redis hears that its response arrived, and then completed
-    when it arrived, but no earlier than the one heard of before; one whose deadline has passed completed then.
-    Who waits changes what a refused caller is told, never whether it is refused: so the two must agree on every
-    question, and on the told time where nobody else waits.
-    """
-
-    def __init__(self, limits: Sequence[Limit], ttl_us: int) -> None:
-        self.limits = [(limit.requests, limit.window_microseconds) for limit in limits]
-        self.ttl_us = ttl_us
-        self.in_flight: dict[str, int] = {}
-        self.completed: list[int] = []
-
-    def expire(self, now: int) -> None:
-        for permit, deadline in sorted(self.in_flight.items(), key=lambda pair: pair[1]):
-            if deadline <= now:
-                del self.in_flight[permit]
-                self.append(deadline)
-
-    def append(self, instant: int) -> None:
-        self.completed.append(max([instant, *self.completed[-1:]]))
-
-    def grant(self, permit: str, now: int) -> None:
-        self.in_flight[permit] = now + self.ttl_us
-        assert all(used <= limit for used, (limit, _) in zip(self.used(now), self.limits, strict=True))
-
-    def complete(self, permit: str, now: int, arrived: int) -> None:
-        self.expire(now)
-        if self.in_flight.pop(permit, None) is not None:
-            self.append(arrived)
-
-    def give_back(self, permit: str, now: int) -> None:
-        self.expire(now)
-        self.in_flight.pop(permit, None)
-
-    def used(self, now: int) -> list[int]:
-        self.expire(now)
-        recent = [sum(at + window > now for at in self.completed) for _, window in self.limits]
-        return [len(self.in_flight) + count for count in recent]
-
-    def is_open(self, now: int) -> bool:
-        return all(used < limit for used, (limit, _) in zip(self.used(now), self.limits, strict=True))
-
-    def told_us(self, now: int) -> int:
-        """What a refused caller is told when nobody waits before it: no less than a millisecond."""
-        opens = now + 1000
-        for limit, window in self.limits:
-            may_be_recent = limit - len(self.in_flight) - 1
-            if may_be_recent < 0:
-                opens = max(opens, now + window)  # a request in flight must first complete, and then age
-            elif len(self.completed) > may_be_recent:
-                opens = max(opens, self.completed[-may_be_recent - 1] + window)
-        return opens - now
-
-
-# --- the simulation ---------------------------------------------------------------------------------------------------
-
-
-class StutteringClient(redis.Redis):
-    """A client that now and then loses the first reply and asks again, as redis-py does after a broken connection."""
-
-    chance = 0.0
-    dice = random.Random(0)
-
-    def execute_command(self, *arguments, **options):
-        reply = super().execute_command(*arguments, **options)
-        if arguments[0] == "EVALSHA" and self.dice.random() < self.chance:
-            reply = super().execute_command(*arguments, **options)
-        return reply
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """What happens to a fleet. Chances are out of one; what they leave is an ordinary answer."""
-
-    limits: tuple[Limit, ...]
-    callers: int = 4
-    requests: int = 60
-    latency_us: int = 0
-    timeout_us: int = 5 * SECOND
-    linger_us: int = 3 * SECOND
-    straggles: float = 0.0
-    never_answered: float = 0.0
-    given_back: float = 0.0
-    crashes: float = 0.0
-    repeated: float = 0.0
-    seed: int = 0
-
-    @property
-    def ttl_us(self) -> int:
-        return FRESH_US + self.timeout_us + self.linger_us
-
-
-@dataclass
-class Fleet:
-    """Callers that take permits and send as fast as they get them; `counted` is when the server counted each request.
-
-    Nothing is assumed but what docs/limiter.md does: a request is counted before its response arrives, or, where none
-    arrives, within its timeout and the linger. Three ways to be wrong about it are switches, for the controls.
-    """
-
-    client: redis.Redis
-    scenario: Scenario
-    completes_when_sent: bool = False
-    completes_when_timed_out: bool = False
-    believed: tuple[Limit, ...] = ()
-    counted: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        scenario = self.scenario
-        self.dice = random.Random(scenario.seed)
-        stuttering = StutteringClient(connection_pool=self.client.connection_pool)
-        stuttering.chance, stuttering.dice = scenario.repeated, random.Random(scenario.seed)
-        limits = self.believed or scenario.limits
-        self.limiter = limiter_on(stuttering, *limits, linger_seconds=scenario.linger_us / SECOND, max_wait_seconds=2.0)
-        self.oracle = Oracle(limits, scenario.ttl_us)
-        self.answered: dict[Caller, list[tuple[Permit, int]]] = {}
-        self.events: list[tuple[int, int, Callable[..., None], tuple]] = []
-        self.order = itertools.count()
-        self.granted = self.asked = 0
-
-    def run(self) -> list[int]:
-        """Let the callers send all requests; return when the server counted each."""
-        before = clock.current()
-        clock.use(clock.MovedClock())
-        try:
-            for _ in range(self.scenario.callers):
-                self.at(0, self.ask, self.hire())
-            while self.events:
-                instant, _, happens, arguments = heapq.heappop(self.events)
-                move_to(instant)
-                happens(*arguments)
-            self.compare_states()
-        finally:
-            clock.use(before)
-            self.limiter.ledger.client.delete(*self.limiter.ledger.keys)
-        return sorted(self.counted)
-
-    def at(self, instant: int, happens: Callable[..., None], *arguments) -> None:
-        heapq.heappush(self.events, (instant, next(self.order), happens, arguments))
-
-    def hire(self) -> Caller:
-        caller = self.limiter.caller(run_id=1)
-        caller.before_sleep = fall_asleep
-        self.answered[caller] = []
-        return caller
-
-    def hear(self, caller: Caller) -> None:
-        """What a caller has to say reaches Redis now, together with its call."""
-        for permit, arrived in self.answered[caller]:
-            self.oracle.complete(permit.id, now_us(), arrived)
-        self.answered[caller] = []
-
-    def ask(self, caller: Caller) -> None:
-        self.hear(caller)
-        self.asked += 1
-        # Where most requests are lost, and windows are short, callers mostly ask in vain: that is not worth the time.
-        enough = 8 * self.scenario.requests + 20 * self.scenario.callers + 200
-        if self.granted >= self.scenario.requests or self.asked > enough:
-            caller.settle()
-            return
-        now, expected = now_us(), self.oracle.is_open(now_us())
-        try:
-            permit = caller.take(self.scenario.timeout_us / SECOND)
-        except (RateLimited, Asleep) as refused_:
-            assert not expected, f"refused, though the rule allows it: {refused_}"
-            wait = refused_.wait_seconds if isinstance(refused_, RateLimited) else caller._refusal[0]
-            self.at(now + round(wait * SECOND), self.ask, caller)
-            return
-        assert expected, "granted against the rule"
-        self.oracle.grant(permit.id, now)
-        self.granted += 1
-        self.meet_fate(caller, permit, now)
-
-    def meet_fate(self, caller: Caller, permit: Permit, now: int) -> None:
-        scenario, number = self.scenario, self.dice.random()
-        # Most requests are sent at once; a few by a thread that had something else to do.
-        sent = now if self.dice.random() < 0.9 else now + self.dice.randrange(FRESH_US)
-        too_late = scenario.timeout_us + scenario.linger_us
-        if number < scenario.given_back:
-            self.at(sent, self.give_back, caller, permit)
-        elif number < scenario.given_back + scenario.crashes:
-            if self.dice.random() < 0.5:
-                self.counted.append(sent + self.dice.randint(0, too_late))
-            self.at(sent, self.ask, self.hire())  # the process is replaced; what it had not said is lost
-        elif number < scenario.given_back + scenario.crashes + scenario.never_answered:
-            self.counted.append(sent + self.dice.choice([0, self.dice.randint(0, too_late), too_late]))
-            self.at(sent + scenario.timeout_us, self.time_out, caller, permit)
-        else:
-            slow = self.dice.random() < scenario.straggles
-            latency = self.dice.randint(0, scenario.timeout_us if slow else scenario.latency_us)
-            self.counted.append(sent + self.dice.choice([0, self.dice.randint(0, latency), latency]))
-            if self.completes_when_sent:
-                self.answer(caller, permit)
-                self.hear(caller)
-                caller.settle()
-            self.at(sent + latency, self.answer, caller, permit)
-            thinks = self.dice.choice([0, 0, 0, self.dice.randrange(SECOND)])
-            self.at(sent + latency + thinks, self.ask, caller)
-
-    def give_back(self, caller: Caller, permit: Permit) -> None:
-        self.hear(caller)
-        self.oracle.give_back(permit.id, now_us())
-        self.granted -= 1
-        caller.unsent(permit)
-        self.ask(caller)
-
-    def time_out(self, caller: Caller, permit: Permit) -> None:
-        if self.completes_when_timed_out:
-            self.answer(caller, permit)
-        self.ask(caller)
-
-    def answer(self, caller: Caller, permit: Permit) -> None:
-        caller.answered(permit)
-        self.answered[caller].append((permit, now_us()))
-
-    def compare_states(self) -> None:
-        state = self.limiter.snapshot()
-        assert [window.used for window in state.windows] == self.oracle.used(now_us())
-        assert state.in_flight == len(self.oracle.in_flight)
-
-
-def refused(counted: Sequence[int], limits: Sequence[Limit]) -> dict[str, int]:
-    """How many of these requests each kind of server refuses, under each limit; empty where none does."""
-    found = {
-        f"{kind}, {limit}": rejections(make(limit.requests, round(limit.seconds * SECOND)), counted)
-        for kind, make in KINDS.items()
-        for limit in limits
-    }
-    return {what: count for what, count in found.items() if count}
-
-
-@st.composite
-def nested_limits(draw: st.DrawFn) -> tuple[Limit, ...]:
-    """One to three limits, each longer than the one before and stricter than its multiple."""
-    requests, seconds = draw(st.integers(1, 15)), draw(st.sampled_from([0.25, 1.0, 2.0, 7.5, 20.0]))
-    limits = [Limit(requests, seconds)]
-    for _ in range(draw(st.integers(0, 2))):
-        times = draw(st.integers(2, 4))
-        requests, seconds = draw(st.integers(requests, requests * times)), seconds * times
-        limits.append(Limit(requests, seconds))
-    return tuple(draw(st.permutations(limits)))
-
-
-chances = st.sampled_from([0.0, 0.02, 0.1, 0.3])
-scenarios = st.builds(
-    Scenario,
-    limits=nested_limits(),
-    callers=st.integers(1, 12),
-    requests=st.integers(5, 100),
-    latency_us=st.sampled_from([0, 5_000, 300_000, 2 * SECOND]),
-    timeout_us=st.sampled_from([2 * SECOND, 5 * SECOND, 30 * SECOND]),
-    linger_us=st.sampled_from([0, 3 * SECOND]),
-    straggles=chances,
-    never_answered=chances,
-    given_back=chances,
-    crashes=chances,
-    repeated=chances,
-    seed=st.integers(0, 2**32),
-)
-
-
-@PROPERTY
-@given(scenario=scenarios)
-def test_no_server_that_keeps_its_word_refuses_a_request(client, scenario):
-    # Given a fleet, its limits and its luck
-    fleet = Fleet(client, scenario)
-
-    # When it sends as fast as it gets permits; at each question the oracle answers too
-    counted = fleet.run()
-
-    # Then no kind of server, under any of the limits, had to refuse
-    assert refused(counted, scenario.limits) == {}
-
-
-UNLUCKY = Scenario((Limit(10, 2.0), Limit(30, 10.0)), callers=6, requests=150, latency_us=300_000, straggles=0.1)
-
-
-@pytest.mark.parametrize(
-    ("wrong", "scenario"),
-    [
-        ({"believed": (Limit(11, 2.0), Limit(31, 10.0))}, replace(UNLUCKY, latency_us=0)),
-        ({"completes_when_sent": True}, UNLUCKY),
-        (
-            {"completes_when_timed_out": True},
-            replace(UNLUCKY, callers=12, timeout_us=SECOND, linger_us=6 * SECOND, never_answered=0.9),
-        ),
-    ],
-    ids=["a limit one too high", "completed when sent", "completed when timed out"],
-)
-def test_the_simulation_sees_a_client_that_is_wrong(client, wrong, scenario):
-    # Given the same fleet, right and wrong
-    right_fleet, wrong_fleet = Fleet(client, scenario), Fleet(client, scenario, **wrong)
-
-    # Then only the wrong one is refused, and by every kind of server that remembers each request
-    assert refused(right_fleet.run(), scenario.limits) == {}
-    assert {"sliding log, 10/2 s", "sliding log, 30/10 s"} & refused(wrong_fleet.run(), scenario.limits).keys()
-
-
-@PROPERTY
-@given(
-    limits=nested_limits(),
-    steps=st.lists(
-        st.tuples(
-            st.sampled_from(["take", "take", "answer", "give back", "wait", "wait as told"]), st.integers(0, 10**7)
-        ),
-        max_size=120,
-    ),
-)
-def test_what_a_refused_caller_is_told_is_what_the_oracle_says(client, limits, steps):
-    # Given one caller, so that nobody waits before it
-    clock.use(clock.MovedClock())
-    limiter = limiter_on(client, *limits, linger_seconds=1.0)
-    caller, oracle = limiter.caller(), Oracle(limits, FRESH_US + 2 * SECOND + SECOND)
-    told_us, exact, out = 0, False, []
-
-    # When it takes, answers, gives back and waits in any order
-    for step, number in steps:
-        now = now_us()
-        if step == "take":
-            try:
-                out.append(caller.take(2.0))
-            except RateLimited as wait:
-                told_us, exact = (
-                    round(wait.wait_seconds * SECOND),
-                    len(oracle.in_flight) < min(n for n, _ in oracle.limits),
-                )
-                assert not oracle.is_open(now)
-                assert told_us == oracle.told_us(now)
-            else:
-                assert oracle.is_open(now)
-                oracle.grant(out[-1].id, now)
-        elif step == "answer" and out:
-            permit = out.pop(number % len(out))
-            caller.answered(permit)
-            caller.settle()
-            oracle.complete(permit.id, now, now)
-            exact = False
-        elif step == "give back" and out:
-            permit = out.pop(number % len(out))
-            caller.unsent(permit)
-            oracle.give_back(permit.id, now)
-        elif step == "wait":
-            move_to(now + number)
-            exact = False
-        elif step == "wait as told" and told_us:
-            # Then the told time is exact wherever completions decide, and no permit in flight runs out meanwhile
-            runs_out = any(deadline < now + told_us for deadline in oracle.in_flight.values())
-            move_to(now + told_us)
-            assert oracle.is_open(now_us()) or not exact or runs_out
-            told_us = 0
-    clock.use(clock.Clock())
+# --- how fast ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("callers", [1, 40])
@@ -495,25 +63,12 @@ def test_a_greedy_fleet_is_as_fast_as_the_limits_allow(client, limits, requests,
         least, left = least + limit.seconds * (left // limit.requests), left % limit.requests
 
     # When the fleet sends them, a thread working without a pause
-    fleet = Fleet(client, Scenario(limits, callers=callers, requests=requests))
-    fleet.dice = Unhurried()
-    counted = fleet.run()
+    fleet = Fleet(client, Scenario(limits, callers=callers, requests=requests, hesitates=0.0, most_asked=20_000)).run()
+    first, last = fleet.counted[0].at_us, fleet.counted[-1].at_us
 
     # Then it takes a thousandth more: the windows are taken that much longer than they are
-    assert least <= (counted[-1] - counted[0]) / SECOND <= least * 1.002
-
-
-class Unhurried(random.Random):
-    """Dice that always say: at once."""
-
-    def random(self) -> float:
-        return 0.5
-
-    def randint(self, low: int, high: int) -> int:
-        return low
-
-    def choice(self, options: Sequence[int]) -> int:
-        return options[0]
+    assert len(fleet.counted) == requests
+    assert least <= (last - first) / SECOND <= least * 1.002
 
 
 # --- waiting ----------------------------------------------------------------------------------------------------------
@@ -968,41 +523,6 @@ def test_callers_with_smaller_limits_do_not_make_the_others_forget(new):
 
 
 # --- Redis ------------------------------------------------------------------------------------------------------------
-
-
-class OwnRedis:
-    """A Redis that a test may stop, kill and start again, and a client with little patience."""
-
-    def __init__(self, folder: Path) -> None:
-        self.port, self.folder = free_port(), folder
-        self.client = redis.Redis(port=self.port, socket_timeout=0.3, retry=Retry(NoBackoff(), 1))
-        self.start()
-
-    def start(self) -> None:
-        command = [_find_binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", self.folder]
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        self.wait_until_it_answers()
-
-    def wait_until_it_answers(self) -> None:
-        def answers() -> bool:
-            with suppress(redis.ConnectionError, redis.TimeoutError):
-                return bool(self.client.ping())
-            return False
-
-        wait_until(answers, what="a Redis of its own")
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(10)
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        self.process.send_signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            self.process.send_signal(signal.SIGCONT)
-        self.wait_until_it_answers()
 
 
 @pytest.fixture

@@ -418,7 +418,7 @@ local function opening(weight, place)
     local index = head.n - (window.limit - head.units - weight) - 1 + place
     local opens = now
     if index >= head.n then
-      opens = now + window.us           -- a request now in flight must complete and age first
+      opens = math.max(now, head.latest) + window.us   -- a request now in flight must complete and age first
     elseif index >= head.n - head.size then
       opens = entry(index) + window.us
     end
