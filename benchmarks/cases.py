@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from benchmarks.floor import closings, floor_seconds
+from benchmarks.mishaps import FRESH_SECONDS, Mishap
 from mock_server import Window, parse_limits
 
 PER_PAGE = 100  # what the source asks for
@@ -24,7 +25,9 @@ class Case:
       processes, threads: The workers.
       settings: More SLUICE_* variables.
       slack_seconds: By how much the span may be over the floor, apart from response times; None: no bound.
-      kill: kill -9 a worker process when half of the requests have been made.
+      mishap: What is done to the fleet, at even distances, `mishaps` times.
+      lost_seconds: Longest time without a request after each mishap; None: requests go on.
+      newcomers: How many runs of one item are started beside it; it is cancelled when the last one has been served.
     """
 
     name: str
@@ -38,11 +41,19 @@ class Case:
     threads: int = 8
     settings: Mapping[str, str] = field(default_factory=dict)
     slack_seconds: float | None = 1.0
-    kill: bool = False
+    mishap: Mishap | None = None
+    mishaps: int = 1
+    lost_seconds: float | None = None
+    newcomers: int = 0
 
     @property
     def windows(self) -> tuple[Window, ...]:
         return parse_limits(self.limits)
+
+    @property
+    def catalogue_items(self) -> int:
+        """How many items the API has: what is imported, and the one for newcomers."""
+        return self.items + (1 if self.newcomers else 0)
 
     @property
     def pages(self) -> int:
@@ -59,21 +70,37 @@ class Case:
 
     @property
     def bound_seconds(self) -> float | None:
-        """The longest span: the floor, the slack, and what slow answers may cost.
+        """The longest span: the floor, the slack, what mishaps may cost, and what slow answers may.
 
-        That is one longest response for each window that opens, and a mean one for each list page: they are read one
-        after another.
+        The latter is one longest response for each window that opens, and a mean one for each list page: they are read
+        one after another.
         """
         if self.slack_seconds is None:
             return None
+        lost = self.mishaps * (self.lost_seconds or 0.0)
         longest, mean = self.latency_seconds + self.jitter_seconds, self.latency_seconds + self.jitter_seconds / 2
         windows = 1 + sum(count for _, count in closings(self.windows, self.requests))
-        return self.floor_seconds + self.slack_seconds + longest * windows + mean * self.pages
+        return self.floor_seconds + self.slack_seconds + lost + longest * windows + mean * self.pages
+
+    @property
+    def provable_seconds(self) -> float:
+        """When, after a loss of Redis's state, windows are provably empty, if requests were sent to the last.
+
+        A permit granted then is used within a second, meets its timeout, lingers, and leaves the longest window.
+        """
+        timeout = float(self.settings["SLUICE_REQUEST_TIMEOUT_SECONDS"])
+        linger = float(self.settings["SLUICE_LINGER_SECONDS"])
+        return FRESH_SECONDS + timeout + linger + max(window.seconds for window in self.windows)
+
+    @property
+    def mishaps_after(self) -> list[int]:
+        """After how many requests each mishap comes."""
+        return [self.requests * number // (self.mishaps + 1) for number in range(1, self.mishaps + 1)]
 
     @property
     def most_repeated(self) -> int:
         """Requests that may be made twice: what one killed process can have claimed and not committed."""
-        if not self.kill:
+        if self.mishap is not Mishap.WORKER_KILLED:
             return 0
         smallest = min(window.limit for window in self.windows)
         return self.threads * max(1, min(25, smallest // LANES))
@@ -86,7 +113,7 @@ class Case:
     @property
     def longest_seconds(self) -> float:
         """When to stop waiting for the run."""
-        return 60.0 + 2 * self.floor_seconds
+        return 60.0 + 2 * self.floor_seconds + 2 * self.mishaps * (self.lost_seconds or 0.0)
 
     @property
     def mock_options(self) -> list[str]:
@@ -94,6 +121,13 @@ class Case:
 
 
 _KILL_LEASE_SECONDS = 10
+#: Windows that are taken as full: how long after a request that may be under way, 5 s and 1 s, and 1 s to send it.
+_SOON_LOST = {"SLUICE_REQUEST_TIMEOUT_SECONDS": "5", "SLUICE_LINGER_SECONDS": "1"}
+_PROVABLE_SECONDS = 17.0
+#: The database knows until when requests may be sent, so much ahead: Redis is told by it.
+_PROMISE_SECONDS = 10.0
+#: Until Redis is up again, or is only asked again.
+_RESTART_SECONDS, _NOTICED_SECONDS = 3.0, 2.0
 
 CASES = {
     case.name: case
@@ -131,7 +165,31 @@ CASES = {
                 "SLUICE_REQUEST_TIMEOUT_SECONDS": "3",
             },
             slack_seconds=_KILL_LEASE_SECONDS + 5.0,
-            kill=True,
+            mishap=Mishap.WORKER_KILLED,
+        ),
+        Case(
+            "redis-killed",
+            "kill -9 of Redis at a third and at two thirds of the requests; it is started again on what it wrote.",
+            settings=_SOON_LOST,
+            mishap=Mishap.REDIS_KILLED,
+            mishaps=2,
+            lost_seconds=_PROVABLE_SECONDS + _PROMISE_SECONDS + _RESTART_SECONDS,
+        ),
+        Case(
+            "redis-flushed",
+            "FLUSHALL at a third and at two thirds: budget and messages are gone.",
+            settings=_SOON_LOST,
+            mishap=Mishap.REDIS_FLUSHED,
+            mishaps=2,
+            lost_seconds=_PROVABLE_SECONDS + _PROMISE_SECONDS + _NOTICED_SECONDS,
+        ),
+        Case(
+            "one-of-many",
+            "Runs of one item, started while a run with 100,000 waiting items has used up the windows.",
+            items=100_000,
+            limits="50/2,100/15",
+            slack_seconds=None,
+            newcomers=5,
         ),
     )
 }

@@ -175,7 +175,7 @@ class Fleet:
         self.environment = self._environment()
         self._spawn("redis", "workers", "redis")
         self._spawn("mock", "mock_server", "--port", str(api_port), *self._mock_arguments)
-        self.wait_until(self._redis_answers, START_SECONDS, "Redis answers")
+        self.wait_until(self.redis_answers, START_SECONDS, "Redis answers")
         self.wait_until(self._mock_answers, START_SECONDS, "the mock API answers")
         self.command("migrate", "--create-models")
         self._spawn("worker", "workers", "worker")
@@ -243,11 +243,6 @@ class Fleet:
         lines = path.read_text(errors="replace").strip().splitlines()
         return f"{lines[-1] if lines else 'it said nothing'} ({path})"
 
-    def _redis_answers(self) -> bool:
-        with suppress(redis.RedisError), redis.Redis.from_url(self.redis_url, socket_timeout=2) as client:
-            return bool(client.ping())
-        return False
-
     def _mock_answers(self) -> bool:
         with suppress(OSError):
             return bool(_get(f"{self.api_url}/health"))
@@ -280,9 +275,9 @@ class Fleet:
             ) from None
         return done.stdout
 
-    def start_run(self) -> int:
-        """Start a run of the benchmark's source; return its id."""
-        return int(self.command("run"))
+    def start_run(self, source: str = "items") -> int:
+        """Start a run of one of the fleet's sources; return its id."""
+        return int(self.command("run", source))
 
     def run_row(self, run_id: int) -> RunRow:
         """Return the run as the database has it now."""
@@ -329,18 +324,37 @@ class Fleet:
 
     def worker_children(self) -> list[int]:
         """Return the ids of the worker processes, which the supervisor keeps alive."""
-        listed = subprocess.run(
-            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, timeout=10, check=True
-        )
-        pairs = (map(int, line.split()) for line in listed.stdout.splitlines())
-        supervisor = self._started["worker"].pid
-        return sorted(pid for pid, parent in pairs if parent == supervisor)
+        return self._children("worker")
 
     def kill_worker_child(self) -> int:
         """Kill (SIGKILL) the first worker process; return its id."""
         victim = self.worker_children()[0]
         os.kill(victim, signal.SIGKILL)
         return victim
+
+    def kill_redis(self) -> int:
+        """Kill (SIGKILL) the Redis server; return its id. `workers redis` starts another on the same port and data."""
+        (victim,) = self._children("redis")
+        os.kill(victim, signal.SIGKILL)
+        return victim
+
+    def flush_redis(self) -> None:
+        """Delete all that Redis holds: the budget's state, and every message."""
+        with redis.Redis.from_url(self.redis_url, socket_timeout=2) as client:
+            client.flushall()
+
+    def redis_answers(self) -> bool:
+        """Return whether Redis answers."""
+        with suppress(redis.RedisError), redis.Redis.from_url(self.redis_url, socket_timeout=2) as client:
+            return bool(client.ping())
+        return False
+
+    def _children(self, name: str) -> list[int]:
+        listed = subprocess.run(
+            ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, timeout=10, check=True
+        )
+        pairs = (map(int, line.split()) for line in listed.stdout.splitlines())
+        return sorted(pid for pid, parent in pairs if parent == self._started[name].pid)
 
     def _processes_left(self) -> list[int]:
         """Return the ids of processes that still stand in our folder: any of the fleet, orphans too (Linux)."""

@@ -95,9 +95,9 @@ def _print(outcomes: list[Outcome]) -> None:
     for outcome in outcomes:
         table.add_row(
             outcome.case.name,
-            f"{outcome.case.floor_seconds:.1f} s",
+            _floor(outcome),
             _span(outcome),
-            _cell(outcome, "requests"),
+            _cell(outcome, "requests") or "any",
             _cell(outcome, "429s") or f"{outcome.facts['rejected']} (expected)",
             _hits(outcome),
             _counted(outcome),
@@ -105,6 +105,8 @@ def _print(outcomes: list[Outcome]) -> None:
         )
     console.print(table)
     for outcome in outcomes:
+        for note in outcome.notes:
+            console.print(f"{outcome.case.name}: {note}", highlight=False, soft_wrap=True)
         for check in outcome.missed:
             console.print(f"{outcome.case.name}: {check.name}: {check} does not hold; logs: {outcome.folder}")
 
@@ -112,6 +114,10 @@ def _print(outcomes: list[Outcome]) -> None:
 def _cell(outcome: Outcome, name: str) -> str:
     check = outcome.check(name)
     return str(check) if check else ""
+
+
+def _floor(outcome: Outcome) -> str:
+    return "" if outcome.case.newcomers else f"{outcome.case.floor_seconds:.1f} s"
 
 
 def _span(outcome: Outcome) -> str:
@@ -123,7 +129,7 @@ def _hits(outcome: Outcome) -> str:
     return f"{hits} bursts" if hits else f"{outcome.facts['hits']}"
 
 
-_PACE = {"span", "429s", "requests", "hits"}
+_PACE = {"span", "429s", "requests", "hits", "longest time without requests", "longest wait after an opening"}
 
 
 def _counted(outcome: Outcome) -> str:

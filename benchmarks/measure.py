@@ -12,14 +12,20 @@ from typing import Any
 
 from benchmarks.cases import Case
 from benchmarks.fleet import Fleet, RunRow
+from benchmarks.mishaps import Met, Mishap, look_back, meet
+from benchmarks.newcomers import empty_windows, serve
+from benchmarks.onlooker import RequestWatch
 from benchmarks.refusals import RefusalWatch
 from mock_server.catalogue import Catalogue
 
 _RELATIONS: dict[str, Callable[[Any, Any], bool]] = {"=": operator.eq, "≤": operator.le, "≥": operator.ge}
 _MOCK_SEED = 1  # the mock's default
-_KILL_LOOK_SECONDS = 0.02
 #: The least Retry-After, less two looks of the onlooker.
 _LEAST_QUIET_SECONDS = 0.9
+#: How long a newcomer may wait after the opening it has waited for.
+_SERVED_SECONDS = 1.0
+_DISCOVERED_SECONDS = 120.0
+_CANCELLED_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
@@ -46,12 +52,14 @@ class Outcome:
     Attributes:
       checks: The figures that have bounds.
       facts: The figures that have none, by name.
+      notes: The same in sentences, where a table has no room for them.
       folder: The fleet's folder, where it was kept.
     """
 
     case: Case
     checks: list[Check] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     folder: str = ""
 
     @property
@@ -87,7 +95,7 @@ def measure(case: Case, *, database: str = "", keep: bool = False, say: Callable
     began, load = time.monotonic(), os.getloadavg()
     say(f"{case.name}: starting {case.processes} x {case.threads}")
     with Fleet(
-        items=case.items,
+        items=case.catalogue_items,
         limits=case.limits,
         client_limits=case.client_limits,
         mock_options=case.mock_options,
@@ -112,8 +120,17 @@ def measure(case: Case, *, database: str = "", keep: bool = False, say: Callable
 
 
 def _run(case: Case, fleet: Fleet, outcome: Outcome, say: Callable[[str], None]) -> None:
+    if case.newcomers:
+        _run_newcomers(case, fleet, outcome, say)
+    else:
+        _run_alone(case, fleet, outcome, say)
+
+
+def _run_alone(case: Case, fleet: Fleet, outcome: Outcome, say: Callable[[str], None]) -> None:
+    mishaps: list[Met] = []
     with ExitStack() as stack:
-        watch = stack.enter_context(RefusalWatch(fleet)) if case.refused else None
+        refusals = stack.enter_context(RefusalWatch(fleet)) if case.refused else None
+        requests = stack.enter_context(RequestWatch(fleet)) if case.lost_seconds else None
         run_id = fleet.start_run()
         began = time.monotonic()
 
@@ -121,40 +138,100 @@ def _run(case: Case, fleet: Fleet, outcome: Outcome, say: Callable[[str], None])
             done = row.succeeded + row.failed + row.skipped
             say(f"{case.name}: {row.status}, {done:,} of {case.items:,}, {time.monotonic() - began:.0f} s")
 
-        if case.kill:
-            _kill_in_the_middle(case, fleet, outcome, say)
+        if case.mishap:
+            mishaps = _meet_all(case, case.mishap, fleet, say)
         row = fleet.wait_for_run(run_id, case.longest_seconds, look)
     stats = fleet.mock_stats()
     outcome.checks += [*_pace(case, stats), *_counts(case, fleet, run_id, row, stats)]
-    if watch:
-        outcome.checks += _pauses(row, watch)
-        outcome.facts["bursts"] = [burst.refused for burst in watch.bursts]
-    if case.kill:
+    if refusals:
+        outcome.checks += _pauses(row, refusals)
+        outcome.facts["bursts"] = [burst.refused for burst in refusals.bursts]
+    if requests:
+        outcome.checks.append(_losses(case, mishaps, requests, outcome))
+    if case.mishap:
+        outcome.checks.append(Check("mishaps", len(mishaps), "=", case.mishaps))
         outcome.checks.append(Check("worker processes at the end", len(fleet.worker_children()), "=", case.processes))
-    outcome.facts |= {
-        "items": case.items,
-        "limits": case.limits,
-        "client_limits": case.client_limits or case.limits,
+        outcome.facts["mishaps"] = [asdict(met) for met in mishaps]
+    outcome.facts |= _facts(case, stats) | {
         "floor_seconds": case.floor_seconds,
-        "span_seconds": stats["span_seconds"],
-        "rejected": stats["rejected"],
         "hits": row.hits,
         "sleeps": row.sleeps,
         "slept_seconds": round(row.slept_seconds, 3),
         "extra_requests": stats["accepted"] - case.requests,
+    }
+
+
+def _facts(case: Case, stats: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "items": case.items,
+        "limits": case.limits,
+        "client_limits": case.client_limits or case.limits,
+        "span_seconds": stats["span_seconds"],
+        "rejected": stats["rejected"],
         "windows": stats["windows"],
     }
 
 
-def _kill_in_the_middle(case: Case, fleet: Fleet, outcome: Outcome, say: Callable[[str], None]) -> None:
-    ends_at = time.monotonic() + case.longest_seconds
-    # A little over the half: a window has just opened, and requests are in flight.
-    while (accepted := fleet.mock_stats()["accepted"]) < case.requests // 2:
-        if time.monotonic() > ends_at:
-            return
-        say(f"{case.name}: {accepted:,} of {case.requests:,} requests, then kill -9")
-        time.sleep(_KILL_LOOK_SECONDS)
-    outcome.facts["killed"] = {"process": fleet.kill_worker_child(), "after_requests": accepted}
+def _meet_all(case: Case, mishap: Mishap, fleet: Fleet, say: Callable[[str], None]) -> list[Met]:
+    def named(text: str) -> None:
+        say(f"{case.name}: {text}")
+
+    met = [meet(mishap, after, fleet, case.longest_seconds, named) for after in case.mishaps_after]
+    return [one for one in met if one]
+
+
+def _losses(case: Case, mishaps: list[Met], watch: RequestWatch, outcome: Outcome) -> Check:
+    """Tell how soon requests were sent again, beside how soon that is provably safe."""
+    for met in mishaps:
+        look_back(met, watch)
+        first = met.first_request_seconds
+        over = "" if first is None else f", {first - case.provable_seconds:.2f} s after it is provably safe"
+        outcome.notes.append(
+            f"{met.mishap} after {met.after_requests:,} requests: it answered again after {met.back_seconds:.2f} s; "
+            f"the next request came after {_text(first)} s{over}"
+        )
+    longest = _longest([met.first_request_seconds for met in mishaps])
+    return Check("longest time without requests", longest, "≤", case.lost_seconds or 0.0)
+
+
+def _longest(waits: list[float | None]) -> float | None:
+    """Return the longest of some waits; None where there is none, or one did not end."""
+    return None if None in waits else max((round(wait, 3) for wait in waits if wait is not None), default=None)
+
+
+def _run_newcomers(case: Case, fleet: Fleet, outcome: Outcome, say: Callable[[str], None]) -> None:
+    """Let a run with very many items work, start the newcomers beside it, and cancel it."""
+    with RequestWatch(fleet) as watch:
+        run_id = fleet.start_run("many")
+        say(f"{case.name}: reading the list of {case.items:,} items")
+        found = f"SELECT count(*) FROM sluice_runs WHERE id = {run_id:d} AND discovered_at IS NOT NULL"
+        fleet.wait_until(lambda: fleet.query(found)[0][0], _DISCOVERED_SECONDS, "the list is known")
+        discovered = fleet.mock_stats()["accepted"]
+        empty_windows(case.windows, run_id, fleet, watch)
+        served = serve(case.newcomers, fleet, watch, lambda text: say(f"{case.name}: {text}"))
+        fleet.command("cancel", str(run_id))
+        row = fleet.wait_for_run(run_id, _CANCELLED_SECONDS)
+    stats = fleet.mock_stats()
+    waits = [one.after_seconds for one in served]
+    outcome.checks = [
+        Check("429s", stats["rejected"], "=", 0),
+        Check("status", row.status, "=", "cancelled"),
+        Check("counter total", row.total, "=", case.items),
+        Check("counter failed and skipped", row.failed + row.skipped, "=", 0),
+        Check("newcomers", len(served), "=", case.newcomers),
+        Check("longest wait after an opening", _longest(waits), "≤", _SERVED_SECONDS),
+    ]
+    outcome.notes = [
+        f"a run of one item, started {one.before_seconds:.2f} s before the opening, was served "
+        f"{_text(one.after_seconds)} s after it"
+        for one in served
+    ]
+    outcome.facts |= _facts(case, stats) | {
+        "floor_seconds": None,
+        "requests_for_the_list": discovered,
+        "served": [asdict(one) for one in served],
+        "hits": row.hits,
+    }
 
 
 def _pace(case: Case, stats: dict[str, Any]) -> list[Check]:
@@ -185,7 +262,7 @@ def _counts(case: Case, fleet: Fleet, run_id: int, row: RunRow, stats: dict[str,
         Check("rows", fleet.query("SELECT count(*) FROM items")[0][0], "=", case.items),
         Check("pages asked once", pages[1], "=", case.pages),
         Check("items asked", len(stats["items"]), "=", case.items),
-        Check("items asked once", asked[1], "≥" if case.kill else "=", case.items - case.most_repeated),
+        Check("items asked once", asked[1], "≥" if case.most_repeated else "=", case.items - case.most_repeated),
     ]
 
 

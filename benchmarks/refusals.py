@@ -1,12 +1,10 @@
-"""Bursts of 429s as an onlooker sees them: the mock's counts, looked at again and again."""
+"""Bursts of 429s, as an onlooker sees them."""
 
-import threading
-import time
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from benchmarks.fleet import Fleet
+from benchmarks.onlooker import Onlooker
 
 _LOOK_SECONDS = 0.05
 #: Refusals further apart are two bursts. A Retry-After is never less than a second.
@@ -23,7 +21,7 @@ class Burst:
     quiet_seconds: float | None = None
 
 
-class RefusalWatch:
+class RefusalWatch(Onlooker):
     """Looks on during a `with` block.
 
     Attributes:
@@ -31,30 +29,14 @@ class RefusalWatch:
     """
 
     def __init__(self, fleet: Fleet) -> None:
+        super().__init__(fleet, _LOOK_SECONDS)
         self.bursts: list[Burst] = []
-        self._fleet = fleet
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._look_on, name="refusals", daemon=True)
         self._requests = self._rejected = 0
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(15)
 
     @property
     def shortest_quiet_seconds(self) -> float | None:
         """The shortest time without any request after a burst."""
         return min((b.quiet_seconds for b in self.bursts if b.quiet_seconds is not None), default=None)
-
-    def _look_on(self) -> None:
-        while not self._stop.wait(_LOOK_SECONDS):
-            self.note(self._fleet.mock_stats(), time.monotonic())
 
     def note(self, stats: dict[str, Any], now: float) -> None:
         """Take in one look at the mock's counts."""

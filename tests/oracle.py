@@ -41,6 +41,7 @@ class Window:
     us: int
     seconds: float
     burst: int
+    heaviest: int = 1
 
     @property
     def name(self) -> str:
@@ -48,18 +49,23 @@ class Window:
 
     @property
     def at_once(self) -> int:
-        return self.burst or self.limit
+        return (self.burst or self.limit) // self.heaviest
+
+    @property
+    def requests(self) -> int:
+        """How many there may be, if each is as heavy as the heaviest."""
+        return max(1, self.limit // self.heaviest)
 
     def may_be_in_flight(self) -> int:
         """How many may be in flight, where a steady rate is kept."""
-        return 1 if self.limit < 10 or self.at_once < 4 else min(self.limit // 10, self.at_once // 2)
+        return 1 if self.requests < 10 or self.at_once < 4 else min(self.requests // 10, self.at_once // 2)
 
     def pace(self, flight: int) -> tuple[float, int]:
         """The interval between two requests, and how many may come at once, with so many in flight."""
         if flight > 1:
-            burst = min(max(2, self.limit // 50), self.at_once - flight)
-            return self.us / (self.limit - burst - flight), burst
-        return self.us / (self.limit - 1 if self.limit > 1 else 0.5), 1
+            burst = min(max(2, self.requests // 50), self.at_once - flight)
+            return self.us / (self.requests - burst - flight), burst
+        return self.us / (self.requests - 1 if self.requests > 1 else 0.5), 1
 
 
 def request_of(arguments: Sequence[Any]) -> dict[str, Any]:
@@ -116,6 +122,7 @@ class State:
     hit_id: str = ""
     paced: bool = False
     paced_at: int = 0
+    heaviest: int = 1
     tats: dict[str, int] = field(default_factory=dict)
     widened_us: int = 0
     adopted: dict[str, int] = field(default_factory=dict)
@@ -300,7 +307,7 @@ class Oracle:
         self.state = new
         if old:
             kept = "offset paused_until incident_at in_a_row paced widened_us foreign foreign_at adopted granted hits"
-            for name in [*kept.split(), "hit_id"]:
+            for name in [*kept.split(), "hit_id", "heaviest"]:
                 setattr(new, name, getattr(old, name))
             new.seq, new.size = max(old.seq, new.seq), max(old.size, largest)
             new.canary = WANTED if old.canary else FREE
@@ -321,7 +328,7 @@ class Oracle:
             if not self.request["trust"]:
                 full = min(full, requests)
             ours = max(1, math.floor(full * self.request["share"] + 1e-6))
-            self.windows.append(Window(ours, full, us + state.widened_us, seconds, burst))
+            self.windows.append(Window(ours, full, us + state.widened_us, seconds, burst, state.heaviest))
 
     def used(self, window: Window, state: State | None = None, since: int | None = None) -> float:
         """Units in flight and completed within the window, or since another instant."""
@@ -426,16 +433,16 @@ class Oracle:
         if state.units:
             self._charge(self.now, state.units)
 
-    def _pace_allows(self, weight: int) -> bool:
+    def _pace_allows(self) -> bool:
         state = self.state
         assert state is not None
         flight = self._flight()
-        if state.units and state.units + weight > flight:
+        if len(state.flight) >= flight:
             return False
         for window in self.windows:
             interval, burst = window.pace(flight)
             # Each charge was rounded up by a microsecond at most.
-            if state.tats.get(window.name, 0) - max(0, burst - weight) * interval - burst > self.now:
+            if state.tats.get(window.name, 0) - (burst - 1) * interval - burst > self.now:
                 return False
         return True
 
@@ -444,8 +451,14 @@ class Oracle:
     def _ask(self, ask: dict[str, Any]) -> Verdict:
         state, ids, weight = self.state, ask["ids"], ask["weight"]
         assert state is not None
-        if any(weight > window.limit for window in self.windows):
+        if any(weight > (self._is_paced() and window.burst or window.limit) for window in self.windows):
             return Verdict(-1)
+        if weight > state.heaviest:
+            state.heaviest = weight
+            for window in self.windows:
+                window.heaviest = weight
+            if state.paced_at:
+                self._begin_pace()
         state.asked_at[ask["run"]] = self.now
         if ids[0] in state.flight:
             return Verdict(1, sum(name in state.flight for name in ids))
@@ -460,7 +473,7 @@ class Oracle:
         if state.canary == WANTED:
             state.canary = ids[0]
         if state.paced_at:
-            self._charge(self.now, count * weight)
+            self._charge(self.now, count)
         return Verdict(1, count)
 
     def _why_nobody(self) -> Verdict | None:
@@ -479,7 +492,7 @@ class Oracle:
             self._begin_pace()
         if not self._is_open(weight):
             return Verdict(0, reason="window", wait_us=max(1000, self.opens_in_us(weight)))
-        if paced and not self._pace_allows(weight):
+        if paced and not self._pace_allows():
             return Verdict(0, reason="paced", wait_us=1)
         if self.is_kept and any(self.now - at < _KEPT_US for other, at in state.asked_at.items() if other != run):
             return Verdict(0, reason=_KEPT, wait_us=100_000)

@@ -403,7 +403,8 @@ class Fleet:
             caller.settle()
             return
         scenario, now = self.scenario, now_us()
-        most = min(scenario.weights, *map(self.ours, scenario.limits))
+        at_once = [limit.burst for limit in scenario.limits if limit.burst]
+        most = min(scenario.weights, *map(self.ours, scenario.limits), *at_once)
         weight = self.dice.randint(1, most) if most > 1 else 1
         caller.expects = max(caller.expects, self.dice.randint(1, scenario.expects))
         try:

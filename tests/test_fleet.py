@@ -12,6 +12,13 @@ from benchmarks.fleet import Fleet
 LIMITS = "20/0.5,80/2.5"
 ITEMS = 200
 SHORT_LEASE = {"SLUICE_LEASE_SECONDS": "5", "SLUICE_REQUEST_TIMEOUT_SECONDS": "2.5"}
+#: What is lost is soon counted out; and a request that times out on a busy machine is soon tried again.
+SOON_SAFE = {
+    "SLUICE_REQUEST_TIMEOUT_SECONDS": "1",
+    "SLUICE_LINGER_SECONDS": "0.5",
+    "SLUICE_BACKOFF_SECONDS": "1,2,4,8",
+    "SLUICE_TICK_SECONDS": "1",
+}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -59,6 +66,23 @@ def test_a_worker_process_that_is_killed_is_replaced_and_nothing_is_lost(databas
         check_all_in(fleet, run_id)
 
 
+def test_redis_killed_in_mid_run_and_emptied_when_it_is_back_costs_neither_an_item_nor_a_429():
+    # Given a run of 60 items, and windows that are nearly used up
+    with Fleet(items=60, limits="20/0.5,40/1", settings=SOON_SAFE) as fleet:
+        run_id = fleet.start_run()
+        fleet.wait_until(lambda: fleet.mock_stats()["accepted"] >= 20, 30, "a third is asked for")
+
+        # When Redis is killed, started again by `workers redis`, and emptied
+        killed = fleet.kill_redis()
+        fleet.wait_until(fleet.redis_answers, 10, "Redis is back")
+        fleet.flush_redis()
+        assert killed not in fleet._children("redis")
+        assert fleet.mock_stats()["accepted"] < 61
+
+        # Then nobody is refused, and the run completes with exact counts
+        check_all_in(fleet, run_id, items=60)
+
+
 def test_workers_told_to_stop_in_mid_wait_give_everything_back_within_four_seconds():
     # Given lanes that wait for a window that opens in half a minute
     with Fleet(items=ITEMS, limits="60/30", settings={"HONCHO_PROCESS_NAME": "worker.1"}) as fleet:
@@ -97,7 +121,8 @@ def test_a_fleet_that_was_stopped_goes_on_where_it_was():
 
 
 def test_a_run_is_paused_resumed_and_cancelled_from_the_command_line():
-    with Fleet(items=ITEMS, limits=LIMITS) as fleet:
+    # So slow that a run does not end while a busy machine starts the commands
+    with Fleet(items=ITEMS, limits="20/0.5,40/2.5") as fleet:
         # Given a running run
         run_id = fleet.start_run()
         fleet.wait_until(lambda: fleet.run_row(run_id).succeeded > 20, 30, "it has begun")
@@ -110,8 +135,8 @@ def test_a_run_is_paused_resumed_and_cancelled_from_the_command_line():
         assert fleet.run_row(run_id).succeeded == stood < ITEMS
 
         # When it is resumed, it goes on at once; and a second run waits behind it until it is cancelled
-        fleet.command("resume", str(run_id))
         second = fleet.start_run()
+        fleet.command("resume", str(run_id))
         assert fleet.run_row(second).status == "pending"
         fleet.wait_until(lambda: fleet.run_row(run_id).succeeded > stood, 5, "it goes on")
         fleet.command("cancel", str(run_id))

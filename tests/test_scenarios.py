@@ -256,6 +256,7 @@ def bursts_of(kind: str, limits: tuple[Limit, ...]) -> tuple[Limit, ...]:
         requests=st.integers(5, 20),
         kind=st.sampled_from(sorted(COUNTERS | SMALL_BURST)),
         profile=st.just("paced"),
+        weights=st.sampled_from([1, 1, 3]),
         watermark=st.booleans(),
         mishaps=mishaps("away", "freeze", "die", "restart"),
     )

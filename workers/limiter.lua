@@ -222,18 +222,24 @@ end
 
 -- So few may be in flight, and of each window: one unit every `interval`, after a burst, so that
 -- burst + flight + W / interval <= L (docs/limiter.md, Profiles). With one in flight the interval runs from its end.
+-- Where requests weigh more than one, each is taken for one of the heaviest there was, and L for so many of these.
 local pace_
 local function pace()
   if pace_ then return pace_ end
   pace_ = {flight = NEVER, slowest = 0}
-  for _, window in ipairs(windows) do
+  local heaviest = rare().heaviest or 1
+  local function of_heaviest(window)
     local most = window.burst > 0 and window.burst or window.limit
-    local flight = (window.limit < 10 or most < 4) and 1 or math.min(math.floor(window.limit / 10), math.floor(most / 2))
+    return math.max(1, math.floor(window.limit / heaviest)), math.floor(most / heaviest)
+  end
+  for _, window in ipairs(windows) do
+    local limit, most = of_heaviest(window)
+    local flight = (limit < 10 or most < 4) and 1 or math.min(math.floor(limit / 10), math.floor(most / 2))
     pace_.flight = math.min(pace_.flight, flight)
   end
   for i, window in ipairs(windows) do
-    local limit, most, flight = window.limit, window.burst > 0 and window.burst or window.limit, pace_.flight
-    local burst, rate = 1, limit - 1
+    local limit, most = of_heaviest(window)
+    local flight, burst, rate = pace_.flight, 1, limit - 1
     if limit == 1 then rate = 0.5 end
     if flight > 1 then
       burst = math.min(math.max(2, math.floor(limit / 50)), most - flight)
@@ -249,11 +255,11 @@ local function is_paced()
   return profile == 'paced' or (profile == 'auto' and head.paced == 1)
 end
 
-local function charge(instant, weight)
+local function charge(instant, requests)
   local tats = rare_to_change().tats
   for i, window in ipairs(windows) do
     local key = key_of(window.seconds)
-    tats[key] = math.floor(math.max(tats[key] or 0, instant) + weight * pace()[i].interval) + 1
+    tats[key] = math.floor(math.max(tats[key] or 0, instant) + requests * pace()[i].interval) + 1
   end
 end
 
@@ -274,16 +280,16 @@ local function begin_pace()
   if head.units > 0 then charge(now, head.units) end
 end
 
--- The instant at which the pace allows `weight` to the `place`-th in line (0: the first), and whether only the end of a
--- request in flight can tell.
-local function paced_opening(weight, place)
+-- The instant at which the pace allows a request to the `place`-th in line (0: the first), and whether only the end of
+-- one in flight can tell.
+local function paced_opening(_, place)
   local at, tats = now, rare().tats
   for i, window in ipairs(windows) do
     local its = pace()[i]
     -- every charge was rounded up by a microsecond at most
-    at = math.max(at, (tats[key_of(window.seconds)] or 0) - math.max(0, its.burst - weight) * its.interval - its.burst)
+    at = math.max(at, (tats[key_of(window.seconds)] or 0) - (its.burst - 1) * its.interval - its.burst)
   end
-  local unsure = head.units > 0 and head.units + weight > pace().flight
+  local unsure = head.permits >= pace().flight
   if unsure then at = math.max(at, now + math.min(math.max(pace().slowest, 20000), 1000000)) end
   return math.ceil(at + place * pace().slowest), unsure
 end
@@ -401,6 +407,7 @@ local function make(why)
     made = covers > 0 and why or '', run_id = server().run_id,
     reason = old_rare.reason or '', paced_why = old_rare.paced_why or anew.why or '', adopted = old_rare.adopted or {},
     canary_id = '', hit_id = old_rare.hit_id or '', stopped = {},
+    heaviest = old_rare.heaviest,
   }
   rare_moved, stepped = true, false
   redis.call('SET', ring_key, string.rep(instant_bytes(covers), head.size))
@@ -591,7 +598,7 @@ local function grant(ask, paced, shared)
     head.canary = OUT
     rare_to_change().canary_id = ask.ids[1]
   end
-  if head.paced_at > 0 then charge(now, count * ask.weight) end
+  if head.paced_at > 0 then charge(now, count) end
   if shared then was_seen(ask.run, count * ask.weight) end
   return {1, end_sleep(ask), count}
 end
@@ -620,7 +627,12 @@ end
 
 local function acquire(ask)
   for _, window in ipairs(windows) do
-    if ask.weight > window.limit then return {-1, window.limit} end
+    local most = is_paced() and window.burst > 0 and math.min(window.burst, window.limit) or window.limit
+    if ask.weight > most then return {-1, most} end
+  end
+  if ask.weight > 1 and ask.weight > (rare().heaviest or 1) then
+    rare_to_change().heaviest, pace_ = ask.weight, nil
+    if head.paced_at > 0 then begin_pace() end
   end
   if redis.call('HEXISTS', flight_key, ask.ids[1]) == 1 then return granted_before(ask) end
   if is_stopped(ask.run) then return {4, 'run ' .. ask.run .. ' was stopped'} end
