@@ -451,7 +451,7 @@ class Oracle:
     def _ask(self, ask: dict[str, Any]) -> Verdict:
         state, ids, weight = self.state, ask["ids"], ask["weight"]
         assert state is not None
-        if any(weight > (self._is_paced() and window.burst or window.limit) for window in self.windows):
+        if any(weight > ((self._is_paced() and window.burst) or window.limit) for window in self.windows):
             return Verdict(-1)
         if weight > state.heaviest:
             state.heaviest = weight

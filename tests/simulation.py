@@ -168,7 +168,7 @@ class MemoryWatermark:
     def seconds(self) -> float | None:
         return None if self.until is None else self.until - clock.monotonic()
 
-    def raise_to(self, seconds: float) -> None:
+    def raise_to(self, seconds: float, ttl_seconds: float | None = None) -> None:
         self.until = max(clock.monotonic() + seconds, -math.inf if self.until is None else self.until)
 
     def profile(self) -> tuple[str, str, float]:

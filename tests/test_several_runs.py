@@ -126,6 +126,19 @@ def test_what_is_kept_is_let_go_when_nobody_comes_for_it(crowd):
     assert take_all(lanes) == 50
 
 
+def test_nothing_is_kept_for_a_run_that_has_ended(crowd):
+    # Given a run that asked just before the opening
+    limiter, lanes = crowd
+    refusal(lane(limiter, SMALL))
+
+    # When it ends
+    limiter.ended(SMALL)
+
+    # Then the others have all of the window at once
+    move_to(OPENS_US)
+    assert take_all(lanes) == 50
+
+
 def test_a_run_that_is_alone_never_leaves_a_permit(crowd):
     _, lanes = crowd
 

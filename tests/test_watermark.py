@@ -92,6 +92,18 @@ def test_a_watermark_is_never_lowered(moved_clock, house):
     assert mark.seconds() == 115.25
 
 
+def test_nothing_that_was_granted_before_counts_for_longer_than_the_longest_permit(house, moved_clock):
+    # Given a mark ten seconds ahead of permits that count for 40 s at the most, and one of permits that count for 7
+    mark = Watermark("api")
+    mark.raise_to(50, 40)
+    mark.raise_to(51, 7)
+
+    # Then a request of before now counts for 40 s at most, and after eleven of them until the mark
+    assert mark.seconds() == 40
+    moved_clock.advance(21)
+    assert mark.seconds() == 30
+
+
 def test_every_budget_has_a_watermark_of_its_own(moved_clock, house):
     Watermark("api-1").raise_to(10)
     Watermark("api-2").raise_to(20)

@@ -3,6 +3,8 @@
 import logging
 
 from workers import broker, runs
+from workers.registry import get_registry
+from workers.tables import Run
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +21,16 @@ def finalize(run_id: int) -> None:
         run.skipped_count,
         run.failed_count,
     )
+    _tell_budget(run)
     start_next(run.source, run.tenant)
+
+
+def _tell_budget(run: Run) -> None:
+    """Let the others on its budget have what was kept for it."""
+    try:
+        get_registry()[run.source].get_connector(run).limiter.ended(run.id)
+    except Exception as error:  # a user's get_connector may fail in any way; then they have it a second later
+        log.debug("run %d: its budget was not told (%s)", run.id, type(error).__name__)
 
 
 def start_next(source: str, tenant: str | None) -> None:

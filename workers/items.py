@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import PeeweeException, chunked
+from peewee import SQL, PeeweeException, chunked
 
 from workers import database, runs
 from workers.caller import Usage
@@ -86,10 +86,14 @@ def claim(run_id: int, limit: int, lease_seconds: float) -> Claim:
     return Claim([], until)
 
 
+#: Said literally, SQLite sees that the partial index of open items will do; of a bound value it cannot know.
+_IS_OPEN = SQL("status IN ('pending', 'processing')")
+
+
 def _claim(run_id: int, status: ItemStatus, limit: int, now: datetime, until: datetime) -> list[RunItem]:
     due = (
         RunItem.select(RunItem.id)
-        .where(RunItem.run_id == run_id, RunItem.status == status, RunItem.due_at <= now)
+        .where(RunItem.run_id == run_id, RunItem.status == status, RunItem.due_at <= now, _IS_OPEN)
         .order_by(RunItem.due_at, RunItem.id)
         .limit(limit)
     )
@@ -243,7 +247,7 @@ def next_due(run_id: int) -> datetime | None:
     for status in OPEN:  # one index look-up each; both at once would read every open item
         due = (
             RunItem.select(RunItem.due_at)
-            .where(RunItem.run_id == run_id, RunItem.status == status)
+            .where(RunItem.run_id == run_id, RunItem.status == status, _IS_OPEN)
             .order_by(RunItem.due_at)
             .limit(1)
             .scalar()

@@ -54,8 +54,8 @@ class Watermark(Protocol):
     def seconds(self) -> float | None:
         """For how long from now a request may still be counted; negative: since when none; None: never used."""
 
-    def raise_to(self, seconds: float) -> None:
-        """Record that requests may be counted until `seconds` from now."""
+    def raise_to(self, seconds: float, ttl_seconds: float | None = None) -> None:
+        """Record that requests may be counted until `seconds` from now, and none for longer than `ttl_seconds`."""
 
     def profile(self) -> tuple[str, str, float]:
         """The profile, why, and by how many seconds windows are widened; ('', '', 0.0) where it is unknown."""
@@ -287,7 +287,7 @@ class Ledger:
             if self._promised != promised and self._promised[1] >= ttl_us:
                 return
             now, ttl_us = clock.monotonic(), max(ttl_us, promised_ttl)
-            watermark.raise_to(_PROMISE_SECONDS + ttl_us / 1e6)
+            watermark.raise_to(_PROMISE_SECONDS + ttl_us / 1e6, ttl_us / 1e6)
             self._promised = now + _PROMISE_SECONDS, ttl_us
         except SluiceError:
             raise

@@ -21,6 +21,7 @@
 --           stop  [run, 1 or 0]                  the run was stopped, or goes on
 --           relearn text                         what the API taught is forgotten: profile, widening, limits it named
 --           leave waiter                         it no longer waits
+--           ended run                            it has ended: nothing is kept for it
 --           vouch true                           this Redis was stopped in order before: nothing was lost
 --           look  true                           report the state; nothing is written
 --       6 what is asked, as doubles: weight, ttl_us, patience_us, knock (1: it only asks, it holds no place); or ""
@@ -497,16 +498,18 @@ local function was_seen(run, used)
   keep(run, its)
 end
 
+local function forget_run(run)
+  if record(run).since > 0 then head.asleep = head.asleep - 1 end
+  redis.call('HDEL', runs_key, run)
+end
+
 -- Runs that will hardly come back.
 local function forget_runs()
   if redis.call('HLEN', runs_key) <= 64 then return end
   local all = redis.call('HGETALL', runs_key)
   for i = 1, #all, 2 do
     local its = cmsgpack.unpack(all[i + 1])
-    if math.max(its.told, its.seen) < now - FORGOTTEN_US then
-      redis.call('HDEL', runs_key, all[i])
-      if its.since > 0 then head.asleep = head.asleep - 1 end
-    end
+    if math.max(its.told, its.seen) < now - FORGOTTEN_US then forget_run(all[i]) end
   end
 end
 
@@ -854,6 +857,7 @@ for _, said in ipairs(request.said or {}) do
   if granted_of[said[1]] and hear(said, granted_of[said[1]]) then explained = true end
 end
 if request.leave then redis.call('ZREM', waiting_key, request.leave) end
+if request.ended then forget_run(request.ended) end
 if request.stop then
   local stopped = rare_to_change().stopped
   for run, til in pairs(stopped) do

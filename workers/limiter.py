@@ -202,6 +202,14 @@ class RateLimiter:
         """
         self.ledger.tell({"stop": [str(run_id), 0]})
 
+    def ended(self, run_id: int) -> None:
+        """Say that a run has ended: nothing of a window is kept for it any longer.
+
+        Raises:
+          DependencyDown: Redis does not answer; what is kept is given to others after 1.5 s.
+        """
+        self.ledger.tell({"ended": str(run_id)})
+
     def relearn(self, who: str) -> bool:
         """Forget what the API's answers taught: the profile paced, longer windows, limits that it named.
 

@@ -204,6 +204,8 @@ class BudgetRow(Table):
     name = TextField(primary_key=True)
     #: No request that was sent before this is next moved can be counted by the API later; null: none was ever sent.
     counts_until = UTCDateTimeField(null=True)
+    #: The longest time for which a permit of it counts that is never answered.
+    longest_ttl_seconds = FloatField(default=0.0)
     profile = TextField(default="")
     profile_why = TextField(default="")
     widened_seconds = FloatField(default=0.0)

@@ -6,7 +6,7 @@ Only this module writes to `sluice_budgets`.
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import EXCLUDED
+from peewee import EXCLUDED, Case
 
 from workers import database
 from workers.errors import UsageError
@@ -37,16 +37,25 @@ class Watermark:
     def seconds(self) -> float | None:
         """Tell for how long from now a request of this budget may still be counted.
 
+        What is recorded lies ahead of what was granted; but nothing that was granted before now counts for longer than
+        the longest permit.
+
         Returns:
           float | None: Seconds; negative: since when none can be. None: the budget was never used.
         """
         with database.connection():
             now = database.now()  # before the row is read: what takes time errs towards waiting
             row = self._row()
-        return (row.counts_until - now).total_seconds() if row and row.counts_until else None
+        if row is None or row.counts_until is None:
+            return None
+        return min((row.counts_until - now).total_seconds(), row.longest_ttl_seconds)
 
-    def raise_to(self, seconds: float) -> None:
+    def raise_to(self, seconds: float, ttl_seconds: float | None = None) -> None:
         """Record that requests may be counted until `seconds` from now. Never lowers what is recorded.
+
+        Parameters:
+          seconds(float): At least `ttl_seconds`, and as much more as permits are to be granted without another raise.
+          ttl_seconds(float | None): For how long a permit counts that is never answered; None: `seconds`.
 
         One statement, committed when this returns. On SQLite it waits up to 30 s for another writer.
 
@@ -56,7 +65,14 @@ class Watermark:
         with database.connection():
             now = database.now()
             later = BudgetRow.counts_until.is_null() | (BudgetRow.counts_until < EXCLUDED.counts_until)
-            self._write(now, {BudgetRow.counts_until: now + timedelta(seconds=seconds)}, later)
+            longest, new = BudgetRow.longest_ttl_seconds, EXCLUDED.longest_ttl_seconds
+            self._write(
+                now,
+                {BudgetRow.counts_until: now + timedelta(seconds=seconds)},
+                where=later,
+                initial={longest: seconds if ttl_seconds is None else ttl_seconds},
+                update={longest: Case(None, [(longest < new, new)], longest)},
+            )
 
     def profile(self) -> tuple[str, str, float]:
         """Return the profile, why, and by how many seconds windows are widened; ('', '', 0.0) where it is unknown."""
@@ -81,11 +97,15 @@ class Watermark:
     def _row(self) -> BudgetRow | None:
         return BudgetRow.get_or_none(BudgetRow.name == self.name)
 
-    def _write(self, now: datetime, values: dict[Any, Any], where: Any = None) -> None:
+    def _write(
+        self, now: datetime, values: dict[Any, Any], where: Any = None, initial: Any = None, update: Any = None
+    ) -> None:
         if database.db.in_transaction():  # a rollback would forget what was sent, and the row would be locked till then
             raise UsageError(
                 f"The budget {self.name!r} is used inside a transaction: send requests before it, or after it."
             )
         values |= {BudgetRow.updated_at: now}
-        insert = BudgetRow.insert({BudgetRow.name: self.name, **values})
-        insert.on_conflict(conflict_target=[BudgetRow.name], preserve=list(values), where=where).execute()
+        insert = BudgetRow.insert({BudgetRow.name: self.name, **values, **(initial or {})})
+        insert.on_conflict(
+            conflict_target=[BudgetRow.name], preserve=list(values), update=update, where=where
+        ).execute()

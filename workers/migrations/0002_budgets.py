@@ -8,8 +8,8 @@ REAL = {True: "REAL", False: "DOUBLE PRECISION"}
 
 TABLE = """
 CREATE TABLE sluice_budgets (
-    name TEXT NOT NULL PRIMARY KEY, counts_until TIMESTAMPTZ, profile TEXT NOT NULL, profile_why TEXT NOT NULL,
-    widened_seconds {real} NOT NULL, updated_at TIMESTAMPTZ NOT NULL
+    name TEXT NOT NULL PRIMARY KEY, counts_until TIMESTAMPTZ, longest_ttl_seconds {real} NOT NULL,
+    profile TEXT NOT NULL, profile_why TEXT NOT NULL, widened_seconds {real} NOT NULL, updated_at TIMESTAMPTZ NOT NULL
 )
 """
 
