@@ -467,8 +467,13 @@ class Fleet:
         """Whether others came after the last header that we heard, or it left open how much they had spent.
 
         What of ours had aged at the server when it wrote the header, but not at the grant before it, may be anybody's.
+        What others had spent, and the server had forgotten by then, but was still debited here, may hide as much.
         """
         written, granted_at = self.told
+        for limit in self.scenario.limits:
+            window, ours = round(limit.seconds * SECOND), limit.window_microseconds
+            if any(at + window <= written <= at + 2 * ours and at + ours <= now for at in self.foreign_at):
+                return True
         if any(written <= foreign <= now for foreign in self.foreign_at):
             return True
         return any(

@@ -330,7 +330,7 @@ def test_what_auto_learned_outlives_redis(house, client, moved_clock, widened):
     state = fresh.snapshot()
     assert at_work(fresh) == ("paced", float(widened))
     assert state.profile_why == UNEXPLAINED
-    assert wait.wait_seconds == pytest.approx(46.02 + widened)
+    assert wait.wait_seconds == pytest.approx(36.02 + widened)
 
 
 # --- shares and weights -----------------------------------------------------------------------------------------------

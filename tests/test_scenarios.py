@@ -368,6 +368,8 @@ def test_headers_of_an_api_that_only_we_use_debit_nothing(client, scenario):
         never_answered=st.just(0.0),
         crashes=st.just(0.0),
         replies_lost=st.just(0.0),
+        hesitates=st.just(0.0),
+        repeated=st.just(0.0),
         kind=st.just("sliding log"),
         headers=st.just("draft"),
         foreign=st.just("beyond"),
@@ -539,7 +541,7 @@ def test_the_simulation_sees_a_pace_without_a_cap_on_what_is_in_flight(control):
 
     right, mistaken = control(
         replace(slow, profile="paced"),
-        script=mutated(("head.units > 0 and head.units + weight > pace().flight", "false")),
+        script=mutated(("head.permits >= pace().flight", "false")),
     )
 
     assert right.refused == []
