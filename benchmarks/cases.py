@@ -124,8 +124,6 @@ _KILL_LEASE_SECONDS = 10
 #: Windows that are taken as full: how long after a request that may be under way, 5 s and 1 s, and 1 s to send it.
 _SOON_LOST = {"SLUICE_REQUEST_TIMEOUT_SECONDS": "5", "SLUICE_LINGER_SECONDS": "1"}
 _PROVABLE_SECONDS = 17.0
-#: The database knows until when requests may be sent, so much ahead: Redis is told by it.
-_PROMISE_SECONDS = 10.0
 #: Until Redis is up again, or is only asked again.
 _RESTART_SECONDS, _NOTICED_SECONDS = 3.0, 2.0
 
@@ -173,7 +171,7 @@ CASES = {
             settings=_SOON_LOST,
             mishap=Mishap.REDIS_KILLED,
             mishaps=2,
-            lost_seconds=_PROVABLE_SECONDS + _PROMISE_SECONDS + _RESTART_SECONDS,
+            lost_seconds=_PROVABLE_SECONDS + _RESTART_SECONDS,
         ),
         Case(
             "redis-flushed",
@@ -181,7 +179,7 @@ CASES = {
             settings=_SOON_LOST,
             mishap=Mishap.REDIS_FLUSHED,
             mishaps=2,
-            lost_seconds=_PROVABLE_SECONDS + _PROMISE_SECONDS + _NOTICED_SECONDS,
+            lost_seconds=_PROVABLE_SECONDS + _NOTICED_SECONDS,
         ),
         Case(
             "one-of-many",
