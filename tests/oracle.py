@@ -204,7 +204,8 @@ class Oracle:
         state = self.state
         assert state is not None
         self._see_windows()
-        state.last = self.now
+        if "ask" in request or request.get("done") or self.stepped:
+            state.last = self.now
         if "look" not in request:
             self._grow(max([limit[0] for limit in request["limits"]] + [window.full for window in self.windows]))
         self.gave_up = self._expire()
@@ -247,7 +248,7 @@ class Oracle:
         state = self.state
         self.gave_up = False
         offset = state.offset if state else 0
-        stepped = self._tell_time(request["clock"])
+        self.stepped = stepped = self._tell_time(request["clock"])
         if self._is_lost():
             if "anew" not in request:
                 if state:
@@ -270,13 +271,14 @@ class Oracle:
     def _tell_time(self, clock: int) -> bool:
         state, step = self.state, self.request.get("step")
         self.now = clock + (state.offset if state else 0)
-        if state and step and step[:2] == [state.epoch, state.offset]:
-            state.offset -= step[2]
-            self.now = clock + state.offset
-            return True
+        stored = state.offset if state else 0
         if state and self.now < state.last:
             state.offset += state.last - self.now
             self.now = state.last
+        if state and step and step[:2] == [state.epoch, stored]:
+            state.offset -= step[2]
+            self.now -= step[2]
+            return True
         return False
 
     # --- lost state -----------------------------------------------------------------------------------------------
@@ -432,6 +434,9 @@ class Oracle:
             self._charge(instant, 1)
         if state.units:
             self._charge(self.now, state.units)
+        for window in self.windows:  # no server looks back for more than two of them
+            longest = max(self.now, state.latest) + 2 * window.us
+            state.tats[window.name] = min(state.tats.get(window.name, 0), longest)
 
     def _pace_allows(self) -> bool:
         state = self.state
@@ -460,7 +465,7 @@ class Oracle:
             if state.paced_at:
                 self._begin_pace()
         state.asked_at[ask["run"]] = self.now
-        if ids[0] in state.flight:
+        if any(name in state.flight for name in ids):
             return Verdict(1, sum(name in state.flight for name in ids))
         paced = self._is_paced()
         if refusal := self._why_nobody() or self._why_not(weight, ask["run"], paced):
@@ -541,7 +546,8 @@ class Oracle:
                 self._mistrust()
         us = order["us"]
         if not order["asked"]:
-            us = min(min(lengths) * 2 ** min(max(state.in_a_row - 1, 0), 20), 10 * max(lengths))
+            us = min(lengths) * 2 ** min(max(state.in_a_row - 1, 0), 20)
+            us = min(us, 10 * max(lengths), order["longest_us"])
         state.paused_until = max(state.paused_until, self.now + us)
         state.canary = WANTED
         return int(state.hit_id == order["id"])

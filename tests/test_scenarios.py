@@ -559,9 +559,7 @@ REFUSING = Scenario(
         (REFUSING, mutated(("  head.canary = WANTED\n  return rare().hit_id", "  return rare().hit_id"))),
         (
             replace(BUSY, repeated=0.3),
-            mutated(
-                ("  if redis.call('HEXISTS', flight_key, ask.ids[1]) == 1 then return granted_before(ask) end\n", "")
-            ),
+            mutated(("    if redis.call('HEXISTS', flight_key, id) == 1 then return granted_before(ask) end\n", "")),
         ),
         (
             replace(BUSY, mishaps=(Mishap(SECOND, "clock", -5 * SECOND),)),

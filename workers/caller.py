@@ -161,6 +161,7 @@ class Caller:
             "id": permit.id,
             "us": math.ceil(min(wait_seconds or 0.0, longest) * 1e6),
             "asked": wait_seconds is not None,
+            "longest_us": math.ceil(longest * 1e6),
             "status": status,
             "reason": reason,
         }

@@ -7,6 +7,9 @@ from datetime import UTC, datetime, timedelta
 #: Set once this process has been asked to stop: every sleep ends early.
 stop_requested = threading.Event()
 
+#: Goes on while the machine is suspended, where there is such a clock: a permit must not stay fresh meanwhile.
+_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
 
 class Clock:
     """The machine's clock."""
@@ -18,7 +21,7 @@ class Clock:
         return datetime.now(UTC)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.clock_gettime(_STEADY)
 
     def sleep(self, seconds: float) -> bool:
         return stop_requested.wait(seconds)

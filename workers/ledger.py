@@ -189,7 +189,11 @@ class Ledger:
                 if "ask" not in request:
                     self._deliver_later(request)
                     return Reply(_LOST, (), 0)
-                request["anew"] = self._anew()
+                try:
+                    request["anew"] = self._anew()
+                except BaseException:
+                    self._deliver_later(request)
+                    raise
                 continue
             step = self._learn(request, reply, sent_at)
             if reply[0] == _LATE:  # nothing was done
@@ -202,6 +206,7 @@ class Ledger:
             request = {"step": step} | ({"ask": request["ask"]} if "ask" in request else {})
             if reply[0] == 1:
                 request["drop"] = request["ask"]["ids"]
+        self._deliver_later(request)
         raise DependencyDown("Redis does not keep what it is told: no permit without it")
 
     def _send(self, request: dict[str, Any], sent_at: float) -> list[Any]:
@@ -350,7 +355,8 @@ class Ledger:
                     self._undelivered[kind] = (self._undelivered.get(kind, []) + entries)[-_MOST_UNDELIVERED:]
             if ask := request.get("ask"):
                 self._undelivered["drop"] = self._undelivered.get("drop", []) + ask["ids"]
-            self._undelivered_pause = request.get("pause", self._undelivered_pause)
+            pauses = [pause for pause in (request.get("pause"), self._undelivered_pause) if pause]
+            self._undelivered_pause = max(pauses, key=lambda pause: pause["us"], default=None)
 
 
 def vouch(client: "redis.Redis") -> None:

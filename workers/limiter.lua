@@ -52,6 +52,7 @@ local KEPT_US = 1500000               -- so long a window's last permits are kep
 local STOP_US = 60000000              -- so long a stopped run is told; its lanes ask the database then
 local FORGOTTEN_US = 3600000000       -- a run that was silent for so long makes room for others
 local LATE_US = 1000000               -- a question that takes longer than that is asked again
+local MOST = 1000000                  -- the largest limit there can be
 local NEVER = 2 ^ 52
 
 local state_key, ring_key, flight_key, waiting_key, runs_key, notes_key = unpack(KEYS)
@@ -150,13 +151,15 @@ end
 -- A clock set back resumes from the last instant; one set forward is taken back by who can prove it.
 now = clock + (head and head.offset or 0)
 local step = request.step
-local stepped = head and step and step[1] == head.epoch and step[2] == head.offset
-if stepped then
-  head.offset = head.offset - step[3]
-  now = clock + head.offset
-elseif head and now < head.last then
+local stored_offset = head and head.offset
+if head and now < head.last then
   head.offset = head.offset + head.last - now
   now = head.last
+end
+local stepped = head and step and step[1] == head.epoch and step[2] == stored_offset
+if stepped then
+  head.offset = head.offset - step[3]
+  now = now - step[3]
 end
 
 -- ---------------------------------------------------------------- the limits in force
@@ -279,6 +282,11 @@ local function begin_pace()
     index = index + count
   end
   if head.units > 0 then charge(now, head.units) end
+  local tats = rare().tats            -- no server looks back for more than two windows
+  for _, window in ipairs(windows) do
+    local key = key_of(window.seconds)
+    tats[key] = math.min(tats[key] or 0, math.max(now, head.latest) + 2 * window.us)
+  end
 end
 
 -- The instant at which the pace allows a request to the `place`-th in line (0: the first), and whether only the end of
@@ -637,7 +645,9 @@ local function acquire(ask)
     rare_to_change().heaviest, pace_ = ask.weight, nil
     if head.paced_at > 0 then begin_pace() end
   end
-  if redis.call('HEXISTS', flight_key, ask.ids[1]) == 1 then return granted_before(ask) end
+  for _, id in ipairs(ask.ids) do
+    if redis.call('HEXISTS', flight_key, id) == 1 then return granted_before(ask) end
+  end
   if is_stopped(ask.run) then return {4, 'run ' .. ask.run .. ' was stopped'} end
   if head.waiting_until > now then redis.call('ZREM', waiting_key, ask.waiter, 'away ' .. ask.waiter) end
   local line, shared = in_line(), is_shared(ask.run)
@@ -720,7 +730,7 @@ local function hear(said, granted_at)
     ignore(string.format('%s says %d: %s, ignored', header, limit, found > 1 and 'of either window' or 'no window of ours'))
     return false
   end
-  if named == 1 and limit >= 1 and (limit < window.full or (limit > window.full and trust)) then
+  if named == 1 and limit >= 1 and limit <= MOST and (limit < window.full or (limit > window.full and trust)) then
     explains = limit < window.full
     adopt(window, limit, header)
   end
@@ -763,7 +773,7 @@ local function pause(order, granted_at, explained)
     if profile == 'auto' and of_ours and not explained and not order.was_canary then mistrust() end
   end
   local us = order.us
-  if not order.asked then us = math.min(shortest * 2 ^ math.min(math.max(head.in_a_row - 1, 0), 20), 10 * longest) end
+  if not order.asked then us = math.min(shortest * 2 ^ math.min(math.max(head.in_a_row - 1, 0), 20), 10 * longest, order.longest_us) end
   if now + us > head.paused_until then
     head.paused_until = math.floor(now + us)
     rare_to_change().reason = order.reason
@@ -819,6 +829,7 @@ if lost then
 end
 -- By a clock that seems to have been set forward nothing is done until the caller has measured it, but to look.
 if seen and seen[1] == head.epoch and now > seen[4] + LATE_US and not (stepped or request.sure or request.look) then
+  head.offset = stored_offset
   return {-3, 0, info()}
 end
 local paused = request.paused
@@ -826,7 +837,7 @@ if paused and not request.pause and seen and seen[1] ~= head.epoch and now + pau
   head.paused_until, head.canary = now + paused[1], WANTED
   rare_to_change().reason = paused[2]
 end
-head.last = now
+if ask or #ARGV >= first_done or stepped or lost then head.last = now end   -- who only tells may not know the time
 head.last_save = last_save
 if stepped then note(string.format('the clock of Redis went %.3f s ahead: not believed', step[3] / 1e6)) end
 if largest > head.size and not request.look then grow(largest) end -- a look does not write the header

@@ -286,4 +286,4 @@ class _OnePermit:
     ) -> None:
         if kind is None:
             self._caller.answered(self._permit)
-            self._caller.settle()
+        self._caller.settle()  # also where the response was heard, and the block then failed
