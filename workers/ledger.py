@@ -120,7 +120,9 @@ class Ledger:
         self._learned = 0
 
     def look(self) -> dict[str, Any] | None:
-        """Return the state as limiter.lua reports it; None where there is none, or it is lost. Changes nothing.
+        """Return the state as limiter.lua reports it; None where there is none, or it is lost.
+
+        It changes nothing, but that permits past their deadline are completed.
 
         Raises:
           DependencyDown: Redis does not answer.

@@ -23,7 +23,7 @@
 --           leave waiter                         it no longer waits
 --           ended run                            it has ended: nothing is kept for it
 --           vouch true                           this Redis was stopped in order before: nothing was lost
---           look  true                           report the state; nothing is written
+--           look  true                           report the state; written is only that permits have expired
 --       6 what is asked, as doubles: weight, ttl_us, patience_us, knock (1: it only asks, it holds no place); or ""
 --       7 the waiter; 8 its run, or ""; 9 the number of ids it asks for; 10... these ids
 --       ... then pairs: the id of a permit whose response has arrived, and how long ago in microseconds

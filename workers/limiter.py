@@ -173,7 +173,7 @@ class RateLimiter:
         return _OnePermit(self.caller(), timeout_seconds, weight)
 
     def snapshot(self) -> BudgetState:
-        """Return the state of the budget. Nothing is changed by it.
+        """Return the state of the budget. Nothing is changed by it, but that permits past their deadline are completed.
 
         Raises:
           DependencyDown: Redis does not answer.
