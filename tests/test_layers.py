@@ -17,11 +17,11 @@ LAYERS = {
     "control": "runner scheduler supervisor worker redis_server redis_address preflight",
     "work": "actors discovery detail attempt finalize reaper inline",
     "queue": "broker middleware",
-    "reading": "stats progress budget_words budget_sheet budget_watch",
-    "record": "database migrations tables runs items lanes watermark tracking saving page",
+    "reading": "stats failure_groups progress budget_words budget_sheet budget_watch",
+    "record": "database migrations tables runs items lanes watermark tracking saving page outages",
     "names": "registry",
-    "outside": "contracts connector limiter caller ledger answer budget headers transport",
-    "ground": "errors settings clock log signals orphans version",
+    "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words",
+    "ground": "errors failures redaction settings clock log signals orphans version",
 }
 NAMES = list(LAYERS)
 PLACES = {

@@ -6,6 +6,7 @@ from datetime import timedelta
 import peewee
 import pytest
 
+from models import Item
 from workers import InvalidTransition, UnknownRun, clock, database, items, lanes, runs
 from workers.caller import Usage
 from workers.items import Outcome
@@ -99,11 +100,11 @@ def test_a_row_that_cannot_be_saved_fails_alone(house):
     claim = items.claim(run.id, 3, lease_seconds=60)
 
     def save(models):
-        if "second" in models:
+        if any(model.name == "second" for model in models):
             raise peewee.IntegrityError("price must not be null")
 
     outcomes = [
-        Outcome(item, ItemStatus.COMPLETED, model=name)
+        Outcome(item, ItemStatus.COMPLETED, model=Item(name=name))
         for item, name in zip(claim.items, ("first", "second", "third"), strict=True)
     ]
 

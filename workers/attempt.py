@@ -3,9 +3,11 @@
 import logging
 from typing import Any
 
+from workers import database
 from workers.caller import Caller
 from workers.connector import Connector
 from workers.errors import DependencyDown, PermanentError, RateLimited, RetryableError, Skip
+from workers.failures import FailureClass
 from workers.items import Outcome
 from workers.page import describe
 from workers.settings import get_settings
@@ -33,13 +35,13 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
       Outcome: completed, skipped, failed, or pending again after the backoff.
 
     Raises:
-      RateLimited: No permit: this was no attempt.
+      RateLimited: No permit, or no database: this was no attempt.
     """
     if item.attempts > get_settings().max_attempts:
         reason = f"the worker died, or lost its lease, {item.attempts - 1} times while it had this item"
-        return _failed(item, "bug", reason)
+        return _failed(item, FailureClass.BUG, reason)
     if row is None:
-        return _failed(item, "bad_data", "its row is no longer in the table")
+        return _failed(item, FailureClass.BAD_DATA, "its row is no longer in the table")
     try:
         return _fill(connector, caller, item, row)
     except (RateLimited, KeyboardInterrupt):
@@ -47,6 +49,8 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
     except DependencyDown as error:
         raise RateLimited(DOWN_SECONDS, str(error)) from error
     except Exception as error:
+        if database.is_away(error):  # the model's own method asked it
+            raise RateLimited(DOWN_SECONDS, f"the database does not answer: {database.explain(error)}") from error
         return _sort(item, row, error)
 
 
@@ -61,16 +65,25 @@ def _sort(item: RunItem, row: Any, error: Exception) -> Outcome:
     if isinstance(error, Skip):
         return Outcome(item, ItemStatus.SKIPPED, reason=str(error))
     if isinstance(error, RetryableError):
-        return _again(item, error.failure_class, str(error))
+        return _again(item, FailureClass.TRANSIENT, str(error))
     if isinstance(error, PermanentError):
-        return _failed(item, error.failure_class, str(error))
+        return _failed(item, _class_of(error), str(error))
     if isinstance(error, _CANNOT_TAKE):
-        return _failed(item, "bad_data", f"{type(row).__name__} cannot take what the API answered: {describe(error)}")
+        reason = f"{type(row).__name__} cannot take what the API answered: {describe(error)}"
+        return _failed(item, FailureClass.BAD_DATA, reason)
     log.error("run %d: item %s", item.run_id, item.external_id, exc_info=error)
-    return _again(item, "bug", describe(error))
+    return _again(item, FailureClass.BUG, describe(error))
 
 
-def _again(item: RunItem, failure_class: str, reason: str) -> Outcome:
+def _class_of(error: PermanentError) -> FailureClass:
+    """Return the class that was given to the error, which may come from a user's code."""
+    try:
+        return FailureClass(error.failure_class)
+    except ValueError:
+        return FailureClass.BAD_DATA
+
+
+def _again(item: RunItem, failure_class: FailureClass, reason: str) -> Outcome:
     settings = get_settings()
     if item.attempts >= settings.max_attempts:
         return _failed(item, failure_class, f"{reason} ({item.attempts} attempts)")
@@ -78,5 +91,5 @@ def _again(item: RunItem, failure_class: str, reason: str) -> Outcome:
     return Outcome(item, ItemStatus.PENDING, failure_class=failure_class, reason=reason, retry_seconds=wait)
 
 
-def _failed(item: RunItem, failure_class: str, reason: str) -> Outcome:
+def _failed(item: RunItem, failure_class: FailureClass, reason: str) -> Outcome:
     return Outcome(item, ItemStatus.FAILED, failure_class=failure_class, reason=reason)

@@ -1,14 +1,23 @@
 """The database: the proxy every table is bound to, connecting by URL, its clock, and bringing the schema up to date."""
 
+import sqlite3
 import threading
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from peewee import Database, DatabaseProxy, Field, InterfaceError, OperationalError, SqliteDatabase
+from peewee import (
+    Database,
+    DatabaseError,
+    DatabaseProxy,
+    Field,
+    InterfaceError,
+    OperationalError,
+    SqliteDatabase,
+)
 from playhouse.db_url import parse
 from playhouse.migrations import Runner
 from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
@@ -184,20 +193,50 @@ def _sqlite(url: str) -> Database:
     )
 
 
-#: What SQLite says when the file, not the statement, is the matter.
+#: What SQLite says when the file, not the statement, is the matter; and its primary result codes for that.
 _FILE_TROUBLE = ("is locked", "is full", "disk i/o error", "unable to open", "readonly database", "is malformed")
-#: The SQLSTATE classes of Postgres that are about the server: connection, rollback, resources, locks, operator, system.
-_SERVER_TROUBLE = ("08", "40", "53", "55", "57", "58")
+_FILE_CODES = {
+    getattr(sqlite3, f"SQLITE_{name}")
+    for name in ("BUSY", "LOCKED", "READONLY", "IOERR", "CORRUPT", "FULL", "CANTOPEN", "PROTOCOL", "NOTADB")
+}
+#: The SQLSTATE classes of Postgres that are about the server: connection, rollback, resources, locks, operator, system;
+#: and a transaction that may only read, as on a standby.
+_SERVER_TROUBLE = ("08", "40", "53", "55", "57", "58", "25006")
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether an error is about the database itself (away, locked, full), and not about the statement or its values."""
-    if is_sqlite():
-        said = str(error).lower()
-        return isinstance(error, OperationalError) and any(word in said for word in _FILE_TROUBLE)
-    original = error.args[0] if error.args else None
+    """Whether an error is about a database itself (away, locked, full), and not about the statement or its values.
+
+    Parameters:
+      error(BaseException): Whichever database it comes from: ours, or one of a user's own.
+    """
+    if not isinstance(error, (DatabaseError, InterfaceError)):
+        return isinstance(error, DependencyDown)
+    original = getattr(error, "orig", None)
+    if isinstance(original, sqlite3.Error):
+        code = getattr(original, "sqlite_errorcode", None)
+        if code is not None:
+            return code & 0xFF in _FILE_CODES
     state = getattr(original, "sqlstate", None)
-    return isinstance(error, (OperationalError, InterfaceError)) and (state is None or state[:2] in _SERVER_TROUBLE)
+    if state:
+        return any(state.startswith(trouble) for trouble in _SERVER_TROUBLE)
+    if not isinstance(error, (OperationalError, InterfaceError)):
+        return False
+    told_by_postgres = type(original).__module__.startswith("psycopg")  # without a state: the connection is gone
+    return told_by_postgres or any(word in str(error).lower() for word in _FILE_TROUBLE)
+
+
+def reconnect(database: Any = None) -> None:
+    """Drop this thread's connection, outside of any transaction; the next use opens another.
+
+    Parameters:
+      database(peewee.Database | None): Ours when None.
+    """
+    obj = database or connect()
+    if obj.is_closed() or obj.in_transaction():
+        return
+    with suppress(Exception):  # a broken one may not even be closed
+        getattr(obj, "manual_close", obj.close)()
 
 
 def storable(text: str | None, length: int = 500) -> str:

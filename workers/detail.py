@@ -1,20 +1,24 @@
 """fetch_details(run_id, lane, turn): claim due items, fetch and fill each, commit; again until the turn is over."""
 
+import itertools
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from workers import broker, clock, database, items, lanes, runs, saving
+from workers import broker, clock, database, items, lanes, outages, runs, saving
 from workers.attempt import DOWN_SECONDS, attempt
-from workers.caller import Caller
+from workers.caller import Caller, Usage
 from workers.connector import Connector
 from workers.contracts import ImportSource
 from workers.errors import DependencyDown, LongWait, RateLimited
+from workers.failures import FailureClass
+from workers.finalize import tidy_up
 from workers.items import Claim, Outcome
+from workers.page import describe
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import Run, RunItem, RunStatus
+from workers.tables import ENDED, Run, RunItem, RunStatus
 from workers.watermark import Watermark
 
 log = logging.getLogger(__name__)
@@ -46,7 +50,12 @@ def fetch_details(run_id: int, lane: int, turn: int) -> None:
         return
     finally:
         at_work.close()
-    _announce(run_id, lane, turn + 1)
+    if at_work.status is RunStatus.RUNNING:
+        _announce(run_id, lane, turn + 1)
+        return
+    lanes.end(run_id, lane, turn + 1)
+    if at_work.status in ENDED:
+        tidy_up(run)
 
 
 def _announce(run_id: int, lane: int, turn: int) -> None:
@@ -73,8 +82,12 @@ class Turn:
         self.caller: Caller = self.connector.caller(run.id, f"{run.id}:{lane}", watermark)
         self.claim: Claim | None = None
         self.outcomes: list[Outcome] = []
+        #: The run's, as the last commit found it.
+        self.status = RunStatus.RUNNING
         self._done = 0
-        self._flush_at = 0.0
+        self._flush_at = self._lease_ends_at = 0.0
+        #: Commits are made by this thread and by the flusher's.
+        self._committing = threading.RLock()
         #: None until the first attempt: a lane that came early, to sleep for the opening, has done nothing yet.
         self._ends_at: float | None = None
         self.caller.before_sleep = self._flush
@@ -97,10 +110,16 @@ class Turn:
         """
         self.caller.settle()
         if self.claim:
-            items.give_back(self.claim, self.claim.items[self._done + len(self.outcomes) :])
-            self._commit()
-            self.claim = None
+            self._end_claim(self.claim)
         runs.add_usage(self.run.id, self.caller.take_usage())
+
+    def flush_if_overdue(self) -> None:
+        """Commit what waits too long for it, from another thread: the lane may be at a request that takes long."""
+        if not self.outcomes or clock.monotonic() < self._flush_at:
+            return
+        with self._committing:
+            if self.claim and self.outcomes:
+                self._commit(Usage())  # the lane's own thread counts its waits
 
     def _batch(self) -> bool:
         settings = get_settings()
@@ -109,27 +128,36 @@ class Turn:
         except DependencyDown as error:
             raise RateLimited(DOWN_SECONDS, str(error)) from error
         lease = max(settings.lease_seconds, 2 * self.connector.timeout_seconds)  # no answer may come after it
+        self._lease_ends_at = clock.monotonic() + lease
         claim = items.claim(self.run.id, self._share(), lease)
         if not claim.items:
             return False
-        self.claim, self._done = claim, 0
+        self._done = 0
+        self.claim = claim
         self.caller.expects = len(claim.items)
         rows = self._rows(claim.items)
         self._flush_at = clock.monotonic() + settings.flush_seconds
-        status = RunStatus.RUNNING
         for item in claim.items:
             outcome = attempt(self.connector, self.caller, item, rows.get(str(item.item_id)))
             self._ends_at = self._ends_at or clock.monotonic() + settings.turn_seconds
             self.outcomes.append(outcome)
-            if clock.monotonic() > self._flush_at:
-                status = self._commit()
-            if status is not RunStatus.RUNNING or self._is_over():
+            # Refused credentials are told at once: the circuit is to open before the other lanes have asked, too.
+            if clock.monotonic() > self._flush_at or outcome.failure_class is FailureClass.AUTH:
+                self._commit_patiently()
+            if self.status is not RunStatus.RUNNING or self._is_over():
                 break
         self.caller.settle()
-        status = self._commit()
-        items.give_back(claim, claim.items[self._done :])
-        self.claim = None
-        return status is RunStatus.RUNNING
+        self._end_claim(claim)
+        return self.status is RunStatus.RUNNING
+
+    def _end_claim(self, claim: Claim) -> None:
+        """Commit what was attempted, and give back the rest."""
+        with self._committing:
+            attempted = self._done + len(self.outcomes)
+        self._commit_patiently()
+        self._patiently(lambda: items.give_back(claim, claim.items[attempted:]))
+        with self._committing:
+            self.claim = None
 
     def _is_over(self) -> bool:
         return clock.stop_requested.is_set() or bool(self._ends_at and clock.monotonic() > self._ends_at)
@@ -151,25 +179,52 @@ class Turn:
         """Commit before a sleep. It runs inside an item's attempt, which must not be blamed for the database."""
         try:
             if self.outcomes:
-                self._commit()
-        except Exception:
-            log.warning("run %d: a commit failed; it is tried again", self.run.id, exc_info=True)
+                self._commit(self.caller.take_usage())
+        except Exception as error:
+            log.warning("run %d: a commit failed; it is tried again: %s", self.run.id, describe(error))
 
-    def _commit(self) -> RunStatus:
-        outcomes, usage = list(self.outcomes), self.caller.take_usage()
-        self._flush_at = clock.monotonic() + get_settings().flush_seconds
-        try:
-            if not self.claim or not outcomes:
-                runs.add_usage(self.run.id, usage)
-                return RunStatus(runs.get(self.run.id).status)
-            status = items.commit(self.run.id, self.claim, outcomes, usage, saving.save_fields)
-        except BaseException:
-            self.caller.put_back_usage(usage)
-            raise
-        self._done += len(outcomes)
-        del self.outcomes[: len(outcomes)]
-        return status
+    def _commit_patiently(self) -> None:
+        self._patiently(lambda: self._commit(self.caller.take_usage()))
 
+    def _patiently(self, do: Callable[[], object]) -> None:
+        """Do it again while the database is away, until the lease ends or a stop is asked for: no request is repeated.
+
+        Nobody can take our items meanwhile: that, too, needs the database.
+        """
+        for wait in itertools.chain(_PATIENCE_SECONDS, itertools.repeat(_PATIENCE_SECONDS[-1])):
+            try:
+                do()
+                return
+            except Exception as error:
+                over = clock.stop_requested.is_set() or clock.monotonic() + wait > self._lease_ends_at
+                if not database.is_away(error) or over:
+                    raise
+                outages.tell(error)
+            database.reconnect()
+            clock.sleep(wait)
+
+    def _commit(self, usage: Usage) -> None:
+        """Commit what has come of items so far, and hear whether the run goes on."""
+        with self._committing:
+            outcomes = list(self.outcomes)
+            self._flush_at = clock.monotonic() + get_settings().flush_seconds
+            try:
+                if self.claim and outcomes:
+                    self.status = items.commit(self.run.id, self.claim, outcomes, usage, saving.save_fields)
+                else:
+                    runs.add_usage(self.run.id, usage)
+                    self.status = RunStatus(runs.get(self.run.id).status)
+            except BaseException:
+                self.caller.put_back_usage(usage)
+                raise
+            self._done += len(outcomes)
+            del self.outcomes[: len(outcomes)]
+
+
+#: Waits between two tries of a commit while the database is away.
+_PATIENCE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+#: How often the flusher looks for what waits too long for its commit.
+_FLUSHER_SECONDS = 0.1
 
 _turns: set[Turn] = set()
 _turns_lock = threading.Lock()
@@ -188,6 +243,19 @@ class _at_work:
     def __exit__(self, *_: object) -> None:
         with _turns_lock:
             _turns.discard(self.turn)
+
+
+def keep_flushing() -> None:
+    """Commit what waits too long in any turn of this process, until a stop is asked for: a thread's work."""
+    while not clock.sleep(_FLUSHER_SECONDS):
+        with _turns_lock:
+            turns = list(_turns)
+        for turn in turns:
+            try:
+                turn.flush_if_overdue()
+            except Exception as error:  # the lane tries it again, and says what becomes of it
+                log.debug("run %d: lane %d could not be flushed: %s", turn.run.id, turn.lane, describe(error))
+                database.reconnect()
 
 
 def abandon_turns() -> int:

@@ -21,6 +21,11 @@ def finalize(run_id: int) -> None:
         run.skipped_count,
         run.failed_count,
     )
+    tidy_up(run)
+
+
+def tidy_up(run: Run) -> None:
+    """After a run has ended: let others have its share of the budget, start the next one. Twice is harmless."""
     _tell_budget(run)
     start_next(run.source, run.tenant)
 

@@ -2,15 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import SQL, PeeweeException, chunked
+from peewee import PeeweeException, chunked
 
-from workers import database, runs
+from workers import database, runs, saving
 from workers.caller import Usage
-from workers.tables import OPEN, ItemStatus, Run, RunItem, RunStatus
+from workers.failures import CIRCUIT, FailureClass, fingerprint, storable_reason
+from workers.tables import HAS_FAILED, IS_OPEN, OPEN, ItemStatus, Run, RunItem, RunStatus
 
 #: Rows of one INSERT: a statement takes 65,535 values on Postgres, 32,766 on some builds of SQLite.
 _CHUNK = 500
@@ -36,7 +37,7 @@ class Outcome:
       item(RunItem): The item.
       status(ItemStatus): completed, skipped, failed, or pending for another attempt.
       model(peewee.Model | None): The user's row to save, for a completed one.
-      failure_class(str): For a failed attempt.
+      failure_class(FailureClass): For a failed attempt.
       reason(str): For a failed attempt, or why it was skipped.
       retry_seconds(float): For pending: in how long it is due again.
     """
@@ -44,7 +45,7 @@ class Outcome:
     item: RunItem
     status: ItemStatus
     model: Any = None
-    failure_class: str | None = None
+    failure_class: FailureClass | None = None
     reason: str | None = None
     retry_seconds: float = 0.0
 
@@ -86,14 +87,10 @@ def claim(run_id: int, limit: int, lease_seconds: float) -> Claim:
     return Claim([], until)
 
 
-#: Said literally, SQLite sees that the partial index of open items will do; of a bound value it cannot know.
-_IS_OPEN = SQL("status IN ('pending', 'processing')")
-
-
 def _claim(run_id: int, status: ItemStatus, limit: int, now: datetime, until: datetime) -> list[RunItem]:
     due = (
         RunItem.select(RunItem.id)
-        .where(RunItem.run_id == run_id, RunItem.status == status, RunItem.due_at <= now, _IS_OPEN)
+        .where(RunItem.run_id == run_id, RunItem.status == status, RunItem.due_at <= now, IS_OPEN)
         .order_by(RunItem.due_at, RunItem.id)
         .limit(limit)
     )
@@ -131,7 +128,8 @@ def commit(
     """Write what came of claimed items, the users' rows, the statuses and the run's counters, in one transaction.
 
     Items whose lease has passed to somebody else are left to them. If the rows cannot be saved together, they are
-    saved one by one, and what cannot be saved fails alone.
+    saved one by one, and what cannot be saved fails alone. To repeat a commit of which it is not known whether it took
+    effect counts nothing twice.
 
     Parameters:
       run_id(int): The run.
@@ -142,13 +140,34 @@ def commit(
 
     Returns:
       RunStatus: The run's status now: anything but running asks the lane to stop.
+
+    *Warning:* rows on another database than ours are saved before the transaction, for no transaction spans two
+    databases: if the process dies in between, they are fetched and saved again. The counts stay exact.
     """
+    elsewhere = [o for o in outcomes if o.model is not None and not saving.is_beside_ours(type(o.model))]
+    if elsewhere:
+        saved = {o.item.id: o for o in _saved_elsewhere(elsewhere, save)}
+        outcomes = [saved.get(o.item.id, o) for o in outcomes]
     try:
         return _commit(run_id, claim, outcomes, usage, save, one_by_one=False)
     except Exception as error:
         if database.is_away(error) or not any(outcome.model is not None for outcome in outcomes):
             raise
         return _commit(run_id, claim, outcomes, usage, save, one_by_one=True)
+
+
+def _saved_elsewhere(outcomes: Sequence[Outcome], save: Callable[[Sequence[Any]], None]) -> list[Outcome]:
+    """Save rows of another database in a transaction of its own; return the outcomes, those saved without their row."""
+    theirs = type(outcomes[0].model)._meta.database
+    try:
+        with theirs.atomic():
+            save([outcome.model for outcome in outcomes])
+        return [replace(outcome, model=None) for outcome in outcomes]
+    except Exception as error:
+        if database.is_away(error):
+            raise
+    alone = [_saved_alone(outcome, save, theirs) for outcome in outcomes]
+    return [replace(outcome, model=None) for outcome in alone]
 
 
 def _commit(
@@ -163,11 +182,11 @@ def _commit(
     with database.db.atomic():
         ours = _lock_ours(claim, outcomes)
         if one_by_one:
-            ours = [_saved_alone(outcome, save) for outcome in ours]
+            ours = [_saved_alone(outcome, save, database.db) for outcome in ours]
         else:
             save([outcome.model for outcome in ours if outcome.model is not None])
-        counts = _write_statuses(ours)
-        return _count(run_id, counts, usage)
+        _write_statuses(ours)
+        return _count(run_id, ours, usage if ours or not outcomes else Usage())
 
 
 def _lock_ours(claim: Claim, outcomes: Sequence[Outcome]) -> list[Outcome]:
@@ -183,11 +202,11 @@ def _lock_ours(claim: Claim, outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.item.id in ids]
 
 
-def _saved_alone(outcome: Outcome, save: Callable[[Sequence[Any]], None]) -> Outcome:
+def _saved_alone(outcome: Outcome, save: Callable[[Sequence[Any]], None], where: Any) -> Outcome:
     if outcome.model is None:
         return outcome
     try:
-        with database.db.atomic():
+        with where.atomic():
             save([outcome.model])
         return outcome
     except Exception as error:
@@ -196,10 +215,10 @@ def _saved_alone(outcome: Outcome, save: Callable[[Sequence[Any]], None]) -> Out
         reason = (
             f"the row could not be saved: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         )
-        return Outcome(outcome.item, ItemStatus.FAILED, failure_class="bad_data", reason=reason)
+        return Outcome(outcome.item, ItemStatus.FAILED, failure_class=FailureClass.BAD_DATA, reason=reason)
 
 
-def _write_statuses(outcomes: Sequence[Outcome]) -> dict[ItemStatus, int]:
+def _write_statuses(outcomes: Sequence[Outcome]) -> None:
     now = database.now()
     completed = [o.item.id for o in outcomes if o.status is ItemStatus.COMPLETED]
     if completed:
@@ -208,33 +227,51 @@ def _write_statuses(outcomes: Sequence[Outcome]) -> dict[ItemStatus, int]:
     for outcome in outcomes:
         if outcome.status is not ItemStatus.COMPLETED:
             RunItem.update(_unfinished(outcome, now)).where(RunItem.id == outcome.item.id).execute()
-    return {status: sum(o.status is status for o in outcomes) for status in ItemStatus}
 
 
 def _unfinished(outcome: Outcome, now: datetime) -> dict[Any, Any]:
+    reason = storable_reason(outcome.reason)
     values: dict[Any, Any] = {
         RunItem.status: outcome.status,
         RunItem.due_at: now + timedelta(seconds=outcome.retry_seconds),
-        RunItem.failure_reason: database.storable(outcome.reason),
+        RunItem.failure_reason: reason,
     }
     if outcome.status is not ItemStatus.SKIPPED:
         values |= {
-            RunItem.failure_class: database.storable(outcome.failure_class, 20),
+            RunItem.failure_class: outcome.failure_class,
+            RunItem.failure_fingerprint: fingerprint(outcome.failure_class or "", reason, outcome.item.external_id),
             RunItem.failure_count: RunItem.failure_count + 1,
             RunItem.last_failed_at: now,
         }
     return values
 
 
-def _count(run_id: int, counts: dict[ItemStatus, int], usage: Usage) -> RunStatus:
+def _count(run_id: int, outcomes: Sequence[Outcome], usage: Usage) -> RunStatus:
+    counts = Counter(outcome.status for outcome in outcomes)
+    refused, answered = _refusals(outcomes)
     values = runs.usage_values(usage) | {
         Run.succeeded_count: Run.succeeded_count + counts[ItemStatus.COMPLETED],
         Run.failed_count: Run.failed_count + counts[ItemStatus.FAILED],
         Run.skipped_count: Run.skipped_count + counts[ItemStatus.SKIPPED],
+        Run.auth_failures_in_a_row: refused if answered else Run.auth_failures_in_a_row + refused,
         Run.updated_at: database.now(),
     }
-    rows = Run.update(values).where(Run.id == run_id).returning(Run.status).tuples().execute()
-    return RunStatus(next(iter(rows))[0])
+    changed = Run.update(values).where(Run.id == run_id).returning(Run.status, Run.auth_failures_in_a_row)
+    status, in_a_row = next(iter(changed.tuples().execute()))
+    if refused and in_a_row >= CIRCUIT and status == RunStatus.RUNNING:
+        return runs.open_circuit(run_id, in_a_row, storable_reason(outcomes[-1].reason))
+    return RunStatus(status)
+
+
+def _refusals(outcomes: Sequence[Outcome]) -> tuple[int, bool]:
+    """Count the refused credentials after the last answer that was none; and tell whether there was such an answer."""
+    refused = 0
+    for outcome in reversed(outcomes):
+        if outcome.failure_class == FailureClass.AUTH:
+            refused += 1
+        elif outcome.failure_class != FailureClass.TRANSIENT:  # which tells nothing of the credentials
+            return refused, True
+    return refused, False
 
 
 def _held(claim: Claim) -> Any:
@@ -247,7 +284,7 @@ def next_due(run_id: int) -> datetime | None:
     for status in OPEN:  # one index look-up each; both at once would read every open item
         due = (
             RunItem.select(RunItem.due_at)
-            .where(RunItem.run_id == run_id, RunItem.status == status, _IS_OPEN)
+            .where(RunItem.run_id == run_id, RunItem.status == status, IS_OPEN)
             .order_by(RunItem.due_at)
             .limit(1)
             .scalar()
@@ -258,7 +295,8 @@ def next_due(run_id: int) -> datetime | None:
 
 def in_hand(run_id: int) -> bool:
     """Whether an item of the run is claimed."""
-    return RunItem.select().where(RunItem.run_id == run_id, RunItem.status == ItemStatus.PROCESSING).exists()
+    processing = RunItem.status == ItemStatus.PROCESSING
+    return RunItem.select(RunItem.id).where(RunItem.run_id == run_id, processing, IS_OPEN).exists()
 
 
 def reopen_failed(run_id: int) -> int:
@@ -270,7 +308,7 @@ def reopen_failed(run_id: int) -> int:
     with database.db.atomic():
         values = {RunItem.status: ItemStatus.PENDING, RunItem.attempts: 0, RunItem.due_at: database.now()}
         # An item that was refused from the list has no row to fill.
-        wanted = (RunItem.run_id == run_id) & (RunItem.status == ItemStatus.FAILED) & RunItem.item_id.is_null(False)
+        wanted = (RunItem.run_id == run_id) & HAS_FAILED & RunItem.item_id.is_null(False)
         count: int = RunItem.update(values).where(wanted).execute()
         Run.update({Run.failed_count: Run.failed_count - count}).where(Run.id == run_id).execute()
     return count

@@ -4,7 +4,9 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from urllib.parse import unquote, urlsplit
 
+from workers.redaction import hide, redact
 from workers.settings import get_settings
 
 #: Libraries that say too much, or say what we say ourselves.
@@ -16,6 +18,11 @@ _QUIETER = {
 }
 
 
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return redact(super().format(record))
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -24,10 +31,10 @@ class _JsonLines(logging.Formatter):
             "logger": record.name,
             "process": record.process,
             "thread": record.threadName,
-            "message": record.getMessage(),
+            "message": redact(record.getMessage()),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = redact(self.formatException(record.exc_info))
         return json.dumps(line)
 
 
@@ -35,8 +42,18 @@ def set_up() -> None:
     """Send this process's log to stderr, as the settings say."""
     settings = get_settings()
     handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    for url in (settings.redis_url, settings.broker_url, settings.database_url):
+        hide(_password(url))
+    text = _Lines("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
     handler.setFormatter(_JsonLines() if settings.log_format == "json" else text)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     for name, level in _QUIETER.items():
         logging.getLogger(name).setLevel(level)
+
+
+def _password(url: str) -> str | None:
+    try:
+        password = urlsplit(url).password
+    except ValueError:
+        return None
+    return unquote(password) if password else None

@@ -163,7 +163,8 @@ def retry_failed(run_id: int, *, who: str, door: str) -> int:
             raise InvalidTransition(run_id, status, "retried", "Start a new run instead.")
         run = runs.get(run_id)
         count = items.reopen_failed(run_id)
-        if not count and not (status == RunStatus.FAILED and run.discovered_at is None):
+        unfinished = run.discovered_at is None or runs.has_open_items(run_id)
+        if not count and not (status == RunStatus.FAILED and unfinished):
             raise UsageError(f"Run {run_id} has no failed item that can be tried again")
         if status in (RunStatus.COMPLETED, RunStatus.FAILED):
             runs.move(run_id, RunStatus.PENDING, who=who, door=door, detail=f"retry of {count} failed items")

@@ -13,7 +13,8 @@ from peewee import IntegrityError, fn
 from workers import clock, database
 from workers.caller import Usage
 from workers.errors import InvalidTransition, UnknownRun
-from workers.tables import ACTIVE, OPEN, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers.failures import storable_reason
+from workers.tables import ACTIVE, IS_OPEN, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
 
 
 def get(run_id: int) -> Run:
@@ -58,7 +59,7 @@ def create(
 def note(run_id: int, what: str, *, who: str, door: str, detail: str | None = None) -> None:
     """Leave a line in the run's timeline."""
     RunEvent.create(
-        run_id=run_id, what=what, who=who, door=door, detail=detail and database.storable(detail), at=clock.now()
+        run_id=run_id, what=what, who=who, door=door, detail=detail and storable_reason(detail), at=clock.now()
     )
 
 
@@ -114,12 +115,13 @@ def move(run_id: int, to: RunStatus, *, who: str, door: str, detail: str | None 
     if to in (RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.COMPLETED):
         values[Run.ended_at] = now
     if to in (RunStatus.FAILED, RunStatus.PAUSED):
-        values[Run.error_summary] = database.storable(detail)
+        values[Run.error_summary] = storable_reason(detail)
     if to is RunStatus.PENDING:
         values |= {
             Run.ended_at: None,
             Run.error_summary: None,
             Run.discovery_attempts: 0,
+            Run.auth_failures_in_a_row: 0,
             Run.scheduled_at: fn.COALESCE(Run.scheduled_at, now),
         }
     with database.db.atomic():
@@ -250,13 +252,13 @@ def page_commit(run: Run) -> Iterator[bool]:
         yield bool(held)
 
 
-def end_page(run: Run, new: Mapping[str, int], *, cursor: Any, barren_pages: int = 0) -> None:
+def end_page(run: Run, new: Mapping[str, int], *, cursor: Any, **kept: Any) -> None:
     """Within `page_commit`: count what the page brought and move the cursor.
 
     Parameters:
       new(Mapping[str, int]): How many items were new, by status.
       cursor(Any): The next page's; None ends discovery.
-      barren_pages(int): How many pages in a row have brought nothing.
+      kept(Any): What is to be known of the list at its next page: goes into the run's metadata.
     """
     now = database.now()
     values: dict[Any, Any] = {
@@ -267,7 +269,7 @@ def end_page(run: Run, new: Mapping[str, int], *, cursor: Any, barren_pages: int
         Run.discovery_attempts: 0,
         Run.discovery_due_at: now if cursor is not None else None,
         Run.error_summary: None,
-        Run.metadata: run.metadata | {"barren_pages": barren_pages},
+        Run.metadata: run.metadata | kept,
     }
     if cursor is None:
         values[Run.discovered_at] = now
@@ -280,7 +282,7 @@ def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | 
     if refund:
         values[Run.discovery_attempts] = Run.discovery_attempts - 1
     if reason:
-        values[Run.error_summary] = database.storable(reason)
+        values[Run.error_summary] = storable_reason(reason)
     Run.update(values).where(_ours(run)).execute()
 
 
@@ -304,6 +306,21 @@ def usage_values(usage: Usage) -> dict[Any, Any]:
         Run.rate_limit_sleeps_count: Run.rate_limit_sleeps_count + usage.sleeps,
         Run.total_sleep_seconds: Run.total_sleep_seconds + usage.slept_seconds,
     }
+
+
+def open_circuit(run_id: int, refused: int, reason: str) -> RunStatus:
+    """Within a transaction that holds the run's row: fail a running run whose credentials are refused everywhere.
+
+    Parameters:
+      refused(int): How many refusals there were in a row.
+      reason(str): The last one's.
+
+    Returns:
+      RunStatus: failed.
+    """
+    said = f"everything is refused ({refused} in a row): {reason}; `retry` goes on with the run once they are mended"
+    move(run_id, RunStatus.FAILED, who="sluice", door="circuit", detail=said)
+    return RunStatus.FAILED
 
 
 def complete_if_done(run_id: int) -> bool:
@@ -332,7 +349,7 @@ def complete_if_done(run_id: int) -> bool:
 
 def has_open_items(run_id: int) -> bool:
     """Whether an item of the run can still change."""
-    return RunItem.select().where(RunItem.run_id == run_id, RunItem.status.in_(OPEN)).exists()
+    return RunItem.select(RunItem.id).where(RunItem.run_id == run_id, IS_OPEN).exists()
 
 
 def running() -> Sequence[Run]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from peewee import chunked
 
+from workers import database
 from workers.errors import ConfigurationError
 
 #: Rows of one INSERT: a statement takes 65,535 values on Postgres.
@@ -84,6 +85,11 @@ def save_fields(models: Sequence[Any]) -> None:
                 row.save()
         elif names:
             model.bulk_update(rows, [model._meta.fields[name] for name in names])
+
+
+def is_beside_ours(model: type[Any]) -> bool:
+    """Whether a model's table is reached through our database object, so that one transaction holds both."""
+    return model._meta.database in (database.db, database.db.obj)
 
 
 def _save_one(model: type[Any], instance: Any, key: Any) -> Any:

@@ -68,6 +68,10 @@ class ItemStatus(StrEnum):
 
 OPEN = (ItemStatus.PENDING, ItemStatus.PROCESSING)
 
+#: Said literally, SQLite sees that a partial index of items will do; of a bound value it cannot know.
+IS_OPEN = SQL("status IN ('pending', 'processing')")
+HAS_FAILED = SQL("status = 'failed'")
+
 
 def _now() -> Any:
     return clock.now()
@@ -105,6 +109,8 @@ class Run(Table):
     rate_limit_hits_count = IntegerField(default=0)
     rate_limit_sleeps_count = IntegerField(default=0)
     total_sleep_seconds = FloatField(default=0.0)
+    #: How many answers in a row refused the credentials, over all lanes.
+    auth_failures_in_a_row = IntegerField(default=0)
     finalize_attempts = IntegerField(default=0)
     last_finalize_attempt_at = UTCDateTimeField(null=True)
     metadata = JSONField(default=dict)
@@ -139,6 +145,8 @@ class RunItem(Table):
     last_failed_at = UTCDateTimeField(null=True)
     failure_class = CharField(max_length=20, null=True)
     failure_reason = TextField(null=True)
+    #: What failures of one kind have in common: see `failures.fingerprint`.
+    failure_fingerprint = CharField(max_length=12, null=True)
     failure_count = IntegerField(default=0)
     completed_at = UTCDateTimeField(null=True)
     metadata = JSONField(null=True)
@@ -162,7 +170,10 @@ RunItem.add_index(
     )
 )
 RunItem.add_index(
-    SQL("CREATE INDEX IF NOT EXISTS sluice_run_items_failed ON sluice_run_items (run_id, id) WHERE status = 'failed'")
+    SQL(
+        "CREATE INDEX IF NOT EXISTS sluice_run_items_failures ON sluice_run_items "
+        "(run_id, failure_class, failure_fingerprint, id) WHERE status = 'failed'"
+    )
 )
 
 
@@ -220,6 +231,8 @@ TABLES = (Run, RunItem, Lane, RunEvent, BudgetRow)
 __all__ = [
     "ACTIVE",
     "ENDED",
+    "HAS_FAILED",
+    "IS_OPEN",
     "OPEN",
     "TABLES",
     "TRANSITIONS",

@@ -1,0 +1,202 @@
+"""Outage: Redis or the database is away, full, or refuses to be written. A process says so once, and when it is over.
+
+Where the database cannot be written, the trouble cannot be recorded in it: it is told through Redis, under a key that
+expires, and every door shows it as the reason why a run does not go on.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import redis
+
+from workers import clock, database, redaction, redis_words
+from workers.errors import DependencyDown
+from workers.limiter import quick_client
+from workers.redis_words import Trouble
+from workers.settings import get_settings
+
+log = logging.getLogger(__name__)
+
+_REMIND_SECONDS = 60.0
+#: Other threads may still fail, or a statement that changes nothing succeed: it is over after so long without an error.
+_CALM_SECONDS = 3.0
+#: How long the doors show what was told, and how often it is told again. Lanes try about every 20 s.
+_TOLD_SECONDS = 30
+_TELL_AGAIN_SECONDS = 5.0
+_LENGTH = 300
+
+#: By what an error says: the repair.
+_DATABASE_REPAIRS = {
+    "locked": "end the transaction that another program holds open in it",
+    "full": "free disk space",
+    "no space left": "free disk space",
+    "readonly": "make its file and folder writable",
+    "read-only": "let SLUICE_DATABASE_URL name a server that can be written",
+    "unable to open": "see that its folder is there and can be written",
+    "malformed": "restore a backup",
+    "password authentication failed": "correct the password in SLUICE_DATABASE_URL",
+    "too many clients": "raise max_connections of Postgres, or run fewer worker threads",
+}
+_START_IT = "start it, or correct SLUICE_DATABASE_URL"
+
+
+class Outage:
+    """One server's outage as this process sees it: a line in the log when it begins, reminders, a line when it is over.
+
+    Parameters:
+      name(str): What is away.
+      promise(str): What that means for the work.
+    """
+
+    def __init__(self, name: str, promise: str) -> None:
+        self.name = name
+        self.promise = promise
+        self._lock = threading.Lock()
+        self._since: float | None = None
+        self._what = ""
+        self._last = self._said_at = 0.0
+
+    def met(self, what: Trouble) -> None:
+        """Say that it was met with: at once where it is new, then every minute. Thread-safe."""
+        now = clock.monotonic()
+        with self._lock:
+            new = self._since is None or what.what != self._what
+            since = self._since = now if self._since is None else self._since
+            self._last = now
+            if not new and now - self._said_at < _REMIND_SECONDS:
+                return
+            self._said_at, self._what = now, what.what
+        if new:
+            log.warning("%s (%s): %s. To do: %s", what.what, what.said, self.promise, what.repair)
+        else:
+            log.warning("%s (%s), for %.0f s now. To do: %s", what.what, what.said, now - since, what.repair)
+
+    def over(self) -> bool:
+        """Say that it answered. Thread-safe, and cheap where nothing was the matter.
+
+        Returns:
+          bool: Whether this ended an outage.
+        """
+        if self._since is None:
+            return False
+        now = clock.monotonic()
+        with self._lock:
+            if self._since is None or 0 <= now - self._last < _CALM_SECONDS:
+                return False
+            since, self._since = self._since, None
+        log.warning("%s works again, after %.0f s", self.name, now - since)
+        return True
+
+
+_redis = Outage("Redis", "no permit is given, and nothing is lost: if a message was not sent, the reaper will send it")
+_broker = Outage("the broker", "nothing is lost: if a message was not sent, the reaper will send it")
+_database = Outage("the database", "nothing is claimed or committed, and nothing is lost: it goes on by itself")
+_tell_lock = threading.Lock()
+_told_at = -_TELL_AGAIN_SECONDS
+
+
+def tell(error: BaseException) -> bool:
+    """Say in the log, and to the doors, that an error of Redis or of the database was met.
+
+    Parameters:
+      error(BaseException): The error, or one that was raised from it.
+
+    Returns:
+      bool: Whether it is an outage. Any other error is left to the caller.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, redis.RedisError):
+            _redis.met(redis_words.trouble(cause))
+            return True
+        if database.is_away(cause) and not isinstance(cause, DependencyDown):
+            what = database_trouble(cause)
+            _database.met(what)
+            _tell_doors(what)
+            return True
+    return False
+
+
+def broker() -> Outage:
+    """Return the outage of the Redis that holds the queue: the same as that of the budgets, where it is the same."""
+    settings = get_settings()
+    return _redis if settings.broker == settings.redis_url else _broker
+
+
+def over() -> None:
+    """Say that work was done: neither Redis nor the database is away."""
+    _redis.over()
+    database_over()
+
+
+def database_over() -> None:
+    """Say that the database could be used."""
+    global _told_at
+    if _database.over():
+        _told_at = -_TELL_AGAIN_SECONDS
+        _quietly(lambda client: client.delete(_key()))
+
+
+def told() -> str:
+    """Return what a process that cannot use the database told the doors; empty where none did lately."""
+    value = _quietly(lambda client: client.get(_key()))
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+
+def redis_trouble() -> Trouble | None:
+    """Return what keeps Redis from being written; None where nothing does.
+
+    It asks with a write that changes nothing: a Redis that is out of memory, or a replica, answers to everything else.
+    """
+    try:
+        _client(get_settings().redis_url).setrange(f"{get_settings().prefix}:probe", 0, "")
+    except redis.RedisError as error:
+        return redis_words.trouble(error)
+    except ValueError:  # its text may hold a piece of the password
+        return redis_words.UNREADABLE
+    return None
+
+
+def database_trouble(error: BaseException) -> Trouble:
+    """Return what an error of the database means."""
+    said = redaction.redact(database.explain(error))
+    repair = next((repair for word, repair in _DATABASE_REPAIRS.items() if word in said.lower()), _START_IT)
+    return Trouble("the database cannot be used", repair, said)
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__
+    return found
+
+
+def _tell_doors(what: Trouble) -> None:
+    global _told_at
+    with _tell_lock:
+        now = clock.monotonic()
+        if 0 <= now - _told_at < _TELL_AGAIN_SECONDS:
+            return
+        _told_at = now
+    at = f"{clock.now():%H:%M:%S} UTC"
+    text = f"the workers cannot use the database: {what.said} ({at}): {what.repair}; it goes on by itself"
+    _quietly(lambda client: client.set(_key(), text[:_LENGTH], ex=_TOLD_SECONDS))
+
+
+def _key() -> str:
+    return f"{get_settings().prefix}:trouble:database"
+
+
+def _quietly(do: Callable[["redis.Redis"], Any]) -> object:
+    try:
+        return do(_client(get_settings().redis_url))
+    except (redis.RedisError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=4)
+def _client(url: str) -> "redis.Redis":
+    return quick_client(url)
