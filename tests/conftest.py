@@ -19,7 +19,7 @@ import redis
 
 from mock_server import Clock as MockClock
 from mock_server import MockConfig, RunningServer, parse_limits, serve_in_thread
-from workers import Connector, Limit, broker, clock, database, registry, settings
+from workers import Connector, Limit, broker, clock, database, outages, registry, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 IN_CI = bool(os.environ.get("CI"))
@@ -121,6 +121,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 def forget() -> None:
     """Let the process read its settings, its sources and its connections anew."""
     database.disconnect()
+    outages.forget()
     for cached in (settings.get_settings, registry.get_registry, broker.get_broker):
         cached.cache_clear()
     clock.stop_requested.clear()

@@ -220,6 +220,20 @@ def test_answers_are_kept_while_somebody_else_holds_the_sqlite_file(mock_api, im
     assert set(asked(server).values()) == {1}
 
 
+def test_a_server_that_lets_nobody_in_is_away_whatever_is_asked_of_it(environment):
+    # Given a Postgres where nothing listens
+    environment.setenv("SLUICE_DATABASE_URL", "postgresql://sluice@127.0.0.1:1/sluice")
+    database.connect()
+
+    # When a transaction and a statement open the connection by themselves
+    for ask in (lambda: database.db.atomic().__enter__(), lambda: database.db.execute_sql("SELECT 1")):
+        with pytest.raises(peewee.OperationalError) as refused:
+            ask()
+
+        # Then that is known for what it is
+        assert database.is_away(refused.value)
+
+
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_a_deadlock_repeats_the_commit_and_never_the_requests(house, mock_api, import_from):
     # Given two lanes whose rows lock two others in opposite orders, and meet in the middle

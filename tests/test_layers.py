@@ -16,7 +16,7 @@ LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
     "control": "runner scheduler supervisor worker redis_server redis_address preflight",
     "work": "actors discovery detail attempt finalize reaper inline",
-    "queue": "broker middleware",
+    "queue": "broker consumer middleware",
     "reading": "stats failure_groups progress budget_words budget_sheet budget_watch",
     "record": "database migrations tables runs items lanes watermark tracking saving page outages",
     "names": "registry",

@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dramatiq
-import redis
-from dramatiq.brokers.redis import RedisBroker
 from dramatiq.brokers.stub import StubBroker
+from dramatiq.errors import BrokerConnectionError
 
+from workers.consumer import SteadyRedisBroker
 from workers.errors import ConfigurationError, DependencyDown
 from workers.limiter import redis_client
 from workers.middleware import DatabaseConnection, RateLimiterMiddleware
@@ -36,7 +36,7 @@ def make_broker(url: str) -> dramatiq.Broker:
     middleware = [DatabaseConnection(), RateLimiterMiddleware()]
     if scheme in ("redis", "rediss", "unix"):
         # The default, 1 in 1,000 commands, can leave a killed worker's messages lying for minutes.
-        return RedisBroker(  # type: ignore[no-untyped-call]
+        return SteadyRedisBroker(
             client=redis_client(url),
             namespace=f"{get_settings().prefix}:queue",
             heartbeat_timeout=20_000,
@@ -64,13 +64,13 @@ def get_broker() -> dramatiq.Broker:
     return broker
 
 
-def backlog() -> int:
-    """Return how many messages the broker holds; 0 where it cannot tell."""
+def backlog() -> int | None:
+    """Return how many messages the broker holds: 0 where it cannot tell, None where it does not answer."""
     broker = get_broker()
     try:
-        return int(broker.do_qsize(QUEUE)) if isinstance(broker, RedisBroker) else 0
-    except redis.RedisError:
-        return 0
+        return int(broker.do_qsize(QUEUE)) if isinstance(broker, SteadyRedisBroker) else 0
+    except BrokerConnectionError:
+        return None
 
 
 _capture: ContextVar[Callable[[str, tuple[Any, ...], float], None] | None] = ContextVar("capture", default=None)
@@ -98,7 +98,7 @@ def send(name: str, *args: Any, delay_seconds: float = 0.0) -> bool:
     delay = round(delay_seconds * 1000) if delay_seconds > 0 else None
     try:
         get_broker().enqueue(dramatiq.Message(QUEUE, name, args, {}, {}), delay=delay)
-    except (redis.RedisError, DependencyDown, dramatiq.errors.BrokerConnectionError) as error:
-        log.warning("%s%r was not sent (%s); the reaper will send it", name, args, type(error).__name__)
+    except (DependencyDown, BrokerConnectionError) as error:
+        log.debug("%s%r was not sent (%s); the reaper will send it", name, args, error)
         return False
     return True

@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from peewee import InterfaceError, OperationalError
+from peewee import InterfaceError, OperationalError, PeeweeException
 from rich.console import Console
 from rich.table import Table
 
-from workers import budget_watch, database, log, progress, redis_server, runner, runs, signals, stats
+from workers import budget_watch, database, log, outages, progress, redis_server, runner, runs, signals, stats
 from workers.errors import ConfigurationError, DependencyDown, SluiceError
 from workers.limiter import RateLimiter, quick_client
 from workers.progress import EXIT_DEPENDENCY, EXIT_DONE, EXIT_USAGE
@@ -277,9 +277,11 @@ def main(command: click.Command = cli, door: Door | None = None, name: str = "sl
         error.show()
         code = EXIT_USAGE
     except DependencyDown as error:
-        code = _complain(error, EXIT_DEPENDENCY)
-    except (OperationalError, InterfaceError) as error:
-        code = _complain(database.explain(error), EXIT_DEPENDENCY)
+        code = _complain(_with_repair(error), EXIT_DEPENDENCY)
+    except PeeweeException as error:
+        if not (database.is_away(error) or isinstance(error, (OperationalError, InterfaceError))):
+            raise
+        code = _complain(_with_repair(error), EXIT_DEPENDENCY)
     except SluiceError as error:
         code = _complain(error, EXIT_USAGE)
     except KeyboardInterrupt:
@@ -291,6 +293,16 @@ def _complain(error: object, code: int) -> int:
     cause = error.__cause__ if isinstance(error, ConfigurationError) else None
     click.echo(f"Error: {error}{_where(cause) if cause else ''}", err=True)
     return code
+
+
+def _with_repair(error: Exception) -> str:
+    """Say what is down and, where the database is, what to do about it."""
+    cause = error if isinstance(error, PeeweeException) else error.__cause__
+    if not isinstance(cause, PeeweeException):
+        return str(error)
+    trouble = outages.database_trouble(cause)
+    said = f"{trouble.what}: {trouble.said}" if cause is error else str(error)
+    return f"{said}. To do: {trouble.repair}"
 
 
 def _where(cause: BaseException) -> str:

@@ -16,6 +16,7 @@ from peewee import (
     Field,
     InterfaceError,
     OperationalError,
+    PeeweeException,
     SqliteDatabase,
 )
 from playhouse.db_url import parse
@@ -211,8 +212,10 @@ def is_away(error: BaseException) -> bool:
       error(BaseException): Whichever database it comes from: ours, or one of a user's own.
     """
     if not isinstance(error, (DatabaseError, InterfaceError)):
-        return isinstance(error, DependencyDown)
+        return False
     original = getattr(error, "orig", None)
+    while isinstance(original, PeeweeException):  # a connection that is opened for a statement is wrapped twice
+        original = getattr(original, "orig", None)
     if isinstance(original, sqlite3.Error):
         code = getattr(original, "sqlite_errorcode", None)
         if code is not None:
@@ -226,13 +229,13 @@ def is_away(error: BaseException) -> bool:
     return told_by_postgres or any(word in str(error).lower() for word in _FILE_TROUBLE)
 
 
-def reconnect(database: Any = None) -> None:
+def reconnect(place: Any = None) -> None:
     """Drop this thread's connection, outside of any transaction; the next use opens another.
 
     Parameters:
-      database(peewee.Database | None): Ours when None.
+      place(peewee.Database | None): Whose; ours when None.
     """
-    obj = database or connect()
+    obj = connect() if place is None or place is db else place
     if obj.is_closed() or obj.in_transaction():
         return
     with suppress(Exception):  # a broken one may not even be closed

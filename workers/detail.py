@@ -98,7 +98,7 @@ class Turn:
         Raises:
           RateLimited: The budget is closed for long, or Redis is away.
         """
-        with _at_work(self):
+        with _at_work(self), saving.connected(self.source.model):
             while not self._is_over():
                 if not self._batch():
                     return
@@ -181,7 +181,8 @@ class Turn:
             if self.outcomes:
                 self._commit(self.caller.take_usage())
         except Exception as error:
-            log.warning("run %d: a commit failed; it is tried again: %s", self.run.id, describe(error))
+            if not outages.tell(error):
+                log.warning("run %d: a commit failed; it is tried again: %s", self.run.id, describe(error))
 
     def _commit_patiently(self) -> None:
         self._patiently(lambda: self._commit(self.caller.take_usage()))
@@ -200,7 +201,8 @@ class Turn:
                 if not database.is_away(error) or over:
                     raise
                 outages.tell(error)
-            database.reconnect()
+            for place in {database.db.obj, self.source.model._meta.database}:
+                database.reconnect(place)
             clock.sleep(wait)
 
     def _commit(self, usage: Usage) -> None:

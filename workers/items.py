@@ -156,18 +156,19 @@ def commit(
         return _commit(run_id, claim, outcomes, usage, save, one_by_one=True)
 
 
-def _saved_elsewhere(outcomes: Sequence[Outcome], save: Callable[[Sequence[Any]], None]) -> list[Outcome]:
+def _saved_elsewhere(outcomes: Sequence[Outcome], save: Callable[[Sequence[Any]], None]) -> Sequence[Outcome]:
     """Save rows of another database in a transaction of its own; return the outcomes, those saved without their row."""
-    theirs = type(outcomes[0].model)._meta.database
-    try:
-        with theirs.atomic():
-            save([outcome.model for outcome in outcomes])
-        return [replace(outcome, model=None) for outcome in outcomes]
-    except Exception as error:
-        if database.is_away(error):
-            raise
-    alone = [_saved_alone(outcome, save, theirs) for outcome in outcomes]
-    return [replace(outcome, model=None) for outcome in alone]
+    model = type(outcomes[0].model)
+    theirs = model._meta.database
+    with saving.connected(model):
+        try:
+            with theirs.atomic():
+                save([outcome.model for outcome in outcomes])
+        except Exception as error:
+            if database.is_away(error):
+                raise
+            outcomes = [_saved_alone(outcome, save, theirs) for outcome in outcomes]
+    return [replace(outcome, model=None) for outcome in outcomes]
 
 
 def _commit(

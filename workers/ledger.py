@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import redis
 
-from workers import clock
+from workers import clock, redis_words
 from workers.budget import Budget
 from workers.errors import DependencyDown, SluiceError
 
@@ -230,8 +230,8 @@ class Ledger:
             return self._evaluate(stamp, arguments, looks="look" in request)
         except redis.RedisError as error:  # away, or not able: loading, read-only, out of memory
             self._deliver_later(request)
-            why = str(error)[:200] if isinstance(error, redis.ResponseError) else type(error).__name__
-            raise DependencyDown(f"Redis does not answer ({why}): no permit without it") from error
+            trouble = redis_words.trouble(error)
+            raise DependencyDown(f"{trouble.what}: no permit without it. To do: {trouble.repair}") from error
 
     def _evaluate(self, stamp: str, arguments: list[Any], *, looks: bool) -> list[Any]:
         """Run the script. Where Redis does not have it, Redis may have been restarted, and the script is told so.

@@ -1,13 +1,16 @@
 """What holds around every message: a database connection, and that waiting for a budget is not failing."""
 
 import logging
+from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import dramatiq
+from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import Middleware
 
-from workers import clock, database
-from workers.errors import RateLimited
+from workers import clock, database, outages
+from workers.errors import DependencyDown, RateLimited
 
 log = logging.getLogger(__name__)
 
@@ -18,19 +21,33 @@ FIRST_EARLY_SECONDS = 1.5
 
 
 class DatabaseConnection(Middleware):
-    """A connection for each message, taken before everything else and given back after it."""
+    """A connection for each message; and where Redis or the database is away, the message ends with nothing but a word.
 
-    def before_process_message(self, broker: dramatiq.Broker, message: Any) -> None:
-        database.connect().connect(reuse_if_open=True)
+    It stands around the actor itself: a hook that fails lets the message run. The message is not sent again: the
+    database knows what it stood for, and the reaper sends it when the database is back.
+    """
 
-    def after_process_message(
-        self, broker: dramatiq.Broker, message: Any, *, result: Any = None, exception: BaseException | None = None
-    ) -> None:
-        obj = database.connect()
-        if not obj.is_closed():
-            obj.close()
+    def before_declare_actor(self, broker: dramatiq.Broker, actor: Any) -> None:
+        actor.fn = _within_a_connection(actor.fn)
+        actor.options["throws"] = (*actor.options.get("throws", ()), DependencyDown)
 
-    after_skip_message = after_process_message
+
+def _within_a_connection(function: Callable[..., None]) -> Callable[..., None]:
+    @wraps(function)
+    def work(*args: Any) -> None:
+        try:
+            with database.connection():
+                function(*args)
+        except RateLimited as wait:
+            outages.tell(wait)  # where an outage is what it waits for
+            raise
+        except Exception as error:
+            if not outages.tell(error):
+                raise
+            raise DependencyDown(str(error)) from error
+        outages.over()
+
+    return work
 
 
 class RateLimiterMiddleware(Middleware):
@@ -52,7 +69,10 @@ class RateLimiterMiddleware(Middleware):
             return
         first = message.actor_name != "fetch_details" or message.args[1] == 0
         delay = resend_delay(exception.wait_seconds, first=first)
-        broker.enqueue(message.copy(), delay=round(delay * 1000) if delay else None)
+        try:
+            broker.enqueue(message.copy(), delay=round(delay * 1000) if delay else None)
+        except BrokerConnectionError as error:  # its lane, or its page, is due in the database: the reaper sends it
+            log.debug("%s%r was not sent again (%s)", message.actor_name, message.args, error)
 
 
 def resend_delay(wait_seconds: float, *, first: bool) -> float:

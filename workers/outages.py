@@ -5,6 +5,7 @@ expires, and every door shows it as the reason why a run does not go on.
 """
 
 import logging
+import math
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -23,8 +24,9 @@ log = logging.getLogger(__name__)
 _REMIND_SECONDS = 60.0
 #: Other threads may still fail, or a statement that changes nothing succeed: it is over after so long without an error.
 _CALM_SECONDS = 3.0
-#: How long the doors show what was told, and how often it is told again. Lanes try about every 20 s.
-_TOLD_SECONDS = 30
+#: How long the doors show what was told: who meets a locked SQLite file meets it again after 30 s and a tick.
+_TOLD_SECONDS = 45
+#: How often it is told again, at most.
 _TELL_AGAIN_SECONDS = 5.0
 _LENGTH = 300
 
@@ -74,6 +76,11 @@ class Outage:
         else:
             log.warning("%s (%s), for %.0f s now. To do: %s", what.what, what.said, now - since, what.repair)
 
+    def forget(self) -> None:
+        """Take up as a new process would."""
+        with self._lock:
+            self._since, self._what = None, ""
+
     def over(self) -> bool:
         """Say that it answered. Thread-safe, and cheap where nothing was the matter.
 
@@ -84,7 +91,7 @@ class Outage:
             return False
         now = clock.monotonic()
         with self._lock:
-            if self._since is None or 0 <= now - self._last < _CALM_SECONDS:
+            if self._since is None or now - self._last < _CALM_SECONDS:
                 return False
             since, self._since = self._since, None
         log.warning("%s works again, after %.0f s", self.name, now - since)
@@ -95,7 +102,7 @@ _redis = Outage("Redis", "no permit is given, and nothing is lost: if a message 
 _broker = Outage("the broker", "nothing is lost: if a message was not sent, the reaper will send it")
 _database = Outage("the database", "nothing is claimed or committed, and nothing is lost: it goes on by itself")
 _tell_lock = threading.Lock()
-_told_at = -_TELL_AGAIN_SECONDS
+_told_at = -math.inf
 
 
 def tell(error: BaseException) -> bool:
@@ -135,8 +142,16 @@ def database_over() -> None:
     """Say that the database could be used."""
     global _told_at
     if _database.over():
-        _told_at = -_TELL_AGAIN_SECONDS
+        _told_at = -math.inf
         _quietly(lambda client: client.delete(_key()))
+
+
+def forget() -> None:
+    """Take up as a new process would: what was met before is not known any more."""
+    global _told_at
+    _told_at = -math.inf
+    for outage in (_redis, _broker, _database):
+        outage.forget()
 
 
 def told() -> str:
@@ -170,7 +185,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
     found: list[BaseException] = []
     while error is not None and error not in found:
         found.append(error)
-        error = error.__cause__
+        error = error.__cause__ or getattr(error, "orig", None)  # what peewee wrapped, which it may do twice
     return found
 
 
@@ -178,7 +193,7 @@ def _tell_doors(what: Trouble) -> None:
     global _told_at
     with _tell_lock:
         now = clock.monotonic()
-        if 0 <= now - _told_at < _TELL_AGAIN_SECONDS:
+        if now - _told_at < _TELL_AGAIN_SECONDS:
             return
         _told_at = now
     at = f"{clock.now():%H:%M:%S} UTC"

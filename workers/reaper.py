@@ -3,7 +3,7 @@
 import logging
 from datetime import timedelta
 
-from workers import broker, database, lanes, runs
+from workers import broker, database, items, lanes, runs
 from workers.discovery import open_lanes
 from workers.finalize import start_next
 from workers.settings import get_settings
@@ -21,7 +21,10 @@ def reap() -> int:
     Returns:
       int: How many messages were sent.
     """
-    if broker.backlog() > _ENOUGH:
+    waiting = broker.backlog()
+    if waiting is None:
+        return 0  # nothing can be sent, and who is expected anew for nothing is looked for later
+    if waiting > _ENOUGH:
         return 0  # nobody consumes, or not fast enough: more of the same would only fill Redis
     sent = sum(revive(run) for run in runs.running())
     for source, tenant in {(run.source, run.tenant) for run in runs.pending()}:
@@ -44,7 +47,7 @@ def revive(run: Run) -> int:
     for message in silent:
         log.info("run %d: lane %d was silent; its message is sent again", run.id, message[1])
         broker.send("fetch_details", *message)
-    if runs.has_open_items(run.id):
+    if items.next_due(run.id) is not None:
         if not lanes.alive(run.id):
             open_lanes(run.id)
         return len(silent)

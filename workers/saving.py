@@ -92,6 +92,21 @@ def is_beside_ours(model: type[Any]) -> bool:
     return model._meta.database in (database.db, database.db.obj)
 
 
+@contextmanager
+def connected(model: type[Any]) -> Iterator[None]:
+    """Hold this thread's connection to a model's database for a block, where it is another than ours."""
+    if is_beside_ours(model):
+        yield
+        return
+    theirs = model._meta.database
+    opened = theirs.connect(reuse_if_open=True)
+    try:
+        yield
+    finally:
+        if opened and not theirs.is_closed():
+            theirs.close()
+
+
 def _save_one(model: type[Any], instance: Any, key: Any) -> Any:
     existing = model.get_or_none(key == instance.__data__[key.name])
     if existing is None:

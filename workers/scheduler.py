@@ -4,7 +4,7 @@ import logging
 
 from peewee import PeeweeException
 
-from workers import clock, database, reaper, redis_address, runner, signals
+from workers import clock, database, outages, reaper, redis_address, runner, signals
 from workers.errors import SluiceError
 from workers.settings import get_settings
 from workers.supervisor import wait_for_migrations
@@ -31,11 +31,18 @@ def loop() -> int:
     redis_address.wait_for(settings.redis_url, say=log.info)
     wait_for_migrations()
     while not clock.stop_requested.is_set():
-        try:
-            tick()
-        except (SluiceError, PeeweeException) as error:
-            log.warning("this tick failed: %s", error)
-        except Exception:
-            log.exception("this tick failed")
+        _try_to_tick()
         clock.sleep(settings.tick_seconds)
     return 0
+
+
+def _try_to_tick() -> None:
+    try:
+        tick()
+    except Exception as error:
+        if outages.tell(error):
+            return
+        expected = isinstance(error, (SluiceError, PeeweeException))
+        log.warning("this tick failed: %s", error, exc_info=None if expected else error)
+    else:
+        outages.database_over()

@@ -9,10 +9,11 @@ from typing import Any
 
 from peewee import SQL, InterfaceError, OperationalError, fn
 
-from workers import budget_words, database, items, runs
+from workers import budget_words, database, items, outages, runs
 from workers.budget import Budget
 from workers.errors import DependencyDown
 from workers.limiter import BudgetState, RateLimiter, quick_client
+from workers.redis_words import AWAY, Trouble
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ACTIVE, ENDED, Lane, Run, RunEvent, RunItem, RunStatus
@@ -76,10 +77,17 @@ class RunStats:
         return self.sleeps / (self.hits + self.sleeps) if self.hits + self.sleeps else None
 
 
-def run_stats(run: Run, now: datetime | None = None) -> RunStats:
-    """Return the figures of a run as it was read."""
+def run_stats(run: Run, now: datetime | None = None, in_the_way: str | None = None) -> RunStats:
+    """Return the figures of a run as it was read.
+
+    Parameters:
+      now(datetime | None): When that was.
+      in_the_way(str | None): What `outage` said then; None: it is asked here.
+    """
     now = now or database.now()
-    budget = budget_of(run) if run.status in ACTIVE else None
+    if in_the_way is None:
+        in_the_way = outage() if run.status == RunStatus.RUNNING else ""
+    budget = budget_of(run) if run.status in ACTIVE and not in_the_way.startswith(AWAY) else None
     duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
     running = run.status == RunStatus.RUNNING
     sleeping = budget.sleeping_seconds if budget and running else 0.0  # a sleep is booked to the run only when it ends
@@ -108,7 +116,7 @@ def run_stats(run: Run, now: datetime | None = None) -> RunStats:
         waiting_seconds=waiting,
         per_second=pace,
         eta_seconds=max(left / pace, budget.opens_in_seconds if budget and left else 0.0) if known else None,
-        why=_why(run, now, budget),
+        why=_why(run, now, budget, in_the_way),
         slowed=budget_words.slowed(budget) if budget else "",
         error_summary=run.error_summary,
         created_by=run.created_by,
@@ -121,7 +129,19 @@ def recent_runs(limit: int = 25) -> list[RunStats]:
     now = database.now()
     busy = Run.status.in_([RunStatus.RUNNING, RunStatus.PAUSED])
     query = Run.select().order_by(busy.desc(), Run.id.desc()).limit(limit)
-    return [run_stats(run, now) for run in query]
+    found = list(query)
+    in_the_way = outage() if any(run.status == RunStatus.RUNNING for run in found) else ""
+    return [run_stats(run, now, in_the_way) for run in found]
+
+
+def outage() -> str:
+    """Return what keeps every running run from going on: Redis or the database, and the repair; empty where neither."""
+    trouble = outages.redis_trouble()
+    return _in_words(trouble) if trouble else outages.told()
+
+
+def _in_words(trouble: Trouble) -> str:
+    return f"{trouble.what}: no permit without it. To do: {trouble.repair}"
 
 
 def next_scheduled(source: str) -> Run | None:
@@ -175,7 +195,7 @@ def budgets() -> tuple[dict[str, Budget], list[str]]:
 
     Returns:
       tuple[dict[str, Budget], list[str]]: By name, those of the sources' connectors, then those that active runs use
-        instead (tenants); and a sentence for each thing that is in the way of naming them all.
+        instead (tenants); and a sentence for each thing that is in the way of naming them all, or of any permit.
     """
     found = {source.connector.budget.name: source.connector.budget for source in get_registry().values()}
     troubles = []
@@ -189,6 +209,9 @@ def budgets() -> tuple[dict[str, Budget], list[str]]:
                     troubles.append(f"run {run.id}: which budget it uses cannot be told ({type(error).__name__})")
     except (DependencyDown, OperationalError, InterfaceError):
         troubles.append("the database does not answer: only the budgets that sources name are known")
+    in_the_way = outage()
+    if in_the_way and not in_the_way.startswith(AWAY):  # who looks at a Redis that is away is told so
+        troubles.append(in_the_way)
     return found, troubles
 
 
@@ -236,7 +259,7 @@ def _label(run: Run, now: datetime) -> str:
     return str(run.status)
 
 
-def _why(run: Run, now: datetime, budget: BudgetState | None) -> str:
+def _why(run: Run, now: datetime, budget: BudgetState | None, in_the_way: str) -> str:
     if run.status in ENDED:
         return ""
     if run.status == RunStatus.SCHEDULED:
@@ -246,9 +269,14 @@ def _why(run: Run, now: datetime, budget: BudgetState | None) -> str:
     if run.status == RunStatus.PENDING:
         ahead = runs.active(run.source, run.tenant)
         return f"behind run {ahead.id}" if ahead else "about to start"
+    return in_the_way or _list_again(run, now) or _closed(run, now, budget) or _quiet(run, now)
+
+
+def _list_again(run: Run, now: datetime) -> str:
+    """Say why a list page is to be tried again, and when; empty where none is."""
     if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > now:
         return f"{run.error_summary}; again in {(run.discovery_due_at - now).total_seconds():.0f} s"
-    return _closed(run, now, budget) or _quiet(run, now)
+    return ""
 
 
 def _held(run: Run, now: datetime, state: BudgetState | None) -> str:
@@ -263,7 +291,7 @@ def _closed(run: Run, now: datetime, state: BudgetState | None) -> str:
     if run.source not in get_registry():
         return f"there is no source named {run.source} here any more: add it to SLUICE_SOURCES again, or cancel the run"
     if state is None:
-        return "Redis does not answer: no permit without it"
+        return "its budget cannot be told: does get_connector of its source fail?"
     return budget_words.why_closed(state, now)
 
 

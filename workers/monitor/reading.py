@@ -5,16 +5,14 @@ from datetime import datetime, timedelta
 
 from peewee import InterfaceError, OperationalError, PeeweeException
 
-from workers import database, redis_address, runs, stats
+from workers import database, outages, runs, stats
 from workers.errors import ConfigurationError, DependencyDown
 from workers.monitor.chart import SECONDS
 from workers.monitor.complaint import complain
-from workers.settings import get_settings
+from workers.redis_words import Trouble
 from workers.stats import RunStats
 from workers.tables import ACTIVE, ENDED
 
-#: A page must not hang where Redis does.
-_REDIS_SECONDS = 0.3
 _MIGRATE = (
     "The database has no, or older, Sluice tables: `python -m workers migrate` makes them. This page goes on by itself."
 )
@@ -45,14 +43,14 @@ class Reading:
       runs: The recent runs, active ones first.
       shown: Those drawn large: the active ones, else the one that ended last; empty where none ever started.
       points: Items finished a second, of the first of `shown`.
-      redis_trouble: What is the matter with Redis; empty where it answers.
+      redis_trouble: What is the matter with Redis; None where it takes what it is told.
     """
 
     now: datetime
     runs: tuple[RunStats, ...]
     shown: tuple[RunStats, ...]
     points: tuple[tuple[datetime, int], ...]
-    redis_trouble: str
+    redis_trouble: Trouble | None
 
     @property
     def active(self) -> tuple[RunStats, ...]:
@@ -84,7 +82,7 @@ def _read() -> Reading:
     found = tuple(stats.recent_runs())
     shown = _shown(found)
     points = stats.finished_per_second(runs.get(shown[0].id), SECONDS) if shown else []
-    return Reading(now, found, shown, tuple(points), _redis_trouble())
+    return Reading(now, found, shown, tuple(points), outages.redis_trouble())
 
 
 def _shown(found: tuple[RunStats, ...], most: int = 3) -> tuple[RunStats, ...]:
@@ -92,15 +90,6 @@ def _shown(found: tuple[RunStats, ...], most: int = 3) -> tuple[RunStats, ...]:
     ended = [run for run in found if run.status in ENDED and run.started_at and run.ended_at]
     last = sorted(ended, key=lambda run: run.ended_at or run.created_at)[-1:]
     return active[:most] or tuple(last)
-
-
-def _redis_trouble() -> str:
-    try:
-        if redis_address.answers(get_settings().redis_url, _REDIS_SECONDS):
-            return ""
-    except ConfigurationError as error:
-        return str(error)
-    return "Nothing is sent to an API without it, and nothing is lost. `python -m workers redis` starts one."
 
 
 def _why_unreadable(error: DependencyDown | PeeweeException) -> Exception:

@@ -14,6 +14,7 @@ from workers.monitor.reading import Reading, Unreadable, read
 from workers.monitor.run_card import run_card
 from workers.monitor.runs_table import runs_table
 from workers.monitor.words import pace
+from workers.redis_words import AWAY, Trouble
 from workers.stats import RunStats
 from workers.tables import RunStatus
 
@@ -67,7 +68,7 @@ def _draw(reading: Reading, title: "st.delta_generator.DeltaGenerator") -> None:
     title.html(fill(_TITLE, state=_state(reading)))
     zone = _zone()
     if reading.redis_trouble:
-        st.html(_notice("warn", "alert", "Redis does not answer", reading.redis_trouble))
+        st.html(_redis_notice(reading.redis_trouble))
     if not reading.runs:
         st.html(fill(_EMPTY))
         return
@@ -108,6 +109,11 @@ def _next(found: tuple[RunStats, ...], zone: tzinfo) -> str:
     run = min(coming, key=lambda run: run.scheduled_at or run.created_at)
     local = (run.scheduled_at or run.created_at).astimezone(zone)
     return f"Next: run {run.id} of {run.source}, {local:%Y-%m-%d %H:%M %Z}."
+
+
+def _redis_notice(trouble: Trouble) -> Html:
+    start = "`python -m workers redis` starts one" if trouble.what == AWAY else f"To do: {trouble.repair}"
+    return _notice("warn", "alert", trouble.what, f"Nothing is sent to an API, and nothing is lost. {start}.")
 
 
 def _notice(tone: str, shape: str, what: str, text: str) -> Html:

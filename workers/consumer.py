@@ -1,0 +1,126 @@
+"""Consumer: how a process takes messages from Redis, and goes on taking them whatever Redis does.
+
+dramatiq's own consumers survive a lost connection only. After any other refusal (out of memory, a replica, a timeout)
+the one that holds delayed messages ends for good; and after a lost connection what a process had fetched stays noted
+as its own until it ends. Here a consumer waits for Redis in its place, and puts back what it does not know of.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import redis
+from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.errors import BrokerConnectionError, ConnectionClosed
+
+from workers import clock, outages, redis_words
+
+#: How often a consumer asks a Redis that refuses.
+_AGAIN_SECONDS = 1.0
+#: How often it looks for messages that are noted as its own and that it does not have.
+_LOOK_SECONDS = 10.0
+
+
+class SteadyRedisBroker(RedisBroker):
+    """dramatiq's Redis broker, for which every error of Redis is a lost connection.
+
+    Attributes:
+      in_hand: By queue, the messages that were fetched and are not done.
+      done: By queue, those that are done, and of which Redis could not be told.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)  # type: ignore[no-untyped-call]
+        self.in_hand: defaultdict[str, set[str]] = defaultdict(set)
+        self.done: defaultdict[str, set[str]] = defaultdict(set)
+
+    @property
+    def consumer_class(self) -> type["SteadyConsumer"]:
+        return SteadyConsumer
+
+    def noted(self, queue_name: str) -> set[str]:
+        """Return the messages of a queue that Redis has noted as this process's own.
+
+        Raises:
+          dramatiq.errors.BrokerConnectionError: Redis does not answer, or refuses.
+        """
+        key = f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}"
+        members: set[bytes] = _told(self.client.smembers)(key)
+        return {member.decode() for member in members}
+
+    def _dispatch(self, command: str) -> Callable[..., Any]:
+        return _told(super()._dispatch(command))  # type: ignore[no-untyped-call]
+
+
+class SteadyConsumer(_RedisConsumer):
+    """Takes the messages of one queue. Its thread ends only when the worker does."""
+
+    def __init__(self, broker: SteadyRedisBroker, queue_name: str, prefetch: int, timeout: int) -> None:
+        super().__init__(broker, queue_name, prefetch, timeout)  # type: ignore[no-untyped-call]
+        self._look_at = clock.monotonic()
+        if queue_name in broker.delay_queues:
+            broker.in_hand[queue_name].clear()  # dramatiq has forgotten what the consumer before this one delayed
+
+    def __next__(self) -> Any:
+        while True:
+            try:
+                self._put_back_strays()
+                message = super().__next__()  # type: ignore[no-untyped-call]
+            except BrokerConnectionError:
+                self._look_at = clock.monotonic()
+                if clock.sleep(_AGAIN_SECONDS):
+                    return None
+                continue
+            if message is not None:
+                self.broker.in_hand[self.queue_name].add(_id_of(message))
+            return message
+
+    def ack(self, message: Any) -> None:
+        self._finish(super().ack, message)
+
+    def nack(self, message: Any) -> None:
+        self._finish(super().nack, message)
+
+    def _finish(self, tell: Callable[[Any], None], message: Any) -> None:
+        """Tell Redis that a message is done, now or later: no thread waits for that."""
+        try:
+            tell(message)
+        except BrokerConnectionError:
+            self.broker.done[self.queue_name].add(_id_of(message))
+        self.broker.in_hand[self.queue_name].discard(_id_of(message))
+
+    def _put_back_strays(self) -> None:
+        """Put back what was fetched and never arrived, and tell Redis of what is done.
+
+        It may be fetched a second time by somebody else meanwhile: a message that comes twice does nothing.
+        """
+        if self.message_cache or clock.monotonic() < self._look_at:
+            return
+        self._look_at = clock.monotonic() + _LOOK_SECONDS
+        noted = self.broker.noted(self.queue_name)
+        told = set(self.broker.done[self.queue_name])
+        for message_id in told & noted:
+            self.broker.do_ack(self.queue_name, message_id)
+        strays = noted - told - self.broker.in_hand[self.queue_name]
+        if strays:
+            self.broker.do_requeue(self.queue_name, *strays)
+        self.broker.done[self.queue_name] -= told
+
+
+def _told(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the command, so that an error of Redis is told of and is a lost connection to dramatiq."""
+
+    def told(*args: Any) -> Any:
+        try:
+            reply = command(*args)
+        except redis.RedisError as error:
+            outages.broker().met(redis_words.trouble(error))
+            raise ConnectionClosed(error) from error  # type: ignore[no-untyped-call]
+        outages.broker().over()
+        return reply
+
+    return told
+
+
+def _id_of(message: Any) -> str:
+    return str(message.options["redis_message_id"])
