@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test scenarios lint bench bench-limiter requirements clean
+.PHONY: run test scenarios faults lint bench bench-limiter requirements clean
 
 run: .venv/installed
 	@$(BIN)/python scripts/prepare.py
@@ -15,6 +15,10 @@ test: .venv/installed lint
 # The limiter's properties, on 10,000 generated scenarios; `make test` tries some hundreds.
 scenarios: .venv/installed
 	@SCENARIOS=10000 $(BIN)/python -m pytest -q -s tests/test_scenarios.py
+
+# Fleets that are killed, stopped, flushed and restarted by a seeded schedule: 20 seeds on both databases, about an hour.
+faults: .venv/installed
+	@$(BIN)/python tests/faults
 
 lint: .venv/installed
 	@$(BIN)/ruff check .

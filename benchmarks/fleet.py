@@ -107,6 +107,7 @@ class Fleet:
         self._settings = dict(settings or {})
         self._database = database
         self._started: dict[str, subprocess.Popen[bytes]] = {}
+        self._arguments: dict[str, tuple[str, ...]] = {}
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -199,8 +200,13 @@ class Fleet:
             **self._settings,
         }
 
+    def start_again(self, name: str) -> None:
+        """Start a process of the fleet that has ended once more, as it was started; its log goes on."""
+        self._spawn(name, *self._arguments[name])
+
     def _spawn(self, name: str, *arguments: str) -> None:
-        with (self.folder / f"{name}.log").open("wb") as log:
+        self._arguments[name] = arguments
+        with (self.folder / f"{name}.log").open("ab") as log:
             self._started[name] = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
                 cwd=self.folder,  # no .env of the repository is read here, and who works here is one of ours
