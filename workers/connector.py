@@ -1,18 +1,22 @@
 """Connector: one remote API. It takes a permit for every request it sends, and sorts each answer by what to do next."""
 
+import http.client
 import json
+import re
+import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urljoin, urlsplit
 
 import requests
 from requests.auth import AuthBase
-from urllib3.exceptions import NameResolutionError, NewConnectionError, ReadTimeoutError
+from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
 from urllib3.util import Timeout
 
 from workers.budget import Budget, Limit, Profile
 from workers.caller import Caller
 from workers.errors import AuthError, ConfigurationError, DependencyDown, PermanentError, RateLimited, RetryableError
+from workers.failures import FailureClass
 from workers.ledger import Watermark
 from workers.limiter import RateLimiter, redis_client
 from workers.settings import get_settings
@@ -20,6 +24,17 @@ from workers.transport import DeadlineAdapter
 
 _NOT_FOUND = {404, 410}
 _RETRYABLE = {408, 421, 425}
+_NO_CONTENT = {204, 205}
+
+#: What is unpacked: none of these says what it needs memory for before it is asked for so many bytes.
+_UNPACKED = {"", "identity", "gzip", "x-gzip", "deflate"}
+
+#: What reading a body may raise; the last two come bare out of urllib3 where the packing is broken.
+_BROKEN = (requests.RequestException, HTTPError, http.client.HTTPException, ValueError, zlib.error)
+
+
+class _NotANumber(ValueError):
+    """NaN, Infinity, or more digits than Python turns into a number."""
 
 
 class Connector:
@@ -105,15 +120,27 @@ class Connector:
         return 1
 
     def get_json(self, request: requests.Request, caller: Caller) -> Any:
-        """Send `request` and return its decoded JSON body. Parameters and errors are those of `send`."""
+        """Send `request` and return its decoded JSON body.
+
+        JSON is UTF-8, or UTF-16 or UTF-32, whatever the headers say. Parameters and errors are those of `send`.
+
+        Raises:
+          RetryableError: The body is no JSON: the next one may be whole.
+          PermanentError: There is none (204), or it holds what cannot be used: NaN, an endless number, endless nesting.
+        """
         response = self.send(request, caller)
+        said = f"{_title(request)} answered {response.status_code}"
+        if response.status_code in _NO_CONTENT:
+            raise PermanentError(f"{said}: it has no content", FailureClass.BAD_DATA)
         try:
-            return response.json()
-        except (ValueError, RecursionError) as error:
-            kind = response.headers.get("Content-Type", "no content type")[:60]
-            raise RetryableError(
-                f"{_title(request)} answered {response.status_code} with a body that is not JSON ({kind})"
-            ) from error
+            return _decode(response.content)
+        except _NotANumber as error:
+            raise PermanentError(f"{said} with {error}", FailureClass.BAD_DATA) from None
+        except RecursionError:
+            raise PermanentError(f"{said} with JSON that is nested too deeply", FailureClass.BAD_DATA) from None
+        except ValueError:
+            kind = _content_type(response)
+            raise RetryableError(f"{said} with a body that is not JSON ({kind})") from None
 
     def send(self, request: requests.Request, caller: Caller) -> requests.Response:
         """Send one request with one permit, and return its response, a 2xx.
@@ -130,7 +157,8 @@ class Connector:
           LongWait: It said 429 and asked for a wait above SLUICE_LONGEST_PAUSE_SECONDS.
           RetryableError: Timeout, connection trouble, 5xx.
           AuthError: 401 or 403.
-          PermanentError: Any other refusal, a redirect, a body over the size limit, an address of another host.
+          PermanentError: Any other refusal, a redirect, a body over the size limit or packed in an unknown way, an
+            address of another host.
           DependencyDown: Redis does not answer, so there is no permit.
         """
         prepared = self._prepare(request)
@@ -138,7 +166,7 @@ class Connector:
         try:
             timeout: Any = Timeout(total=self.timeout_seconds)  # connecting and waiting together
             response = self._adapter.send(prepared, stream=True, timeout=timeout)
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             never_sent = self._why_never_sent(error)
             if never_sent:
                 caller.unsent(permit)
@@ -148,11 +176,15 @@ class Connector:
         except (RateLimited, DependencyDown):
             response.close()
             raise
-        self._read(response, request)
+        try:
+            self._read(response, request)
+        except (RetryableError, PermanentError):
+            if 200 <= response.status_code < 300:
+                raise  # of a refusal the status says enough
         self._sort(response, request)
         return response
 
-    def _why_never_sent(self, error: requests.RequestException) -> str:
+    def _why_never_sent(self, error: Exception) -> str:
         """Say why the request cannot have reached the API; empty where it may have."""
         if isinstance(error, requests.ConnectTimeout):
             return f"no connection within {self.timeout_seconds:g} s"
@@ -164,11 +196,16 @@ class Connector:
             return f"{self._origin} {'refuses connections' if refused else 'cannot be reached'}"
         return ""
 
-    def _why_unanswered(self, error: requests.RequestException) -> str:
-        if isinstance(error, requests.Timeout):
+    def _why_unanswered(self, error: Exception) -> str:
+        cause = _cause(error)
+        if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
             return f"no answer within {self.timeout_seconds:g} s"
         if isinstance(error, requests.exceptions.SSLError):
             return f"no secure connection to {self._origin}: is its certificate valid?"
+        if isinstance(cause, http.client.HTTPException) and not isinstance(cause, ConnectionError):
+            return f"what came back is not HTTP ({type(cause).__name__})"
+        if isinstance(error, requests.exceptions.InvalidHeader):
+            return "what came back is not HTTP (InvalidHeader)"
         return f"the connection broke ({type(error).__name__})"
 
     def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
@@ -190,29 +227,45 @@ class Connector:
         except (requests.RequestException, ValueError) as error:
             # Not its text: it may quote a header.
             raise PermanentError(
-                f"{_title(request)} is not a request that can be sent ({type(error).__name__})", "contract"
+                f"{_title(request)} is not a request that can be sent ({type(error).__name__})", FailureClass.CONTRACT
             ) from None
         if origin != self._origin:  # of the prepared URL: the one that is sent is the one to look at
             raise PermanentError(
-                f"{_title(request)} is not on {self._origin}: a connector calls its own host only", "contract"
+                f"{_title(request)} is not on {self._origin}: a connector calls its own host only",
+                FailureClass.CONTRACT,
             )
         return full
 
     def _read(self, response: requests.Response, request: requests.Request) -> None:
         limit, body = get_settings().max_body_bytes, bytearray()
+        response._content = b""
         try:
+            if response.headers.get("Content-Encoding", "").strip().lower() not in _UNPACKED:
+                # Not several at once either: each turns a byte into a thousand, whatever the last one lets through.
+                raise PermanentError(
+                    f"{_title(request)}: the body is packed in a way that nobody asked for: let the API send it plain, "
+                    f"or as gzip or deflate, once",
+                    FailureClass.CONTRACT,
+                )
             for chunk in response.iter_content(65_536):
                 body += chunk
                 if len(body) > limit:
-                    raise PermanentError(f"{_title(request)}: the body is over SLUICE_MAX_BODY_BYTES ({limit:,} bytes)")
-        except requests.RequestException as error:
-            why = f"broke off ({type(error).__name__})"
-            if error.args and isinstance(error.args[0], ReadTimeoutError):
-                why = f"was not complete within {self.timeout_seconds:g} s"
-            raise RetryableError(f"{_title(request)}: the answer {why}") from None
+                    raise PermanentError(
+                        f"{_title(request)}: the body is over SLUICE_MAX_BODY_BYTES ({limit:,} bytes)",
+                        FailureClass.CONTRACT,
+                    )
+        except _BROKEN as error:
+            raise RetryableError(f"{_title(request)}: the answer {self._why_cut(error)}") from None
         finally:
             response.close()
         response._content = bytes(body)
+
+    def _why_cut(self, error: Exception) -> str:
+        if error.args and isinstance(error.args[0], ReadTimeoutError):
+            return f"was not complete within {self.timeout_seconds:g} s"
+        if isinstance(error, (requests.exceptions.ContentDecodingError, zlib.error)):
+            return "is not packed as its Content-Encoding says"
+        return f"broke off ({type(error).__name__})"
 
     def _sort(self, response: requests.Response, request: requests.Request) -> None:
         status = response.status_code
@@ -222,12 +275,16 @@ class Connector:
         if status in (401, 403):
             raise AuthError(f"{said}: check the credentials of connector {self.name!r}")
         if status in _NOT_FOUND:
-            raise PermanentError(said, failure_class="not_found")
+            raise PermanentError(said, FailureClass.NOT_FOUND)
         if status >= 500 or status in _RETRYABLE:
             raise RetryableError(said)
         if 300 <= status < 400:
-            raise PermanentError(f"{said}: redirects are not followed; set base_url to the final address", "contract")
-        raise PermanentError(f"{said}{_hint(response)}", failure_class="bad_data")
+            raise PermanentError(
+                f"{said}: redirects are not followed; set base_url to the final address", FailureClass.CONTRACT
+            )
+        if status < 200:
+            raise PermanentError(f"{said}: nobody asked for another protocol", FailureClass.CONTRACT)
+        raise PermanentError(f"{said}{_hint(response)}", FailureClass.BAD_DATA)
 
 
 def _origin(url: str) -> str:
@@ -245,9 +302,40 @@ def _title(request: requests.Request) -> str:
     return f"{request.method or 'GET'} /{path[:200]}"
 
 
-def _hint(response: requests.Response) -> str:
+def _decode(body: bytes) -> Any:
+    """Decode JSON from bytes. Not `response.json()`: where a body is not UTF-8 that one guesses, for minutes."""
     try:
-        message = json.loads(response.content).get("message", "")
+        return json.loads(body, parse_constant=_refuse)
+    except (json.JSONDecodeError, UnicodeDecodeError, _NotANumber):
+        raise
+    except ValueError:
+        raise _NotANumber("a number of too many digits") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise _NotANumber(f"{constant}, which JSON does not have: the API should say null")
+
+
+def _content_type(response: requests.Response) -> str:
+    """Return the media type an answer names, if it is one: a header may hold anything."""
+    named = response.headers.get("Content-Type")
+    if named is None:
+        return "no content type"
+    found = re.match(r"[\w.+-]{1,30}/[\w.+-]{1,30}(?![^\s;,])", named, re.ASCII)
+    return found[0] if found else "a content type that is none"
+
+
+def _cause(error: Exception) -> Any:
+    """Return what lies under a broken connection, where requests and urllib3 have wrapped it."""
+    packed = error.args[0] if error.args else None
+    return packed.args[1] if isinstance(packed, HTTPError) and len(packed.args) > 1 else None
+
+
+def _hint(response: requests.Response) -> str:
+    """Return what a refusal says of itself, if that is one line of text."""
+    try:
+        message = _decode(response.content).get("message")
     except (ValueError, AttributeError, RecursionError):
         return ""
-    return f": {str(message)[:200]}" if message else ""
+    lines = message.strip().splitlines() if isinstance(message, str) else []
+    return f": {lines[0][:200]}" if lines else ""

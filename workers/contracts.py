@@ -41,6 +41,8 @@ class ImportSource(ABC):
       per_page(int): How many items to ask for at once.
       lanes(int): How many strands may fetch details at the same time.
       allow_fresh(bool): Whether a run may empty the model's table first.
+      max_items(int): The list is taken for endless when it has brought more, skipped and refused ones included.
+      total_key(str | None): Where a page says how many items the list has; None: it does not, or counts otherwise.
     """
 
     name: ClassVar[str]
@@ -50,6 +52,8 @@ class ImportSource(ABC):
     per_page: ClassVar[int] = 100
     lanes: ClassVar[int] = 16
     allow_fresh: ClassVar[bool] = False
+    max_items: ClassVar[int] = 5_000_000
+    total_key: ClassVar[str | None] = "total"
 
     def get_connector(self, run: Any) -> Connector:
         """Return the API for this run; override where each tenant (`run.tenant`) has its own."""

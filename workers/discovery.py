@@ -1,7 +1,9 @@
 """discover(run_id): fetch the next list page, save its rows and items, go on. The last page opens the lanes."""
 
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from workers import broker, clock, database, items, lanes, page, runs, saving
@@ -18,6 +20,7 @@ from workers.errors import (
     RetryableError,
     SluiceError,
 )
+from workers.failures import FailureClass
 from workers.finalize import start_next
 from workers.middleware import resend_delay
 from workers.page import Page, describe
@@ -78,6 +81,7 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
     """Fetch and record the list page a run is due to read; return the lanes' messages, where it was the last page."""
     caller: Caller | None = None
     try:
+        _refuse_poison(run)
         source = get_registry()[run.source]
         connector = source.get_connector(run)
         caller = connector.caller(run.id, f"{run.id}:list", Watermark(connector.name))
@@ -98,13 +102,31 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         _retry_later(run, error)
     except Exception as error:
         if database.is_away(error):
-            raise  # the lease ends, and the page is done again
+            with suppress(Exception):  # else the lease ends, and an attempt is spent
+                runs.put_page_back(run, DOWN_SECONDS, refund=True)
+            raise
         _give_up(run, error)
     finally:
         if caller:
             caller.settle()
             runs.add_usage(run.id, caller.take_usage())
     return ()
+
+
+def _refuse_poison(run: Run) -> None:
+    """Stop at a page that each of its readers has died of, before one more does.
+
+    Raises:
+      PermanentError: All attempts are used up, and the last one has left no word.
+    """
+    attempts = run.discovery_attempts - 1
+    if attempts < get_settings().max_attempts:
+        return
+    if run.error_summary:  # an attempt before the last had something to say
+        said = f"in the last of {attempts} attempts to read this page. Before that: {run.error_summary}"
+    else:
+        said = f"{attempts} times while it read this page"
+    raise PermanentError(f"the worker died, or lost its lease, {said}", FailureClass.BUG)
 
 
 def _record(run: Run, source: ImportSource, read: Page) -> bool:
@@ -116,12 +138,53 @@ def _record(run: Run, source: ImportSource, read: Page) -> bool:
             source.model.delete().execute()
         rows = _rows(source, read, _save(source, read))
         new = items.add(run.id, rows)
-        news = new[ItemStatus.PENDING] or (new and not read.models)
-        barren = 0 if news or read.next_cursor is None else run.metadata.get("barren_pages", 0) + 1
-        if barren >= _BARREN_PAGES:
-            raise PermanentError(f"{barren} pages in a row brought nothing new: does next_cursor advance?", "contract")
-        runs.end_page(run, new, cursor=read.next_cursor, barren_pages=barren)
+        kept = _what_to_keep(run, source, read, new)
+        runs.end_page(run, new, cursor=read.next_cursor, **kept)
+        if read.next_cursor is None:
+            _tell_of_a_gap(run, (run.total_count or 0) + new.total(), kept)
     return read.next_cursor is None
+
+
+def _what_to_keep(run: Run, source: ImportSource, read: Page, new: Counter[str]) -> dict[str, Any]:
+    """Return what the next page must know of the ones before it.
+
+    Raises:
+      PermanentError: The list is taken for endless.
+    """
+    seen = run.metadata.get("pages_without_a_row", [])
+    news = new[ItemStatus.PENDING] or (new and not read.models and read.digest not in seen)
+    barren = 0 if news or read.next_cursor is None else run.metadata.get("barren_pages", 0) + 1
+    if barren >= _BARREN_PAGES:
+        raise PermanentError(
+            f"{barren} pages in a row brought nothing new: does next_cursor advance?", FailureClass.CONTRACT
+        )
+    if (run.total_count or 0) + new.total() > source.max_items:
+        raise PermanentError(
+            f"the list brought more than {source.max_items:,} items: does next_cursor ever return None? "
+            f"Set max_items on {type(source).__name__} if the list is that long",
+            FailureClass.CONTRACT,
+        )
+    first = run.metadata.get("first_total")
+    return {
+        "barren_pages": barren,
+        "pages_without_a_row": [*seen, read.digest][-_BARREN_PAGES:] if read.digest else seen,
+        "first_total": read.total if first is None else first,
+        "last_total": run.metadata.get("last_total") if read.total is None else read.total,
+    }
+
+
+def _tell_of_a_gap(run: Run, came: int, kept: Mapping[str, Any]) -> None:
+    """Leave a line in the timeline where the list brought another number of items than the API says it has."""
+    first, last = kept["first_total"], kept["last_total"]
+    if last is None or last == came:
+        return
+    stated = f"{last:,}" if first == last else f"{first:,} at first and {last:,} at last"
+    detail = (
+        f"the API stated a total of {stated}; {came:,} items came. If the list changed while it was read, the next run "
+        f"finds what was missed; if the API counts otherwise, set total_key = None"
+    )
+    log.warning("run %d: %s", run.id, detail)
+    runs.note(run.id, "list changed", who="sluice", door="discovery", detail=detail)
 
 
 def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[str, Any]]:
@@ -131,7 +194,7 @@ def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[s
     skipped = common | {"status": ItemStatus.SKIPPED}
     failed = common | {
         "status": ItemStatus.FAILED,
-        "failure_class": "bad_data",
+        "failure_class": FailureClass.BAD_DATA,
         "failure_count": 1,
         "last_failed_at": now,
     }
@@ -197,7 +260,8 @@ def _retry_later(run: Run, error: RetryableError) -> None:
         _give_up(run, error)
         return
     wait = settings.backoff_seconds[run.discovery_attempts - 1]
-    said = f"list page {run.discovery_cursor}, attempt {run.discovery_attempts} of {settings.max_attempts}: {error}"
+    attempt = f"attempt {run.discovery_attempts} of {settings.max_attempts}"
+    said = f"list page {page.short(run.discovery_cursor)}, {attempt}: {error}"
     log.warning("run %d: %s; again in %g s", run.id, said, wait)
     runs.put_page_back(run, wait, refund=False, reason=said)
     broker.send("discover", run.id, delay_seconds=wait)
@@ -205,7 +269,7 @@ def _retry_later(run: Run, error: RetryableError) -> None:
 
 def _give_up(run: Run, error: Exception) -> None:
     if not isinstance(error, SluiceError):
-        log.exception("run %d: list page %s", run.id, run.discovery_cursor)
+        log.exception("run %d: list page %s", run.id, page.short(run.discovery_cursor))
     reason = str(error) if isinstance(error, SluiceError) else f"a bug in the source: {describe(error)}"
     if runs.get(run.id).discovery_due_at != run.discovery_due_at:
         return  # somebody else has the page now
@@ -215,9 +279,9 @@ def _give_up(run: Run, error: Exception) -> None:
             RunStatus.FAILED,
             who="sluice",
             door="discovery",
-            detail=f"list page {run.discovery_cursor}: {reason}",
+            detail=f"list page {page.short(run.discovery_cursor)}: {reason}",
         )
     except InvalidTransition:
         return  # it was cancelled meanwhile
-    log.error("run %d failed: list page %s: %s", run.id, run.discovery_cursor, reason)
+    log.error("run %d failed: list page %s: %s", run.id, page.short(run.discovery_cursor), reason)
     start_next(run.source, run.tenant)

@@ -1,13 +1,29 @@
-"""A list page, read: the rows it becomes, the items it refuses and why, and the cursor after it."""
+"""A list page, read: the rows it becomes, the items it refuses and why, the cursor after it, the total it states."""
 
 import hashlib
-from collections.abc import Sequence
+import json
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from workers import saving
 from workers.contracts import ImportSource
 from workers.errors import PermanentError, Skip
+from workers.failures import FailureClass
+
+#: A page of more items is refused whole: each is a row of its own, and 20 MB of zeros would be ten million.
+_MOST_ITEMS = 100_000
+#: Longest cursor that is kept, in characters of its JSON: a link is shorter.
+_CURSOR_LENGTH = 8_000
+_ID_LENGTH = 255
+_UNSTORABLE = "it holds a character that no database keeps (a NUL, or half a letter)"
+#: What is refused or skipped is kept under its place on a page, so no item may have such an id.
+_PLACE = re.compile(r"page .*, item \d+", re.DOTALL)
+#: Marks of a link or a query in a cursor: both may hold a key.
+_NOT_TO_BE_TOLD = set("?&=@")
+_LARGEST_TOTAL = 2**63 - 1
 
 
 @dataclass
@@ -15,16 +31,20 @@ class Page:
     """What a decoded list page came to.
 
     Parameters:
-      models(dict[str, Model]): External id -> unsaved instance.
+      models(dict[str, Model]): External id -> unsaved instance; of two with one id the later.
       refused(dict[str, str]): Where it stands on the page -> why it cannot become a row.
       skipped(dict[str, str]): Where it stands on the page -> why the source does not want it.
       next_cursor(Any): The page after this one, or None.
+      total(int | None): How many items the list has, if the page says it.
+      digest(str): Of a page without a row: the same for the same items.
     """
 
     models: dict[str, Any] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     next_cursor: Any = None
+    total: int | None = None
+    digest: str = ""
 
 
 def read(source: ImportSource, data: Any, cursor: Any) -> Page:
@@ -33,21 +53,52 @@ def read(source: ImportSource, data: Any, cursor: Any) -> Page:
     Raises:
       PermanentError: The page as a whole is not what the source expects.
     """
+    title = type(source).__name__
     try:
         found = source.get_list_items(data)
-        page = Page(next_cursor=source.next_cursor(data, cursor))
-    except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
-        raise PermanentError(
-            f"the body is not what {type(source).__name__} reads: {describe(error)}", "contract"
-        ) from error
+        following = source.next_cursor(data, cursor)
+    except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
+        raise _broken(f"the body is not what {title} reads: {describe(error)}") from error
     if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
-        raise PermanentError(f"the body holds no list of items but a {type(found).__name__}", "contract")
+        raise _broken(f"the body holds no list of items but a {type(found).__name__}")
+    if len(found) > _MOST_ITEMS:
+        raise _broken(
+            f"it holds {len(found):,} items, and {_MOST_ITEMS:,} are the most that are taken at once: "
+            f"let {title}.get_list_request ask for smaller pages"
+        )
+    page = Page(next_cursor=_storable_cursor(title, following), total=_stated_total(source, data))
     if page.next_cursor == cursor:
-        raise PermanentError("the page names itself as the next one", "contract")
+        raise _broken("the page names itself as the next one")
     saving.prepare(source.model)
     for position, item in enumerate(found, start=1):
-        _read_item(page, source, item, f"page {_short(cursor)}, item {position}")
+        _read_item(page, source, item, f"page {short(cursor)}, item {position}")
+    if not page.models:
+        page.digest = _digest(found)
     return page
+
+
+def _broken(why: str) -> PermanentError:
+    return PermanentError(why, FailureClass.CONTRACT)
+
+
+def _storable_cursor(title: str, cursor: Any) -> Any:
+    """Return a cursor as it will come back from the run's row."""
+    try:
+        text = json.dumps(cursor, ensure_ascii=False, allow_nan=False)
+        if len(text) > _CURSOR_LENGTH:
+            raise ValueError(f"it is {len(text):,} characters long, and {_CURSOR_LENGTH:,} can be kept")
+        if _has_unstorable(text) or "\\u0000" in text.replace("\\\\", ""):
+            raise ValueError(_UNSTORABLE)
+        return json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _broken(f"{title}.next_cursor returned what cannot be kept as a cursor: {describe(error)}") from None
+
+
+def _stated_total(source: ImportSource, data: Any) -> int | None:
+    if not isinstance(data, Mapping):
+        return None
+    total = data.get(source.total_key)
+    return total if type(total) is int and 0 <= total <= _LARGEST_TOTAL else None
 
 
 def _read_item(page: Page, source: ImportSource, item: Any, where: str) -> None:
@@ -61,20 +112,54 @@ def _read_item(page: Page, source: ImportSource, item: Any, where: str) -> None:
     except Exception as error:  # whatever a user's code raises, it refuses this item only
         page.refused[where] = f"{where} cannot become a {source.model.__name__}: {describe(error)}"
         return
-    if external_id is None or not 0 < len(str(external_id)) <= 255:
-        page.refused[where] = f"{where} has no usable id: {str(external_id)[:40]!r}"
-    else:
-        page.models[str(external_id)] = model
+    try:
+        page.models[_usable(external_id)] = model
+    except ValueError as error:
+        page.refused[where] = f"{where} has no usable id: {error}"
 
 
-def _short(cursor: Any) -> str:
-    """Return a cursor as it can stand in an id: a long one as a digest, for cursors often share their beginning."""
+def _usable(external_id: Any) -> str:
+    """Return an id as text.
+
+    Raises:
+      ValueError: It is none, or no database can keep it.
+    """
+    if isinstance(external_id, bool) or not isinstance(external_id, (str, int, UUID)):
+        kind = "nothing" if external_id is None else f"a {type(external_id).__name__}"
+        raise ValueError(f"it is {kind}; text, a whole number or a UUID can be one")
+    text = str(external_id)  # of a number with thousands of digits: a ValueError, too
+    if not text.strip():
+        raise ValueError("it is empty")
+    if len(text) > _ID_LENGTH:
+        raise ValueError(f"it has {len(text):,} characters, and {_ID_LENGTH} can be kept")
+    if _has_unstorable(text):
+        raise ValueError(_UNSTORABLE)
+    if _PLACE.fullmatch(text):
+        raise ValueError("it looks like a place on a page, by which refused items are known")
+    return text
+
+
+def _has_unstorable(text: str) -> bool:
+    return any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)
+
+
+def _digest(found: Sequence[Any]) -> str:
+    try:
+        text = repr(found)
+    except RecursionError:
+        text = "nested too deeply"
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def short(cursor: Any) -> str:
+    """Return a cursor as it can be told, and stand in an id.
+
+    A long one, and one that may hold a key, as a digest: cursors often share their beginning.
+    """
     text = str(cursor)
-    return (
-        text
-        if len(text) <= 60 and text.isprintable()
-        else hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
-    )
+    if len(text) <= 60 and text.isprintable() and not _NOT_TO_BE_TOLD & set(text):
+        return text
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
 
 
 def describe(error: BaseException) -> str:

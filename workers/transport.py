@@ -3,13 +3,32 @@
 import http.client
 import io
 import socket
+from collections.abc import Sequence
+from email import errors as defects
 from typing import Any
 
 from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError, NameResolutionError, NewConnectionError
+from urllib3.util.connection import allowed_gai_family, create_connection
 
 from workers import clock
+
+#: What leaves less than this of a deadline is given this much: a socket takes zero for "do not wait at all".
+_LEAST_SECONDS = 0.001
+#: So many interim answers (100 Continue, 103 Early Hints) may come before the one that counts.
+_MOST_INTERIM = 20
+#: Lines that are no header, by what the standard library calls them.
+_NO_HEADERS = (
+    defects.MissingHeaderBodySeparatorDefect,
+    defects.FirstHeaderLineIsContinuationDefect,
+    defects.MisplacedEnvelopeHeaderDefect,
+)
+
+
+class NotHTTP(http.client.HTTPException):
+    """What came back does not follow the rules of HTTP."""
 
 
 class _Reader(io.RawIOBase):
@@ -24,7 +43,10 @@ class _Reader(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int | None:
-        self._sock.settimeout(max(0.001, self._ends_at - clock.monotonic()))
+        left = self._ends_at - clock.monotonic()
+        if left <= 0:  # a server that never stops sending lets no single read time out
+            raise TimeoutError("the answer took too long")
+        self._sock.settimeout(max(_LEAST_SECONDS, left))
         return self._raw.readinto(buffer)
 
     def close(self) -> None:
@@ -32,26 +54,132 @@ class _Reader(io.RawIOBase):
         super().close()
 
 
+class _Buffer(io.BufferedReader):
+    """Never reads "all there is": a chunk that says it is -1 bytes long would ask for that, and fill the memory."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            raise NotHTTP("a length below zero")
+        return super().read(size)
+
+
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Reader(self.fp.detach(), sock))
+        self.fp = _Buffer(_Reader(self.fp.detach(), sock))
+
+    def begin(self) -> None:
+        super().begin()
+        broken = [defect for defect in self.msg.defects if isinstance(defect, _NO_HEADERS)]
+        if broken or (not self.msg.is_multipart() and self.msg.get_payload()):
+            # The lines after the broken one are lost, Retry-After perhaps among them; urllib3 would log the URL.
+            raise NotHTTP("a header that is none")
+        self.msg.defects = []  # of a multipart body that is still to come
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """Read on until an answer that is not an interim one; the standard library knows only 100."""
+        for _ in range(_MOST_INTERIM):
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
+                return version, status, reason
+            http.client.parse_headers(self.fp)
+        raise NotHTTP("one interim answer after the other")
 
 
-class _HTTPConnection(HTTPConnection):
+def first_that_answers(addresses: Sequence[tuple[str, int]], ends_at: float, **options: Any) -> socket.socket:
+    """Connect to the first address that takes the connection. Each has an equal share of the time that is left.
+
+    Parameters:
+      addresses(Sequence[tuple[str, int]]): Numeric hosts, and ports, in the order in which they are to be tried.
+      ends_at(float): When, by `clock.monotonic`, all of them together must be through.
+      options(Any): As urllib3's `create_connection` takes them.
+
+    Returns:
+      socket.socket: Its timeout is what is left then.
+
+    Raises:
+      TimeoutError: None took it in time.
+      OSError: What the last one said.
+    """
+    error: OSError = TimeoutError("no time is left to connect")
+    for position, address in enumerate(addresses):
+        left = ends_at - clock.monotonic()
+        if left <= 0:
+            break
+        try:
+            sock = create_connection(address, left / (len(addresses) - position), **options)
+        except OSError as why:
+            error = why
+            continue
+        sock.settimeout(max(_LEAST_SECONDS, ends_at - clock.monotonic()))
+        return sock
+    raise error
+
+
+class _OnTime(HTTPConnection):
+    """A connection for which finding the host, connecting, TLS and sending share the request's deadline.
+
+    Warning: the system's name resolution cannot be interrupted. A slow one may pass the deadline (by at most what the
+    resolver allows itself, often 5 to 30 s); then nothing is sent any more.
+    """
+
     response_class = _Response
+    _ends_at: float | None = None
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        self._deadline()
+        super().request(*args, **kwargs)
+
+    def send(self, data: Any) -> None:
+        if self.sock is not None:
+            self.sock.settimeout(max(_LEAST_SECONDS, self._deadline() - clock.monotonic()))
+        super().send(data)
+
+    def getresponse(self) -> Any:
+        self._ends_at = None  # the next request on this connection has its own; urllib3 has set what is left of this
+        return super().getresponse()
+
+    def close(self) -> None:
+        self._ends_at = None
+        super().close()
+
+    def _deadline(self) -> float:
+        if self._ends_at is None:
+            self._ends_at = clock.monotonic() + (self.timeout or 0.0)
+        return self._ends_at
+
+    def _new_conn(self) -> socket.socket:
+        ends_at = self._deadline()
+        try:
+            return first_that_answers(
+                self._addresses(), ends_at, source_address=self.source_address, socket_options=self.socket_options
+            )
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"no connection to {self.host} within {self.timeout} s") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"no connection to {self.host}") from error
+
+    def _addresses(self) -> list[tuple[str, int]]:
+        host = self._dns_host.strip("[]")
+        try:
+            found = socket.getaddrinfo(host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
+        except UnicodeError as error:  # a label that is empty, or too long
+            raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from error
+        return [(str(address[0]), self.port) for *_, address in found]
 
 
-class _HTTPSConnection(HTTPSConnection):
-    response_class = _Response
+class _OnTimeTLS(_OnTime, HTTPSConnection):
+    pass
 
 
 class _HTTPPool(HTTPConnectionPool):
-    ConnectionCls = _HTTPConnection
+    ConnectionCls = _OnTime
 
 
 class _HTTPSPool(HTTPSConnectionPool):
-    ConnectionCls = _HTTPSConnection
+    ConnectionCls = _OnTimeTLS
 
 
 class DeadlineAdapter(HTTPAdapter):
