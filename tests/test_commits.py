@@ -411,6 +411,18 @@ def test_a_model_on_another_database_is_imported_with_exact_counts(moved_clock, 
     assert set(asked(server).values()) == {2}
 
 
+def test_a_fresh_import_empties_a_table_of_another_database_once(moved_clock, mock_api, import_from, elsewhere):
+    # Given a row that the API does not know
+    import_from(mock_api(items=30).url, model=elsewhere, per_page=10)
+    elsewhere.create(external_id="old", name="left over")
+
+    # When a fresh import reads its three pages
+    run = runner.run_inline(runner.start("items", who="test", door="test", send=False, fresh=True))
+
+    # Then that row is gone, and those of all pages are there
+    assert run.succeeded_count == elsewhere.select().count() == 30
+
+
 def test_a_row_that_another_database_refuses_fails_alone(moved_clock, mock_api, import_from, elsewhere):
     # Given a table that takes no price of item 2
     elsewhere._meta.database.execute_sql(

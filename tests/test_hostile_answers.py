@@ -23,8 +23,20 @@ from peewee import OperationalError
 from test_connector import behaving, connect, drip, get, saying, use_of
 
 from models import Item
-from workers import Limit, PermanentError, RetryableError, Skip, broker, clock, runner, runs, transport
+from workers import (
+    ConfigurationError,
+    Limit,
+    PermanentError,
+    RetryableError,
+    Skip,
+    broker,
+    clock,
+    runner,
+    runs,
+    transport,
+)
 from workers.discovery import discover
+from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
 
@@ -1059,3 +1071,39 @@ def test_a_page_that_the_database_does_not_take_spends_no_attempt(moved_clock, i
 
     # Then the page is in as soon as it is over
     assert runs.get(run.id).total_count == 1
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [*(("max_items", value) for value in (0, True, "5", 10**10)), ("total_key", 5), ("total_key", ["total"])],
+)
+def test_a_bound_that_is_none_is_refused_with_its_name(import_from, attribute, value):
+    import_from("http://127.0.0.1:1", **{attribute: value})
+
+    with pytest.raises(ConfigurationError, match=f"TestSource: {attribute} must be"):
+        get_registry()
+
+
+def test_a_list_that_was_taken_for_endless_may_be_read_on_once_its_source_is_mended(mock_api, import_from):
+    # Given a run that failed, for its list brought nothing new twenty times
+    server = mock_api(items=30)
+    source = import_from(
+        server.url,
+        per_page=10,
+        get_list_request=lambda self, cursor, per_page: requests.Request(
+            "GET", "api/items", params={"page": 1 if cursor < 30 else cursor - 28, "perPage": per_page}
+        ),
+        next_cursor=lambda self, data, cursor: cursor + 1 if cursor < 31 else None,
+    )
+    run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
+    assert "brought nothing new" in run.error_summary
+    stuck_at = run.discovery_cursor
+
+    # When it is retried, and its next pages bring nothing new either, but fewer than twenty
+    runner.retry_failed(run.id, who="test", door="test")
+    run = runner.run_inline(runs.get(run.id))
+
+    # Then it has read on from there to the end
+    assert source.name == run.source
+    assert stuck_at < 30
+    assert (run.status, run.total_count) == (RunStatus.COMPLETED, 30)

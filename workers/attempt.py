@@ -38,8 +38,7 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
       RateLimited: No permit, or no database: this was no attempt.
     """
     if item.attempts > get_settings().max_attempts:
-        reason = f"the worker died, or lost its lease, {item.attempts - 1} times while it had this item"
-        return _failed(item, FailureClass.BUG, reason)
+        return _failed(item, FailureClass.BUG, _of_the_dead(item))
     if row is None:
         return _failed(item, FailureClass.BAD_DATA, "its row is no longer in the table")
     try:
@@ -73,6 +72,17 @@ def _sort(item: RunItem, row: Any, error: Exception) -> Outcome:
         return _failed(item, FailureClass.BAD_DATA, reason)
     log.error("run %d: item %s", item.run_id, item.external_id, exc_info=error)
     return _again(item, FailureClass.BUG, describe(error))
+
+
+def _of_the_dead(item: RunItem) -> str:
+    """Say what became of the attempts at an item of which not all have left a word."""
+    attempts = item.attempts - 1
+    if not item.failure_reason:
+        return f"the worker died, or lost its lease, {attempts} times while it had this item"
+    return (
+        f"the worker died, or lost its lease, in the last of {attempts} attempts. "
+        f"Before that: {item.failure_reason.removesuffix('.')}"
+    )
 
 
 def _class_of(error: PermanentError) -> FailureClass:

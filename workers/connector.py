@@ -13,6 +13,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
 from urllib3.util import Timeout
 
+from workers import redaction
 from workers.budget import Budget, Limit, Profile
 from workers.caller import Caller
 from workers.errors import AuthError, ConfigurationError, DependencyDown, PermanentError, RateLimited, RetryableError
@@ -31,6 +32,10 @@ _UNPACKED = {"", "identity", "gzip", "x-gzip", "deflate"}
 
 #: What reading a body may raise; the last two come bare out of urllib3 where the packing is broken.
 _BROKEN = (requests.RequestException, HTTPError, http.client.HTTPException, ValueError, zlib.error)
+
+
+#: Names of headers that hold credentials.
+_TELLING = re.compile("auth|key|token|secret|session|cookie|signature|password", re.IGNORECASE)
 
 
 class _NotANumber(ValueError):
@@ -79,6 +84,8 @@ class Connector:
         self.base_url = base_url.rstrip("/") + "/"
         self.budget = Budget(name, limits, share=share, profile=profile, trust_server=trust_server)
         self.headers = dict(headers or {})
+        for secret in _secrets(self.headers, auth):
+            redaction.hide(secret)
         self.auth = auth
         self.timeout = timeout
         self._origin = _origin(base_url)
@@ -285,6 +292,15 @@ class Connector:
         if status < 200:
             raise PermanentError(f"{said}: nobody asked for another protocol", FailureClass.CONTRACT)
         raise PermanentError(f"{said}{_hint(response)}", FailureClass.BAD_DATA)
+
+
+def _secrets(headers: Mapping[str, str], auth: "AuthBase | tuple[str, str] | None") -> list[str]:
+    """Return what must never be logged or stored of a connector's credentials."""
+    values = [value.rpartition(" ")[2] for name, value in headers.items() if _TELLING.search(name)]
+    if isinstance(auth, tuple):
+        return [*values, auth[1]]
+    kept = vars(auth) if hasattr(auth, "__dict__") else {}
+    return [*values, *(value for name, value in kept.items() if isinstance(value, str) and "user" not in name)]
 
 
 def _origin(url: str) -> str:

@@ -78,6 +78,11 @@ def disconnect() -> None:
             db.initialize(None)
 
 
+def is_ours(model: type[Any]) -> bool:
+    """Whether a model's table is reached through our database object, so that one transaction holds both."""
+    return model._meta.database in (db, db.obj)
+
+
 def is_sqlite() -> bool:
     """Whether the database in use is SQLite."""
     return isinstance(db.obj, SqliteDatabase)
@@ -119,13 +124,18 @@ def migrate(models: Iterable[Any] = ()) -> list[str]:
     Returns:
       list[str]: The migrations that were applied just now.
     """
+    found = list(models)
     with connection(), db.atomic():
+        ours, theirs = [m for m in found if is_ours(m)], [m for m in found if not is_ours(m)]
         if not is_sqlite():
             db.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK_ID,))
         applied: list[str] = _runner().up()
-        for model in models:
+        for model in ours:
             model.create_table(safe=True)
-        return applied
+    for model in theirs:
+        with model._meta.database.connection_context():
+            model.create_table(safe=True)
+    return applied
 
 
 def is_migrated() -> bool:

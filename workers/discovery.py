@@ -21,7 +21,7 @@ from workers.errors import (
     SluiceError,
 )
 from workers.failures import FailureClass
-from workers.finalize import start_next
+from workers.finalize import tidy_up
 from workers.middleware import resend_delay
 from workers.page import Page, describe
 from workers.registry import get_registry
@@ -131,13 +131,13 @@ def _refuse_poison(run: Run) -> None:
 
 def _record(run: Run, source: ImportSource, read: Page) -> bool:
     """Write a page; return whether it was the list's last, and ours."""
+    keys = {} if database.is_ours(source.model) else _save_elsewhere(run, source, read)
     with runs.page_commit(run) as ours:
         if not ours:
             return False
-        if run.total_count is None and run.options.get("fresh") and source.allow_fresh:
-            source.model.delete().execute()
-        rows = _rows(source, read, _save(source, read))
-        new = items.add(run.id, rows)
+        if database.is_ours(source.model):
+            keys = _save(run, source, read)
+        new = items.add(run.id, _rows(source, read, keys))
         kept = _what_to_keep(run, source, read, new)
         runs.end_page(run, new, cursor=read.next_cursor, **kept)
         if read.next_cursor is None:
@@ -211,12 +211,28 @@ def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[s
     ]
 
 
-def _save(source: ImportSource, read: Page) -> dict[str, Any]:
-    """Save the page's rows together or, where that fails, one by one; return external id -> primary key."""
+def _save_elsewhere(run: Run, source: ImportSource, read: Page) -> dict[str, Any]:
+    """As `_save`, for a model on another database than ours, before our transaction: none spans two databases."""
+    with runs.page_commit(run) as ours:
+        pass
+    if not ours:
+        return {}
+    with saving.connected(source.model):
+        return _save(run, source, read)
+
+
+def _save(run: Run, source: ImportSource, read: Page) -> dict[str, Any]:
+    """Save the page's rows together or, where that fails, one by one; return external id -> primary key.
+
+    The first page of a run that was asked for `fresh` finds the table emptied.
+    """
+    where = source.model._meta.database
+    if run.total_count is None and run.options.get("fresh") and source.allow_fresh:
+        source.model.delete().execute()
     if not read.models:
         return {}
     try:
-        with database.db.atomic():
+        with where.atomic():
             return _upsert(source, read.models)
     except items.UNSAVABLE as error:
         if database.is_away(error):
@@ -224,7 +240,7 @@ def _save(source: ImportSource, read: Page) -> dict[str, Any]:
         keys: dict[str, Any] = {}
         for external_id, model in read.models.items():
             try:
-                with database.db.atomic():
+                with where.atomic():
                     keys |= _upsert(source, {external_id: model})
             except items.UNSAVABLE as error:
                 read.refused[external_id] = f"the row could not be saved: {describe(error)}"
@@ -284,4 +300,4 @@ def _give_up(run: Run, error: Exception) -> None:
     except InvalidTransition:
         return  # it was cancelled meanwhile
     log.error("run %d failed: list page %s: %s", run.id, page.short(run.discovery_cursor), reason)
-    start_next(run.source, run.tenant)
+    tidy_up(run)

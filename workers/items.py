@@ -144,7 +144,7 @@ def commit(
     *Warning:* rows on another database than ours are saved before the transaction, for no transaction spans two
     databases: if the process dies in between, they are fetched and saved again. The counts stay exact.
     """
-    elsewhere = [o for o in outcomes if o.model is not None and not saving.is_beside_ours(type(o.model))]
+    elsewhere = [o for o in outcomes if o.model is not None and not database.is_ours(type(o.model))]
     if elsewhere:
         saved = {o.item.id: o for o in _saved_elsewhere(elsewhere, save)}
         outcomes = [saved.get(o.item.id, o) for o in outcomes]

@@ -106,6 +106,10 @@ def _check(source: object) -> None:
     _check_model(title, source)
     if not (1 <= source.per_page <= 100_000 and 1 <= source.lanes <= 1024):
         raise ConfigurationError(f"{title}: per_page must be 1 to 100,000 and lanes 1 to 1,024")
+    if type(source.max_items) is not int or not 1 <= source.max_items <= 2_000_000_000:
+        raise ConfigurationError(f"{title}: max_items must be a whole number from 1 to 2,000,000,000")
+    if source.total_key is not None and not isinstance(source.total_key, str):
+        raise ConfigurationError(f"{title}: total_key must be the key of a page's total, or None")
 
 
 def _check_model(title: str, source: ImportSource) -> None:

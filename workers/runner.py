@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from workers import broker, clock, database, finalize, inline, items, runs
+from workers import broker, clock, database, finalize, inline, items, runs, saving
 from workers.contracts import ImportSource
 from workers.discovery import open_lanes
 from workers.errors import ConfigurationError, InvalidTransition, UsageError
@@ -205,7 +205,9 @@ def _create(
             f"The source {source.name} does not allow --fresh: set allow_fresh = True on {type(source).__name__} "
             f"if its table may be emptied"
         )
-    if not source.model.table_exists():
+    with saving.connected(source.model):
+        is_there = source.model.table_exists()
+    if not is_there:
         raise ConfigurationError(
             f"The database has no table {source.model._meta.table_name!r} for {source.model.__name__}: create it, "
             f"or let `python -m workers migrate --create-models` do it"

@@ -122,6 +122,7 @@ def move(run_id: int, to: RunStatus, *, who: str, door: str, detail: str | None 
             Run.error_summary: None,
             Run.discovery_attempts: 0,
             Run.auth_failures_in_a_row: 0,
+            Run.metadata: {},  # what the pages before said of the list, which may be mended
             Run.scheduled_at: fn.COALESCE(Run.scheduled_at, now),
         }
     with database.db.atomic():

@@ -87,15 +87,10 @@ def save_fields(models: Sequence[Any]) -> None:
             model.bulk_update(rows, [model._meta.fields[name] for name in names])
 
 
-def is_beside_ours(model: type[Any]) -> bool:
-    """Whether a model's table is reached through our database object, so that one transaction holds both."""
-    return model._meta.database in (database.db, database.db.obj)
-
-
 @contextmanager
 def connected(model: type[Any]) -> Iterator[None]:
     """Hold this thread's connection to a model's database for a block, where it is another than ours."""
-    if is_beside_ours(model):
+    if database.is_ours(model):
         yield
         return
     theirs = model._meta.database
