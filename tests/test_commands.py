@@ -14,9 +14,12 @@ from conftest import ROOT, free_port, wait_until
 
 from mock_server import Fault
 from sources import api
-from workers import RateLimiter, database, runs
+from workers import RateLimiter, clock, database, items, runs
+from workers.caller import Usage
 from workers.errors import RateLimited
-from workers.tables import Run, RunStatus
+from workers.failures import FailureClass
+from workers.items import Outcome
+from workers.tables import ItemStatus, Run, RunStatus
 
 SCRIPT = str(ROOT / "scripts" / "enqueue_import.py")
 
@@ -190,6 +193,32 @@ def test_status_answers_in_json_and_in_a_table(place):
     assert (told["id"], told["source"], told["status"], told["percent"]) == (1, "items", "running", None)
     assert "items" in sluice("status").stdout
     assert json.loads(sluice("sources", "--json").stdout)[0]["limits"] == ["500/20 s", "2000/100 s"]
+
+
+def test_status_groups_what_failed_and_takes_nothing_an_api_said_for_its_own(place):
+    # Given a run with three failed items, two of them alike, whose reasons would steer a terminal, or break a table
+    script()
+    reasons = {"1": "no [/red] item 1 \x1b[2J", "2": "no [/red] item 2 \x1b[2J", "\x1b[2J[/x]": "gone"}
+    with database.connection():
+        items.add(1, [{"external_id": i, "due_at": clock.now(), "status": "pending"} for i in reasons])
+        claim = items.claim(1, 3, lease_seconds=60)
+        failed = [
+            Outcome(i, ItemStatus.FAILED, failure_class=FailureClass.BAD_DATA, reason=reasons[i.external_id])
+            for i in claim.items
+        ]
+        items.commit(1, claim, failed, Usage(), lambda models: None)
+
+    # When its status is asked for
+    told, shown = json.loads(sluice("status", "1", "--json").stdout), sluice("status", "1")
+
+    # Then there are two groups, told as they are
+    assert [(group["count"], group["failure_class"]) for group in told["failures"]] == [
+        (2, "bad_data"),
+        (1, "bad_data"),
+    ]
+    assert "no [/red] item" in shown.stdout
+    assert "\x1b" not in shown.stdout
+    assert shown.returncode == 0
 
 
 def test_status_tells_how_its_budget_is_paused_and_paced(place, redis_server):

@@ -10,7 +10,7 @@ import json
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -22,6 +22,8 @@ from rich.table import Table
 
 from workers import budget_watch, database, log, outages, progress, redis_server, runner, runs, signals, stats
 from workers.errors import ConfigurationError, DependencyDown, SluiceError
+from workers.failure_groups import FailureGroup, failure_groups
+from workers.failures import one_line
 from workers.limiter import RateLimiter, quick_client
 from workers.progress import EXIT_DEPENDENCY, EXIT_DONE, EXIT_USAGE
 from workers.registry import get_registry
@@ -150,13 +152,16 @@ def retry(run_id: int) -> int:
 def status(run_id: int | None, last: int, as_json: bool) -> int:
     """List the newest runs, or tell all about one."""
     with _tables():
-        found = [stats.run_stats(runs.get(run_id))] if run_id else stats.recent_runs(last)
-        if as_json:
-            click.echo(_json([_as_dict(one) for one in found] if not run_id else _as_dict(found[0])))
-        elif run_id:
-            _print_run(found[0])
+        if run_id:
+            one, groups = stats.run_stats(runs.get(run_id)), failure_groups(run_id)
+            if as_json:
+                click.echo(_json(_as_dict(one) | {"failures": [dataclasses.asdict(group) for group in groups]}))
+            else:
+                _print_run(one, groups)
+        elif as_json:
+            click.echo(_json([_as_dict(one) for one in stats.recent_runs(last)]))
         else:
-            _print_runs(found)
+            _print_runs(stats.recent_runs(last))
     return EXIT_DONE
 
 
@@ -384,7 +389,8 @@ def _json(value: Any) -> str:
 
 
 def _console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=160)
+    """Return where tables go. What an API said stands in some cells: it is no markup."""
+    return Console(markup=False) if sys.stdout.isatty() else Console(markup=False, width=160)
 
 
 def _print_runs(found: list[stats.RunStats]) -> None:
@@ -408,11 +414,20 @@ def _print_runs(found: list[stats.RunStats]) -> None:
     _console().print(table)
 
 
-def _print_run(one: stats.RunStats) -> None:
+def _print_run(one: stats.RunStats, groups: Sequence[FailureGroup]) -> None:
     table = Table(show_header=False, box=None)
     for name, value in _as_dict(one).items():
         if value not in (None, ""):
             table.add_row(name.replace("_", " "), f"{value:.1f}" if isinstance(value, float) else str(value))
     _console().print(table)
+    if groups:
+        _print_failures(groups)
     for event in stats.events(one.id):
         click.echo(f"{event.at:%Y-%m-%d %H:%M:%S}  {event.what:<12} {event.who} ({event.door}) {event.detail or ''}")
+
+
+def _print_failures(groups: Sequence[FailureGroup]) -> None:
+    table = Table("failed", "class", "for example", "reason")
+    for group in groups:
+        table.add_row(f"{group.count:,}", group.failure_class, one_line(group.external_id), group.reason)
+    _console().print(table)

@@ -43,6 +43,8 @@ ACTIONS: dict[FailureClass, str] = {
 #: So many refusals of credentials in a row, over all lanes of a run, open its circuit: the run fails.
 CIRCUIT = 20
 
+#: NUL, which no database takes, and what would steer the terminal it is shown on.
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]+")
 _VARIABLE = (
     (re.compile(r"'[^']*'|\"[^\"]*\""), "'?'"),
     (re.compile(r"\b[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*\b"), "#"),
@@ -51,10 +53,15 @@ _VARIABLE = (
 
 
 def storable_reason(text: str | None) -> str:
-    """Return a reason as it may be stored and shown: without secrets, bounded, of characters every database takes."""
+    """Return a reason as it may be stored and shown: on one line, without secrets, bounded."""
     some = (text or "")[: 4 * REASON_LENGTH]  # a secret that the end cuts in two is found whole before
-    plain = some.replace("\0", "").encode("utf-8", "replace").decode()
+    plain = one_line(some).encode("utf-8", "replace").decode()
     return redaction.redact(plain)[:REASON_LENGTH]
+
+
+def one_line(text: str) -> str:
+    """Return text without what would steer the terminal it is shown on."""
+    return _CONTROLS.sub(" ", text)
 
 
 def fingerprint(failure_class: str, reason: str, external_id: str = "") -> str:

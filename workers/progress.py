@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from workers import clock, database, runs
@@ -58,7 +59,7 @@ class Display:
                 description=f"run {run.id} {stats.label}",
                 total=total,
                 completed=stats.done,
-                note=_note(stats),
+                note=escape(_note(stats)),  # which may hold what an API said
             )
         elif ended or now - self._said_at >= _LINE_SECONDS:
             self._said_at = now
