@@ -14,6 +14,7 @@ import requests
 from mock_server import RunningServer
 from workers import database
 from workers.cli import cli
+from workers.failures import FailureClass
 from workers.tables import ItemStatus, RunStatus
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -152,6 +153,12 @@ def test_every_module_has_a_place_in_the_architecture() -> None:
 @pytest.mark.parametrize("status", [*RunStatus, *ItemStatus], ids=str)
 def test_every_status_is_explained(status: str) -> None:
     assert f"| `{status}` | " in (ROOT / "docs" / "glossary.md").read_text()
+
+
+@pytest.mark.parametrize("failure_class", FailureClass, ids=str)
+def test_every_failure_class_is_named_with_its_action(failure_class: str) -> None:
+    assert f"`{failure_class}`" in (ROOT / "docs" / "glossary.md").read_text()
+    assert f"`{failure_class}`" in (ROOT / "docs" / "write-a-source.md").read_text()
 
 
 def test_every_page_can_be_reached_from_the_readme() -> None:
