@@ -280,6 +280,139 @@ def test_a_deadlock_repeats_the_commit_and_never_the_requests(house, mock_api, i
     assert asked(server) == {"1": 1, "2": 1}
 
 
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_statement_that_always_takes_too_long_fails_its_item_in_the_end(moved_clock, mock_api, import_from):
+    # Given a model whose own look-up runs into the timeout for one item
+    class Slow(Item):
+        class Meta:
+            table_name = "items"
+
+        def populate_from_api_response(self, data):
+            super().populate_from_api_response(data)
+            if data["id"] == 2:
+                database.db.execute_sql("SET statement_timeout = 20")
+                try:
+                    database.db.execute_sql("SELECT pg_sleep(1)")
+                finally:
+                    database.db.execute_sql("SET statement_timeout = 0")
+
+    server = mock_api(items=3)
+    import_from(server.url, model=Slow)
+
+    run = start_inline()
+
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 2, 1)
+    assert asked(server)["2"] == 5
+    assert "statement timeout" in RunItem.get(RunItem.status == ItemStatus.FAILED).failure_reason
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_a_row_that_is_refused_at_the_very_end_of_the_transaction_fails_alone(moved_clock, mock_api, import_from):
+    # Given a constraint that is checked at COMMIT
+    database.db.execute_sql(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF new.external_id = '2' AND new.price IS NOT NULL THEN RAISE 'not this one'; END IF; "
+        "RETURN new; END $$"
+    )
+    database.db.execute_sql(
+        "CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON items DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION refuse()"
+    )
+    server = mock_api(items=4)
+    import_from(server.url)
+
+    run = start_inline()
+
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 3, 1)
+    assert set(asked(server).values()) == {1}
+
+
+def test_rows_that_save_what_changed_are_written_when_their_commit_is_made_again(moved_clock, mock_api, import_from):
+    # Given a batch whose last row cannot be saved, so that all are saved once more
+    class Dirty(Item):
+        class Meta:
+            table_name = "items"
+            only_save_dirty = True
+
+        save_each = True
+
+        def save(self, *args, **kwargs):
+            if self.external_id == "3" and self.price is not None:
+                raise ValueError("not this one")
+            return super().save(*args, **kwargs)
+
+    import_from(mock_api(items=3).url, model=Dirty, lanes=1)
+
+    run = start_inline()
+
+    assert (run.succeeded_count, run.failed_count) == (2, 1)
+    assert Item.select().where(Item.price.is_null(False)).count() == 2
+
+
+def test_a_look_up_that_meets_a_locked_database_refuses_no_item_of_the_list(moved_clock, mock_api, import_from):
+    # Given a source that asks a database of its own, which is locked the first time
+    locked = []
+
+    class Asking(Item):
+        class Meta:
+            table_name = "items"
+
+        def get_external_id(self):
+            if not locked:
+                locked.append(True)
+                raise peewee.OperationalError("database is locked")
+            return super().get_external_id()
+
+    server = mock_api(items=3)
+    import_from(server.url, model=Asking)
+    run = runner.start("items", who="test", door="test", send=False)
+
+    # When its list is read, and read again
+    with pytest.raises(peewee.OperationalError):
+        runner.run_inline(run)
+    assert runs.get(run.id).discovery_attempts == 0
+    run = runner.run_inline(run)
+
+    # Then nothing was refused
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 3, 0)
+
+
+def test_pauses_in_the_middle_of_a_list_page_are_no_attempts_at_it(house, import_from):
+    # Given a run that is paused again and again while its list is read
+    import_from("http://127.0.0.1:1")
+    run = runner.start("items", who="test", door="test", send=False)
+    for _ in range(6):
+        assert runs.begin_page(run.id, lease_seconds=60)
+        runner.pause(run.id, who="test", door="test")
+        runner.resume(run.id, who="test", door="test")
+
+    assert runs.begin_page(run.id, lease_seconds=60).discovery_attempts == 1
+
+
+def test_a_process_that_stops_commits_what_is_finished_before_it_gives_back_the_rest(house, import_from):
+    # Given a lane with one finished item, and one whose request takes long
+    answer = threading.Event()
+    with slow_api(answer) as url:
+        import_from(url)
+        house.setenv("SLUICE_FLUSH_SECONDS", "60")
+        run_id, lanes = listed_run(2)
+        lane = threading.Thread(target=work, args=lanes)
+        lane.start()
+        try:
+            wait_until(lambda: any(turn.outcomes for turn in detail._turns), 5, "the first is answered")
+
+            # When the process is asked to stop, and gives up waiting for the other
+            clock.stop_requested.set()
+            detail.keep_flushing()
+            given = detail.abandon_turns()
+        finally:
+            answer.set()
+            lane.join()
+            clock.stop_requested.clear()
+
+    assert (given, runs.get(run_id).succeeded_count) == (1, 1)
+
+
 # --- what the databases demand
 
 

@@ -25,6 +25,8 @@ from requests.auth import HTTPBasicAuth, HTTPDigestAuth
 from mock_server import Fault
 from workers import Connector, Limit, clock
 from workers.errors import AuthError, ConfigurationError, PermanentError, RateLimited, RetryableError
+from workers.redaction import redact
+from workers.transport import sent_by
 
 TEN = (Limit(10, seconds=60),)
 
@@ -711,3 +713,55 @@ def test_the_json_of_an_answer_is_what_the_api_sent(connect, mock_api):
 
     assert item["id"] == 2
     assert json.dumps(item)
+
+
+def test_a_header_that_is_bytes_is_sent(connect):
+    # Given an auth object that sets one, as OAuth 1 does
+    class Signing(requests.auth.AuthBase):
+        def __call__(self, request):
+            request.headers["Authorization"] = b"OAuth abc"
+            return request
+
+    with saying(200) as api:
+        get(connect(api.url, auth=Signing()))
+
+        assert api.asked[-1].headers["Authorization"] == "OAuth abc"
+
+
+@pytest.mark.parametrize("auth", [("me", b"secret-password"), ("me", "secret-password")])
+def test_a_password_is_known_as_a_secret_whatever_its_type(connect, auth):
+    connect("http://127.0.0.1:1", auth=auth)
+
+    assert redact("it is secret-password") == "it is ***"
+
+
+def test_nothing_is_sent_once_the_request_s_time_is_over(connect):
+    # Given a body that is slower to come than the request may take
+    received = []
+
+    def slow_body():
+        time.sleep(0.4)
+        yield b"late"
+
+    def listen(connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := connection.recv(1000):
+                received.append(piece)
+
+    with behaving(listen) as url, pytest.raises(RetryableError, match="no answer within"):
+        get(connect(url, timeout=0.2), data=slow_body())
+
+    # Then it never left
+    assert b"late" not in b"".join(received)
+
+
+def test_a_process_that_was_stopped_with_a_permit_in_its_hand_sends_nothing(connect):
+    with saying(200) as api:
+        connector = connect(api.url)
+        get(connector)
+        asked = len(api.asked)
+
+        with pytest.raises(requests.RequestException), sent_by(clock.monotonic() - 1):
+            connector._adapter.send(requests.Request("GET", api.url).prepare(), timeout=5)
+
+        assert len(api.asked) == asked

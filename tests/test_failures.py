@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -14,11 +15,11 @@ from conftest import wait_until
 from dramatiq.worker import Worker
 
 from models import Item
-from workers import Connector, Limit, actors, broker, database, runner, runs
+from workers import Connector, Limit, actors, broker, database, lanes, reaper, runner, runs
 from workers.failure_groups import failure_groups
 from workers.failures import ACTIONS, CIRCUIT, FailureClass, fingerprint, storable_reason
 from workers.redaction import hide, redact
-from workers.tables import ItemStatus, RunEvent, RunItem, RunStatus
+from workers.tables import ItemStatus, Lane, RunEvent, RunItem, RunStatus
 
 Answer = tuple[int, object]
 
@@ -214,6 +215,69 @@ def test_some_refused_items_among_others_do_not_open_the_circuit(moved_clock, im
     assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 30, 60)
 
 
+def test_items_that_are_forbidden_one_by_one_never_keep_a_run_from_its_end(moved_clock, import_from):
+    # Given a list whose last items are forbidden to this key, and its first ones are not
+    with api(lambda item_id, _: (403, {}) if item_id > 40 else good(item_id), items=70) as (url, _):
+        import_from(url)
+
+        run = start_inline()
+
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 40, 30)
+
+
+def test_a_key_that_is_unknown_in_mid_run_opens_the_circuit(moved_clock, import_from):
+    with api(lambda item_id, _: (401, {}) if item_id > 40 else good(item_id), items=70) as (url, _):
+        import_from(url)
+
+        run = start_inline()
+
+    assert (run.status, run.failed_count) == (RunStatus.FAILED, CIRCUIT)
+
+
+def test_items_that_need_no_request_tell_nothing_of_the_credentials(moved_clock, import_from):
+    class Half(Item):
+        class Meta:
+            table_name = "items"
+
+        def get_api_detail_request(self):
+            return super().get_api_detail_request() if int(self.external_id) % 2 else None
+
+    with api(lambda item_id, _: (401, {}), items=90) as (url, _):
+        import_from(url, model=Half)
+
+        run = start_inline()
+
+    assert (run.status, run.failed_count) == (RunStatus.FAILED, CIRCUIT)
+
+
+def test_a_run_too_short_for_the_circuit_fails_where_everything_was_refused(moved_clock, import_from):
+    with api(lambda item_id, _: (403, {}), items=3) as (url, _):
+        import_from(url)
+
+        run = start_inline()
+
+    assert (run.status, run.failed_count) == (RunStatus.FAILED, 3)
+    assert "everything is refused (3 in a row): GET /api/items/" in run.error_summary
+
+
+def test_a_retried_run_that_had_to_wait_opens_all_its_lanes(moved_clock, import_from):
+    # Given a failed run one of whose lanes still sleeps, and another run that is active
+    with api(lambda item_id, _: (401, {}), items=60) as (url, _):
+        import_from(url, lanes=4)
+        run = start_inline()
+        Lane.update(due_at=database.now() + timedelta(seconds=60)).where(Lane.lane == 3).execute()
+        other = runner.start("items", who="test", door="test", send=False)
+
+        # When it is retried, and begins after the other one
+        runner.retry_failed(run.id, who="test", door="test")
+        assert runs.get(run.id).status == RunStatus.PENDING
+        runner.cancel(other.id, who="test", door="test")
+        reaper.revive(runs.get(run.id))
+
+    assert runs.get(run.id).status == RunStatus.RUNNING
+    assert lanes.alive(run.id) == 4
+
+
 def test_the_next_run_of_the_source_starts_when_the_circuit_opens(moved_clock, import_from):
     with api(lambda item_id, _: (401, {}), items=30) as (url, _):
         import_from(url)
@@ -244,6 +308,29 @@ def test_failures_are_grouped_by_what_they_have_in_common(moved_clock, import_fr
     assert groups[0].external_id in "13579"
 
 
+def test_what_the_list_refused_is_grouped_and_holds_no_secret_either(moved_clock, import_from):
+    # Given a source that cannot take some items of the list, in two ways
+    class Picky(Item):
+        class Meta:
+            table_name = "items"
+
+        def get_external_id(self):
+            if self.external_id % 3 == 0:
+                raise ValueError("no log-in with token=abcdef123456")
+            if self.external_id % 3 == 1:
+                raise KeyError("sku")
+            return self.external_id
+
+    with api(lambda item_id, _: good(item_id), items=6) as (url, _):
+        import_from(url, model=Picky)
+        run = start_inline()
+
+    groups = failure_groups(run.id)
+    assert [group.count for group in groups] == [2, 2]
+    assert "abcdef123456" not in str(groups)
+    assert "token=***" in str(groups)
+
+
 def test_numbers_ids_and_quoted_text_do_not_tell_failures_apart():
     def of(reason, external_id=""):
         return fingerprint(FailureClass.BUG, reason, external_id)
@@ -267,7 +354,14 @@ def test_numbers_ids_and_quoted_text_do_not_tell_failures_apart():
         ("token eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.abcdefgh was refused", "token *** was refused"),
         ("PASSWORD='hunter22'", "PASSWORD='***'"),
         ("the key s3cr3t-of-the-connector was refused", "the key *** was refused"),
+        ("Authorization: Token abcdef", "Authorization: ***"),
+        ("{'token': b'supersecret1'}", "{'token': b'***'}"),
+        ('{\\"token\\": \\"supersecret1\\"}', '{\\"token\\": \\"***\\"}'),
+        ("https://ghp_abcdef@github.example/x", "https://***@github.example/x"),
+        ("https://u:p@ss@host/x", "https://***@host/x"),
         ("GET /api/items/42 answered 404", "GET /api/items/42 answered 404"),
+        ("Invalid token: expired at noon", "Invalid token: expired at noon"),
+        ("Basic authentication is required", "Basic authentication is required"),
         ("expected a token, found 7", "expected a token, found 7"),
     ],
 )

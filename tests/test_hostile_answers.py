@@ -290,6 +290,24 @@ def test_a_page_of_another_shape_fails_the_run_at_once(import_again):
 # --- JSON, however it is written --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("charset", ["iso-8859-1", "windows-1252", '"latin-1"'])
+def test_json_is_read_in_the_charset_that_is_named_where_it_is_not_utf_8(connect, charset):
+    with saying(
+        200, '{"name": "Zoë"}'.encode("latin-1"), **{"Content-Type": f"application/json; charset={charset}"}
+    ) as api:
+        connector = connect(api.url)
+
+        assert connector.get_json(requests.Request("GET", "x"), connector.caller()) == {"name": "Zoë"}
+
+
+@pytest.mark.parametrize("encoding", ["UTF-8", "none", "binary", "identity, identity", "aws-chunked"])
+def test_a_word_for_no_packing_at_all_is_no_reason_to_refuse_a_body(connect, encoding):
+    with saying(200, b"{}", **{"Content-Encoding": encoding}) as api:
+        connector = connect(api.url)
+
+        assert connector.get_json(requests.Request("GET", "x"), connector.caller()) == {}
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 def test_json_is_read_in_every_encoding_it_may_have_whatever_charset_is_said(connect, encoding):
     body = '{"name": "Zoë"}'.encode(encoding)

@@ -1,12 +1,13 @@
 """One attempt at one item: its request, its row filled, and every error sorted to what becomes of the item."""
 
 import logging
+from http import HTTPStatus
 from typing import Any
 
 from workers import database
 from workers.caller import Caller
 from workers.connector import Connector
-from workers.errors import DependencyDown, PermanentError, RateLimited, RetryableError, Skip
+from workers.errors import AuthError, DependencyDown, PermanentError, RateLimited, RetryableError, Skip
 from workers.failures import FailureClass
 from workers.items import Outcome
 from workers.page import describe
@@ -38,9 +39,9 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
       RateLimited: No permit, or no database: this was no attempt.
     """
     if item.attempts > get_settings().max_attempts:
-        return _failed(item, FailureClass.BUG, _of_the_dead(item))
+        return _failed(item, FailureClass.BUG, _of_the_dead(item), asked=False)
     if row is None:
-        return _failed(item, FailureClass.BAD_DATA, "its row is no longer in the table")
+        return _failed(item, FailureClass.BAD_DATA, "its row is no longer in the table", asked=False)
     try:
         return _fill(connector, caller, item, row)
     except (RateLimited, KeyboardInterrupt):
@@ -48,6 +49,8 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
     except DependencyDown as error:
         raise RateLimited(DOWN_SECONDS, str(error)) from error
     except Exception as error:
+        if database.is_of_the_statement(error):
+            return _again(item, FailureClass.TRANSIENT, describe(error))
         if database.is_away(error):  # the model's own method asked it
             raise RateLimited(DOWN_SECONDS, f"the database does not answer: {database.explain(error)}") from error
         return _sort(item, row, error)
@@ -57,7 +60,7 @@ def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outc
     request = row.get_api_detail_request()
     if request is not None:
         row.populate_from_api_response(connector.get_json(request, caller))
-    return Outcome(item, ItemStatus.COMPLETED, model=row)
+    return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)
 
 
 def _sort(item: RunItem, row: Any, error: Exception) -> Outcome:
@@ -66,7 +69,8 @@ def _sort(item: RunItem, row: Any, error: Exception) -> Outcome:
     if isinstance(error, RetryableError):
         return _again(item, FailureClass.TRANSIENT, str(error))
     if isinstance(error, PermanentError):
-        return _failed(item, _class_of(error), str(error))
+        forbidden = isinstance(error, AuthError) and error.status == HTTPStatus.FORBIDDEN
+        return _failed(item, _class_of(error), str(error), forbidden=forbidden)
     if isinstance(error, _CANNOT_TAKE):
         reason = f"{type(row).__name__} cannot take what the API answered: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason)
@@ -101,5 +105,9 @@ def _again(item: RunItem, failure_class: FailureClass, reason: str) -> Outcome:
     return Outcome(item, ItemStatus.PENDING, failure_class=failure_class, reason=reason, retry_seconds=wait)
 
 
-def _failed(item: RunItem, failure_class: FailureClass, reason: str) -> Outcome:
-    return Outcome(item, ItemStatus.FAILED, failure_class=failure_class, reason=reason)
+def _failed(
+    item: RunItem, failure_class: FailureClass, reason: str, *, asked: bool = True, forbidden: bool = False
+) -> Outcome:
+    return Outcome(
+        item, ItemStatus.FAILED, failure_class=failure_class, reason=reason, asked=asked, forbidden=forbidden
+    )

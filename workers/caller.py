@@ -146,6 +146,8 @@ class Caller:
 
     def put_back_usage(self, usage: Usage) -> None:
         """Count again what was taken with `take_usage` and could not be written."""
+        if not (usage.hits or usage.sleeps or usage.slept_seconds):
+            return  # of another thread's, which has none
         self.usage.hits += usage.hits
         self.usage.sleeps += usage.sleeps
         self.usage.slept_seconds += usage.slept_seconds

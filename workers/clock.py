@@ -26,6 +26,9 @@ class Clock:
     def sleep(self, seconds: float) -> bool:
         return stop_requested.wait(seconds)
 
+    def pause(self, seconds: float) -> None:
+        time.sleep(seconds)
+
 
 class MovedClock(Clock):
     """A clock that stands still until it is advanced, or slept on; sleeping takes no time. For tests, in one thread.
@@ -49,6 +52,9 @@ class MovedClock(Clock):
     def sleep(self, seconds: float) -> bool:
         self.advance(seconds)
         return stop_requested.is_set()
+
+    def pause(self, seconds: float) -> None:
+        self.advance(seconds)
 
     def advance(self, seconds: float) -> None:
         self.elapsed_seconds += max(0.0, seconds)
@@ -89,3 +95,8 @@ def sleep(seconds: float) -> bool:
       bool: True when a stop was asked for.
     """
     return _clock.sleep(max(0.0, seconds))
+
+
+def pause(seconds: float) -> None:
+    """Sleep for a moment, even while the process is stopping."""
+    _clock.pause(max(0.0, seconds))

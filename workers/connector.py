@@ -18,17 +18,19 @@ from workers.budget import Budget, Limit, Profile
 from workers.caller import Caller
 from workers.errors import AuthError, ConfigurationError, DependencyDown, PermanentError, RateLimited, RetryableError
 from workers.failures import FailureClass
-from workers.ledger import Watermark
+from workers.ledger import FRESH_SECONDS, Watermark
 from workers.limiter import RateLimiter, redis_client
 from workers.settings import get_settings
-from workers.transport import DeadlineAdapter
+from workers.transport import DeadlineAdapter, sent_by
 
 _NOT_FOUND = {404, 410}
 _RETRYABLE = {408, 421, 425}
 _NO_CONTENT = {204, 205}
 
 #: What is unpacked: none of these says what it needs memory for before it is asked for so many bytes.
-_UNPACKED = {"", "identity", "gzip", "x-gzip", "deflate"}
+_UNPACKED = {"gzip", "x-gzip", "deflate"}
+#: What could be unpacked, and is not. Other words, as "UTF-8", are mistakes: the body is taken as it is.
+_PACKED = {"br", "zstd", "compress", "x-compress"}
 
 #: What reading a body may raise; the last two come bare out of urllib3 where the packing is broken.
 _BROKEN = (requests.RequestException, HTTPError, http.client.HTTPException, ValueError, zlib.error)
@@ -36,6 +38,9 @@ _BROKEN = (requests.RequestException, HTTPError, http.client.HTTPException, Valu
 
 #: Names of headers that hold credentials.
 _TELLING = re.compile("auth|key|token|secret|session|cookie|signature|password", re.IGNORECASE)
+
+#: Names of attributes of an auth object that hold none.
+_OPEN = re.compile("user|name|url|type|scope|realm", re.IGNORECASE)
 
 
 class _NotANumber(ValueError):
@@ -129,7 +134,8 @@ class Connector:
     def get_json(self, request: requests.Request, caller: Caller) -> Any:
         """Send `request` and return its decoded JSON body.
 
-        JSON is UTF-8, or UTF-16 or UTF-32, whatever the headers say. Parameters and errors are those of `send`.
+        JSON is UTF-8, UTF-16 or UTF-32, or what its Content-Type names as the charset. Parameters and errors are
+        those of `send`.
 
         Raises:
           RetryableError: The body is no JSON: the next one may be whole.
@@ -140,7 +146,7 @@ class Connector:
         if response.status_code in _NO_CONTENT:
             raise PermanentError(f"{said}: it has no content", FailureClass.BAD_DATA)
         try:
-            return _decode(response.content)
+            return _decode(response)
         except _NotANumber as error:
             raise PermanentError(f"{said} with {error}", FailureClass.BAD_DATA) from None
         except RecursionError:
@@ -172,7 +178,9 @@ class Connector:
         permit = caller.take(self.timeout_seconds, self.weigh(request))
         try:
             timeout: Any = Timeout(total=self.timeout_seconds)  # connecting and waiting together
-            response = self._adapter.send(prepared, stream=True, timeout=timeout)
+            # A process may be stopped between the two: then nothing is sent that the permit may not cover any more.
+            with sent_by(permit.granted_at + FRESH_SECONDS + self.timeout_seconds):
+                response = self._adapter.send(prepared, stream=True, timeout=timeout)
         except (requests.RequestException, HTTPError) as error:
             never_sent = self._why_never_sent(error)
             if never_sent:
@@ -230,7 +238,8 @@ class Connector:
             ).prepare()
             origin = _origin(str(full.url))
             for value in full.headers.values():  # http.client would find out only with a permit taken
-                value.encode("latin-1")
+                if isinstance(value, str):  # requests takes bytes, too: OAuth1 sets them
+                    value.encode("latin-1")
         except (requests.RequestException, ValueError) as error:
             # Not its text: it may quote a header.
             raise PermanentError(
@@ -247,7 +256,7 @@ class Connector:
         limit, body = get_settings().max_body_bytes, bytearray()
         response._content = b""
         try:
-            if response.headers.get("Content-Encoding", "").strip().lower() not in _UNPACKED:
+            if not _is_unpacked(response.headers.get("Content-Encoding", "")):
                 # Not several at once either: each turns a byte into a thousand, whatever the last one lets through.
                 raise PermanentError(
                     f"{_title(request)}: the body is packed in a way that nobody asked for: let the API send it plain, "
@@ -280,7 +289,7 @@ class Connector:
             return
         said = f"{_title(request)} answered {status}"
         if status in (401, 403):
-            raise AuthError(f"{said}: check the credentials of connector {self.name!r}")
+            raise AuthError(f"{said}: check the credentials of connector {self.name!r}", status)
         if status in _NOT_FOUND:
             raise PermanentError(said, FailureClass.NOT_FOUND)
         if status >= 500 or status in _RETRYABLE:
@@ -296,11 +305,11 @@ class Connector:
 
 def _secrets(headers: Mapping[str, str], auth: "AuthBase | tuple[str, str] | None") -> list[str]:
     """Return what must never be logged or stored of a connector's credentials."""
-    values = [value.rpartition(" ")[2] for name, value in headers.items() if _TELLING.search(name)]
-    if isinstance(auth, tuple):
-        return [*values, auth[1]]
-    kept = vars(auth) if hasattr(auth, "__dict__") else {}
-    return [*values, *(value for name, value in kept.items() if isinstance(value, str) and "user" not in name)]
+    telling = [value for name, value in headers.items() if _TELLING.search(str(name))]
+    kept = {"password": auth[1]} if isinstance(auth, tuple) else getattr(auth, "__dict__", {})
+    values = [*telling, *(value for name, value in kept.items() if not _OPEN.search(name))]
+    texts = [value.decode("latin-1") if isinstance(value, bytes) else value for value in values]
+    return [text.rpartition(" ")[2] for text in texts if isinstance(text, str)]
 
 
 def _origin(url: str) -> str:
@@ -318,8 +327,30 @@ def _title(request: requests.Request) -> str:
     return f"{request.method or 'GET'} /{path[:200]}"
 
 
-def _decode(body: bytes) -> Any:
-    """Decode JSON from bytes. Not `response.json()`: where a body is not UTF-8 that one guesses, for minutes."""
+def _is_unpacked(encoding: str) -> bool:
+    words = [word.strip() for word in encoding.lower().split(",")]
+    packings = [word for word in words if word in _UNPACKED | _PACKED]
+    return len(packings) <= 1 and not _PACKED & set(packings)
+
+
+def _decode(response: requests.Response) -> Any:
+    """Decode JSON. Not `response.json()`: where a body is not UTF-8 that one guesses, for minutes.
+
+    Raises:
+      ValueError: It is none.
+    """
+    try:
+        return _loads(response.content)
+    except UnicodeDecodeError:
+        charset = re.search(r"charset=[\"']?([\w.:-]{1,40})", response.headers.get("Content-Type", ""), re.IGNORECASE)
+        try:
+            text = response.content.decode(charset[1]) if charset else ""
+        except LookupError:  # there is no such charset, or it is none of text
+            text = ""
+        return _loads(text)
+
+
+def _loads(body: bytes | str) -> Any:
     try:
         return json.loads(body, parse_constant=_refuse)
     except (json.JSONDecodeError, UnicodeDecodeError, _NotANumber):
@@ -350,8 +381,8 @@ def _cause(error: Exception) -> Any:
 def _hint(response: requests.Response) -> str:
     """Return what a refusal says of itself, if that is one line of text."""
     try:
-        message = _decode(response.content).get("message")
+        message = _decode(response).get("message")
     except (ValueError, AttributeError, RecursionError):
         return ""
     lines = message.strip().splitlines() if isinstance(message, str) else []
-    return f": {lines[0][:200]}" if lines else ""
+    return f": {redaction.excerpt(lines[0], 200)}" if lines else ""

@@ -5,15 +5,18 @@ the one that holds delayed messages ends for good; and after a lost connection w
 as its own until it ends. Here a consumer waits for Redis in its place, and puts back what it does not know of.
 """
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import redis
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
-from dramatiq.errors import BrokerConnectionError, ConnectionClosed
+from dramatiq.errors import BrokerConnectionError, ConnectionClosed, DecodeError
 
 from workers import clock, outages, redis_words
+
+log = logging.getLogger(__name__)
 
 #: How often a consumer asks a Redis that refuses.
 _AGAIN_SECONDS = 1.0
@@ -69,7 +72,11 @@ class SteadyConsumer(_RedisConsumer):
             except BrokerConnectionError:
                 self._look_at = clock.monotonic()
                 if clock.sleep(_AGAIN_SECONDS):
+                    clock.pause(self.timeout / 1000)  # the worker is not told to stop yet: it asks again at once
                     return None
+                continue
+            except DecodeError as error:
+                log.warning("a message that cannot be read is left alone: %s", type(error).__name__)
                 continue
             if message is not None:
                 self.broker.in_hand[self.queue_name].add(_id_of(message))
@@ -98,10 +105,11 @@ class SteadyConsumer(_RedisConsumer):
             return
         self._look_at = clock.monotonic() + _LOOK_SECONDS
         noted = self.broker.noted(self.queue_name)
+        in_hand = set(self.broker.in_hand[self.queue_name])  # before those that are done: a message goes that way
         told = set(self.broker.done[self.queue_name])
         for message_id in told & noted:
             self.broker.do_ack(self.queue_name, message_id)
-        strays = noted - told - self.broker.in_hand[self.queue_name]
+        strays = noted - told - in_hand
         if strays:
             self.broker.do_requeue(self.queue_name, *strays)
         self.broker.done[self.queue_name] -= told

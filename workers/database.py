@@ -23,7 +23,7 @@ from playhouse.db_url import parse
 from playhouse.migrations import Runner
 from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 
-from workers import clock
+from workers import clock, redaction
 from workers.errors import ConfigurationError, DependencyDown
 from workers.settings import get_settings
 
@@ -223,20 +223,36 @@ def is_away(error: BaseException) -> bool:
     """
     if not isinstance(error, (DatabaseError, InterfaceError)):
         return False
-    original = getattr(error, "orig", None)
-    while isinstance(original, PeeweeException):  # a connection that is opened for a statement is wrapped twice
-        original = getattr(original, "orig", None)
+    original = _original(error)
     if isinstance(original, sqlite3.Error):
         code = getattr(original, "sqlite_errorcode", None)
         if code is not None:
             return code & 0xFF in _FILE_CODES
-    state = getattr(original, "sqlstate", None)
-    if state:
+    if state := _state(original):
         return any(state.startswith(trouble) for trouble in _SERVER_TROUBLE)
     if not isinstance(error, (OperationalError, InterfaceError)):
         return False
-    told_by_postgres = type(original).__module__.startswith("psycopg")  # without a state: the connection is gone
-    return told_by_postgres or any(word in str(error).lower() for word in _FILE_TROUBLE)
+    if original is None or isinstance(original, sqlite3.Error):
+        return any(word in str(error).lower() for word in _FILE_TROUBLE)
+    return True  # a server's, without a state: the connection is gone
+
+
+def is_of_the_statement(error: BaseException) -> bool:
+    """Whether a server ended this statement alone, for it took or waited too long: the next try may fare no better."""
+    state = _state(_original(error))
+    return state == "57014" or state.startswith("55")
+
+
+def _original(error: BaseException) -> BaseException | None:
+    """Return what the driver raised, which peewee wraps: twice, where a connection is opened for a statement."""
+    original = getattr(error, "orig", None)
+    while isinstance(original, PeeweeException):
+        original = getattr(original, "orig", None)
+    return original
+
+
+def _state(original: BaseException | None) -> str:
+    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
 
 
 def reconnect(place: Any = None) -> None:
@@ -259,4 +275,4 @@ def storable(text: str | None, length: int = 500) -> str:
 
 def explain(error: BaseException) -> str:
     """Return the first line of what a database driver said."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return redaction.excerpt((str(error).strip().splitlines() or [type(error).__name__])[0], 200)

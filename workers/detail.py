@@ -115,8 +115,11 @@ class Turn:
 
     def flush_if_overdue(self) -> None:
         """Commit what waits too long for it, from another thread: the lane may be at a request that takes long."""
-        if not self.outcomes or clock.monotonic() < self._flush_at:
-            return
+        if self.outcomes and clock.monotonic() >= self._flush_at:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what is finished, from another thread."""
         with self._committing:
             if self.claim and self.outcomes:
                 self._commit(Usage())  # the lane's own thread counts its waits
@@ -249,12 +252,14 @@ class _at_work:
 
 def keep_flushing() -> None:
     """Commit what waits too long in any turn of this process, until a stop is asked for: a thread's work."""
-    while not clock.sleep(_FLUSHER_SECONDS):
+    stopping = False
+    while not stopping:
+        stopping = clock.sleep(_FLUSHER_SECONDS)  # once more then: requests in flight are waited for, and nobody looks
         with _turns_lock:
             turns = list(_turns)
         for turn in turns:
             try:
-                turn.flush_if_overdue()
+                turn.flush() if stopping else turn.flush_if_overdue()
             except Exception as error:  # the lane tries it again, and says what becomes of it
                 log.debug("run %d: lane %d could not be flushed: %s", turn.run.id, turn.lane, describe(error))
                 database.reconnect()
@@ -270,7 +275,8 @@ def abandon_turns() -> int:
         turns = list(_turns)
     given = 0
     for turn in turns:
-        if turn.claim:
-            given += items.give_back(turn.claim, turn.claim.items)
+        claim = turn.claim  # its own thread may end it meanwhile
+        if claim:
+            given += items.give_back(claim, claim.items)
         lanes.end_turn(turn.run.id, turn.lane, turn.turn + 1, 0.0)
     return given

@@ -20,7 +20,7 @@ from workers.errors import (
     RetryableError,
     SluiceError,
 )
-from workers.failures import FailureClass
+from workers.failures import FailureClass, fingerprint, storable_reason
 from workers.finalize import tidy_up
 from workers.middleware import resend_delay
 from workers.page import Page, describe
@@ -101,11 +101,14 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
     except RetryableError as error:
         _retry_later(run, error)
     except Exception as error:
-        if database.is_away(error):
+        if database.is_of_the_statement(error):
+            _retry_later(run, RetryableError(describe(error)))
+        elif database.is_away(error):
             with suppress(Exception):  # else the lease ends, and an attempt is spent
                 runs.put_page_back(run, DOWN_SECONDS, refund=True)
             raise
-        _give_up(run, error)
+        else:
+            _give_up(run, error)
     finally:
         if caller:
             caller.settle()
@@ -189,7 +192,7 @@ def _tell_of_a_gap(run: Run, came: int, kept: Mapping[str, Any]) -> None:
 
 def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[str, Any]]:
     now = database.now()
-    blank = dict.fromkeys(("item_id", "failure_class", "failure_reason", "last_failed_at"))
+    blank = dict.fromkeys(("item_id", "failure_class", "failure_reason", "failure_fingerprint", "last_failed_at"))
     common = blank | {"item_type": item_type(source.model), "due_at": now, "failure_count": 0}
     skipped = common | {"status": ItemStatus.SKIPPED}
     failed = common | {
@@ -201,11 +204,16 @@ def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[s
     return [
         *(common | {"status": ItemStatus.PENDING, "external_id": i, "item_id": str(key)} for i, key in keys.items()),
         *(
-            skipped | {"external_id": where, "failure_reason": database.storable(why)}
+            skipped | {"external_id": where, "failure_reason": storable_reason(why)}
             for where, why in read.skipped.items()
         ),
         *(
-            failed | {"external_id": where, "failure_reason": database.storable(why)}
+            failed
+            | {
+                "external_id": where,
+                "failure_reason": storable_reason(why),
+                "failure_fingerprint": fingerprint(FailureClass.BAD_DATA, storable_reason(why), where),
+            }
             for where, why in read.refused.items()
         ),
     ]
@@ -215,7 +223,7 @@ def _save_elsewhere(run: Run, source: ImportSource, read: Page) -> dict[str, Any
     """As `_save`, for a model on another database than ours, before our transaction: none spans two databases."""
     with runs.page_commit(run) as ours:
         pass
-    if not ours:
+    if not ours or database.now() >= run.discovery_due_at:  # a process that was stopped here would empty a full table
         return {}
     with saving.connected(source.model):
         return _save(run, source, read)

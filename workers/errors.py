@@ -74,10 +74,16 @@ class PermanentError(SluiceError):
 
 
 class AuthError(PermanentError):
-    """The API refused the credentials (401, 403)."""
+    """The API refused the credentials.
 
-    def __init__(self, message: str) -> None:
+    Parameters:
+      message(str): What happened and the repair.
+      status(int): 401, or 403, which may be about this one item.
+    """
+
+    def __init__(self, message: str, status: int = 401) -> None:
         super().__init__(message, failure_class="auth")
+        self.status = status
 
 
 class Skip(SluiceError):

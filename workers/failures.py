@@ -54,9 +54,8 @@ _VARIABLE = (
 
 def storable_reason(text: str | None) -> str:
     """Return a reason as it may be stored and shown: on one line, without secrets, bounded."""
-    some = (text or "")[: 4 * REASON_LENGTH]  # a secret that the end cuts in two is found whole before
-    plain = one_line(some).encode("utf-8", "replace").decode()
-    return redaction.redact(plain)[:REASON_LENGTH]
+    plain = one_line((text or "")[: 10 * REASON_LENGTH]).encode("utf-8", "replace").decode()
+    return redaction.excerpt(plain, REASON_LENGTH)
 
 
 def one_line(text: str) -> str:

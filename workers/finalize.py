@@ -10,13 +10,14 @@ log = logging.getLogger(__name__)
 
 
 def finalize(run_id: int) -> None:
-    """Complete the run if no item is left that can change; else do nothing: the reaper looks again."""
+    """End the run if no item is left that can change; else do nothing: the reaper looks again."""
     if not runs.complete_if_done(run_id):
         return
     run = runs.get(run_id)
     log.info(
-        "run %d completed: %d succeeded, %d skipped, %d failed",
+        "run %d %s: %d succeeded, %d skipped, %d failed",
         run_id,
+        run.status,
         run.succeeded_count,
         run.skipped_count,
         run.failed_count,

@@ -40,6 +40,8 @@ class Outcome:
       failure_class(FailureClass): For a failed attempt.
       reason(str): For a failed attempt, or why it was skipped.
       retry_seconds(float): For pending: in how long it is due again.
+      asked(bool): Whether the API was asked, so that it tells of the credentials.
+      forbidden(bool): Whether it was refused with 403, which may be about this item alone.
     """
 
     item: RunItem
@@ -48,6 +50,8 @@ class Outcome:
     failure_class: FailureClass | None = None
     reason: str | None = None
     retry_seconds: float = 0.0
+    asked: bool = True
+    forbidden: bool = False
 
 
 def add(run_id: int, rows: Iterable[dict[str, Any]]) -> Counter[str]:
@@ -153,7 +157,28 @@ def commit(
     except Exception as error:
         if database.is_away(error) or not any(outcome.model is not None for outcome in outcomes):
             raise
+    try:
         return _commit(run_id, claim, outcomes, usage, save, one_by_one=True)
+    except Exception as error:
+        if database.is_away(error):
+            raise
+    return _commit_each(run_id, claim, outcomes, usage, save)
+
+
+def _commit_each(
+    run_id: int, claim: Claim, outcomes: Sequence[Outcome], usage: Usage, save: Callable[[Sequence[Any]], None]
+) -> RunStatus:
+    """Give each outcome a transaction of its own: a constraint may be checked as late as at its end."""
+    status = RunStatus.RUNNING
+    for outcome in outcomes:
+        try:
+            status = _commit(run_id, claim, [outcome], usage, save, one_by_one=True)
+        except Exception as error:
+            if database.is_away(error):
+                raise
+            status = _commit(run_id, claim, [_unsaved(outcome, error)], usage, save, one_by_one=True)
+        usage = Usage()
+    return status
 
 
 def _saved_elsewhere(outcomes: Sequence[Outcome], save: Callable[[Sequence[Any]], None]) -> Sequence[Outcome]:
@@ -213,10 +238,12 @@ def _saved_alone(outcome: Outcome, save: Callable[[Sequence[Any]], None], where:
     except Exception as error:
         if database.is_away(error):
             raise
-        reason = (
-            f"the row could not be saved: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
-        )
-        return Outcome(outcome.item, ItemStatus.FAILED, failure_class=FailureClass.BAD_DATA, reason=reason)
+        return _unsaved(outcome, error)
+
+
+def _unsaved(outcome: Outcome, error: Exception) -> Outcome:
+    reason = f"the row could not be saved: {type(error).__name__}: {database.explain(error)}"
+    return Outcome(outcome.item, ItemStatus.FAILED, failure_class=FailureClass.BAD_DATA, reason=reason)
 
 
 def _write_statuses(outcomes: Sequence[Outcome]) -> None:
@@ -257,10 +284,17 @@ def _count(run_id: int, outcomes: Sequence[Outcome], usage: Usage) -> RunStatus:
         Run.auth_failures_in_a_row: refused if answered else Run.auth_failures_in_a_row + refused,
         Run.updated_at: database.now(),
     }
-    changed = Run.update(values).where(Run.id == run_id).returning(Run.status, Run.auth_failures_in_a_row)
-    status, in_a_row = next(iter(changed.tuples().execute()))
-    if refused and in_a_row >= CIRCUIT and status == RunStatus.RUNNING:
-        return runs.open_circuit(run_id, in_a_row, storable_reason(outcomes[-1].reason))
+    changed = (
+        Run.update(values)
+        .where(Run.id == run_id)
+        .returning(Run.status, Run.auth_failures_in_a_row, Run.succeeded_count)
+    )
+    status, in_a_row, succeeded = next(iter(changed.tuples().execute()))
+    told = [o for o in outcomes if o.failure_class == FailureClass.AUTH]
+    # Some items may be forbidden where others are not; a key that is unknown, is unknown for all of them.
+    for_all = not succeeded or any(not outcome.forbidden for outcome in told)
+    if refused and in_a_row >= CIRCUIT and for_all and status == RunStatus.RUNNING:
+        return runs.open_circuit(run_id, in_a_row, storable_reason(told[-1].reason))
     return RunStatus(status)
 
 
@@ -270,7 +304,7 @@ def _refusals(outcomes: Sequence[Outcome]) -> tuple[int, bool]:
     for outcome in reversed(outcomes):
         if outcome.failure_class == FailureClass.AUTH:
             refused += 1
-        elif outcome.failure_class != FailureClass.TRANSIENT:  # which tells nothing of the credentials
+        elif outcome.asked and outcome.failure_class != FailureClass.TRANSIENT:  # which tells nothing of them
             return refused, True
     return refused, False
 

@@ -75,6 +75,11 @@ def end(run_id: int, lane: int, turn: int) -> None:
     Lane.update({Lane.due_at: None}).where(Lane.run_id == run_id, Lane.lane == lane, Lane.turn == turn).execute()
 
 
+def end_all(run_id: int) -> None:
+    """End every lane of a run, whoever sleeps or works in it: when it goes on, all of them are opened anew."""
+    Lane.update({Lane.turn: Lane.turn + 1, Lane.due_at: None}).where(Lane.run_id == run_id).execute()
+
+
 def silent(run_id: int, for_seconds: float, next_in_seconds: float = 0.0) -> Sequence[Message]:
     """Return the messages of lanes that should have been heard of `for_seconds` ago, and expect them anew.
 

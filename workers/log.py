@@ -17,10 +17,13 @@ _QUIETER = {
     "streamlit": logging.WARNING,
 }
 
+#: Longest text of one line, in characters: an exception may quote all of a hostile answer.
+_LENGTH = 20_000
+
 
 class _Lines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record))
+        return redact(super().format(record)[:_LENGTH])
 
 
 class _JsonLines(logging.Formatter):
@@ -31,10 +34,10 @@ class _JsonLines(logging.Formatter):
             "logger": record.name,
             "process": record.process,
             "thread": record.threadName,
-            "message": redact(record.getMessage()),
+            "message": redact(record.getMessage()[:_LENGTH]),
         }
         if record.exc_info:
-            line["exception"] = redact(self.formatException(record.exc_info))
+            line["exception"] = redact(self.formatException(record.exc_info)[:_LENGTH])
         return json.dumps(line)
 
 

@@ -39,7 +39,8 @@ def _within_a_connection(function: Callable[..., None]) -> Callable[..., None]:
             with database.connection():
                 function(*args)
         except RateLimited as wait:
-            outages.tell(wait)  # where an outage is what it waits for
+            if not outages.tell(wait):  # an outage may be what it waits for
+                outages.over()
             raise
         except Exception as error:
             if not outages.tell(error):

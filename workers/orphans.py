@@ -19,6 +19,8 @@ def end_with_parent() -> Callable[[], None] | None:
     libc, parent = ctypes.CDLL(None), os.getpid()
 
     def bind() -> None:
+        # Until its program is started, a child has its parent's handlers: they would swallow the signal.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:  # it died before prctl: the signal would never come
             os._exit(1)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from workers import saving
+from workers import database, redaction, saving
 from workers.contracts import ImportSource
 from workers.errors import PermanentError, Skip
 from workers.failures import FailureClass
@@ -110,6 +110,8 @@ def _read_item(page: Page, source: ImportSource, item: Any, where: str) -> None:
         page.skipped[where] = str(skip)
         return
     except Exception as error:  # whatever a user's code raises, it refuses this item only
+        if database.is_away(error):
+            raise  # which is nothing to blame the item for
         page.refused[where] = f"{where} cannot become a {source.model.__name__}: {describe(error)}"
         return
     try:
@@ -165,4 +167,4 @@ def short(cursor: Any) -> str:
 def describe(error: BaseException) -> str:
     """Return an exception's type and the first line of its text, cut to a length that can be stored."""
     lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+    return f"{type(error).__name__}: {redaction.excerpt(lines[0], 200)}" if lines else type(error).__name__

@@ -77,6 +77,8 @@ def look(url: str, timeout: float) -> str | None:
     except redis.ResponseError as error:
         if str(error).startswith("BUSY"):
             raise redis.exceptions.BusyLoadingError(str(error)) from None
+        if str(error).startswith(("MISCONF", "MASTERDOWN")):  # it is there, and ill: every door will say so
+            return "redis"
         why = address.redact(str(error))
         raise ConfigurationError(f"The Redis at {address} refused what SLUICE_REDIS_URL asks for: {why}") from None
     except (redis.ConnectionError, redis.TimeoutError):

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from workers import broker, clock, database, finalize, inline, items, runs, saving
+from workers import broker, clock, database, finalize, inline, items, lanes, runs, saving
 from workers.contracts import ImportSource
 from workers.discovery import open_lanes
 from workers.errors import ConfigurationError, InvalidTransition, UsageError
@@ -168,6 +168,7 @@ def retry_failed(run_id: int, *, who: str, door: str) -> int:
             raise UsageError(f"Run {run_id} has no failed item that can be tried again")
         if status in (RunStatus.COMPLETED, RunStatus.FAILED):
             runs.move(run_id, RunStatus.PENDING, who=who, door=door, detail=f"retry of {count} failed items")
+            lanes.end_all(run_id)
         else:
             runs.note(run_id, "retry", who=who, door=door, detail=f"{count} failed items")
     if runs.get(run_id).status == RunStatus.PENDING:

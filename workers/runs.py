@@ -14,7 +14,7 @@ from workers import clock, database
 from workers.caller import Usage
 from workers.errors import InvalidTransition, UnknownRun
 from workers.failures import storable_reason
-from workers.tables import ACTIVE, IS_OPEN, OPEN, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers.tables import ACTIVE, HAS_FAILED, IS_OPEN, OPEN, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
 
 
 def get(run_id: int) -> Run:
@@ -144,7 +144,14 @@ def resume(run_id: int, *, who: str, door: str) -> None:
       UnknownRun, InvalidTransition: There is no such run, or it is not paused.
     """
     now = database.now()
-    values = {Run.status: RunStatus.RUNNING, Run.updated_at: now, Run.discovery_due_at: now, Run.error_summary: None}
+    values = {
+        Run.status: RunStatus.RUNNING,
+        Run.updated_at: now,
+        Run.discovery_due_at: now,
+        Run.discovery_attempts: 0,  # what the pause cut short was no attempt
+        Run.auth_failures_in_a_row: 0,
+        Run.error_summary: None,
+    }
     with database.db.atomic():
         if not Run.update(values).where(Run.id == run_id, Run.status == RunStatus.PAUSED).execute():
             raise InvalidTransition(
@@ -331,7 +338,7 @@ def complete_if_done(run_id: int) -> bool:
     snapshot it began with, and could complete a run that has just been given a pending item.
 
     Returns:
-      bool: Whether this call completed it.
+      bool: Whether this call ended it: completed or, where every item was refused for its credentials, failed.
     """
     now = database.now()
     with database.db.atomic():
@@ -339,8 +346,13 @@ def complete_if_done(run_id: int) -> bool:
         locked = Run.update(looked).where(
             Run.id == run_id, Run.status == RunStatus.RUNNING, Run.discovered_at.is_null(False)
         )
-        if not locked.execute() or has_open_items(run_id):
+        run = next(iter(locked.returning(Run).execute()), None)
+        if run is None or has_open_items(run_id):
             return False
+        if 0 < run.total_count == run.failed_count == run.auth_failures_in_a_row:  # too few to have opened the circuit
+            refused = RunItem.select(RunItem.failure_reason).where(RunItem.run_id == run_id, HAS_FAILED)
+            open_circuit(run_id, run.failed_count, refused.limit(1).scalar())
+            return True
         Run.update(
             {Run.status: RunStatus.COMPLETED, Run.ended_at: now, Run.updated_at: now, Run.error_summary: None}
         ).where(Run.id == run_id).execute()

@@ -83,6 +83,7 @@ def save_fields(models: Sequence[Any]) -> None:
         if getattr(model, "save_each", False):
             for row in rows:
                 row.save()
+                row._dirty.update(names)  # save() forgets them, and this one may be rolled back and made again
         elif names:
             model.bulk_update(rows, [model._meta.fields[name] for name in names])
 

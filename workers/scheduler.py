@@ -27,7 +27,7 @@ def loop() -> int:
       int: 0.
     """
     settings = get_settings()
-    signals.on_stop()
+    signals.on_stop(within=settings.drain)  # a tick may wait half a minute for a locked file
     redis_address.wait_for(settings.redis_url, say=log.info)
     wait_for_migrations()
     while not clock.stop_requested.is_set():
@@ -45,4 +45,4 @@ def _try_to_tick() -> None:
         expected = isinstance(error, (SluiceError, PeeweeException))
         log.warning("this tick failed: %s", error, exc_info=None if expected else error)
     else:
-        outages.database_over()
+        outages.over()

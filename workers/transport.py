@@ -2,8 +2,11 @@
 
 import http.client
 import io
+import math
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from email import errors as defects
 from typing import Any
 
@@ -25,6 +28,19 @@ _NO_HEADERS = (
     defects.FirstHeaderLineIsContinuationDefect,
     defects.MisplacedEnvelopeHeaderDefect,
 )
+
+
+_sent_by: ContextVar[float] = ContextVar("sent_by", default=math.inf)
+
+
+@contextmanager
+def sent_by(ends_at: float) -> Iterator[None]:
+    """Within the block, send nothing after `ends_at` (of `clock.monotonic`), however late it is begun."""
+    token = _sent_by.set(ends_at)
+    try:
+        yield
+    finally:
+        _sent_by.reset(token)
 
 
 class NotHTTP(http.client.HTTPException):
@@ -132,7 +148,10 @@ class _OnTime(HTTPConnection):
 
     def send(self, data: Any) -> None:
         if self.sock is not None:
-            self.sock.settimeout(max(_LEAST_SECONDS, self._deadline() - clock.monotonic()))
+            left = self._deadline() - clock.monotonic()
+            if left <= 0:  # we were stopped, or the body was slow to come
+                raise TimeoutError("no time is left to send")
+            self.sock.settimeout(max(_LEAST_SECONDS, left))
         super().send(data)
 
     def getresponse(self) -> Any:
@@ -145,7 +164,7 @@ class _OnTime(HTTPConnection):
 
     def _deadline(self) -> float:
         if self._ends_at is None:
-            self._ends_at = clock.monotonic() + (self.timeout or 0.0)
+            self._ends_at = min(clock.monotonic() + (self.timeout or 0.0), _sent_by.get())
         return self._ends_at
 
     def _new_conn(self) -> socket.socket:
