@@ -391,7 +391,7 @@ def test_pauses_in_the_middle_of_a_list_page_are_no_attempts_at_it(house, import
 
 def test_a_process_that_stops_commits_what_is_finished_before_it_gives_back_the_rest(house, import_from):
     # Given a lane with one finished item, and one whose request takes long
-    answer = threading.Event()
+    answer, messages = threading.Event(), []
     with slow_api(answer) as url:
         import_from(url)
         house.setenv("SLUICE_FLUSH_SECONDS", "60")
@@ -403,14 +403,16 @@ def test_a_process_that_stops_commits_what_is_finished_before_it_gives_back_the_
 
             # When the process is asked to stop, and gives up waiting for the other
             clock.stop_requested.set()
-            detail.keep_flushing()
-            given = detail.abandon_turns()
+            with broker.captured(lambda *message: messages.append(message)):
+                given = detail.abandon_turns()
         finally:
             answer.set()
             lane.join()
             clock.stop_requested.clear()
 
+    # Then the first counts, the second is due again, and the lane's next turn is announced
     assert (given, runs.get(run_id).succeeded_count) == (1, 1)
+    assert messages == [("fetch_details", (run_id, 0, 2), 0.0)]
 
 
 # --- what the databases demand

@@ -113,10 +113,10 @@ class Turn:
             self._end_claim(self.claim)
         runs.add_usage(self.run.id, self.caller.take_usage())
 
-    def flush_if_overdue(self) -> None:
-        """Commit what waits too long for it, from another thread: the lane may be at a request that takes long."""
-        if self.outcomes and clock.monotonic() >= self._flush_at:
-            self.flush()
+    @property
+    def is_overdue(self) -> bool:
+        """Whether something waits too long for its commit: the lane may be at a request that takes long."""
+        return bool(self.outcomes) and clock.monotonic() >= self._flush_at
 
     def flush(self) -> None:
         """Commit what is finished, from another thread."""
@@ -252,17 +252,11 @@ class _at_work:
 
 def keep_flushing() -> None:
     """Commit what waits too long in any turn of this process, until a stop is asked for: a thread's work."""
-    stopping = False
-    while not stopping:
-        stopping = clock.sleep(_FLUSHER_SECONDS)  # once more then: requests in flight are waited for, and nobody looks
+    while not clock.sleep(_FLUSHER_SECONDS):
         with _turns_lock:
-            turns = list(_turns)
+            turns = [turn for turn in _turns if turn.is_overdue]
         for turn in turns:
-            try:
-                turn.flush() if stopping else turn.flush_if_overdue()
-            except Exception as error:  # the lane tries it again, and says what becomes of it
-                log.debug("run %d: lane %d could not be flushed: %s", turn.run.id, turn.lane, describe(error))
-                database.reconnect()
+            _flush(turn)
 
 
 def abandon_turns() -> int:
@@ -273,10 +267,24 @@ def abandon_turns() -> int:
     """
     with _turns_lock:
         turns = list(_turns)
-    given = 0
     for turn in turns:
-        claim = turn.claim  # its own thread may end it meanwhile
-        if claim:
-            given += items.give_back(claim, claim.items)
-        lanes.end_turn(turn.run.id, turn.lane, turn.turn + 1, 0.0)
+        _flush(turn)  # before the transaction: its thread may hold the turn's lock, and wait for the database
+    given, messages = 0, []
+    with database.db.atomic():
+        for turn in turns:
+            claim = turn.claim  # its own thread may end it meanwhile
+            if claim:
+                given += items.give_back(claim, claim.items)
+            if lanes.end_turn(turn.run.id, turn.lane, turn.turn + 1, 0.0):
+                messages.append((turn.run.id, turn.lane, turn.turn + 1))
+    for message in messages:
+        broker.send("fetch_details", *message)
     return given
+
+
+def _flush(turn: Turn) -> None:
+    try:
+        turn.flush()
+    except Exception as error:  # the lane tries it again, and says what becomes of it
+        log.debug("run %d: lane %d could not be flushed: %s", turn.run.id, turn.lane, describe(error))
+        database.reconnect()

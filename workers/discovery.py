@@ -32,6 +32,9 @@ from workers.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
+#: The pages that this process reads, where the draining process finds them.
+_reading: dict[int, Run] = {}
+
 #: So many list pages in a row may bring nothing new; then the list is taken for endless.
 _BARREN_PAGES = 20
 
@@ -80,6 +83,7 @@ def _work(messages: Sequence[lanes.Message]) -> None:
 def _do_page(run: Run) -> Sequence[lanes.Message]:
     """Fetch and record the list page a run is due to read; return the lanes' messages, where it was the last page."""
     caller: Caller | None = None
+    _reading[id(run)] = run
     try:
         _refuse_poison(run)
         source = get_registry()[run.source]
@@ -110,10 +114,23 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         else:
             _give_up(run, error)
     finally:
+        del _reading[id(run)]
         if caller:
             caller.settle()
             runs.add_usage(run.id, caller.take_usage())
     return ()
+
+
+def abandon_pages() -> int:
+    """Put back the list pages that are being read, from another thread: the process is about to end.
+
+    Returns:
+      int: How many pages.
+    """
+    given = [run for run in list(_reading.values()) if runs.put_page_back(run, 0.0, refund=True)]
+    for run in given:
+        broker.send("discover", run.id)
+    return len(given)
 
 
 def _refuse_poison(run: Run) -> None:

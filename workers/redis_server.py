@@ -22,6 +22,7 @@ from workers.ledger import vouch
 from workers.orphans import end_with_parent
 from workers.redis_address import Address, answers, connect, look, taken, wait_for
 from workers.settings import get_settings
+from workers.signals import name_of
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ class _Server:
     def last_words(self) -> str:
         """How it ended, and the last line of its log."""
         code = self.process.returncode
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        how = f"was killed by {name_of(-code)}" if code < 0 else f"ended with status {code}"
         lines = [line for line in self.log_path.read_text(errors="replace")[-4000:].splitlines() if line.strip()]
         return f"{how}; its last line: {lines[-1].strip() if lines else 'none'}"
 

@@ -284,14 +284,18 @@ def end_page(run: Run, new: Mapping[str, int], *, cursor: Any, **kept: Any) -> N
     Run.update(values).where(Run.id == run.id).execute()
 
 
-def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | None = None) -> None:
-    """Let the page be tried again after `wait_seconds`; `refund` says that the attempt did not count."""
+def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | None = None) -> bool:
+    """Let the page be tried again after `wait_seconds`; `refund` says that the attempt did not count.
+
+    Returns:
+      bool: Whether it was still ours.
+    """
     values: dict[Any, Any] = {Run.discovery_due_at: database.now() + timedelta(seconds=wait_seconds)}
     if refund:
         values[Run.discovery_attempts] = Run.discovery_attempts - 1
     if reason:
         values[Run.error_summary] = storable_reason(reason)
-    Run.update(values).where(_ours(run)).execute()
+    return bool(Run.update(values).where(_ours(run)).execute())
 
 
 def _ours(run: Run) -> Any:

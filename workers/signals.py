@@ -65,3 +65,11 @@ def _hear(pipe: int, within: float | None, at_once: Callable[[], None]) -> None:
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
     """Stand where the default would end the process."""
+
+
+def name_of(number: int) -> str:
+    """Return a signal's name; a real-time signal has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -182,10 +182,7 @@ def _kill(children: Sequence[Child]) -> None:
 def _how_it_ended(status: int, *, by_us: bool) -> str:
     if status >= 0:
         return f"ended with status {status}"
-    try:
-        name = signal.Signals(-status).name
-    except ValueError:  # a real-time signal has no name
-        name = f"signal {-status}"
+    name = signals.name_of(-status)
     if -status == signal.SIGKILL and not by_us:
         name += ", not by us (out of memory? the kernel's log tells)"
     return f"was killed by {name}"

@@ -11,7 +11,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.worker import Worker
 
-from workers import actors, clock, database, detail, signals
+from workers import actors, clock, database, detail, discovery, signals
 from workers.broker import get_broker
 from workers.registry import get_registry
 from workers.settings import get_settings
@@ -111,8 +111,8 @@ def _put_messages_back(worker: Worker) -> None:
 def _give_items_back() -> None:
     try:
         with database.connection():
-            given = detail.abandon_turns()
-        log.warning("requests were still in flight; %d items were given back", given)
+            given, pages = detail.abandon_turns(), discovery.abandon_pages()
+        log.warning("requests were still in flight; %d items and %d list pages were given back", given, pages)
     except Exception as error:  # whatever it is, we leave
         why = database.explain(error)
         log.warning("items were not given back (%s); they are due again when their lease ends", why)
