@@ -126,8 +126,8 @@ def test_a_worker_process_that_is_killed_is_replaced_and_nothing_is_lost(databas
 
 
 def test_redis_killed_in_mid_run_and_emptied_when_it_is_back_costs_neither_an_item_nor_a_429():
-    # Given a run of 60 items, and windows that are nearly used up
-    with Fleet(items=60, limits="20/0.5,40/1", settings=SOON_SAFE) as fleet:
+    # Given a run of 120 items, and windows that are nearly used up
+    with Fleet(items=120, limits="20/0.5,40/1", settings=SOON_SAFE) as fleet:
         run_id = fleet.start_run()
         fleet.wait_until(lambda: fleet.mock_stats()["accepted"] >= 20, 30, "a third is asked for")
 
@@ -136,10 +136,10 @@ def test_redis_killed_in_mid_run_and_emptied_when_it_is_back_costs_neither_an_it
         fleet.wait_until(fleet.redis_answers, 10, "Redis is back")
         fleet.flush_redis()
         assert killed not in fleet._children("redis")
-        assert fleet.mock_stats()["accepted"] < 61
+        assert fleet.mock_stats()["accepted"] < 122
 
         # Then nobody is refused, and the run completes with exact counts
-        check_all_in(fleet, run_id, items=60)
+        check_all_in(fleet, run_id, items=120)
 
 
 def test_workers_told_to_stop_in_mid_wait_give_everything_back_within_four_seconds():

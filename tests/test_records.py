@@ -83,6 +83,24 @@ def test_an_item_whose_lease_ran_out_is_claimed_alone(house):
     assert [first[0].attempts, second[0].attempts, third[0].attempts] == [2, 2, 1]
 
 
+def test_an_item_that_lost_two_leases_is_claimed_while_no_other_such_one_is_in_hand(house):
+    # Given three items that were lost twice with the processes that had them, and a fourth that is due
+    run = a_run(4)
+    for _ in range(2):
+        RunItem.update(status=ItemStatus.PENDING, due_at=database.now()).where(RunItem.external_id != "3").execute()
+        RunItem.update(due_at=database.now() + timedelta(seconds=60)).where(RunItem.external_id == "3").execute()
+        items.claim(run.id, 3, lease_seconds=-1)
+    RunItem.update(due_at=database.now()).where(RunItem.external_id == "3").execute()
+
+    # When lanes claim
+    first, second, third = (items.claim(run.id, 10, lease_seconds=60) for _ in range(3))
+
+    # Then one of the three is in hand at a time, and the others do not keep lanes from what is due
+    assert [[item.attempts for item in claim.items] for claim in (first, second, third)] == [[3], [1], []]
+    complete(run, first)
+    assert [item.attempts for item in items.claim(run.id, 10, lease_seconds=60).items] == [3]
+
+
 def test_items_given_back_are_due_at_once_and_have_their_attempt_refunded(house):
     run = a_run(2)
     claim = items.claim(run.id, 2, lease_seconds=60)

@@ -13,10 +13,11 @@ import pytest
 from conftest import free_port
 from playhouse.migrations import Runner
 
-from workers import DependencyDown, clock, database, items, runs
+from workers import DependencyDown, clock, database, runs
 from workers.errors import UsageError
+from workers.failure_groups import failure_groups
 from workers.migrations import __path__ as migrations_path
-from workers.tables import BudgetRow, ItemStatus, RunItem
+from workers.tables import BudgetRow, RunItem
 from workers.watermark import Watermark
 
 RACER = """
@@ -315,22 +316,34 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(env
         first = Runner(database.db.obj, next(iter(migrations_path)), table_name="sluice_migrations")
         assert first.up("0001_first_tables") == ["0001_first_tables"]
         assert not database.is_migrated()
-        run = runs.create("items", lanes=4, created_by="test", door="test")
-        common = {"due_at": database.now(), "status": ItemStatus.PENDING}
-        items.add(run.id, [common | {"external_id": str(n), "item_id": str(n)} for n in range(3)])
+        at = "2026-11-22 10:00:00+00:00"
+        database.db.execute_sql(
+            "INSERT INTO sluice_runs (kind, source, status, succeeded_count, failed_count, skipped_count, "
+            "discovery_attempts, lanes, priority, options, rate_limit_hits_count, rate_limit_sleeps_count, "
+            "total_sleep_seconds, finalize_attempts, metadata, created_by, created_at, updated_at) VALUES "
+            f"('import', 'items', 'failed', 2, 1, 0, 0, 4, 0, '{{}}', 0, 0, 0, 0, '{{}}', 'test', '{at}', '{at}')"
+        )
+        for n, status in enumerate(("completed", "failed", "completed")):
+            database.db.execute_sql(
+                "INSERT INTO sluice_run_items (run_id, external_id, status, attempts, due_at, failure_count) "
+                f"VALUES (1, '{n}', '{status}', 1, '{at}', 0)"
+            )
 
         # When it is migrated, twice
-        assert database.migrate() == ["0002_budgets"]
+        assert database.migrate() == ["0002_budgets", "0003_failures"]
         assert database.migrate() == []
 
         # Then the rows are what they were, and budgets can be kept
         assert database.is_migrated()
-        assert runs.get(run.id).created_at == run.created_at
+        run = runs.get(1)
+        assert (run.status, run.succeeded_count, run.auth_failures_in_a_row) == ("failed", 2, 0)
+        assert [group.count for group in failure_groups(1)] == [1]
         assert sorted(item.external_id for item in RunItem.select()) == ["0", "1", "2"]
         Watermark("api").raise_to(10)
         assert Watermark("api").seconds() > 0
 
         # And there is a way back
+        assert first.down() == ["0003_failures"]
         assert first.down() == ["0002_budgets"]
         assert not database.db.table_exists("sluice_budgets")
-        assert runs.get(run.id).created_at == run.created_at
+        assert database.db.execute_sql("SELECT succeeded_count FROM sluice_runs").fetchone() == (2,)

@@ -51,20 +51,20 @@ def fetch_details(run_id: int, lane: int, turn: int) -> None:
     finally:
         at_work.close()
     if at_work.status is RunStatus.RUNNING:
-        _announce(run_id, lane, turn + 1)
+        _announce(run_id, lane, turn + 1, at_least_seconds=_IDLE_SECONDS if at_work.idle else 0.0)
         return
     lanes.end(run_id, lane, turn + 1)
     if at_work.status in ENDED:
         tidy_up(run)
 
 
-def _announce(run_id: int, lane: int, turn: int) -> None:
+def _announce(run_id: int, lane: int, turn: int, at_least_seconds: float) -> None:
     due = items.next_due(run_id)
     if due is None:
         lanes.end(run_id, lane, turn)
         broker.send("finalize", run_id)
         return
-    wait = max(0.0, (due - database.now()).total_seconds())
+    wait = max(at_least_seconds, (due - database.now()).total_seconds())
     if lanes.end_turn(run_id, lane, turn, wait):
         broker.send("fetch_details", run_id, lane, turn, delay_seconds=wait)
 
@@ -82,6 +82,8 @@ class Turn:
         self.caller: Caller = self.connector.caller(run.id, f"{run.id}:{lane}", watermark)
         self.claim: Claim | None = None
         self.outcomes: list[Outcome] = []
+        #: Whether nothing could be claimed, though something may be due: it is for one lane at a time.
+        self.idle = True
         #: The run's, as the last commit found it.
         self.status = RunStatus.RUNNING
         self._done = 0
@@ -136,6 +138,7 @@ class Turn:
         if not claim.items:
             return False
         self._done = 0
+        self.idle = False
         self.claim = claim
         self.caller.expects = len(claim.items)
         rows = self._rows(claim.items)
@@ -226,6 +229,8 @@ class Turn:
             del self.outcomes[: len(outcomes)]
 
 
+#: How long a lane that could claim nothing stays away at least.
+_IDLE_SECONDS = 0.5
 #: Waits between two tries of a commit while the database is away.
 _PATIENCE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 #: How often the flusher looks for what waits too long for its commit.

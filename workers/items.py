@@ -17,6 +17,9 @@ from workers.tables import HAS_FAILED, IS_OPEN, OPEN, ItemStatus, Run, RunItem, 
 _CHUNK = 500
 
 
+#: From so many attempts on, an item whose lease ran out is suspected of killing its process.
+_SUSPECT_ATTEMPTS = 2
+
 #: What saving a row raises when its values are to blame.
 UNSAVABLE = (PeeweeException, ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 
@@ -75,7 +78,8 @@ def claim(run_id: int, limit: int, lease_seconds: float) -> Claim:
     """Claim the next due items of a run.
 
     An item whose lease ran out may be the one that killed its process: it is claimed alone, so that it cannot take
-    others with it.
+    others with it. One that lost two leases is claimed only while no other such item is in hand anywhere: else those
+    that were in the same process each time would share its fate.
 
     Parameters:
       run_id(int): The run.
@@ -84,20 +88,31 @@ def claim(run_id: int, limit: int, lease_seconds: float) -> Claim:
     """
     now = database.now()
     until = now + timedelta(seconds=lease_seconds)
-    for status, most in ((ItemStatus.PROCESSING, 1), (ItemStatus.PENDING, limit)):
-        items = _claim(run_id, status, most, now, until)
-        if items:
-            return Claim(items, until)
-    return Claim([], until)
+    items = _claim_lost(run_id, now, until) or _claim(_due(run_id, ItemStatus.PENDING, now).limit(limit), until)
+    return Claim(items, until)
 
 
-def _claim(run_id: int, status: ItemStatus, limit: int, now: datetime, until: datetime) -> list[RunItem]:
-    due = (
-        RunItem.select(RunItem.id)
-        .where(RunItem.run_id == run_id, RunItem.status == status, RunItem.due_at <= now, IS_OPEN)
-        .order_by(RunItem.due_at, RunItem.id)
-        .limit(limit)
-    )
+def _claim_lost(run_id: int, now: datetime, until: datetime) -> list[RunItem]:
+    lost = _due(run_id, ItemStatus.PROCESSING, now).limit(1)
+    if lost.scalar() is None:
+        return []
+    items = _claim(lost.where(RunItem.attempts < _SUSPECT_ATTEMPTS), until)
+    return items or ([] if _suspect_in_hand(run_id, now) else _claim(lost, until))
+
+
+def _due(run_id: int, status: ItemStatus, now: datetime) -> Any:
+    wanted = (RunItem.run_id == run_id) & (RunItem.status == status) & (RunItem.due_at <= now) & IS_OPEN
+    return RunItem.select(RunItem.id).where(wanted).order_by(RunItem.due_at, RunItem.id)
+
+
+def _suspect_in_hand(run_id: int, now: datetime) -> bool:
+    """Whether an item is in hand that may have lost two leases. Two that ask at once may both be told no."""
+    claimed = (RunItem.run_id == run_id) & (RunItem.status == ItemStatus.PROCESSING) & (RunItem.due_at > now) & IS_OPEN
+    suspects = RunItem.select(RunItem.id).where(claimed, RunItem.attempts > _SUSPECT_ATTEMPTS)
+    return suspects.limit(1).scalar() is not None
+
+
+def _claim(due: Any, until: datetime) -> list[RunItem]:
     values = {RunItem.status: ItemStatus.PROCESSING, RunItem.due_at: until, RunItem.attempts: RunItem.attempts + 1}
     if database.is_sqlite():
         update = RunItem.update(values).where(RunItem.id.in_(due))
