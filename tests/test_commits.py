@@ -184,6 +184,44 @@ def test_answers_are_kept_while_the_database_is_away_and_no_request_is_repeated(
     assert {item.attempts for item in RunItem.select()} == {1}
 
 
+class Reopening(clock.MovedClock):
+    """Opens the database again after 200 s of moved time."""
+
+    def __init__(self, reopen):
+        super().__init__()
+        self.reopen = reopen
+
+    def sleep(self, seconds):
+        if self.elapsed_seconds > 200 and self.reopen:
+            self.reopen, reopen = None, self.reopen
+            reopen()
+        return super().sleep(seconds)
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+def test_answers_are_kept_for_longer_than_their_lease(database_url, mock_api, import_from):
+    # Given a server that ends every connection at the first commit, and lets nobody in for minutes
+    server, name = database_url.rpartition("/")[0] + "/postgres", database_url.rpartition("/")[2]
+
+    def let_in(whether):
+        with psycopg.connect(server, autocommit=True) as other:
+            other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS {whether}")
+            other.execute(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+
+    clock.use(Reopening(lambda: let_in("true")))
+    api = mock_api(items=3)
+    import_from(api.url, model=Struck, lanes=1)
+    Struck.strike = staticmethod(lambda: let_in("false"))
+
+    # When the run goes on
+    run = start_inline()
+
+    # Then all is in, and was asked for once
+    assert (run.status, run.succeeded_count) == (RunStatus.COMPLETED, 3)
+    assert clock.monotonic() > 200
+    assert asked(api) == {"1": 1, "2": 1, "3": 1}
+
+
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_answers_are_kept_while_somebody_else_holds_the_sqlite_file(mock_api, import_from):
     # Given another program that holds the file for longer than we wait for it

@@ -194,17 +194,18 @@ class Turn:
         self._patiently(lambda: self._commit(self.caller.take_usage()))
 
     def _patiently(self, do: Callable[[], object]) -> None:
-        """Do it again while the database is away, until the lease ends or a stop is asked for: no request is repeated.
+        """Do it again while the database is away, so that no request is repeated; not when a stop is asked for.
 
-        Nobody can take our items meanwhile: that, too, needs the database.
+        Our lease may end meanwhile: nobody can take our items, for that, too, needs the database.
         """
         for wait in itertools.chain(_PATIENCE_SECONDS, itertools.repeat(_PATIENCE_SECONDS[-1])):
             try:
                 do()
                 return
             except Exception as error:
-                over = clock.stop_requested.is_set() or clock.monotonic() + wait > self._lease_ends_at
-                if not database.is_away(error) or over:
+                patience = 0.0 if database.is_of_the_statement(error) else _OUTAGE_SECONDS
+                over = clock.monotonic() + wait > self._lease_ends_at + patience
+                if not database.is_away(error) or over or clock.stop_requested.is_set():
                     raise
                 outages.tell(error)
             for place in {database.db.obj, self.source.model._meta.database}:
@@ -233,6 +234,8 @@ class Turn:
 _IDLE_SECONDS = 0.5
 #: Waits between two tries of a commit while the database is away.
 _PATIENCE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
+#: For so long after its lease a lane keeps what it has fetched.
+_OUTAGE_SECONDS = 600.0
 #: How often the flusher looks for what waits too long for its commit.
 _FLUSHER_SECONDS = 0.1
 
