@@ -596,6 +596,30 @@ def test_a_fresh_import_empties_a_table_of_another_database_once(moved_clock, mo
     assert run.succeeded_count == elsewhere.select().count() == 30
 
 
+def test_a_page_whose_lease_is_over_is_read_again_and_no_item_of_it_is_lost(
+    moved_clock, mock_api, import_from, elsewhere
+):
+    # Given a reader that was stopped, with the first page in its hand, for longer than the lease
+    stopped = []
+
+    class Stopping(elsewhere):
+        class Meta:
+            table_name = "theirs"
+
+        def get_external_id(self):
+            if not stopped:
+                stopped.append(True)
+                moved_clock.advance(1000)
+            return super().get_external_id()
+
+    import_from(mock_api(items=30).url, model=Stopping, per_page=10)
+
+    run = start_inline()
+
+    assert stopped
+    assert (run.status, run.total_count, run.succeeded_count) == (RunStatus.COMPLETED, 30, 30)
+
+
 def test_a_row_that_another_database_refuses_fails_alone(moved_clock, mock_api, import_from, elsewhere):
     # Given a table that takes no price of item 2
     elsewhere._meta.database.execute_sql(

@@ -151,7 +151,11 @@ def _refuse_poison(run: Run) -> None:
 
 def _record(run: Run, source: ImportSource, read: Page) -> bool:
     """Write a page; return whether it was the list's last, and ours."""
-    keys = {} if database.is_ours(source.model) else _save_elsewhere(run, source, read)
+    keys: dict[str, Any] | None = {}
+    if not database.is_ours(source.model):
+        keys = _save_elsewhere(run, source, read)
+    if keys is None:
+        return False
     with runs.page_commit(run) as ours:
         if not ours:
             return False
@@ -236,12 +240,16 @@ def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[s
     ]
 
 
-def _save_elsewhere(run: Run, source: ImportSource, read: Page) -> dict[str, Any]:
-    """As `_save`, for a model on another database than ours, before our transaction: none spans two databases."""
+def _save_elsewhere(run: Run, source: ImportSource, read: Page) -> dict[str, Any] | None:
+    """As `_save`, for a model on another database than ours, before our transaction: none spans two databases.
+
+    Returns:
+      dict[str, Any] | None: None where the page is not ours any more, or its lease is over: it is read again.
+    """
     with runs.page_commit(run) as ours:
         pass
     if not ours or database.now() >= run.discovery_due_at:  # a process that was stopped here would empty a full table
-        return {}
+        return None
     with saving.connected(source.model):
         return _save(run, source, read)
 
