@@ -20,6 +20,7 @@ class ItemSource(ImportSource):
     model = Item
     connector = api
     allow_fresh = True
+    schedule = "0 */3 * * *"  # every three hours
 
     def get_list_request(self, cursor, per_page):
         return requests.Request("GET", "api/items", params={"page": cursor, "perPage": per_page})

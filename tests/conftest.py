@@ -198,6 +198,7 @@ def import_from(house: pytest.MonkeyPatch) -> Callable[..., Any]:
     def register(url: str, *, limits: tuple[Limit, ...] = (Limit(500, seconds=20),), **attributes: Any) -> Any:
         name = attributes.setdefault("name", "items")
         attributes.setdefault("connector", Connector(f"api-of-{name}", base_url=url, limits=limits))
+        attributes.setdefault("schedule", None)
         source = type("TestSource", (ItemSource,), attributes)()
         hosts.SOURCES.append(source)
         settings.get_settings.cache_clear()

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import click
@@ -13,7 +14,7 @@ import requests
 
 from mock_server import RunningServer
 from workers import database
-from workers.cli import cli
+from workers.cli import Later, cli
 from workers.failures import FailureClass
 from workers.tables import ItemStatus, RunStatus
 
@@ -25,8 +26,9 @@ WITH_EXAMPLES = [README, ROOT / "docs" / "write-a-source.md"]
 
 PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
-COMMAND = re.compile(r"python -m workers ([a-z][a-z-]*)")
-OPTION = re.compile(r"python -m workers ([a-z-]+)[^`\n#]*?(--[a-z-]+)")
+COMMAND = re.compile(r"python -m workers ([a-z][a-z-]*)(?: ([a-z][a-z-]*))?")
+OPTION = re.compile(r"(--[a-z-]+)")
+LINE = re.compile(r"python -m workers [^`\n#&]*")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 PATH = re.compile(r"`((?:workers|scripts|docs|tests|mock_server)/[\w./-]+)`")
 ADDRESS = "http://127.0.0.1:8001"
@@ -36,8 +38,22 @@ def title(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@lru_cache
 def commands() -> dict[str, click.Command]:
-    return cli.commands
+    """Every command by the words that call it; a group's own with its name before."""
+    found: dict[str, click.Command] = {}
+    for name, later in cli.commands.items():
+        assert isinstance(later, Later)
+        found[name] = later.load()
+        own = found[name].commands if isinstance(found[name], click.Group) else {}
+        found |= {f"{name} {inner}": command for inner, command in own.items()}
+    return found
+
+
+def called(text: str) -> set[str]:
+    """Return the commands that a text calls: by two words where the first one is a group's."""
+    groups = {name for name, command in commands().items() if isinstance(command, click.Group)}
+    return {f"{name} {inner}" if name in groups and inner else name for name, inner in COMMAND.findall(text)}
 
 
 def readme_source() -> str:
@@ -103,22 +119,33 @@ def test_the_readme_s_source_is_as_short_as_it_says() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_every_command_that_is_mentioned_exists(page: Path) -> None:
-    assert set(COMMAND.findall(page.read_text())) <= set(commands())
+    assert called(page.read_text()) <= set(commands())
 
 
 @pytest.mark.parametrize("page", PAGES, ids=title)
 def test_every_option_that_is_shown_exists(page: Path) -> None:
-    shown = OPTION.findall(page.read_text())
+    lines = LINE.findall(page.read_text())
+
+    shown = {(name, option) for line in lines for name in called(line) for option in OPTION.findall(line)}
 
     known = {(name, option) for name, command in commands().items() for p in command.params for option in p.opts}
-
-    assert {(name, option) for name, option in shown if name in commands()} <= known
+    assert shown <= known
 
 
 def test_every_command_is_mentioned() -> None:
-    mentioned = {name for page in PAGES for name in COMMAND.findall(page.read_text())}
+    mentioned = {name for page in PAGES for name in called(page.read_text())}
 
     assert {name for name, command in commands().items() if not command.hidden} <= mentioned
+
+
+def test_each_command_is_explained_with_its_options_and_no_others() -> None:
+    text = (ROOT / "docs" / "commands.md").read_text()
+    sections = dict(section.split("\n", 1) for section in re.split(r"^### ", text, flags=re.MULTILINE)[1:])
+
+    told = {name: set(re.findall(r"^\| `(--[a-z-]+)", section, re.MULTILINE)) for name, section in sections.items()}
+
+    visible = {name: command for name, command in commands().items() if not command.hidden}
+    assert told == {n: {o for p in c.params for o in p.opts if o.startswith("--")} for n, c in visible.items()}
 
 
 # --- the links and names ----------------------------------------------------------------------------------------------

@@ -14,14 +14,15 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Every module of workers/, from the doors down. A package's name stands for all that is in it.
 LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
-    "control": "runner scheduler supervisor worker redis_server redis_address preflight",
-    "work": "actors discovery detail attempt finalize reaper inline",
-    "queue": "broker consumer middleware",
-    "reading": "stats failure_groups progress budget_words budget_sheet budget_watch",
-    "record": "database migrations tables runs items lanes watermark tracking saving page outages",
+    "control": "runner scheduler supervisor worker redis_server redis_address preflight retry stuck plan timetable "
+    "doctor",
+    "work": "actors discovery detail attempt finalize reaper inline retention",
+    "queue": "broker consumer middleware notices",
+    "reading": "stats failure_groups progress budget_words budget_sheet budget_watch precedence forecast schedule_stats",
+    "record": "database migrations tables runs items lanes schedules decide watermark tracking saving page outages",
     "names": "registry",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words",
-    "ground": "errors failures redaction settings clock log signals orphans version",
+    "ground": "errors failures redaction settings clock cron catch_up log signals orphans version",
 }
 NAMES = list(LAYERS)
 PLACES = {
@@ -33,8 +34,8 @@ PLACES = {
 #: The host: what stands around the package, and must never be seen from within.
 HOST = {"models", "sources", "mock_server", "scripts", "benchmarks", "tests", "monitor_app"}
 
-RECORDERS = {"workers.runs", "workers.items", "workers.lanes", "workers.watermark"}
-TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "BudgetRow"}
+RECORDERS = {"workers.runs", "workers.items", "workers.lanes", "workers.schedules", "workers.watermark"}
+TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "BudgetRow", "Schedule"}
 WRITES = {
     *("create", "insert", "insert_many", "insert_from", "replace", "replace_many", "bulk_create", "get_or_create"),
     *("update", "bulk_update", "set_by_id", "delete", "delete_by_id", "truncate_table", "drop_table"),

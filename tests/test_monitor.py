@@ -24,7 +24,7 @@ from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from streamlit.testing.v1 import AppTest
 
 from mock_server import MockConfig, parse_limits, serve_in_thread
-from workers import RateLimiter, clock, database, runner, runs
+from workers import RateLimiter, clock, database, runner, runs, schedule_stats, timetable
 from workers.errors import ConfigurationError, RateLimited
 from workers.monitor import markup, serve, words
 from workers.registry import get_registry
@@ -310,6 +310,22 @@ def test_new_starts_a_run_now_and_the_next_one_waits(sqlite: pytest.MonkeyPatch)
     page.button[0].click().run()
     assert page.toast[0].value == "Run 2 waits behind run 1"
     assert runs.get(2).created_by == "monitor"
+
+
+def test_the_form_says_when_the_source_runs_by_itself(sqlite: pytest.MonkeyPatch) -> None:
+    # Given
+    timetable.set_schedule("items", "0 */3 * * *", who="alice", door="cli")
+
+    # Then
+    first = schedule_stats.schedule_stats("items").next_at[0]
+    said = text(draw())
+    assert f"By itself: At minute 0 past every third hour (UTC). Next: {first:%a %d %H:%M}," in said
+
+    # When
+    timetable.pause_schedule("items", who="alice", door="cli")
+
+    # Then
+    assert "Its schedule is paused, by alice" in text(draw())
 
 
 def test_reschedule_is_off_where_nothing_is_scheduled(sqlite: pytest.MonkeyPatch) -> None:

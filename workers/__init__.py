@@ -1,31 +1,37 @@
 """Sluice: imports from rate-limited APIs, at the fastest pace the API allows, losing and repeating nothing.
 
 Importing this package touches no broker, no database and no network.
+A name's module is imported when it is first used: `--help` must not take a second.
 """
 
-from workers.budget import Budget, Limit
-from workers.connector import Connector
-from workers.contracts import Importable, ImportSource
-from workers.database import db
-from workers.errors import (
-    AuthError,
-    ConfigurationError,
-    DependencyDown,
-    InvalidTransition,
-    LongWait,
-    PermanentError,
-    RateLimited,
-    RetryableError,
-    Skip,
-    SluiceError,
-    UnknownRun,
-    UnknownSource,
-    UsageError,
-)
-from workers.limiter import RateLimiter
-from workers.tables import Run, RunItem
-from workers.tracking import HasImportStatus
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from workers.version import VERSION
+
+if TYPE_CHECKING:
+    from workers.budget import Budget, Limit
+    from workers.connector import Connector
+    from workers.contracts import Importable, ImportSource
+    from workers.database import db
+    from workers.errors import (
+        AuthError,
+        ConfigurationError,
+        DependencyDown,
+        InvalidTransition,
+        LongWait,
+        PermanentError,
+        RateLimited,
+        RetryableError,
+        Skip,
+        SluiceError,
+        UnknownRun,
+        UnknownSource,
+        UsageError,
+    )
+    from workers.limiter import RateLimiter
+    from workers.tables import Run, RunItem
+    from workers.tracking import HasImportStatus
 
 __version__ = VERSION
 
@@ -54,3 +60,27 @@ __all__ = [
     "UsageError",
     "db",
 ]
+
+_HOMES = {
+    "budget": "Budget Limit",
+    "connector": "Connector",
+    "contracts": "Importable ImportSource",
+    "database": "db",
+    "errors": "AuthError ConfigurationError DependencyDown InvalidTransition LongWait PermanentError RateLimited "
+    "RetryableError Skip SluiceError UnknownRun UnknownSource UsageError",
+    "limiter": "RateLimiter",
+    "tables": "Run RunItem",
+    "tracking": "HasImportStatus",
+}
+_MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -43,6 +43,10 @@ class ImportSource(ABC):
       allow_fresh(bool): Whether a run may empty the model's table first.
       max_items(int): The list is taken for endless when it has brought more, skipped and refused ones included.
       total_key(str | None): Where a page says how many items the list has; None: it does not, or counts otherwise.
+      schedule(str | None): When it runs by itself: five cron fields, as in "0 */3 * * *"; None: when somebody asks.
+        People may change it at run time; what they set wins.
+      timezone(str): Where the schedule's clock hangs: a name like "Europe/Paris".
+      catch_up(str): What becomes of slots that passed while no scheduler ran: "latest", "none" or "all" of them run.
     """
 
     name: ClassVar[str]
@@ -54,6 +58,9 @@ class ImportSource(ABC):
     allow_fresh: ClassVar[bool] = False
     max_items: ClassVar[int] = 5_000_000
     total_key: ClassVar[str | None] = "total"
+    schedule: ClassVar[str | None] = None
+    timezone: ClassVar[str] = "UTC"
+    catch_up: ClassVar[str] = "latest"
 
     def get_connector(self, run: Any) -> Connector:
         """Return the API for this run; override where each tenant (`run.tenant`) has its own."""

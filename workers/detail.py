@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workers import broker, clock, database, items, lanes, outages, runs, saving
+from workers import broker, clock, database, items, lanes, notices, outages, precedence, runs, saving
 from workers.attempt import DOWN_SECONDS, attempt
 from workers.caller import Caller, Usage
 from workers.connector import Connector
@@ -33,11 +33,15 @@ def fetch_details(run_id: int, lane: int, turn: int) -> None:
     settings = get_settings()
     if not lanes.start_turn(run_id, lane, turn, settings.lane_lease_seconds):
         return
+    heard = notices.heard()  # before the look at the run: what comes between the two is not missed
     run = runs.get(run_id)
-    if run.status != RunStatus.RUNNING:
+    if run.status != RunStatus.RUNNING or lane >= run.lanes:
         lanes.end(run_id, lane, turn + 1)
         return
-    at_work = Turn(run, lane, turn)
+    if lane and precedence.first_on_its_budget(run):
+        _come_back(run_id, lane, turn + 1, _GIVE_WAY_SECONDS)
+        return
+    at_work = Turn(run, lane, turn, heard)
     try:
         at_work.work()
     except LongWait as wait:
@@ -64,15 +68,18 @@ def _announce(run_id: int, lane: int, turn: int, at_least_seconds: float) -> Non
         lanes.end(run_id, lane, turn)
         broker.send("finalize", run_id)
         return
-    wait = max(at_least_seconds, (due - database.now()).total_seconds())
-    if lanes.end_turn(run_id, lane, turn, wait):
-        broker.send("fetch_details", run_id, lane, turn, delay_seconds=wait)
+    _come_back(run_id, lane, turn, max(at_least_seconds, (due - database.now()).total_seconds()))
+
+
+def _come_back(run_id: int, lane: int, turn: int, wait_seconds: float) -> None:
+    if lanes.end_turn(run_id, lane, turn, wait_seconds):
+        broker.send("fetch_details", run_id, lane, turn, delay_seconds=wait_seconds)
 
 
 class Turn:
     """One turn of a lane: batches of claim, fetch, commit. What it holds is given back however it ends."""
 
-    def __init__(self, run: Run, lane: int, turn: int) -> None:
+    def __init__(self, run: Run, lane: int, turn: int, heard: int) -> None:
         self.run = run
         self.lane = lane
         self.turn = turn
@@ -86,6 +93,9 @@ class Turn:
         self.idle = True
         #: The run's, as the last commit found it.
         self.status = RunStatus.RUNNING
+        #: What this process had heard when the run was looked at last.
+        self._heard = heard
+        self._overtaken = False
         self._done = 0
         self._flush_at = self._lease_ends_at = 0.0
         #: Commits are made by this thread and by the flusher's.
@@ -144,14 +154,15 @@ class Turn:
         rows = self._rows(claim.items)
         self._flush_at = clock.monotonic() + settings.flush_seconds
         for item in claim.items:
+            self._heed_notices()
+            if self.status is not RunStatus.RUNNING or self._is_over():
+                break
             outcome = attempt(self.connector, self.caller, item, rows.get(str(item.item_id)))
             self._ends_at = self._ends_at or clock.monotonic() + settings.turn_seconds
             self.outcomes.append(outcome)
             # Refused credentials are told at once: the circuit is to open before the other lanes have asked, too.
             if clock.monotonic() > self._flush_at or outcome.failure_class is FailureClass.AUTH:
                 self._commit_patiently()
-            if self.status is not RunStatus.RUNNING or self._is_over():
-                break
         self.caller.settle()
         self._end_claim(claim)
         return self.status is RunStatus.RUNNING
@@ -165,8 +176,20 @@ class Turn:
         with self._committing:
             self.claim = None
 
+    def _heed_notices(self) -> None:
+        """Ask the database anew, where a notice has come, whether the run goes on, and this turn of the lane."""
+        heard = notices.heard()
+        if heard != self._heard:
+            self._heard = heard
+            self._commit_patiently()
+            self._patiently(self._ask_whether_overtaken)
+
+    def _ask_whether_overtaken(self) -> None:
+        self._overtaken = not lanes.is_at(self.run.id, self.lane, self.turn + 1)
+
     def _is_over(self) -> bool:
-        return clock.stop_requested.is_set() or bool(self._ends_at and clock.monotonic() > self._ends_at)
+        time_is_up = bool(self._ends_at and clock.monotonic() > self._ends_at)
+        return self._overtaken or time_is_up or clock.stop_requested.is_set()
 
     def _share(self) -> int:
         """Return how many items to claim: this lane's part of what opens to all lanes at once, and of what is left."""
@@ -232,6 +255,8 @@ class Turn:
 
 #: How long a lane that could claim nothing stays away at least.
 _IDLE_SECONDS = 0.5
+#: How long a lane stays away that gives way to a run of higher priority.
+_GIVE_WAY_SECONDS = 1.0
 #: Waits between two tries of a commit while the database is away.
 _PATIENCE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 #: For so long after its lease a lane keeps what it has fetched.

@@ -285,13 +285,13 @@ def _upsert(source: ImportSource, models: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(models, keys, strict=True))
 
 
-def open_lanes(run_id: int) -> None:
-    """Open, or wake, the lanes of a run whose list is known; a run with nothing open goes to finalize."""
-    for message in _lanes_of(run_id):
+def open_lanes(run_id: int, first: int = 0) -> None:
+    """Open, or wake, the lanes of a run whose list is known, from the first on; one with nothing open is finalized."""
+    for message in _lanes_of(run_id, first):
         broker.send("fetch_details", *message)
 
 
-def _lanes_of(run_id: int) -> Sequence[lanes.Message]:
+def _lanes_of(run_id: int, first: int = 0) -> Sequence[lanes.Message]:
     """As `open_lanes`, but return the lanes' messages instead of sending them."""
     run = runs.get(run_id)
     if run.status != RunStatus.RUNNING or run.discovered_at is None:
@@ -300,7 +300,7 @@ def _lanes_of(run_id: int) -> Sequence[lanes.Message]:
     if count <= 0:
         broker.send("finalize", run_id)
         return ()
-    return lanes.open_for(run_id, count)
+    return lanes.open_for(run_id, count, first)
 
 
 def _retry_later(run: Run, error: RetryableError) -> None:

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from workers import broker, clock, runs
+from workers import broker, clock, notices, runs
 from workers.actors import ACTORS
 from workers.discovery import open_lanes
 from workers.errors import RateLimited
@@ -28,7 +28,7 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
     def put(name: str, args: tuple[Any, ...], delay_seconds: float) -> None:
         heapq.heappush(due, (clock.monotonic() + delay_seconds, next(order), name, args))
 
-    with broker.captured(put):
+    with notices.listening(), broker.captured(put):
         put("discover", (run_id,), 0.0)
         open_lanes(run_id)  # those of a run whose list is known already
         while not clock.stop_requested.is_set():

@@ -1,12 +1,12 @@
 """RunItem: claims, and the commit of what came of them. A claim is only a due time: what is lost is due again."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import PeeweeException, chunked
+from peewee import SQL, PeeweeException, chunked, fn
 
 from workers import database, runs, saving
 from workers.caller import Usage
@@ -349,16 +349,100 @@ def in_hand(run_id: int) -> bool:
     return RunItem.select(RunItem.id).where(RunItem.run_id == run_id, processing, IS_OPEN).exists()
 
 
-def reopen_failed(run_id: int) -> int:
-    """Make the failed items of a run pending again, with all their attempts.
+def is_any_due(run_id: int, now: datetime) -> bool:
+    """Whether an item of the run may be claimed, that nobody has in hand."""
+    return _due(run_id, ItemStatus.PENDING, now).limit(1).scalar() is not None
+
+
+def take_back(run_id: int) -> int:
+    """Take from their claimers the items of a run that is not running: what they bring later is refused.
+
+    The attempts are not refunded, for an item may be what its claimer hangs at.
 
     Returns:
       int: How many there were.
     """
+    stopped = Run.select(Run.id).where(Run.id == run_id, Run.status != RunStatus.RUNNING)
+    claimed = (RunItem.run_id == run_id) & (RunItem.status == ItemStatus.PROCESSING) & IS_OPEN
+    values = {RunItem.status: ItemStatus.PENDING, RunItem.due_at: database.now()}
+    taken: int = RunItem.update(values).where(claimed, fn.EXISTS(stopped)).execute()
+    return taken
+
+
+def reopen_failed(
+    run_id: int,
+    failure_class: FailureClass | None = None,
+    fingerprint: str | None = None,
+    external_ids: Sequence[str] = (),
+) -> int:
+    """Make failed items of a run pending again, with all their attempts: those that fit all that is given.
+
+    Returns:
+      int: How many there were.
+    """
+    # An item that was refused from the list has no row to fill.
+    wanted = (RunItem.run_id == run_id) & HAS_FAILED & RunItem.item_id.is_null(False)
+    if failure_class:
+        wanted &= RunItem.failure_class == failure_class
+    if fingerprint:
+        wanted &= RunItem.failure_fingerprint == fingerprint
     with database.db.atomic():
-        values = {RunItem.status: ItemStatus.PENDING, RunItem.attempts: 0, RunItem.due_at: database.now()}
-        # An item that was refused from the list has no row to fill.
-        wanted = (RunItem.run_id == run_id) & HAS_FAILED & RunItem.item_id.is_null(False)
-        count: int = RunItem.update(values).where(wanted).execute()
+        count = sum(_reopen(wanted & some) for some in _among(external_ids))
         Run.update({Run.failed_count: Run.failed_count - count}).where(Run.id == run_id).execute()
+    return count
+
+
+def _reopen(wanted: Any) -> int:
+    values = {RunItem.status: ItemStatus.PENDING, RunItem.attempts: 0, RunItem.due_at: database.now()}
+    count: int = RunItem.update(values).where(wanted).execute()
+    return count
+
+
+def _among(external_ids: Sequence[str]) -> Iterator[Any]:
+    """Yield the conditions under which items have one of these ids; a single one that always holds for none."""
+    if not external_ids:
+        yield SQL("1 = 1")
+    for some in chunked(dict.fromkeys(external_ids), _CHUNK):
+        yield RunItem.external_id.in_(some)
+
+
+def not_retriable(run_id: int, external_ids: Sequence[str]) -> dict[str, str]:
+    """Return which of these ids cannot be tried again, and why."""
+    columns = (RunItem.external_id, RunItem.status, RunItem.item_id)
+    why = dict.fromkeys(external_ids, "not in this run")
+    for some in _among(external_ids) if external_ids else ():
+        rows: Any = RunItem.select(*columns).where(RunItem.run_id == run_id, some).tuples()
+        why |= {external_id: _why_not(status, item_id) for external_id, status, item_id in rows}
+    return {external_id: reason for external_id, reason in why.items() if reason}
+
+
+def _why_not(status: str, item_id: str | None) -> str:
+    if status != ItemStatus.FAILED:
+        return status
+    return "" if item_id is not None else "refused from the list: it has no row to fill"
+
+
+def remove(run_id: int, limit: int) -> int:
+    """Within a transaction that holds an ended run's row: remove some of its items; the run's counts stay.
+
+    Parameters:
+      limit(int): Most items to remove.
+
+    Returns:
+      int: How many there were.
+    """
+    # Side by side in the table, too: 500 rows in the order of random external ids lie in 500 pages.
+    count = _remove(RunItem.completed_at.is_null(False), RunItem.completed_at, run_id, limit)
+    return count + _remove(RunItem.completed_at.is_null(), RunItem.external_id, run_id, limit - count)
+
+
+def _remove(which: Any, order: Any, run_id: int, limit: int) -> int:
+    """Remove some of a run's items in the order of an index: else Postgres reads past all that was removed before."""
+    some = RunItem.select(RunItem.id).where(RunItem.run_id == run_id, which).order_by(order).limit(limit)
+    if database.is_sqlite():
+        removal = RunItem.delete().where(RunItem.id.in_(some))
+    else:
+        chosen = some.for_update(skip_locked=True).cte("old", columns=("id",), materialized=True)
+        removal = RunItem.delete().where(RunItem.id.in_(chosen.select(chosen.c.id))).with_cte(chosen)
+    count: int = removal.execute()
     return count

@@ -12,19 +12,23 @@ from workers.tables import Lane
 Message = tuple[int, int, int]  # run_id, lane, turn
 
 
-def open_for(run_id: int, count: int) -> list[Message]:
+def open_for(run_id: int, count: int, first: int = 0) -> list[Message]:
     """Open the run's lanes, or wake those there are: whoever slept is overtaken by a new turn.
+
+    Parameters:
+      count(int): How many lanes the run is to have.
+      first(int): The lanes before this one are left as they are.
 
     Returns:
       list[tuple[int, int, int]]: The messages to send: run_id, lane, turn.
     """
     with database.db.atomic():
-        rows = [{"run_id": run_id, "lane": lane} for lane in range(count)]
+        rows = [{"run_id": run_id, "lane": lane} for lane in range(first, count)]
         if rows:
             Lane.insert_many(rows).on_conflict(action="NOTHING", conflict_target=[Lane.run_id, Lane.lane]).execute()
         woken = (
             Lane.update({Lane.turn: Lane.turn + 1, Lane.due_at: database.now()})
-            .where(Lane.run_id == run_id, Lane.lane < count)
+            .where(Lane.run_id == run_id, Lane.lane >= first, Lane.lane < count)
             .returning(Lane)
             .execute()
         )
@@ -62,6 +66,12 @@ def rewind(run_id: int, lane: int, turn: int, next_in_seconds: float) -> bool:
     return _move(run_id, lane, turn + 1, turn, next_in_seconds)
 
 
+def is_at(run_id: int, lane: int, turn: int) -> bool:
+    """Whether this is still the lane's turn: nobody has overtaken or ended it."""
+    here = (Lane.run_id == run_id) & (Lane.lane == lane) & (Lane.turn == turn)
+    return Lane.select(Lane.id).where(here).exists()
+
+
 def _move(run_id: int, lane: int, turn: int, to: int, due_in_seconds: float) -> bool:
     due = database.now() + timedelta(seconds=due_in_seconds)
     moved = Lane.update({Lane.turn: to, Lane.due_at: due}).where(
@@ -75,9 +85,10 @@ def end(run_id: int, lane: int, turn: int) -> None:
     Lane.update({Lane.due_at: None}).where(Lane.run_id == run_id, Lane.lane == lane, Lane.turn == turn).execute()
 
 
-def end_all(run_id: int) -> None:
-    """End every lane of a run, whoever sleeps or works in it: when it goes on, all of them are opened anew."""
-    Lane.update({Lane.turn: Lane.turn + 1, Lane.due_at: None}).where(Lane.run_id == run_id).execute()
+def end_all(run_id: int, first: int = 0) -> None:
+    """End every lane of a run from the first one on, whoever sleeps or works in it, until it is opened anew."""
+    ended = {Lane.turn: Lane.turn + 1, Lane.due_at: None}
+    Lane.update(ended).where(Lane.run_id == run_id, Lane.lane >= first).execute()
 
 
 def silent(run_id: int, for_seconds: float, next_in_seconds: float = 0.0) -> Sequence[Message]:

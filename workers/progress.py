@@ -1,24 +1,25 @@
-"""Watching a run from a terminal: a bar on a terminal, plain lines otherwise, and the exit code its end stands for."""
+"""Watching a run from a terminal: a bar on a terminal, plain lines otherwise."""
 
 import time
-from collections.abc import Callable
 
+from peewee import InterfaceError, OperationalError
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
 
 from workers import clock, database, runs
+from workers.errors import DependencyDown
 from workers.stats import RunStats, run_stats
 from workers.tables import ENDED, Run, RunStatus
 
-EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_DEPENDENCY, EXIT_WITH_FAILURES = 0, 1, 2, 3, 4
-
 _LINE_SECONDS = 10.0
 _LOOK_SECONDS = 0.5
+#: How long a watcher asks a database that is away: longer than a restart takes, and no night.
+_PATIENCE_SECONDS = 600.0
 
 
 class Display:
-    """Shows a run's progress on stderr: `with Display() as show: show(run)`."""
+    """Shows a run's progress on stderr: `with Display() as display: display.show(run)`."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -33,12 +34,13 @@ class Display:
         )
         self._task = self._bar.add_task("run", total=None, note="")
         self._said_at = 0.0
+        self._troubled = False
         self._shown_at = 0.0
 
-    def __enter__(self) -> Callable[[Run], None]:
+    def __enter__(self) -> "Display":
         if self._console.is_terminal:
             self._bar.start()
-        return self.show
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
@@ -51,6 +53,7 @@ class Display:
         if not ended and now - self._shown_at < _LOOK_SECONDS:
             return
         self._shown_at = now
+        self._troubled = False
         stats = run_stats(run)
         if self._console.is_terminal:
             total = stats.total if stats.discovered else None
@@ -62,26 +65,54 @@ class Display:
                 note=escape(_note(stats)),  # which may hold what an API said
             )
         elif ended or now - self._said_at >= _LINE_SECONDS:
-            self._said_at = now
-            self._console.print(line(stats), markup=False, highlight=False, soft_wrap=True)
+            self._print(line(stats))
+
+    def say(self, trouble: str) -> None:
+        """Show what keeps the run from being looked at: in the bar's line, or every so often in one of its own."""
+        if self._console.is_terminal:
+            self._bar.update(self._task, note=escape(trouble))
+        elif not self._troubled or time.monotonic() - self._said_at >= _LINE_SECONDS:
+            self._print(trouble)
+        self._troubled = True
+
+    def _print(self, text: str) -> None:
+        self._said_at = time.monotonic()
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def watch(run_id: int) -> Run:
-    """Show a run until it has ended, or the process is asked to stop."""
-    with Display() as show:
+def watch(run: Run) -> Run:
+    """Show a run until it has ended, or the process is asked to stop.
+
+    While the database is away it says so and goes on asking: an outage is not the run's end.
+
+    Returns:
+      Run: As it was seen last.
+
+    Raises:
+      DependencyDown: The database has not answered for ten minutes.
+    """
+    answered_at = clock.monotonic()
+    with Display() as display:
         while True:
-            with database.connection():
-                run = runs.get(run_id)
-                show(run)
+            try:
+                with database.connection():
+                    run = runs.get(run.id)
+                    display.show(run)
+                answered_at = clock.monotonic()
+            except (DependencyDown, OperationalError, InterfaceError) as error:
+                left = answered_at + _PATIENCE_SECONDS - clock.monotonic()
+                if left <= 0:
+                    raise
+                said = "the run goes on by itself where its workers reach it"
+                display.say(f"{_outage(error)}: {said}; asking again for {duration(left)}")
             if run.status in ENDED or clock.sleep(_LOOK_SECONDS):
                 return run
 
 
-def exit_code(run: Run) -> int:
-    """Return what a command that waited for this run ends with."""
-    if run.status == RunStatus.COMPLETED:
-        return EXIT_WITH_FAILURES if run.failed_count else EXIT_DONE
-    return EXIT_FAILED
+def _outage(error: Exception) -> str:
+    if isinstance(error, DependencyDown):
+        return str(error)
+    return f"the database does not answer: {database.explain(error)}"
 
 
 def line(stats: RunStats) -> str:
@@ -101,10 +132,12 @@ def _note(stats: RunStats) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min."""
+    """Return seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    if whole < 86_400:
+        return f"{whole // 3600} h {whole % 3600 // 60} min"
+    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"

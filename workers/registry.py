@@ -8,8 +8,10 @@ from functools import lru_cache
 
 from peewee import Model
 
+from workers import catch_up
 from workers.contracts import ImportSource
-from workers.errors import ConfigurationError, UnknownSource
+from workers.cron import Cron
+from workers.errors import ConfigurationError, UnknownSource, UsageError
 from workers.settings import get_settings
 
 _METHODS = ("get_external_id", "get_api_detail_request", "populate_from_api_response")
@@ -110,6 +112,17 @@ def _check(source: object) -> None:
         raise ConfigurationError(f"{title}: max_items must be a whole number from 1 to 2,000,000,000")
     if source.total_key is not None and not isinstance(source.total_key, str):
         raise ConfigurationError(f"{title}: total_key must be the key of a page's total, or None")
+    _check_schedule(title, source)
+
+
+def _check_schedule(title: str, source: ImportSource) -> None:
+    if source.schedule is not None and not isinstance(source.schedule, str):
+        raise ConfigurationError(f"{title}: schedule must be five cron fields in a string, or None")
+    try:
+        Cron("@daily" if source.schedule is None else source.schedule, source.timezone)
+        catch_up.read(source.catch_up)
+    except UsageError as error:
+        raise ConfigurationError(f"{title}: {error}") from None
 
 
 def _check_model(title: str, source: ImportSource) -> None:

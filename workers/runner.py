@@ -1,20 +1,25 @@
 """The only way a run begins or changes course. Scripts, command line, page and API all come through here."""
 
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from workers import broker, clock, database, finalize, inline, items, lanes, runs, saving
+from workers import broker, clock, database, finalize, inline, items, notices, retry, runs, saving, stuck
 from workers.contracts import ImportSource
 from workers.discovery import open_lanes
-from workers.errors import ConfigurationError, InvalidTransition, UsageError
+from workers.errors import ConfigurationError, UsageError
+from workers.lanes import end_all
 from workers.limiter import RateLimiter, quick_client
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import Run, RunStatus
 
 log = logging.getLogger(__name__)
+
+#: The most lanes a run may have, and how far from 0 its priority may be.
+MOST_LANES, MOST_PRIORITY = 1024, 100
 
 
 def start(
@@ -88,19 +93,23 @@ def schedule(
     return _create(source_name, who=who, door=door, tenant=tenant, fresh=fresh, at=at)
 
 
-def reschedule(source_name: str, *, who: str, door: str, at: datetime | None = None) -> Run:
+def reschedule(source_name: str, *, who: str, door: str, at: datetime | None = None, tenant: str | None = None) -> Run:
     """Pull the next scheduled run of a source to `at` (default: now); the later ones keep their time.
+
+    Parameters:
+      tenant(str | None): Whose run; None: one that is for no tenant.
 
     Raises:
       UnknownSource: No source has this name.
-      UsageError: No run of this source is scheduled.
+      UsageError: No run of this source and tenant is scheduled.
     """
     source = get_registry()[source_name]
     if at and at <= clock.now():
         raise UsageError(f"{at:%Y-%m-%d %H:%M:%S %Z} has passed: give a time in the future, or leave it out for now")
-    run = runs.pull_forward(source.name, at or database.now(), who=who, door=door)
+    run = runs.pull_forward(source.name, at or database.now(), who=who, door=door, tenant=tenant)
     if run is None:
-        raise UsageError(f"No run of {source.name} is scheduled: start a new one, or schedule one with --at")
+        whose = source.name + (f" for {tenant}" if tenant else "")
+        raise UsageError(f"No run of {whose} is scheduled: start a new one, or schedule one with --at")
     if at is None:
         start_due()
     return runs.get(run.id)
@@ -121,10 +130,16 @@ def start_due() -> list[Run]:
 
 
 def pause(run_id: int, *, who: str, door: str) -> None:
-    """Stop a running run after the item each lane has in hand; `resume` goes on.
+    """Stop a running run; `resume` goes on.
+
+    It returns when every worker process has said that it heard: from then on each lane sends one request at most, that
+    of the item it has in hand.
 
     Raises:
       UnknownRun, InvalidTransition: There is no such run, or it is not running.
+
+    *Warning:* a process that does not say so within two seconds is not waited for longer. It hears of it with its next
+    permit, or commit.
     """
     runs.move(run_id, RunStatus.PAUSED, who=who, door=door)
     _tell_lanes(runs.get(run_id), stop=True)
@@ -139,15 +154,32 @@ def resume(run_id: int, *, who: str, door: str) -> None:
 
 
 def cancel(run_id: int, *, who: str, door: str, reason: str | None = None) -> None:
-    """Call a run off; its items stay as they are, the next pending run of its source starts. Errors as for `pause`."""
+    """Call a run off; its items stay as they are, the next pending run of its source starts. Lanes stop as by `pause`.
+
+    Raises:
+      UnknownRun, InvalidTransition: There is no such run, or it has ended.
+    """
     runs.move(run_id, RunStatus.CANCELLED, who=who, door=door, detail=reason)
     run = runs.get(run_id)
     _tell_lanes(run, stop=True)
     finalize.start_next(run.source, run.tenant)
 
 
-def retry_failed(run_id: int, *, who: str, door: str) -> int:
-    """Make the failed items of an ended or running run pending again; a run that failed reading its list goes on there.
+def retry_failed(
+    run_id: int,
+    *,
+    who: str,
+    door: str,
+    failure_class: str | None = None,
+    fingerprint: str | None = None,
+    external_ids: Sequence[str] = (),
+) -> int:
+    """Make failed items of an ended or running run pending again; a run that failed reading its list goes on there.
+
+    Parameters:
+      failure_class(str | None): Only those filed under this word: see `failures.FailureClass`.
+      fingerprint(str | None): Only those that failed alike: `status` and `failure_groups` tell it.
+      external_ids(Sequence[str]): Only these. What is given is combined: an item must fit all of it.
 
     Returns:
       int: How many items.
@@ -155,26 +187,92 @@ def retry_failed(run_id: int, *, who: str, door: str) -> int:
     Raises:
       UnknownRun: There is no such run.
       InvalidTransition: It was called off, or has not begun.
-      UsageError: There is nothing to retry.
+      UsageError: There is nothing to retry, or an id cannot be; it names what there is.
     """
+    wanted = retry.Wanted.of(failure_class, fingerprint, external_ids)
     with database.db.atomic():
         status = runs.lock(run_id)  # first, so that finalize does not complete the run meanwhile
-        if status in (RunStatus.CANCELLED, RunStatus.SCHEDULED, RunStatus.PENDING):
-            raise InvalidTransition(run_id, status, "retried", "Start a new run instead.")
         run = runs.get(run_id)
-        count = items.reopen_failed(run_id)
+        retry.refuse(run, wanted)
+        count = items.reopen_failed(run_id, wanted.failure_class, wanted.fingerprint, wanted.external_ids)
         unfinished = run.discovered_at is None or runs.has_open_items(run_id)
-        if not count and not (status == RunStatus.FAILED and unfinished):
-            raise UsageError(f"Run {run_id} has no failed item that can be tried again")
+        if not count and (wanted.said or not (status == RunStatus.FAILED and unfinished)):
+            raise UsageError(retry.why_none(run_id, wanted))
+        detail = f"{count:,} failed {'item' if count == 1 else 'items'}{wanted.said}"
         if status in (RunStatus.COMPLETED, RunStatus.FAILED):
-            runs.move(run_id, RunStatus.PENDING, who=who, door=door, detail=f"retry of {count} failed items")
-            lanes.end_all(run_id)
+            runs.move(run_id, RunStatus.PENDING, who=who, door=door, detail=detail, what="retry")
+            end_all(run_id)
         else:
-            runs.note(run_id, "retry", who=who, door=door, detail=f"{count} failed items")
+            runs.note(run_id, "retry", who=who, door=door, detail=detail)
     if runs.get(run_id).status == RunStatus.PENDING:
         finalize.start_next(run.source, run.tenant)
     open_lanes(run_id)
     return count
+
+
+def set_lanes(run_id: int, lanes: int, *, who: str, door: str) -> Run:
+    """Give a run more or fewer lanes, also while it runs: those that are too many stop as by `pause`.
+
+    Parameters:
+      lanes(int): 1 to 1,024.
+
+    Raises:
+      UnknownRun: There is no such run.
+      UsageError: It has ended, or the number is out of range.
+    """
+    if not 1 <= lanes <= MOST_LANES:
+        raise UsageError(f"A run cannot have {lanes:,} lanes: give 1 to {MOST_LANES:,}")
+    with database.db.atomic():
+        was = runs.set_lanes(run_id, lanes, who=who, door=door)
+        end_all(run_id, first=lanes)
+    if lanes > was:
+        open_lanes(run_id, first=was)
+    elif lanes < was:
+        notices.notify()
+    return runs.get(run_id)
+
+
+def set_priority(run_id: int, priority: int, *, who: str, door: str) -> Run:
+    """Let a run go before others, or after them: in the line of its source, and on a budget that it shares.
+
+    Parameters:
+      priority(int): -100 to 100, 0 unless it was set; the higher goes first.
+
+    Raises:
+      UnknownRun: There is no such run.
+      UsageError: It has ended, or the number is out of range.
+    """
+    if abs(priority) > MOST_PRIORITY:
+        raise UsageError(f"A run cannot have priority {priority:,}: give -{MOST_PRIORITY} to {MOST_PRIORITY}")
+    runs.set_priority(run_id, priority, who=who, door=door)
+    return runs.get(run_id)
+
+
+def force(run_id: int, *, who: str, door: str) -> str:
+    """Make happen what has not happened by itself for five minutes: see `stuck.look`.
+
+    Returns:
+      str: What was done.
+
+    Raises:
+      UnknownRun: There is no such run.
+      UsageError: It is too early, and the message says how long to wait; or nothing is stuck.
+
+    *Warning:* items that are taken from a worker that hangs are asked for again; what it brings later is refused.
+    """
+    found = stuck.look(runs.get(run_id))
+    left = stuck.FORCE_SECONDS - found.lasts_seconds
+    if left > 0:
+        raise UsageError(
+            f"Run {run_id} {found.what}, for {found.lasts_seconds:.0f} s now: it can be forced in {math.ceil(left)} s"
+        )
+    with database.db.atomic():
+        done = found.force()
+        if not done:
+            raise UsageError(f"Run {run_id} has gone on by itself meanwhile: look at it again")
+        runs.note(run_id, "forced", who=who, door=door, detail=done)
+    found.then()
+    return done
 
 
 def behind(run: Run) -> Run | None:
@@ -183,7 +281,7 @@ def behind(run: Run) -> Run | None:
 
 
 def _tell_lanes(run: Run, *, stop: bool) -> None:
-    """Let the lanes hear it with their next permit. Where that cannot be, they hear it at their next commit."""
+    """Let the lanes hear it before their next request. Where that cannot be, they hear it at their next commit."""
     settings = get_settings()
     try:
         budget = get_registry()[run.source].get_connector(run).budget
@@ -191,6 +289,8 @@ def _tell_lanes(run: Run, *, stop: bool) -> None:
         (limiter.stop if stop else limiter.go_on)(run.id)
     except Exception as error:  # a user's get_connector may fail in any way
         log.info("run %d: its lanes were not told (%s)", run.id, type(error).__name__)
+    if stop and not notices.notify():
+        log.info("run %d: not every process has said that it heard of its stop", run.id)
 
 
 def _source(name: str | None) -> ImportSource:

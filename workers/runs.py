@@ -12,9 +12,23 @@ from peewee import IntegrityError, fn
 
 from workers import clock, database
 from workers.caller import Usage
-from workers.errors import InvalidTransition, UnknownRun
+from workers.errors import InvalidTransition, UnknownRun, UsageError
 from workers.failures import storable_reason
-from workers.tables import ACTIVE, HAS_FAILED, IS_OPEN, OPEN, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers.tables import (
+    ACTIVE,
+    ENDED,
+    HAS_FAILED,
+    IS_OPEN,
+    OPEN,
+    TRANSITIONS,
+    ItemStatus,
+    Lane,
+    Run,
+    RunEvent,
+    RunItem,
+    RunStatus,
+    Schedule,
+)
 
 
 def get(run_id: int) -> Run:
@@ -53,6 +67,32 @@ def create(
             discovery_cursor=1,
         )
         note(run.id, status.value, who=created_by, door=door)
+    return run
+
+
+def create_for_slot(
+    schedule: Schedule, slot: datetime, status: RunStatus, *, lanes: int, who: str, door: str, detail: str | None = None
+) -> Run:
+    """Record the run of a schedule's slot: scheduled, pending or, where it is skipped, cancelled.
+
+    Raises:
+      peewee.IntegrityError: The slot has a run, or the schedule has a future one.
+    """
+    skipped = status is RunStatus.CANCELLED
+    run: Run = Run.create(
+        source=schedule.source,
+        tenant=schedule.tenant,
+        status=status,
+        scheduled_at=slot,
+        schedule_id=schedule.id,
+        slot_at=slot,
+        lanes=lanes,
+        created_by=who,
+        discovery_cursor=1,
+        ended_at=database.now() if skipped else None,
+        error_summary=storable_reason(detail) if skipped else None,
+    )
+    note(run.id, "skipped" if skipped else status.value, who=who, door=door, detail=detail)
     return run
 
 
@@ -102,8 +142,20 @@ def next_pending(source: str, tenant: str | None) -> Run | None:
     )
 
 
-def move(run_id: int, to: RunStatus, *, who: str, door: str, detail: str | None = None, hint: str = "") -> None:
+def move(
+    run_id: int,
+    to: RunStatus,
+    *,
+    who: str,
+    door: str,
+    detail: str | None = None,
+    hint: str = "",
+    what: str | None = None,
+) -> None:
     """Take a run to another status, where that is legal.
+
+    Parameters:
+      what(str | None): What the timeline calls it; None: as the status.
 
     Raises:
       UnknownRun: There is no such run.
@@ -114,7 +166,7 @@ def move(run_id: int, to: RunStatus, *, who: str, door: str, detail: str | None 
     values: dict[Any, Any] = {Run.status: to, Run.updated_at: now}
     if to in (RunStatus.CANCELLED, RunStatus.FAILED, RunStatus.COMPLETED):
         values[Run.ended_at] = now
-    if to in (RunStatus.FAILED, RunStatus.PAUSED):
+    if to in (RunStatus.FAILED, RunStatus.PAUSED) or (to is RunStatus.CANCELLED and detail):
         values[Run.error_summary] = storable_reason(detail)
     if to is RunStatus.PENDING:
         values |= {
@@ -128,7 +180,7 @@ def move(run_id: int, to: RunStatus, *, who: str, door: str, detail: str | None 
     with database.db.atomic():
         if not Run.update(values).where(Run.id == run_id, Run.status.in_(froms)).execute():
             raise InvalidTransition(run_id, get(run_id).status, to.value, hint)
-        note(run_id, to.value, who=who, door=door, detail=detail)
+        note(run_id, what or to.value, who=who, door=door, detail=detail)
 
 
 def pause_because(run_id: int, reason: str) -> None:
@@ -160,6 +212,34 @@ def resume(run_id: int, *, who: str, door: str) -> None:
         note(run_id, "resumed", who=who, door=door)
 
 
+def set_lanes(run_id: int, lanes: int, *, who: str, door: str) -> int:
+    """Give a run that has not ended another number of lanes; within a transaction, its row is held until the end.
+
+    Returns:
+      int: How many it had.
+
+    Raises:
+      UnknownRun, UsageError: There is no such run, or it has ended.
+    """
+    return _set(run_id, Run.lanes, lanes, who=who, door=door)
+
+
+def set_priority(run_id: int, priority: int, *, who: str, door: str) -> int:
+    """Give a run that has not ended another priority. What it returns and raises is as for `set_lanes`."""
+    return _set(run_id, Run.priority, priority, who=who, door=door)
+
+
+def _set(run_id: int, column: Any, value: int, *, who: str, door: str) -> int:
+    with database.db.atomic():
+        status = lock(run_id)
+        if status in ENDED:
+            raise UsageError(f"Run {run_id} is {status}: its {column.name} cannot be changed any more; start a new run")
+        was: int = getattr(get(run_id), column.name)
+        Run.update({column: value}).where(Run.id == run_id).execute()
+        note(run_id, column.name, who=who, door=door, detail=f"{was} -> {value}")
+    return was
+
+
 def claim_scheduled(run_id: int) -> bool:
     """Take a scheduled run out of the schedule; it is pending then.
 
@@ -168,6 +248,46 @@ def claim_scheduled(run_id: int) -> bool:
     """
     values = {Run.status: RunStatus.PENDING, Run.updated_at: database.now()}
     return bool(Run.update(values).where(Run.id == run_id, Run.status == RunStatus.SCHEDULED).execute())
+
+
+def call_off(run_id: int, reason: str, *, who: str, door: str, free: bool = False) -> bool:
+    """Cancel a run that has not begun.
+
+    Parameters:
+      free(bool): Whether its slot may have another run.
+
+    Returns:
+      bool: False where it has, or was cancelled already.
+    """
+    now = database.now()
+    values = {
+        Run.status: RunStatus.CANCELLED,
+        Run.ended_at: now,
+        Run.updated_at: now,
+        Run.error_summary: storable_reason(reason),
+    } | ({Run.slot_at: None} if free else {})
+    ahead = Run.status.in_([RunStatus.SCHEDULED, RunStatus.PENDING]) & Run.started_at.is_null()
+    with database.db.atomic():
+        took = Run.update(values).where(Run.id == run_id, ahead).execute()
+        if took:
+            note(run_id, RunStatus.CANCELLED.value, who=who, door=door, detail=reason)
+    return bool(took)
+
+
+def move_to_slot(run_id: int, slot: datetime, *, who: str, door: str, detail: str | None = None) -> bool:
+    """Give a schedule's future run another slot.
+
+    Returns:
+      bool: False where it has begun, was cancelled, or was moved by a person.
+    """
+    values = {Run.scheduled_at: slot, Run.slot_at: slot, Run.updated_at: database.now()}
+    own = (Run.status == RunStatus.SCHEDULED) & (Run.scheduled_at == Run.slot_at)
+    with database.db.atomic():
+        took = Run.update(values).where(Run.id == run_id, own).execute()
+        if took:
+            said = f"to {slot:%Y-%m-%d %H:%M:%S} UTC" + (f": {detail}" if detail else "")
+            note(run_id, "rescheduled", who=who, door=door, detail=said)
+    return bool(took)
 
 
 def lock(run_id: int) -> RunStatus:
@@ -183,40 +303,39 @@ def lock(run_id: int) -> RunStatus:
 
 
 def due_scheduled(now: datetime) -> list[Run]:
-    """Return the scheduled runs whose time has come, oldest first."""
+    """Return the runs whose time has come that a person scheduled, or moved, oldest first: no schedule decides them."""
+    a_person_s = Run.slot_at.is_null() | (Run.slot_at != Run.scheduled_at)
     return list(
         Run.select()
-        .where(Run.status == RunStatus.SCHEDULED, Run.scheduled_at <= now)
+        .where(Run.status == RunStatus.SCHEDULED, Run.scheduled_at <= now, a_person_s)
         .order_by(Run.scheduled_at, Run.id)
     )
 
 
-def pull_forward(source: str, at: datetime, *, who: str, door: str) -> Run | None:
-    """Move the next scheduled run of a source to `at`; the later ones keep their time.
+def pull_forward(source: str, at: datetime, *, who: str, door: str, tenant: str | None = None) -> Run | None:
+    """Move the next scheduled run of a source and tenant to `at`; the later ones keep their time.
 
     Returns:
       Run | None: The run that was moved, or None where none is scheduled.
     """
     with database.db.atomic():
-        run = (
-            Run.select()
-            .where(Run.source == source, Run.status == RunStatus.SCHEDULED)
-            .order_by(Run.scheduled_at, Run.id)
-            .first()
-        )
+        run = next_scheduled(source, tenant)
         if run is None:
             return None
-        was = run.scheduled_at
-        if not Run.update({Run.scheduled_at: at}).where(Run.id == run.id, Run.status == RunStatus.SCHEDULED).execute():
+        if at == run.slot_at:  # it would be its schedule's again, which may have made another one
+            at += timedelta(microseconds=1)
+        moved = Run.update({Run.scheduled_at: at}).where(Run.id == run.id, Run.status == RunStatus.SCHEDULED)
+        if not moved.execute():
             return None
-        note(
-            run.id,
-            "rescheduled",
-            who=who,
-            door=door,
-            detail=f"from {was:%Y-%m-%d %H:%M:%S} UTC to {at:%Y-%m-%d %H:%M:%S} UTC",
-        )
+        detail = f"from {run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC to {at:%Y-%m-%d %H:%M:%S} UTC"
+        note(run.id, "rescheduled", who=who, door=door, detail=detail)
     return get(run.id)
+
+
+def next_scheduled(source: str, tenant: str | None) -> Run | None:
+    """Return the run of a source and tenant whose time comes next."""
+    its = (Run.source == source) & (fn.COALESCE(Run.tenant, "") == (tenant or ""))
+    return Run.select().where(its, Run.status == RunStatus.SCHEDULED).order_by(Run.scheduled_at, Run.id).first()
 
 
 # --- discovery: the run's row holds its cursor, its attempts and its lease
@@ -381,3 +500,66 @@ def running() -> Sequence[Run]:
 def pending() -> Sequence[Run]:
     """Return the pending runs, the next to start first."""
     return list(Run.select().where(Run.status == RunStatus.PENDING).order_by(Run.priority.desc(), Run.id))
+
+
+# --- retention: of what ended long ago, the items go first and the row later
+
+
+def with_old_items(ended_before: datetime) -> Any:
+    """Return a query for the runs whose items may go, those that ended first at its head."""
+    return _ended(ended_before).where(Run.items_removed_at.is_null())
+
+
+def outlived(ended_before: datetime, items_ended_before: datetime | None = None) -> Any:
+    """Return a query for the runs whose rows may go: no item is left of them, and no schedule needs them.
+
+    Parameters:
+      items_ended_before(datetime | None): Count the items of runs that ended before it as gone.
+    """
+    later = Run.alias()
+    used_since = later.select(later.id).where(later.schedule_id == Run.schedule_id, later.slot_at > Run.slot_at)
+    bare = Run.items_removed_at.is_null(False)
+    if items_ended_before:
+        bare |= Run.ended_at < items_ended_before
+    # The newest run of a schedule tells which of its slots were used.
+    return _ended(ended_before).where(bare, Run.schedule_id.is_null() | fn.EXISTS(used_since))
+
+
+def _ended(before: datetime) -> Any:
+    # Of the bare column SQLite would take the index of statuses, and read every run that ever ended.
+    has_ended = fn.COALESCE(Run.status, "").in_(ENDED)
+    return Run.select(Run.id).where(has_ended, Run.ended_at < before).order_by(Run.ended_at, Run.id)
+
+
+def hold(some: Any, limit: int) -> list[int]:
+    """Within a transaction: hold the first runs of a query that nobody else holds, and return their ids.
+
+    A run that was given another status meanwhile is not among them.
+    """
+    first = some.limit(limit)
+    rows: Any = (first if database.is_sqlite() else first.for_update(skip_locked=True)).tuples()
+    return [run_id for (run_id,) in rows]
+
+
+def mark_items_removed(held: Sequence[int], *, who: str, door: str) -> list[int]:
+    """Within a transaction that holds these runs: mark those of which no item is left.
+
+    Returns:
+      list[int]: The runs that were marked.
+    """
+    left = RunItem.select(RunItem.id).where(RunItem.run_id == Run.id)
+    gone = Run.update({Run.items_removed_at: database.now()}).where(
+        Run.id.in_(held), Run.items_removed_at.is_null(), ~fn.EXISTS(left)
+    )
+    marked = sorted(gone.returning(Run.id, Run.total_count).tuples().execute())
+    for run_id, total in marked:
+        if total:
+            note(run_id, "items removed", who=who, door=door, detail=f"{total:,} items")
+    return [run_id for run_id, _ in marked]
+
+
+def remove(held: Sequence[int]) -> None:
+    """Within a transaction that holds these runs: remove their rows, their lanes and their timelines."""
+    for table in (RunEvent, Lane):
+        table.delete().where(table.run_id.in_(held)).execute()
+    Run.delete().where(Run.id.in_(held)).execute()

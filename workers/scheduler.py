@@ -1,23 +1,46 @@
-"""The scheduler: a small loop that starts what is due and lets the reaper look. Any number of them may run."""
+"""The scheduler: a small loop that keeps the schedules and lets the reaper look. Any number of them may run."""
 
 import logging
+from collections.abc import Callable
 
 from peewee import PeeweeException
 
-from workers import clock, database, outages, reaper, redis_address, runner, signals
+from workers import clock, database, outages, reaper, redis_address, retention, runner, signals, timetable
 from workers.errors import SluiceError
 from workers.settings import get_settings
 from workers.supervisor import wait_for_migrations
 
 log = logging.getLogger(__name__)
 
+#: How long a tick may remove what is too old: the next one goes on.
+_TIDY_SECONDS = 1.0
 
-def tick() -> None:
-    """Start the runs whose time has come, and send again what was lost."""
+
+def tick() -> bool:
+    """Start what is due, send again what was lost, remove what is too old. A step that fails keeps none of the others.
+
+    Returns:
+      bool: Whether every step did its work.
+
+    Raises:
+      DependencyDown, peewee.PeeweeException: The database is away: no step can do its work.
+    """
+    steps: tuple[Callable[[], object], ...] = (
+        timetable.adopt,
+        timetable.keep,
+        runner.start_due,
+        reaper.reap,
+        lambda: retention.tidy(_TIDY_SECONDS),
+    )
     with database.connection():
-        for run in runner.start_due():
-            log.info("run %d of %s: its time has come", run.id, run.source)
-        reaper.reap()
+        went_well = [_try(step) for step in steps]
+    return all(went_well)
+
+
+def once() -> bool:
+    """Tick one time: for cron. What it returns and raises is `tick`'s."""
+    redis_address.wait_for(get_settings().redis_url, say=log.info)
+    return tick()
 
 
 def loop() -> int:
@@ -40,9 +63,25 @@ def _try_to_tick() -> None:
     try:
         tick()
     except Exception as error:
-        if outages.tell(error):
-            return
-        expected = isinstance(error, (SluiceError, PeeweeException))
-        log.warning("this tick failed: %s", error, exc_info=None if expected else error)
+        if not outages.tell(error):
+            _complain(error)
     else:
         outages.over()
+
+
+def _try(step: Callable[[], object]) -> bool:
+    if clock.stop_requested.is_set():
+        return True
+    try:
+        step()
+    except Exception as error:
+        if database.is_away(error):
+            raise
+        _complain(error)
+        return False
+    return True
+
+
+def _complain(error: Exception) -> None:
+    expected = isinstance(error, (SluiceError, PeeweeException))
+    log.warning("a part of this tick failed: %s", error, exc_info=None if expected else error)

@@ -75,6 +75,12 @@ class Settings(BaseSettings):
     finalize_seconds: float = Field(
         10.0, gt=0, le=600, description="How often the reaper looks whether a run is finished."
     )
+    keep_items_days: float = Field(
+        30.0, ge=0, le=36_500, description="Days after a run's end after which its items are removed; 0 keeps them."
+    )
+    keep_runs_days: float = Field(
+        365.0, ge=0, le=36_500, description="Days after a run's end after which its row is removed, too; 0 keeps it."
+    )
 
     mock_port: int = Field(8001, ge=1, le=65535, description="Port of the mock API.")
     monitor_host: str = Field("127.0.0.1", description="Address the page listens on.")

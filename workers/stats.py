@@ -9,7 +9,7 @@ from typing import Any
 
 from peewee import SQL, InterfaceError, OperationalError, fn
 
-from workers import budget_words, database, items, outages, runs
+from workers import budget_words, database, items, outages, precedence, runs
 from workers.budget import Budget
 from workers.errors import DependencyDown
 from workers.limiter import BudgetState, RateLimiter, quick_client
@@ -144,12 +144,6 @@ def _in_words(trouble: Trouble) -> str:
     return f"{trouble.what}: no permit without it. To do: {trouble.repair}"
 
 
-def next_scheduled(source: str) -> Run | None:
-    """Return the run of a source that the scheduler will start next."""
-    wanted = (Run.source == source) & (Run.status == RunStatus.SCHEDULED)
-    return Run.select().where(wanted).order_by(Run.scheduled_at, Run.id).first()
-
-
 def finished_per_second(run: Run, seconds: int = 120, now: datetime | None = None) -> list[tuple[datetime, int]]:
     """Return how many items were completed in each of the last seconds of a run, gaps as zeros, oldest first.
 
@@ -269,7 +263,13 @@ def _why(run: Run, now: datetime, budget: BudgetState | None, in_the_way: str) -
     if run.status == RunStatus.PENDING:
         ahead = runs.active(run.source, run.tenant)
         return f"behind run {ahead.id}" if ahead else "about to start"
-    return in_the_way or _list_again(run, now) or _closed(run, now, budget) or _quiet(run, now)
+    return in_the_way or _list_again(run, now) or _gives_way(run) or _closed(run, now, budget) or _quiet(run, now)
+
+
+def _gives_way(run: Run) -> str:
+    """Say which run goes before this one on their budget; empty where none does."""
+    first = precedence.first_on_its_budget(run) if run.discovered_at else None
+    return f"gives way to run {first.id} (priority {first.priority}); one lane goes on" if first else ""
 
 
 def _list_again(run: Run, now: datetime) -> str:

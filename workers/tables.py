@@ -1,14 +1,26 @@
 """Sluice's own tables and their statuses. They sit in the package, so that a project may have a models.py of its own.
 
-Only `runs`, `items` and `lanes` write to them, and `watermark` to its own.
+Only `runs`, `items` and `lanes` write to them, `schedules` and `watermark` to their own.
 """
 
 from enum import StrEnum
 from typing import Any
 
-from peewee import SQL, BigAutoField, BigIntegerField, CharField, FloatField, IntegerField, JSONField, Model, TextField
+from peewee import (
+    SQL,
+    BigAutoField,
+    BigIntegerField,
+    BooleanField,
+    CharField,
+    FloatField,
+    IntegerField,
+    JSONField,
+    Model,
+    TextField,
+)
 
 from workers import clock
+from workers.catch_up import CatchUp
 from workers.database import UTCDateTimeField, db
 
 
@@ -92,6 +104,9 @@ class Run(Table):
     tenant = CharField(max_length=100, null=True)
     status = CharField(max_length=20)
     scheduled_at = UTCDateTimeField(null=True)
+    #: The schedule that made it, and for which of its slots; null: a person asked for it.
+    schedule_id = BigIntegerField(null=True)
+    slot_at = UTCDateTimeField(null=True)
     started_at = UTCDateTimeField(null=True)
     ended_at = UTCDateTimeField(null=True)
     total_count = IntegerField(null=True)
@@ -114,6 +129,8 @@ class Run(Table):
     finalize_attempts = IntegerField(default=0)
     last_finalize_attempt_at = UTCDateTimeField(null=True)
     metadata = JSONField(default=dict)
+    #: When its items were removed for their age; its counts stay.
+    items_removed_at = UTCDateTimeField(null=True)
     created_by = CharField(max_length=100)
     created_at = UTCDateTimeField(default=_now)
     updated_at = UTCDateTimeField(default=_now)
@@ -127,6 +144,30 @@ Run.add_index(
     SQL(
         "CREATE UNIQUE INDEX IF NOT EXISTS sluice_runs_one_active ON sluice_runs (source, coalesce(tenant, '')) "
         "WHERE status IN ('running', 'paused')"
+    )
+)
+Run.add_index(
+    SQL(
+        "CREATE UNIQUE INDEX IF NOT EXISTS sluice_runs_slot ON sluice_runs (schedule_id, slot_at) "
+        "WHERE schedule_id IS NOT NULL"
+    )
+)
+Run.add_index(
+    SQL(
+        "CREATE UNIQUE INDEX IF NOT EXISTS sluice_runs_one_future ON sluice_runs (schedule_id) "
+        "WHERE status = 'scheduled' AND scheduled_at = slot_at"
+    )
+)
+Run.add_index(
+    SQL(
+        "CREATE INDEX IF NOT EXISTS sluice_runs_old_items ON sluice_runs (ended_at, id) "
+        "WHERE ended_at IS NOT NULL AND items_removed_at IS NULL"
+    )
+)
+Run.add_index(
+    SQL(
+        "CREATE INDEX IF NOT EXISTS sluice_runs_bare ON sluice_runs (ended_at, id) "
+        "WHERE ended_at IS NOT NULL AND items_removed_at IS NOT NULL"
     )
 )
 
@@ -226,7 +267,43 @@ class BudgetRow(Table):
         table_name = "sluice_budgets"
 
 
-TABLES = (Run, RunItem, Lane, RunEvent, BudgetRow)
+class Schedule(Table):
+    """When a source, for a tenant or for none, is run by itself."""
+
+    id = BigAutoField()
+    source = CharField(max_length=60)
+    tenant = CharField(max_length=100, null=True)
+    #: Five fields, read in `timezone`: see `cron`.
+    cron = CharField(max_length=100)
+    timezone = CharField(max_length=60)
+    catch_up = CharField(max_length=10, default=CatchUp.LATEST)
+    paused_at = UTCDateTimeField(null=True)
+    #: What its source declared when that was last taken over; null: only a person made it.
+    declared = CharField(max_length=200, null=True)
+    #: Whether a person changed it since: then what its source declares is left alone.
+    edited = BooleanField(default=False)
+    #: Slots at or before it are none of this schedule's: it was made, changed or resumed then.
+    since = UTCDateTimeField(default=_now)
+    #: Moved with each change and each decision: of two schedulers that decide at once, one gives up.
+    version = IntegerField(default=0)
+    created_by = CharField(max_length=100)
+    created_at = UTCDateTimeField(default=_now)
+    updated_by = CharField(max_length=100)
+    updated_at = UTCDateTimeField(default=_now)
+
+    class Meta:
+        table_name = "sluice_schedules"
+
+
+Schedule.add_index(
+    SQL(
+        "CREATE UNIQUE INDEX IF NOT EXISTS sluice_schedules_identity ON sluice_schedules "
+        "(source, coalesce(tenant, ''))"
+    )
+)
+
+
+TABLES = (Run, RunItem, Lane, RunEvent, BudgetRow, Schedule)
 
 __all__ = [
     "ACTIVE",
@@ -243,4 +320,5 @@ __all__ = [
     "RunEvent",
     "RunItem",
     "RunStatus",
+    "Schedule",
 ]

@@ -11,7 +11,7 @@ from dramatiq.broker import MessageProxy
 from dramatiq.errors import BrokerConnectionError
 from dramatiq.worker import Worker
 
-from workers import actors, clock, database, detail, discovery, signals
+from workers import actors, clock, database, detail, discovery, notices, signals
 from workers.broker import get_broker
 from workers.registry import get_registry
 from workers.settings import get_settings
@@ -45,6 +45,7 @@ def work() -> int:
     worker.queue_prefetch = settings.worker_threads  # twice that, the default, lets one process hoard the lanes
     worker.start()
     threading.Thread(target=detail.keep_flushing, name="flusher", daemon=True).start()
+    threading.Thread(target=notices.listen, name="listener", daemon=True).start()
     while not clock.stop_requested.is_set():
         beat()
         clock.sleep(_BEAT_SECONDS)

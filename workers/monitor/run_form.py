@@ -1,14 +1,14 @@
 """The "Run import" form: which source, how, and what will come of it, said before the button is pressed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import tzinfo
 from typing import Any
 
 import streamlit as st
 from peewee import PeeweeException
 
-from workers import database, runner, runs, stats
+from workers import database, runner, runs, schedule_stats
 from workers.contracts import ImportSource
 from workers.errors import DependencyDown, SluiceError
 from workers.monitor.complaint import complain
@@ -27,10 +27,12 @@ class Plan:
     Parameters:
       sentence(str): For the reader.
       possible(bool): Whether the button can be pressed.
+      by_itself(str): When the source runs without anybody's doing.
     """
 
     sentence: str
     possible: bool = True
+    by_itself: str = ""
 
 
 def draw(zone: tzinfo) -> None:
@@ -58,6 +60,8 @@ def draw(zone: tzinfo) -> None:
             width="stretch",
         )
         below.html(fill('<p class="sl-plan-text">{sentence}</p>', sentence=plan.sentence))
+        if plan.by_itself:
+            below.html(fill('<p class="sl-plan-text">{by_itself}</p>', by_itself=plan.by_itself))
         if refusal := st.session_state.get(_REFUSAL):
             below.html(
                 fill(
@@ -83,7 +87,8 @@ def make_plan(source_name: str, how: str, zone: tzinfo) -> Plan:
     try:
         with database.connection():
             active = runs.active(source_name, None)
-            return _plan_new(source_name, active) if how == NEW else _plan_reschedule(source_name, zone)
+            plan = _plan_new(source_name, active) if how == NEW else _plan_reschedule(source_name, zone)
+            return replace(plan, by_itself=_by_itself(source_name, zone))
     except (SluiceError, PeeweeException):
         return Plan("Nothing can be started while the database is away.", possible=False)
 
@@ -95,7 +100,7 @@ def _plan_new(source_name: str, active: Run | None) -> Plan:
 
 
 def _plan_reschedule(source_name: str, zone: tzinfo) -> Plan:
-    run = stats.next_scheduled(source_name)
+    run = runs.next_scheduled(source_name, None)
     if run is None:
         return Plan(
             f"No run of {source_name} is scheduled, so there is none to pull forward. NEW starts one now.",
@@ -108,6 +113,22 @@ def _plan_reschedule(source_name: str, zone: tzinfo) -> Plan:
         f"Next scheduled run of {source_name}: run {run.id}, {local:%Y-%m-%d %H:%M %Z} → now. "
         f"It {then}; later ones keep their time."
     )
+
+
+def _by_itself(source_name: str, zone: tzinfo) -> str:
+    """Say when the schedule of a source comes next; empty where it has none."""
+    schedule = schedule_stats.schedule_stats(source_name)
+    if schedule is None:
+        return ""
+    if schedule.trouble:
+        return f"Its schedule cannot be kept: {schedule.trouble}"
+    if schedule.paused_at:
+        return f"Its schedule is paused, by {schedule.updated_by}: `schedule resume {source_name}` lets it go on."
+    local = [slot.astimezone(zone) for slot in schedule.next_at]
+    slots = [
+        f"{at:%H:%M}" if n and at.date() == local[n - 1].date() else f"{at:%a %d %H:%M}" for n, at in enumerate(local)
+    ]
+    return f"By itself: {schedule.in_words} ({schedule.timezone}). Next: {', '.join(slots)} {local[0]:%Z}"
 
 
 def _sources() -> Mapping[str, ImportSource] | None:

@@ -1,0 +1,76 @@
+"""How a command ends: the exit codes, which run and which error stands for which, and the sentence an error gets."""
+
+import signal
+import traceback
+from difflib import get_close_matches
+
+import click
+from peewee import InterfaceError, OperationalError, PeeweeException
+from redis import RedisError
+
+from workers import database, outages, redis_words
+from workers.errors import ConfigurationError, DependencyDown, SluiceError, UnknownSource, UsageError
+from workers.tables import Run, RunStatus
+
+EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_DEPENDENCY, EXIT_WITH_FAILURES = 0, 1, 2, 3, 4
+
+
+def code_of(run: Run) -> int:
+    """Return what a command that waited for this run ends with."""
+    if run.status == RunStatus.COMPLETED:
+        return EXIT_WITH_FAILURES if run.failed_count else EXIT_DONE
+    return EXIT_FAILED
+
+
+def of(error: BaseException) -> int:
+    """Say on stderr what went wrong, and return the exit code it stands for. What nobody expected is raised again."""
+    if isinstance(error, click.ClickException):
+        error.show()
+        return EXIT_USAGE
+    if isinstance(error, (click.Abort, KeyboardInterrupt)):
+        return 128 + signal.SIGINT
+    if is_outage(error):
+        return _complain(_with_repair(error), EXIT_DEPENDENCY)
+    if isinstance(error, UsageError):
+        return _complain(f"{error}{_near(error)}{_where(error)}", EXIT_USAGE)
+    if isinstance(error, SluiceError):
+        return _complain(error, EXIT_FAILED)
+    raise error
+
+
+def is_outage(error: BaseException) -> bool:
+    """Whether an error says that Redis or the database is down."""
+    return isinstance(error, (DependencyDown, RedisError, OperationalError, InterfaceError)) or database.is_away(error)
+
+
+def _complain(said: object, code: int) -> int:
+    click.echo(f"Error: {said}", err=True)
+    return code
+
+
+def _with_repair(error: BaseException) -> str:
+    """Say what is down and what to do about it."""
+    if isinstance(error, RedisError):
+        trouble = redis_words.trouble(error)
+        return f"{trouble.what}: {trouble.said}. To do: {trouble.repair}"
+    cause = error if isinstance(error, PeeweeException) else error.__cause__
+    if not isinstance(cause, PeeweeException):
+        return str(error)
+    trouble = outages.database_trouble(cause)
+    said = f"{trouble.what}: {trouble.said}" if cause is error else str(error)
+    return f"{said}. To do: {trouble.repair}"
+
+
+def _near(error: UsageError) -> str:
+    """Name the source that was probably meant."""
+    near = get_close_matches(error.name, error.known, n=1) if isinstance(error, UnknownSource) else []
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _where(error: UsageError) -> str:
+    """Say what went wrong in a user's own module, and in which line. For a terminal only: a page does not show it."""
+    cause = error.__cause__ if isinstance(error, ConfigurationError) else None
+    if cause is None:
+        return ""
+    last = traceback.extract_tb(cause.__traceback__)[-1]
+    return f": {type(cause).__name__}: {cause} ({last.filename}:{last.lineno})"

@@ -1,0 +1,71 @@
+"""Printing: how answers look. Answers go to stdout, as a table for people or as JSON; what else is said, to stderr."""
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from workers import stats
+from workers.failures import one_line
+from workers.tables import Run
+
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
+
+#: Wide enough for every table, where nobody says how wide the reader is.
+_WIDE = 160
+
+
+def run_as_dict(one: stats.RunStats) -> dict[str, Any]:
+    """Return a run's figures as JSON tells them."""
+    return dataclasses.asdict(one) | {"done": one.done, "percent": one.percent, "efficiency": one.efficiency}
+
+
+def answer(value: Any) -> None:
+    """Print a value as JSON; instants as ISO text in UTC."""
+    click.echo(json.dumps(value, indent=2, default=lambda v: v.isoformat() if isinstance(v, datetime) else str(v)))
+
+
+def answer_run(run: Run, *, as_json: bool, **more: Any) -> None:
+    """Print a run's id, or its figures and what `more` there is as JSON."""
+    if as_json:
+        answer(run_as_dict(stats.run_stats(run)) | more)
+    else:
+        click.echo(run.id)
+
+
+def say(text: str) -> None:
+    """Tell the person something that is not the answer."""
+    click.echo(text, err=True)
+
+
+def table(*titles: str, rows: Iterable[Iterable[object]]) -> Table:
+    """Return a table. Its cells are text and no markup: what an API said may stand in them."""
+    made = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for row in rows:
+        made.add_row(*[cell if isinstance(cell, Text) else Text(one_line(str(cell))) for cell in row])
+    return made
+
+
+def pairs(rows: Iterable[tuple[str, object]]) -> Table:
+    """Return a table of names and what they stand for; its cells are text, as in `table`."""
+    made = table("", "", rows=rows)
+    made.show_header = False
+    return made
+
+
+def show(made: object) -> None:
+    """Print a table, as wide as the terminal."""
+    terminal = sys.stdout.isatty()
+    Console(markup=False, highlight=False, width=None if terminal else _WIDE).print(made)
+
+
+def instant(at: datetime | None) -> str:
+    """Return an instant as tables show it, in UTC."""
+    return f"{at:%Y-%m-%d %H:%M:%S} UTC" if at else ""

@@ -1,0 +1,130 @@
+"""`prune`: what ended long ago is removed by hand."""
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+from workers import clock, database, retention, signals
+from workers.cli.door import Door, me, pass_door, tables
+from workers.cli.ending import EXIT_DONE, EXIT_FAILED
+from workers.cli.printing import AS_JSON, answer, say
+from workers.errors import UsageError
+from workers.retention import Pruned
+from workers.settings import get_settings
+
+#: How often a line is said where there is no terminal for a bar.
+_LINE_SECONDS = 10.0
+
+
+@click.command()
+@click.option(
+    "--items-days",
+    type=float,
+    metavar="N",
+    help="Remove the items of runs that ended more than N days ago; 0 keeps them. Default: SLUICE_KEEP_ITEMS_DAYS.",
+)
+@click.option(
+    "--runs-days",
+    type=float,
+    metavar="N",
+    help="Remove the runs themselves that ended more than N days ago; 0 keeps them. Default: SLUICE_KEEP_RUNS_DAYS.",
+)
+@click.option("--dry-run", is_flag=True, help="Only count; nothing is removed.")
+@click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal to ask on.")
+@AS_JSON
+@pass_door
+def prune(
+    door: Door, items_days: float | None, runs_days: float | None, *, dry_run: bool, yes: bool, as_json: bool
+) -> int:
+    """Remove what runs left behind that ended long ago.
+
+    First their items, which are most of it: a run stays in `status` with its counts, but its failed items can neither
+    be seen nor retried any more. Much later the runs themselves, with their timelines. Your own tables are not touched.
+    The scheduler does the same by itself, a little with each tick; this does it at once. Runs that have not ended are
+    left alone. It may be stopped at any time, and go on another time.
+
+    An SQLite file does not shrink: new rows use the room. VACUUM in the sqlite3 shell, while nothing runs, shrinks it.
+
+    \b
+    Examples:
+      python -m workers prune --dry-run                 how much would it be?
+      python -m workers prune                           asks, then removes
+      python -m workers prune --items-days 7 --yes      from a cron of your own
+    """
+    settings = get_settings()
+    ages = {
+        "items_days": settings.keep_items_days if items_days is None else items_days,
+        "runs_days": settings.keep_runs_days if runs_days is None else runs_days,
+    }
+    with tables():
+        there = retention.removable(**ages)
+        say(_sentence(there, **ages))
+        if dry_run or there == Pruned():
+            return _end(there if dry_run else Pruned(), dry_run=dry_run, as_json=as_json, **ages)
+        if not (yes or _agreed()):
+            say("nothing was removed")
+            return EXIT_FAILED
+        signals.on_stop()
+        with _progress(there) as show:
+            pruned = retention.prune(**ages, who=me(), door=door.name, on_batch=show)
+        if database.is_sqlite():
+            say("the file keeps its size, and new rows use the room; VACUUM would shrink it while nothing runs")
+    return _end(pruned, dry_run=False, as_json=as_json, **ages)
+
+
+def _sentence(there: Pruned, *, items_days: float, runs_days: float) -> str:
+    """Say what would be removed, and by which age."""
+    items = f"items {there.items:,} ({_age(items_days)})"
+    return f"to be removed: {items}, runs {there.runs:,} ({_age(runs_days)})"
+
+
+def _age(days: float) -> str:
+    return f"of runs that ended more than {days:g} days ago" if days else "0 days: all are kept"
+
+
+def _agreed() -> bool:
+    """Ask whether to go on.
+
+    Raises:
+      UsageError: There is nobody to ask.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError("What is removed is gone, and there is no terminal to ask on: add --yes, or --dry-run")
+    return click.confirm("What is removed is gone. Go on?", err=True)
+
+
+def _end(pruned: Pruned, *, dry_run: bool, as_json: bool, **ages: float) -> int:
+    if as_json:
+        answer(asdict(pruned) | ages | {"dry_run": dry_run})
+    else:
+        click.echo(f"{'to be removed' if dry_run else 'removed'}: items {pruned.items:,}, runs {pruned.runs:,}")
+    return signals.exit_code() if clock.stop_requested.is_set() else EXIT_DONE
+
+
+@contextmanager
+def _progress(there: Pruned) -> Iterator[Callable[[Pruned], None]]:
+    """Yield what shows how much is done: a bar on a terminal, or else a line every ten seconds."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines(there)
+        return
+    with Progress("removed", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console) as bar:
+        task = bar.add_task("rows", total=there.items + there.runs)
+        yield lambda pruned: bar.update(task, completed=pruned.items + pruned.runs)
+
+
+def _lines(there: Pruned) -> Callable[[Pruned], None]:
+    said_at = clock.monotonic()
+
+    def show(pruned: Pruned) -> None:
+        nonlocal said_at
+        if clock.monotonic() - said_at >= _LINE_SECONDS:
+            said_at = clock.monotonic()
+            say(f"removed: items {pruned.items:,} of {there.items:,}, runs {pruned.runs:,} of {there.runs:,}")
+
+    return show

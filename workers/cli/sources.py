@@ -1,0 +1,35 @@
+"""`sources`: what can be run."""
+
+from typing import Any
+
+import click
+
+from workers.cli.ending import EXIT_DONE
+from workers.cli.printing import AS_JSON, answer, show, table
+from workers.registry import get_registry
+
+
+@click.command()
+@AS_JSON
+def sources(as_json: bool) -> int:
+    """List what can be run: the sources, their APIs and their limits.
+
+    They are what SLUICE_SOURCES names (default: the list SOURCES in sources.py of this folder).
+
+    \b
+    Example:
+      python -m workers sources
+
+    Next: `run SOURCE` imports one; `schedule set SOURCE "0 */3 * * *"` does it every three hours.
+    """
+    known = get_registry().values()
+    if as_json:
+        answer([{"name": s.name, "api": s.connector.base_url, "limits": _limits(s)} for s in known])
+        return EXIT_DONE
+    rows = [(s.name, s.model.__name__, s.connector.base_url, ", ".join(_limits(s))) for s in known]
+    show(table("source", "becomes", "API", "limits", rows=rows))
+    return EXIT_DONE
+
+
+def _limits(source: Any) -> list[str]:
+    return [str(limit) for limit in source.connector.budget.limits]

@@ -1,0 +1,110 @@
+"""Words: what a person types for a source, a run, a time, a time zone; how each is read, and what completes it."""
+
+import contextlib
+import io
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from zoneinfo import available_timezones
+
+import click
+from click.shell_completion import CompletionItem
+
+from workers import database
+from workers.registry import get_registry
+from workers.settings import get_settings
+from workers.tables import Run
+
+#: A shell waits for its completions, and a person for the shell.
+_PATIENCE_SECONDS = 1.0
+_RUNS = 30
+
+
+class SourceName(click.ParamType[str]):
+    """A source's name. Whether there is one of that name, the registry says."""
+
+    name = "source"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [c for c in _at_most(_sources) if c.value.startswith(incomplete)]
+
+
+class RunId(click.ParamType[int]):
+    """A run's number."""
+
+    name = "run"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        text = str(value).removeprefix("#")
+        if text.isdecimal() and len(text) <= 18:  # as many digits as both databases take
+            return int(text)
+        return self.fail(
+            f"{value!r} is not the number of a run: `python -m workers status` lists them. "
+            "What is scheduled for a source is steered by its name: `python -m workers schedule --help`.",
+            param,
+            ctx,
+        )
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        return [c for c in _at_most(_runs) if c.value.startswith(incomplete)]
+
+
+class Instant(click.ParamType[datetime]):
+    """An ISO date and time; UTC unless it names an offset."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        if isinstance(value, datetime):
+            return value
+        try:
+            at = datetime.fromisoformat(str(value))
+        except ValueError:
+            self.fail(f"{value!r} is not a time: write it like 2026-12-24T18:00 or 2026-12-24T18:00+01:00", param, ctx)
+        return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+class Zone(click.ParamType[str]):
+    """The name of a time zone. Whether there is one of that name, the schedule says."""
+
+    name = "zone"
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        wanted = incomplete.lower()
+        return [CompletionItem(zone) for zone in sorted(available_timezones()) if zone.lower().startswith(wanted)]
+
+
+SOURCE = click.argument("source", required=False, type=SourceName())
+TENANT = click.option("--tenant", help="For whom, where the source has tenants.")
+
+
+def _sources() -> list[CompletionItem]:
+    return [CompletionItem(name, help=source.connector.base_url) for name, source in get_registry().items()]
+
+
+def _runs() -> list[CompletionItem]:
+    if get_settings().database.startswith("sqlite:///") and not _sqlite_file().exists():
+        return []  # a look makes no database
+    with database.connection():
+        newest = Run.select(Run.id, Run.source, Run.status).order_by(Run.id.desc()).limit(_RUNS)
+        return [CompletionItem(str(run.id), help=f"{run.source}, {run.status}") for run in newest]
+
+
+def _sqlite_file() -> Path:
+    return Path(get_settings().database.removeprefix("sqlite:///").partition("?")[0])
+
+
+def _at_most(look: Callable[[], Sequence[CompletionItem]]) -> Sequence[CompletionItem]:
+    """Return what `look` finds within a second, and nothing where it fails: a shell has no place for an error."""
+    found: list[CompletionItem] = []
+
+    def try_it() -> None:
+        with contextlib.suppress(Exception):
+            found.extend(look())
+
+    looking = threading.Thread(target=try_it, daemon=True)
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        looking.start()
+        looking.join(_PATIENCE_SECONDS)
+    return tuple(found)

@@ -1,0 +1,248 @@
+"""What the doctor asks Redis, and the broker: whether they can keep budgets and messages, and who takes these."""
+
+import re
+import socket
+import statistics
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis
+from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, ResponseError
+
+from workers import clock, redis_address, redis_words
+from workers.broker import QUEUE, make_broker
+from workers.doctor.finding import Finding, error, in_words, ok, refused, warning
+from workers.errors import ConfigurationError
+from workers.settings import get_settings
+
+_PATIENCE_SECONDS = 5.0
+#: limiter.lua uses nothing newer; before 6.0 not even redis-py's greeting is understood.
+_OLDEST = (6, 2)
+#: What speaks Redis's language, and has never been tried.
+_UNTRIED = ("dragonfly_version", "garnet_version")
+_PINGS = 5
+_SLOW_SECONDS = 0.02
+_CLOCKS_APART_SECONDS = 5.0
+_NEARLY_FULL = 0.9
+#: dramatiq takes a process for dead that was silent for so long (`make_broker`).
+_HEARTBEAT_SECONDS = 20
+#: What of limiter.lua's a server might not have, or its access list forbid. It changes nothing.
+_PROBE = """
+return {#struct.pack('>I8', 1), #cmsgpack.pack({1}), #cjson.encode({1}), redis.call('TIME')[1],
+  redis.call('EXISTS', KEYS[1])}
+"""
+
+
+def budgets_redis() -> Iterator[Finding]:
+    """Check the Redis of the budgets."""
+    yield from _server("redis", get_settings().redis_url, "SLUICE_REDIS_URL")
+
+
+def broker() -> Iterator[Finding]:
+    """Check the broker, where it is not that Redis, and whether anybody takes its messages."""
+    found = get_settings()
+    scheme = found.broker.partition(":")[0]
+    if found.broker == found.redis_url:
+        yield from _consumers(found.broker)
+    elif scheme in ("redis", "rediss", "unix"):
+        down = False
+        for finding in _server("broker", found.broker, "SLUICE_BROKER_URL"):
+            down = down or finding.down
+            yield finding
+        yield from () if down else _consumers(found.broker)
+    elif scheme == "stub":
+        yield warning("broker", "stub:// keeps messages in one process: no worker gets them", "unset SLUICE_BROKER_URL")
+    else:
+        try:
+            make_broker(found.broker)  # which refuses what it cannot be
+            yield from _listens(found.broker)
+        except ValueError:  # its text may hold a piece of the password
+            yield error("broker", "SLUICE_BROKER_URL cannot be read", "write it as amqp://user:password@host:port/name")
+
+
+def _listens(url: str) -> Iterator[Finding]:
+    parts = urlsplit(url)
+    host, port = parts.hostname or "localhost", parts.port or (5671 if parts.scheme == "amqps" else 5672)
+    try:
+        socket.create_connection((host, port), timeout=_PATIENCE_SECONDS).close()
+    except OSError as why:
+        what = f"the broker at {host}:{port} does not answer ({why.strerror or type(why).__name__})"
+        yield error("broker", what, "start it, or correct SLUICE_BROKER_URL", down=True)
+    else:
+        yield ok("broker", f"{host}:{port} accepts connections; whether it is RabbitMQ, the worker's log tells")
+
+
+def _consumers(url: str) -> Iterator[Finding]:
+    """Say who has used the queue lately: whoever takes messages does several times a second."""
+    name = f"{get_settings().prefix}:queue"
+    since = clock.now() - timedelta(seconds=_HEARTBEAT_SECONDS)
+    try:
+        with closing(redis_address.connect(url, _PATIENCE_SECONDS)) as client:
+            processes: Any = client.zcount(f"{name}:__heartbeats__", since.timestamp() * 1000, "+inf")
+            messages: Any = client.hlen(f"{name}:{QUEUE}.msgs")
+    except (RedisError, ValueError):
+        return  # which `_server` has told of
+    queue = f"{messages:,} messages in the queue"
+    if processes:
+        yield ok("workers", f"{processes} processes used the queue in the last {_HEARTBEAT_SECONDS} s; {queue}")
+    else:
+        what = f"nobody took messages in the last {_HEARTBEAT_SECONDS} s; {queue}"
+        yield warning("workers", what, "start `python -m workers worker`")
+
+
+# --- one server
+
+
+def _server(area: str, url: str, variable: str) -> Iterator[Finding]:
+    """Check a Redis.
+
+    Parameters:
+      variable(str): The setting that names it.
+    """
+    try:
+        address = redis_address.Address.of(url)
+        name = redis_address.look(url, _PATIENCE_SECONDS)
+        if name is None and address.local and address.listens():
+            raise redis_address.taken(address)
+    except BusyLoadingError as why:
+        yield in_words(area, redis_words.trouble(why), variable)
+        return
+    except ConfigurationError as why:
+        found = refused(area, str(why).replace("SLUICE_REDIS_URL", variable), f"correct {variable}")
+        yield error(area, found.what, found.fix, down=True)
+        return
+    if name is None:
+        start = "start it (`python -m workers redis` does)" if address.local else "start it"
+        yield error(area, f"{redis_words.AWAY} at {address}", f"{start}, or correct {variable}", down=True)
+        return
+    with closing(redis_address.connect(url, _PATIENCE_SECONDS)) as client:
+        yield from _look_into(area, client, f"{name} at {address}", variable)
+
+
+def _look_into(area: str, client: "redis.Redis", title: str, variable: str) -> Iterator[Finding]:
+    try:
+        info: Any = client.info()
+    except RedisError as why:
+        trouble = redis_words.trouble(why)
+        yield warning(area, f"{title} does not tell about itself: {trouble.what}", "allow INFO to its user")
+        info = {}
+    yield from _version(area, info, title)
+    yield from _use(area, client, info, variable)
+    cli = _command_line(client)
+    yield from _memory(area, info, cli)
+    yield from _persistence(area, client, info, cli)
+    yield from _speed(area, client)
+    yield from _time(area, client)
+
+
+def _version(area: str, info: dict[str, Any], title: str) -> Iterator[Finding]:
+    number = re.match(r"(\d+)\.(\d+)", str(info.get("redis_version", "")))
+    if any(name in info for name in _UNTRIED):
+        yield warning(area, f"{title}: Sluice has not been tried with it", "use Redis 6.2 or newer, or Valkey")
+    elif number and (int(number[1]), int(number[2])) < _OLDEST:
+        yield error(area, f"{title} is too old", "install Redis 6.2 or newer, or Valkey")
+    else:
+        yield ok(area, title)
+
+
+def _use(area: str, client: "redis.Redis", info: dict[str, Any], variable: str) -> Iterator[Finding]:
+    """Check that it is one server that can be written, and that scripts run in it."""
+    mode = info.get("redis_mode", "standalone")
+    if mode != "standalone":
+        yield error(area, f"it runs as a {mode}, which the queue cannot use", f"let {variable} name a single server")
+        return
+    prefix = get_settings().prefix
+    try:
+        client.setrange(f"{prefix}:probe", 0, "")  # as `outages.redis_trouble`: a write that changes nothing
+        client.register_script(_PROBE)(keys=[f"{prefix}:probe"])
+    except RedisError as why:
+        yield in_words(area, redis_words.trouble(why), variable)
+        return
+    if info.get("role") == "slave":
+        yield in_words(area, redis_words.trouble(ResponseError("READONLY")), variable)
+    else:
+        yield ok(area, "it can be written, and runs scripts")
+
+
+def _memory(area: str, info: dict[str, Any], cli: str) -> Iterator[Finding]:
+    policy, most, used = info.get("maxmemory_policy"), info.get("maxmemory", 0), info.get("used_memory", 0)
+    if policy is None:
+        return
+    bounded = f"maxmemory {most / 1e6:,.0f} MB, {used / 1e6:,.0f} used" if most else "no maxmemory"
+    said = f"maxmemory-policy {policy}, {bounded}"
+    fix = f"`{cli} CONFIG SET maxmemory-policy noeviction`, and the same in its configuration"
+    if policy == "noeviction":
+        if most and used > _NEARLY_FULL * most:
+            yield warning(area, f"nearly out of memory: {said}", "raise its maxmemory")
+        else:
+            yield ok(area, said)
+    elif most and policy.startswith("allkeys"):
+        yield error(area, f"{said}: it may evict a budget, or a message", fix)
+    else:  # nothing is evicted yet; or only what expires, which ours does not
+        yield warning(area, f"{said}: a budget that is evicted is forgotten", fix)
+
+
+def _persistence(area: str, client: "redis.Redis", info: dict[str, Any], cli: str) -> Iterator[Finding]:
+    if "aof_enabled" not in info:
+        return
+    failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if info.get(name) == "err"]
+    if failed:
+        yield warning(area, f"its last save failed ({failed[0]})", "see its log; free disk space where it runs")
+    elif info["aof_enabled"]:
+        yield ok(area, "appendonly yes: a restart keeps the budgets")
+    else:
+        lost = "after a restart each budget waits until its windows have passed"
+        kept = "only snapshots are kept" if _saves(client) else "nothing is kept on disk"
+        yield warning(area, f"{kept}: {lost}", f"`{cli} CONFIG SET appendonly yes`, and the same in its configuration")
+
+
+def _saves(client: "redis.Redis") -> bool:
+    with suppress(NoPermissionError, ResponseError):
+        told: Any = client.config_get("save")
+        return bool(told.get("save"))
+    return True
+
+
+def _speed(area: str, client: "redis.Redis") -> Iterator[Finding]:
+    took = []
+    for _ in range(_PINGS):
+        began = clock.monotonic()
+        client.ping()
+        took.append(clock.monotonic() - began)
+    median = statistics.median(took)
+    said = f"it answers in {median * 1000:.1f} ms"
+    if median > _SLOW_SECONDS:
+        yield warning(area, f"{said}: each permit takes so long at least", "run the workers near it")
+    else:
+        yield ok(area, said)
+
+
+def _time(area: str, client: "redis.Redis") -> Iterator[Finding]:
+    sent: datetime = clock.now()
+    seconds, microseconds = client.time()
+    there = datetime.fromtimestamp(seconds + microseconds / 1e6, UTC)
+    yield from apart(area, (there - sent - (clock.now() - sent) / 2).total_seconds())
+
+
+def apart(area: str, ahead: float) -> Iterator[Finding]:
+    """Say how far a clock is from this machine's.
+
+    Parameters:
+      ahead(float): By how many seconds it is ahead.
+    """
+    if abs(ahead) < _CLOCKS_APART_SECONDS:
+        yield ok(area, "its clock and this machine's agree")
+        return
+    where = "ahead of" if ahead > 0 else "behind"
+    what = f"its clock is {abs(ahead):,.0f} s {where} this machine's: times that are shown may be wrong by that"
+    yield warning(area, what, "set both by NTP: `timedatectl set-ntp true`")
+
+
+def _command_line(client: "redis.Redis") -> str:
+    options = client.connection_pool.connection_kwargs
+    if "path" in options:
+        return f"redis-cli -s {options['path']}"
+    return f"redis-cli -h {options.get('host', 'localhost')} -p {options.get('port', 6379)}"

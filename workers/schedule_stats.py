@@ -1,0 +1,94 @@
+"""What a person asks of schedules: when they come next, whose they are, and what is in their way."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from workers import database, schedules
+from workers.cron import Cron
+from workers.errors import SluiceError
+from workers.registry import get_registry
+from workers.tables import Schedule
+
+#: How many slots a preview shows.
+PREVIEW = 5
+
+
+@dataclass(frozen=True)
+class ScheduleStats:
+    """One schedule, as people see it. Instants are UTC-aware.
+
+    Attributes:
+      in_words: What the cron expression means, without the timezone; empty where it cannot be read.
+      declared: Whether its source declares a schedule.
+      edited: Whether a person has changed it.
+      next_at: Its next slots; empty while it is paused or in trouble.
+      next_run_id: The run that is made for the next slot; None where no scheduler has made it yet.
+      trouble: Why it cannot be kept, and the fix; empty where it can.
+    """
+
+    source: str
+    tenant: str | None
+    cron: str
+    timezone: str
+    in_words: str
+    catch_up: str
+    paused_at: datetime | None
+    declared: bool
+    edited: bool
+    next_at: tuple[datetime, ...]
+    next_run_id: int | None
+    updated_by: str
+    updated_at: datetime
+    trouble: str
+
+
+def all_schedules() -> Sequence[ScheduleStats]:
+    """Return every schedule, by source and tenant."""
+    return [_stats(schedule) for schedule in schedules.every()]
+
+
+def schedule_stats(source: str, tenant: str | None = None) -> ScheduleStats | None:
+    """Return the schedule of a source, for a tenant or for none; None where it has none."""
+    found = schedules.find(source, tenant)
+    return _stats(found) if found else None
+
+
+def _stats(schedule: Schedule) -> ScheduleStats:
+    in_words, trouble = "", ""
+    next_at: tuple[datetime, ...] = ()
+    future = schedules.future_run(schedule)
+    try:
+        cron = Cron(schedule.cron, schedule.timezone)
+        in_words = cron.in_words
+        if not schedule.paused_at:
+            next_at = _next(cron, future.slot_at if future else None)
+    except SluiceError as error:
+        trouble = str(error)
+    if schedule.source not in get_registry():
+        trouble = f"there is no source named {schedule.source} here: add it to SLUICE_SOURCES again"
+        next_at = ()
+    return ScheduleStats(
+        source=schedule.source,
+        tenant=schedule.tenant,
+        cron=schedule.cron,
+        timezone=schedule.timezone,
+        in_words=in_words,
+        catch_up=schedule.catch_up,
+        paused_at=schedule.paused_at,
+        declared=schedule.declared is not None,
+        edited=schedule.edited,
+        next_at=next_at,
+        next_run_id=future.id if future else None,
+        updated_by=schedule.updated_by,
+        updated_at=schedule.updated_at,
+        trouble=trouble,
+    )
+
+
+def _next(cron: Cron, first: datetime | None) -> tuple[datetime, ...]:
+    """Return the next slots: from that of the future run on, for the ones before it have had their run."""
+    now = database.now()
+    if first is None or first <= now:
+        return tuple(cron.next(PREVIEW, now))
+    return (first, *cron.next(PREVIEW - 1, first))
