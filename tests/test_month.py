@@ -57,7 +57,7 @@ class Month:
         self.chance = random.Random(seed)
         self.begin = datetime.fromisoformat(begin).replace(tzinfo=UTC)
         self.slots = {cron: calendar(cron, zone, self.begin, 36) for cron in crons}
-        self.minute, self.set_by = 0, timedelta(0)
+        self.minute, self.set_by = 0, timedelta(seconds=20)
         self.schedule = Schedule(
             id=1, source="items", cron=crons[0], timezone=zone, catch_up=catch_up, since=self.now, paused_at=None
         )
@@ -227,6 +227,8 @@ class Month:
             assert run.status != RunStatus.CANCELLED or run.error_summary, "a slot was skipped, and nobody knows why"
         if self.schedule.paused_at:
             assert not future, "a paused schedule has a future run"
+            freed = [slot for status, slot, at in before.values() if status == RunStatus.SCHEDULED and slot == at]
+            assert not set(freed) & set(own), "a pause takes a slot away"
             return
         missing = [slot for slot in self.passed() if slot not in own]
         assert not missing, "a slot has passed and left no row"

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from workers import catch_up
 from workers.catch_up import CatchUp
 from workers.cron import Cron
 from workers.tables import Run, RunStatus, Schedule
@@ -90,7 +91,7 @@ def decide(schedule: Schedule, runs: Sequence[Run], now: datetime, late_seconds:
     due = [run for run in scheduled if run.slot_at <= now]
     future = [run for run in scheduled if run.slot_at > now]
     missed = _missed(cron, schedule, runs, now)
-    begun = _catch_up(CatchUp(schedule.catch_up), due, waiting, missed, now - timedelta(seconds=late_seconds))
+    begun = _catch_up(catch_up.read(schedule.catch_up), due, waiting, missed, now - timedelta(seconds=late_seconds))
     return begun + _future(cron, runs, future, now)
 
 

@@ -24,12 +24,11 @@ from workers.watermark import Watermark
 #: From an answer to the next request of the same strand.
 _PAGE_PAUSE_SECONDS = 0.03
 _DETAIL_PAUSE_SECONDS = 0.018
-#: What a detail takes of a worker process.
+#: What a detail takes of its worker process.
 _PROCESS_SECONDS = 0.004
-#: What a claim takes of its strand, and of all of them; what an item takes that needs no request.
-_CLAIM_SECONDS = 0.02
-_ANY_CLAIM_SECONDS = 0.005
-_ITEM_SECONDS = 0.0001
+#: What a claim takes of the fleet, and an item that needs no request.
+_CLAIM_SECONDS = 0.005
+_ITEM_SECONDS = 0.00015
 #: From the last answer until the run is completed.
 _END_SECONDS = 0.3
 #: Where nobody knows how long the list is, so many pages show what is slowest.
@@ -316,8 +315,7 @@ class _Planning:
         """Return how long items take that need no request: they are claimed and committed like the others."""
         smallest = min(limit.requests for limit in self.connector.budget.limits)
         claimed_at_once = max(1, min(get_settings().batch_size, smallest // _lanes(self.source)))
-        a_claim = max(_ANY_CLAIM_SECONDS, _CLAIM_SECONDS / self.strands)
-        return items * (_ITEM_SECONDS + a_claim / claimed_at_once)
+        return items * (_ITEM_SECONDS + _CLAIM_SECONDS / claimed_at_once)
 
     def _remarks(self) -> Iterator[str]:
         yield from _beside(self.source, self.tenant, self.connector)
