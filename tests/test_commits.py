@@ -16,7 +16,7 @@ from conftest import wait_until
 
 import workers.lanes
 from models import Item
-from workers import broker, clock, database, detail, items, runner, runs
+from workers import broker, clock, cursor, database, detail, items, runner, runs
 from workers.caller import Usage
 from workers.items import Outcome
 from workers.tables import ItemStatus, Run, RunItem, RunStatus
@@ -420,11 +420,11 @@ def test_pauses_in_the_middle_of_a_list_page_are_no_attempts_at_it(house, import
     import_from("http://127.0.0.1:1")
     run = runner.start("items", who="test", door="test", send=False)
     for _ in range(6):
-        assert runs.begin_page(run.id, lease_seconds=60)
+        assert cursor.begin_page(run.id, lease_seconds=60)
         runner.pause(run.id, who="test", door="test")
         runner.resume(run.id, who="test", door="test")
 
-    assert runs.begin_page(run.id, lease_seconds=60).discovery_attempts == 1
+    assert cursor.begin_page(run.id, lease_seconds=60).discovery_attempts == 1
 
 
 def test_a_process_that_stops_commits_what_is_finished_before_it_gives_back_the_rest(house, import_from):

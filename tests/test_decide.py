@@ -1,7 +1,8 @@
 """Decide: the rules of a schedule as a table of cases, and that deciding twice comes to nothing more.
 
 Times are of May 2026, UTC: "12:00" is of the 4th, "5 12:00" of the 5th, "3-29 01:00" of March. A row is its slot and
-its status, then what is odd about it: "at 13:30" (a person moved it), "retried" (it had begun before).
+its status, then what is odd about it: "at 13:30" (a person moved it), "on 11:00" (it was cancelled then), "retried" (it
+had begun before).
 """
 
 import random
@@ -45,7 +46,9 @@ def row(number: int, text: str) -> Run:
     slot, status, odd = re.fullmatch(r"((?:\S+ )?\d+:\d\d) (\w+) ?(.*)", text).groups()
     moved = at(odd.removeprefix("at ")) if odd.startswith("at ") else at(slot)
     begun = at(slot) if odd == "retried" or status in ("running", "completed", "failed", "paused") else None
-    return Run(id=number, schedule_id=1, slot_at=at(slot), scheduled_at=moved, status=status, started_at=begun)
+    ended = at(odd.removeprefix("on ")) if odd.startswith("on ") else None
+    times = {"slot_at": at(slot), "scheduled_at": moved, "started_at": begun, "ended_at": ended}
+    return Run(id=number, schedule_id=1, status=status, **times)
 
 
 def short(reason: str) -> str:
@@ -106,11 +109,15 @@ def _add(schedule: Schedule, rows: list[Run], slot: datetime, status: RunStatus)
 
 def seen(rows: Sequence[Run], now: datetime) -> list[Run]:
     """What `schedules.runs_to_decide` finds of them."""
-    newest = max((run.slot_at for run in rows if run.slot_at and run.slot_at <= now), default=None)
+    slots = [run.slot_at for run in rows if run.slot_at and run.slot_at <= now and stood(run)]
+    since = max(slots, default=min((run.slot_at for run in rows if run.slot_at), default=now))
     ahead = (RunStatus.SCHEDULED, RunStatus.PENDING)
-    return [
-        run for run in rows if run.status in ahead or (run.slot_at and (run.slot_at > now or run.slot_at == newest))
-    ]
+    return [run for run in rows if run.status in ahead or (run.slot_at and run.slot_at >= since)]
+
+
+def stood(run: Run) -> bool:
+    """Whether nobody had moved or cancelled a run when its slot came."""
+    return run.scheduled_at == run.slot_at and (run.ended_at is None or run.ended_at >= run.slot_at)
 
 
 #: The case; now, the rows and what is said of the schedule, which is "0 */3 * * *", UTC, latest, since 09:30 otherwise;
@@ -268,6 +275,9 @@ one that a person put off into the night
 all of nothing
     10:00 | no row | catch_up: all
     -> make 12:00
+all of them were pulled forward, and the rows before have been removed for their age: those had come
+    10:00 | 06:00 completed at 05:00, 09:00 completed at 08:00, 12:00 scheduled | since: 1 00:00
+    -> nothing
 
 # changed, paused, resumed
 an edited schedule moves its future run
@@ -285,6 +295,12 @@ edited while a run is due: that begins
 not onto a slot that has had its run
     9:45 | 10:30 completed at 9:00, 12:00 scheduled | cron: 30 * * * *
     -> move 12:00 to 11:30
+edited, and down beyond a slot that a person had cancelled: those before it are not forgotten
+    15:05 | 14:10 scheduled, 15:00 cancelled on 13:55 | cron: */20 * * * *; since: 14:00
+    -> cancel 14:10: overtaken by 14:40, skip 14:20: overtaken by 14:40, make 14:40 due, make 15:20
+edited, and down beyond one that a person had pulled forward
+    15:05 | 14:20 scheduled, 15:00 completed at 13:55 | cron: */20 * * * *; since: 14:00; catch_up: all
+    -> begin 14:20, make 14:40 due, make 15:20
 a paused schedule has no future run
     10:00 | 12:00 scheduled | paused: 10:00
     -> cancel 12:00: its schedule is paused

@@ -31,6 +31,7 @@ from workers import (
     Skip,
     broker,
     clock,
+    cursor,
     runner,
     runs,
     transport,
@@ -995,7 +996,7 @@ def test_a_page_that_kills_its_process_each_time_fails_the_run_before_it_is_aske
         import_from(server.url)
         run = runner.start("items", who="test", door="test", send=False)
         for _ in range(get_settings().max_attempts):
-            assert runs.begin_page(run.id, 90)
+            assert cursor.begin_page(run.id, 90)
             moved_clock.advance(91)
 
         # When the next one comes
@@ -1020,7 +1021,7 @@ def test_a_page_that_failed_before_it_killed_says_both(moved_clock, import_from)
         read_the_list(run)
         for _ in range(get_settings().max_attempts - 1):
             moved_clock.advance(91)
-            assert runs.begin_page(run.id, 90)
+            assert cursor.begin_page(run.id, 90)
         moved_clock.advance(91)
 
         read_the_list(run)

@@ -18,8 +18,10 @@ LAYERS = {
     "doctor",
     "work": "actors discovery detail attempt finalize reaper inline retention",
     "queue": "broker consumer middleware notices",
-    "reading": "stats failure_groups progress budget_words budget_sheet budget_watch precedence forecast schedule_stats",
-    "record": "database migrations tables runs items lanes schedules decide watermark tracking saving page outages",
+    "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
+    "forecast",
+    "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking saving "
+    "page outages",
     "names": "registry",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words",
     "ground": "errors failures redaction settings clock cron catch_up log signals orphans version",
@@ -34,7 +36,7 @@ PLACES = {
 #: The host: what stands around the package, and must never be seen from within.
 HOST = {"models", "sources", "mock_server", "scripts", "benchmarks", "tests", "monitor_app"}
 
-RECORDERS = {"workers.runs", "workers.items", "workers.lanes", "workers.schedules", "workers.watermark"}
+RECORDERS = {f"workers.{name}" for name in ("runs", "cursor", "old_runs", "items", "lanes", "schedules", "watermark")}
 TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "BudgetRow", "Schedule"}
 WRITES = {
     *("create", "insert", "insert_many", "insert_from", "replace", "replace_many", "bulk_create", "get_or_create"),

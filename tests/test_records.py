@@ -7,7 +7,7 @@ import peewee
 import pytest
 
 from models import Item
-from workers import InvalidTransition, UnknownRun, clock, database, items, lanes, runs
+from workers import InvalidTransition, UnknownRun, clock, cursor, database, items, lanes, runs
 from workers.caller import Usage
 from workers.items import Outcome
 from workers.migrations import __path__ as migrations_path
@@ -181,14 +181,14 @@ def test_two_racing_list_pages_are_one(house):
     # Given a list page that is claimed, and whose lease has passed to somebody else
     run = runs.create("items", lanes=1, created_by="test", door="test")
     runs.activate(run.id)
-    first = runs.begin_page(run.id, lease_seconds=-1)
-    second = runs.begin_page(run.id, lease_seconds=60)
+    first = cursor.begin_page(run.id, lease_seconds=-1)
+    second = cursor.begin_page(run.id, lease_seconds=60)
 
     # When both come to write
-    with runs.page_commit(first) as ours_first:
+    with cursor.page_commit(first) as ours_first:
         pass
-    with runs.page_commit(second) as ours_second:
-        runs.end_page(second, {}, cursor=2)
+    with cursor.page_commit(second) as ours_second:
+        cursor.end_page(second, {}, cursor=2)
 
     # Then only the second may
     assert (ours_first, ours_second) == (False, True)

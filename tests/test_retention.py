@@ -6,14 +6,14 @@ import pty
 import subprocess
 import sys
 import threading
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import click.testing
 import peewee
 import pytest
 from conftest import ROOT
 
-from workers import UsageError, clock, database, items, lanes, retention, runner, runs, settings
+from workers import UsageError, clock, database, items, lanes, old_runs, retention, runner, runs, settings, timetable
 from workers.cli import cli
 from workers.cli.door import Door
 from workers.retention import Pruned
@@ -141,6 +141,36 @@ def test_the_newest_slot_of_each_schedule_stays_known(house, moved_clock):
     assert run_ids() == [first[1], second]
 
 
+def test_a_slot_whose_run_was_removed_does_not_run_again(import_from, moved_clock):
+    # Given a monthly schedule whose last run ended three weeks ago; its future run is made already
+    moved_clock.advance((datetime(2099, 3, 1, 12, tzinfo=UTC) - clock.now()).total_seconds())
+    import_from("http://127.0.0.1:9")
+    timetable.set_schedule("items", "0 0 1 * *", who="test", door="test")
+    moved_clock.advance(31 * 86_400)
+    timetable.keep()
+    ran = Run.get(Run.status == RunStatus.RUNNING)
+    runner.cancel(ran.id, who="test", door="test")
+    moved_clock.advance(20 * 86_400)
+
+    # When it is old enough to go, and the schedule is looked at again
+    retention.prune(items_days=5, runs_days=14)
+    timetable.keep()
+
+    # Then
+    assert [(f"{run.slot_at:%m-%d}", run.status) for run in Run.select().order_by(Run.id)] == [
+        ("04-01", "cancelled"),
+        ("05-01", "scheduled"),
+    ]
+
+
+def test_a_run_that_gave_its_slot_back_goes_like_a_person_s(house, moved_clock):
+    a_run(400, status=RunStatus.CANCELLED, schedule_id=1)
+
+    retention.prune(**AGES)
+
+    assert run_ids() == []
+
+
 def test_a_run_that_is_retried_while_its_items_go_keeps_the_rest_and_its_counts(house, moved_clock):
     # Given a run of which a batch has gone
     run_id = a_run(40, count=1200)
@@ -173,11 +203,11 @@ def test_a_retry_waits_for_the_batch_that_holds_its_run(house):
 
     def batch():
         with database.connection(), database.db.atomic():
-            ids = runs.hold(runs.with_old_items(database.now()), 10)
+            ids = old_runs.hold(old_runs.with_old_items(database.now()), 10)
             held.set()
             assert go_on.wait(10)
             items.remove(run_id, 10)
-            runs.mark_items_removed(ids, who="test", door="test")
+            old_runs.mark_items_removed(ids, who="test", door="test")
 
     removing = threading.Thread(target=batch)
     removing.start()
@@ -234,7 +264,7 @@ def test_who_meets_a_run_that_another_holds_goes_on_with_the_next(house):
 
     def another():
         with database.connection(), database.db.atomic():
-            assert runs.hold(runs.with_old_items(database.now()), 1) == [held_run]
+            assert old_runs.hold(old_runs.with_old_items(database.now()), 1) == [held_run]
             held.set()
             assert go_on.wait(10)
 
@@ -268,7 +298,7 @@ def test_a_tick_tidies_as_much_as_fits_in_its_time(house, moved_clock):
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_look_for_what_is_old_reads_the_oldest_runs_and_not_all_that_ever_ended(house):
-    for query in (runs.with_old_items(database.now()), runs.outlived(database.now())):
+    for query in (old_runs.with_old_items(database.now()), old_runs.outlived(database.now())):
         sql, parameters = query.limit(1).sql()
         plan = " ".join(row[-1] for row in database.db.execute_sql(f"EXPLAIN QUERY PLAN {sql}", parameters))
 

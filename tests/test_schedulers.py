@@ -1,4 +1,4 @@
-"""Schedulers, several at once: each slot comes to one row and begins once, whatever dies; and a tick that fails in part."""
+"""Schedulers, several at once: each slot has one row and begins once, whatever dies; and a tick that fails in part."""
 
 import logging
 import subprocess
@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, wait_until
 from peewee import fn
+from test_decide import at, row, seen
 
 from workers import clock, database, runs, schedules, timetable
 from workers import scheduler as our_scheduler
@@ -38,7 +39,7 @@ def place(house: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     (tmp_path / "three.py").write_text(HOST)
     house.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     house.setenv("SLUICE_SOURCES", "three:SOURCES")
-    house.setenv("SLUICE_TICK_SECONDS", "0.1")
+    house.setenv("SLUICE_TICK_SECONDS", "0.2")
     return house
 
 
@@ -103,7 +104,7 @@ def test_three_schedulers_begin_each_slot_once_and_one_is_killed_among_them(star
         more.append(every_minute("one", "all" if len(more) % 2 else "latest", 20, tenant=f"t{len(more)}"))
         for run in runs.running():
             runs.move(run.id, RunStatus.CANCELLED, detail="done", who="a worker", door="queue")
-        clock.sleep(0.1)
+        clock.sleep(0.3)
 
     for _ in range(5):
         more_comes()
@@ -177,6 +178,45 @@ def test_of_those_who_decide_at_once_one_alone_is_heard_and_a_person_is_never_un
     assert len(slots) == len(set(slots)) >= 12 and {b - a for a, b in pairwise(slots)} == {HOUR}
     cancelled = [runs.get(int(word.split()[0])).status for word in acts if word.endswith("cancelled")]
     assert set(cancelled) <= {RunStatus.CANCELLED}
+
+
+def test_what_was_decided_before_somebody_changed_the_schedule_is_not_done(place):
+    # Given a decision
+    made, now = every_minute("one", "latest", 5), database.now()
+    actions = decide(made, [], now, 60)
+
+    # When the schedule is changed before it is applied, then nothing is done
+    changed = schedules.change(made, who="ann", cron="30 * * * *")
+    assert not schedules.apply(made, actions, lanes=1, who="sluice", door="scheduler")
+    assert rows_of(made) == []
+
+    # And of two that need no new row, too, the first alone is heard
+    paused = schedules.change(changed, who="ann", paused_at=now)
+    assert schedules.apply(paused, [], lanes=1, who="sluice", door="scheduler")
+    assert not schedules.apply(paused, [], lanes=1, who="sluice", door="scheduler")
+
+
+def test_the_database_shows_decide_what_its_table_of_cases_does(place):
+    # Given a schedule's runs of all kinds, in the words of that table
+    made = every_minute("one", "latest", 5)
+    Schedule.update(since=at("3 00:00")).where(Schedule.id == made.id).execute()
+    texts = ["3 03:00 completed", "3 06:00 pending", "3 09:00 completed", "3 12:00 completed at 3 10:00"]
+    texts += ["3 15:00 cancelled on 3 11:00", "3 18:00 cancelled on 3 18:00", "3 21:00 scheduled at 5 10:00"]
+    texts += ["00:00 cancelled on 3 23:59", "03:00 scheduled", "06:00 cancelled on 2:00"]
+    rows = [row(number, text) for number, text in enumerate(texts, 1)]
+    for run in rows:
+        kept = {"source": "one", "lanes": 1, "created_by": "ann", "schedule_id": made.id}
+        Run.create(**run.__data__ | kept)
+    made = Schedule.get_by_id(made.id)
+
+    # When it looks at any time, then it sees the same ones
+    for hour in range(72):
+        now = at("3 00:00") + hour * HOUR
+        assert {run.id for run in schedules.runs_to_decide(made, now)} == {run.id for run in seen(rows, now)}, now
+
+    # And those to come also where the clock was set back before the schedule was changed
+    made.since = at("6 00:00")
+    assert len(schedules.runs_to_decide(made, at("3 00:00"))) == len(rows)
 
 
 def test_one_tick_from_cron_does_it_all_though_one_schedule_cannot_be_read(place, tmp_path):

@@ -478,6 +478,20 @@ def test_a_second_pause_and_an_unknown_source_are_refused(items):
         timetable.set_schedule("itmes", "@daily", **ALICE)
 
 
+@ON_ONE_DATABASE
+def test_another_catch_up_holds_for_the_slots_that_were_missed_already(items, moved):
+    # Given a night without a scheduler
+    tick()
+    to(moved, "10:00")
+
+    # When
+    timetable.set_schedule("items", "0 */3 * * *", catch_up="all", **ALICE)
+
+    # Then
+    assert [slot for slot, _ in listed()] == ["03:00", "06:00", "09:00", "12:00"]
+    assert "cancelled" not in dict(listed()).values()
+
+
 # --- a schedule that cannot be kept -----------------------------------------------------------------------------------
 
 

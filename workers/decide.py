@@ -71,8 +71,7 @@ def decide(schedule: Schedule, runs: Sequence[Run], now: datetime, late_seconds:
 
     Parameters:
       schedule(Schedule): The row.
-      runs(Sequence[Run]): Of its runs at least: those that are scheduled, those that are pending, those for slots
-        after `now`, and the one for the newest slot up to `now`.
+      runs(Sequence[Run]): What `schedules.runs_to_decide` returns.
       now(datetime): UTC-aware.
       late_seconds(float): From how long after its slot on a run counts as missed, for `CatchUp.NONE`.
 
@@ -98,8 +97,18 @@ def decide(schedule: Schedule, runs: Sequence[Run], now: datetime, late_seconds:
 def _missed(cron: Cron, schedule: Schedule, runs: Sequence[Run], now: datetime) -> list[datetime]:
     """Return the slots that have passed with no run made for them, oldest first."""
     known = {run.slot_at for run in runs}
-    since = max([schedule.since, now - _FORGOTTEN, *(slot for slot in known if slot <= now)])
+    passed = [run for run in runs if run.slot_at <= now]
+    told = max(map(_slot, filter(_stood, passed)), default=min(map(_slot, passed), default=schedule.since))
+    since = max(schedule.since, now - _FORGOTTEN, told)
     return [slot for slot in cron.between(since, now, MOST_ROWS + 1) if slot not in known]
+
+
+def _stood(run: Run) -> bool:
+    """Whether a run was that of its slot when the slot came: then those before had their rows.
+
+    One that a person moved or cancelled before that tells nothing: the schedule may have been changed since.
+    """
+    return run.scheduled_at == run.slot_at and (run.ended_at is None or run.ended_at >= run.slot_at)
 
 
 def _catch_up(

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from workers import broker, clock, database, items, lanes, page, runs, saving
+from workers import broker, clock, cursor, database, items, lanes, page, runs, saving
 from workers.attempt import DOWN_SECONDS
 from workers.caller import Caller
 from workers.contracts import ImportSource
@@ -48,7 +48,7 @@ def discover(run_id: int) -> None:
     settings = get_settings()
     ends_at = None  # until the first page is in: a message that came early, to sleep for the opening, has done nothing
     lease = _lease_seconds(run_id)
-    while run := runs.begin_page(run_id, lease):
+    while run := cursor.begin_page(run_id, lease):
         messages = _do_page(run)
         if messages:
             _work(messages)
@@ -94,13 +94,13 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         if _record(run, source, page.read(source, data, run.discovery_cursor)):
             return _lanes_of(run.id)
     except LongWait as wait:
-        runs.put_page_back(run, 0.0, refund=True)
+        cursor.put_page_back(run, 0.0, refund=True)
         runs.pause_because(run.id, str(wait))
     except RateLimited as wait:
-        runs.put_page_back(run, resend_delay(wait.wait_seconds, first=True), refund=True)
+        cursor.put_page_back(run, resend_delay(wait.wait_seconds, first=True), refund=True)
         raise
     except DependencyDown as error:
-        runs.put_page_back(run, resend_delay(DOWN_SECONDS, first=True), refund=True)
+        cursor.put_page_back(run, resend_delay(DOWN_SECONDS, first=True), refund=True)
         raise RateLimited(DOWN_SECONDS, str(error)) from error
     except RetryableError as error:
         _retry_later(run, error)
@@ -109,7 +109,7 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
             _retry_later(run, RetryableError(describe(error)))
         elif database.is_away(error):
             with suppress(Exception):  # else the lease ends, and an attempt is spent
-                runs.put_page_back(run, DOWN_SECONDS, refund=True)
+                cursor.put_page_back(run, DOWN_SECONDS, refund=True)
             raise
         else:
             _give_up(run, error)
@@ -127,7 +127,7 @@ def abandon_pages() -> int:
     Returns:
       int: How many pages.
     """
-    given = [run for run in list(_reading.values()) if runs.put_page_back(run, 0.0, refund=True)]
+    given = [run for run in list(_reading.values()) if cursor.put_page_back(run, 0.0, refund=True)]
     for run in given:
         broker.send("discover", run.id)
     return len(given)
@@ -156,14 +156,14 @@ def _record(run: Run, source: ImportSource, read: Page) -> bool:
         keys = _save_elsewhere(run, source, read)
     if keys is None:
         return False
-    with runs.page_commit(run) as ours:
+    with cursor.page_commit(run) as ours:
         if not ours:
             return False
         if database.is_ours(source.model):
             keys = _save(run, source, read)
         new = items.add(run.id, _rows(source, read, keys))
         kept = _what_to_keep(run, source, read, new)
-        runs.end_page(run, new, cursor=read.next_cursor, **kept)
+        cursor.end_page(run, new, cursor=read.next_cursor, **kept)
         if read.next_cursor is None:
             _tell_of_a_gap(run, (run.total_count or 0) + new.total(), kept)
     return read.next_cursor is None
@@ -246,7 +246,7 @@ def _save_elsewhere(run: Run, source: ImportSource, read: Page) -> dict[str, Any
     Returns:
       dict[str, Any] | None: None where the page is not ours any more, or its lease is over: it is read again.
     """
-    with runs.page_commit(run) as ours:
+    with cursor.page_commit(run) as ours:
         pass
     if not ours or database.now() >= run.discovery_due_at:  # a process that was stopped here would empty a full table
         return None
@@ -312,7 +312,7 @@ def _retry_later(run: Run, error: RetryableError) -> None:
     attempt = f"attempt {run.discovery_attempts} of {settings.max_attempts}"
     said = f"list page {page.short(run.discovery_cursor)}, {attempt}: {error}"
     log.warning("run %d: %s; again in %g s", run.id, said, wait)
-    runs.put_page_back(run, wait, refund=False, reason=said)
+    cursor.put_page_back(run, wait, refund=False, reason=said)
     broker.send("discover", run.id, delay_seconds=wait)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from workers import clock, database, items, runs
+from workers import clock, database, items, old_runs
 from workers.errors import UsageError
 from workers.settings import get_settings
 from workers.tables import RunItem
@@ -46,8 +46,8 @@ class Pruned:
 def removable(*, items_days: float, runs_days: float) -> Pruned:
     """Count what `prune` would remove now. Parameters are those of `prune`."""
     items_before, runs_before = _days_ago(items_days, runs_days)
-    its_run = RunItem.run_id.in_(runs.with_old_items(items_before))
-    return Pruned(RunItem.select().where(its_run).count(), runs.outlived(runs_before, items_before).count())
+    its_run = RunItem.run_id.in_(old_runs.with_old_items(items_before))
+    return Pruned(RunItem.select().where(its_run).count(), old_runs.outlived(runs_before, items_before).count())
 
 
 def prune(
@@ -112,9 +112,9 @@ def _days_ago(items_days: float, runs_days: float) -> tuple[datetime, datetime]:
 def _batches(items_before: datetime, runs_before: datetime, who: str, door: str) -> Iterator[Pruned]:
     """Yield what each batch removed: nothing, where another process is at it."""
     while True:
-        if runs.with_old_items(items_before).limit(1).scalar() is not None:
+        if old_runs.with_old_items(items_before).limit(1).scalar() is not None:
             yield _remove_items(items_before, who, door)
-        elif runs.outlived(runs_before).limit(1).scalar() is not None:
+        elif old_runs.outlived(runs_before).limit(1).scalar() is not None:
             yield _remove_runs(runs_before)
         else:
             return
@@ -125,11 +125,11 @@ def _batches(items_before: datetime, runs_before: datetime, who: str, door: str)
 def _remove_items(before: datetime, who: str, door: str) -> Pruned:
     removed = 0
     with database.db.atomic():
-        held = runs.hold(runs.with_old_items(before), _RUNS)
+        held = old_runs.hold(old_runs.with_old_items(before), _RUNS)
         for run_id in held:
             if removed < _ITEMS:
                 removed += items.remove(run_id, _ITEMS - removed)
-        bare = runs.mark_items_removed(held, who=who, door=door)
+        bare = old_runs.mark_items_removed(held, who=who, door=door)
     for run_id in bare:
         log.info("run %d ended long ago: its items are removed, its counts stay", run_id)
     return Pruned(items=removed)
@@ -137,6 +137,6 @@ def _remove_items(before: datetime, who: str, door: str) -> Pruned:
 
 def _remove_runs(before: datetime) -> Pruned:
     with database.db.atomic():
-        held = runs.hold(runs.outlived(before), _RUNS)
-        runs.remove(held)
+        held = old_runs.hold(old_runs.outlived(before), _RUNS)
+        old_runs.remove(held)
     return Pruned(runs=len(held))

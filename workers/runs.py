@@ -3,8 +3,8 @@
 Only this module, `items` and `lanes` write a status or a counter.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -21,8 +21,6 @@ from workers.tables import (
     IS_OPEN,
     OPEN,
     TRANSITIONS,
-    ItemStatus,
-    Lane,
     Run,
     RunEvent,
     RunItem,
@@ -338,89 +336,6 @@ def next_scheduled(source: str, tenant: str | None) -> Run | None:
     return Run.select().where(its, Run.status == RunStatus.SCHEDULED).order_by(Run.scheduled_at, Run.id).first()
 
 
-# --- discovery: the run's row holds its cursor, its attempts and its lease
-
-
-def begin_page(run_id: int, lease_seconds: float) -> Run | None:
-    """Claim the run's next list page until the lease ends.
-
-    Returns:
-      Run | None: The run, its `discovery_due_at` being the lease's token; None where no page is due, or somebody has
-        it.
-    """
-    now = database.now()
-    values = {
-        Run.discovery_due_at: now + timedelta(seconds=lease_seconds),
-        Run.discovery_attempts: Run.discovery_attempts + 1,
-    }
-    rows = (
-        Run.update(values)
-        .where(
-            Run.id == run_id,
-            Run.status == RunStatus.RUNNING,
-            Run.discovered_at.is_null(),
-            Run.discovery_due_at <= now,
-        )
-        .returning(Run)
-        .execute()
-    )
-    return next(iter(rows), None)
-
-
-@contextmanager
-def page_commit(run: Run) -> Iterator[bool]:
-    """Hold the transaction in which a page's rows, its count and the next cursor are written together.
-
-    Yields:
-      bool: Whether the page is still ours. If not, write nothing: somebody else has it, or the run was stopped.
-    """
-    with database.db.atomic():
-        held = Run.update({Run.updated_at: database.now()}).where(_ours(run)).execute()
-        yield bool(held)
-
-
-def end_page(run: Run, new: Mapping[str, int], *, cursor: Any, **kept: Any) -> None:
-    """Within `page_commit`: count what the page brought and move the cursor.
-
-    Parameters:
-      new(Mapping[str, int]): How many items were new, by status.
-      cursor(Any): The next page's; None ends discovery.
-      kept(Any): What is to be known of the list at its next page: goes into the run's metadata.
-    """
-    now = database.now()
-    values: dict[Any, Any] = {
-        Run.total_count: fn.COALESCE(Run.total_count, 0) + sum(new.values()),
-        Run.failed_count: Run.failed_count + new.get(ItemStatus.FAILED, 0),
-        Run.skipped_count: Run.skipped_count + new.get(ItemStatus.SKIPPED, 0),
-        Run.discovery_cursor: cursor,
-        Run.discovery_attempts: 0,
-        Run.discovery_due_at: now if cursor is not None else None,
-        Run.error_summary: None,
-        Run.metadata: run.metadata | kept,
-    }
-    if cursor is None:
-        values[Run.discovered_at] = now
-    Run.update(values).where(Run.id == run.id).execute()
-
-
-def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | None = None) -> bool:
-    """Let the page be tried again after `wait_seconds`; `refund` says that the attempt did not count.
-
-    Returns:
-      bool: Whether it was still ours.
-    """
-    values: dict[Any, Any] = {Run.discovery_due_at: database.now() + timedelta(seconds=wait_seconds)}
-    if refund:
-        values[Run.discovery_attempts] = Run.discovery_attempts - 1
-    if reason:
-        values[Run.error_summary] = storable_reason(reason)
-    return bool(Run.update(values).where(_ours(run)).execute())
-
-
-def _ours(run: Run) -> Any:
-    return (Run.id == run.id) & (Run.status == RunStatus.RUNNING) & (Run.discovery_due_at == run.discovery_due_at)
-
-
 # --- counters and the end
 
 
@@ -500,66 +415,3 @@ def running() -> Sequence[Run]:
 def pending() -> Sequence[Run]:
     """Return the pending runs, the next to start first."""
     return list(Run.select().where(Run.status == RunStatus.PENDING).order_by(Run.priority.desc(), Run.id))
-
-
-# --- retention: of what ended long ago, the items go first and the row later
-
-
-def with_old_items(ended_before: datetime) -> Any:
-    """Return a query for the runs whose items may go, those that ended first at its head."""
-    return _ended(ended_before).where(Run.items_removed_at.is_null())
-
-
-def outlived(ended_before: datetime, items_ended_before: datetime | None = None) -> Any:
-    """Return a query for the runs whose rows may go: no item is left of them, and no schedule needs them.
-
-    Parameters:
-      items_ended_before(datetime | None): Count the items of runs that ended before it as gone.
-    """
-    later = Run.alias()
-    used_since = later.select(later.id).where(later.schedule_id == Run.schedule_id, later.slot_at > Run.slot_at)
-    bare = Run.items_removed_at.is_null(False)
-    if items_ended_before:
-        bare |= Run.ended_at < items_ended_before
-    # The newest run of a schedule tells which of its slots were used.
-    return _ended(ended_before).where(bare, Run.schedule_id.is_null() | fn.EXISTS(used_since))
-
-
-def _ended(before: datetime) -> Any:
-    # Of the bare column SQLite would take the index of statuses, and read every run that ever ended.
-    has_ended = fn.COALESCE(Run.status, "").in_(ENDED)
-    return Run.select(Run.id).where(has_ended, Run.ended_at < before).order_by(Run.ended_at, Run.id)
-
-
-def hold(some: Any, limit: int) -> list[int]:
-    """Within a transaction: hold the first runs of a query that nobody else holds, and return their ids.
-
-    A run that was given another status meanwhile is not among them.
-    """
-    first = some.limit(limit)
-    rows: Any = (first if database.is_sqlite() else first.for_update(skip_locked=True)).tuples()
-    return [run_id for (run_id,) in rows]
-
-
-def mark_items_removed(held: Sequence[int], *, who: str, door: str) -> list[int]:
-    """Within a transaction that holds these runs: mark those of which no item is left.
-
-    Returns:
-      list[int]: The runs that were marked.
-    """
-    left = RunItem.select(RunItem.id).where(RunItem.run_id == Run.id)
-    gone = Run.update({Run.items_removed_at: database.now()}).where(
-        Run.id.in_(held), Run.items_removed_at.is_null(), ~fn.EXISTS(left)
-    )
-    marked = sorted(gone.returning(Run.id, Run.total_count).tuples().execute())
-    for run_id, total in marked:
-        if total:
-            note(run_id, "items removed", who=who, door=door, detail=f"{total:,} items")
-    return [run_id for run_id, _ in marked]
-
-
-def remove(held: Sequence[int]) -> None:
-    """Within a transaction that holds these runs: remove their rows, their lanes and their timelines."""
-    for table in (RunEvent, Lane):
-        table.delete().where(table.run_id.in_(held)).execute()
-    Run.delete().where(Run.id.in_(held)).execute()

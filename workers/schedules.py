@@ -86,10 +86,16 @@ def remove(schedule: Schedule) -> bool:
 
 
 def runs_to_decide(schedule: Schedule, now: datetime) -> Sequence[Run]:
-    """Return the runs of a schedule that `decide` must see."""
+    """Return the runs of a schedule that `decide` must see.
+
+    Those are the ones ahead, and those for slots from the newest on that came while its run stood for it; what a person
+    moved, or cancelled before, does not tell that the slots before it have their rows.
+    """
     own = Run.select().where(Run.schedule_id == schedule.id)
-    newest = own.where(Run.slot_at <= now).order_by(Run.slot_at.desc()).limit(1)
-    found = [*own.where(Run.status.in_(_AHEAD)), *own.where(Run.slot_at > now), *newest]
+    stood = (Run.scheduled_at == Run.slot_at) & (Run.ended_at.is_null() | (Run.ended_at >= Run.slot_at))
+    newest = own.where(Run.slot_at <= now, stood).order_by(Run.slot_at.desc()).first()
+    since = newest.slot_at if newest else min(schedule.since, now)
+    found = [*own.where(Run.status.in_(_AHEAD)), *own.where(Run.slot_at >= since)]
     return list({run.id: run for run in found}.values())
 
 

@@ -297,8 +297,7 @@ class Schedule(Table):
 
 Schedule.add_index(
     SQL(
-        "CREATE UNIQUE INDEX IF NOT EXISTS sluice_schedules_identity ON sluice_schedules "
-        "(source, coalesce(tenant, ''))"
+        "CREATE UNIQUE INDEX IF NOT EXISTS sluice_schedules_identity ON sluice_schedules (source, coalesce(tenant, ''))"
     )
 )
 

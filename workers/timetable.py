@@ -1,7 +1,8 @@
 """The timetable: how a schedule is set, paused, resumed and removed, and how its slots become runs."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 from workers import catch_up as policies
@@ -19,6 +20,9 @@ log = logging.getLogger(__name__)
 _TRIES = 20
 #: Up to so long after its slot a run is no late one: a tick may wait for a locked database.
 _LATE_SECONDS = 60.0
+
+#: The columns that say which slots a schedule has.
+_OF_SLOTS = ("cron", "timezone", "paused_at")
 
 #: What was last said of a schedule that cannot be decided, so that it is not said with each tick.
 _told: dict[int, str] = {}
@@ -59,7 +63,7 @@ def set_schedule(
         values = check(**values)
         if found is None:
             return schedules.create(source.name, tenant=tenant, who=who, edited=True, **values)
-        return schedules.change(found, who=who, edited=True, since=database.now(), **values)
+        return schedules.change(found, who=who, edited=True, **values, **_since(found, values))
 
     changed = _change(source, tenant, change)
     _follow(changed, source, who, door, f"the schedule is now {changed.cron!r} in {changed.timezone}")
@@ -126,7 +130,7 @@ def remove_schedule(source_name: str, *, who: str, door: str, tenant: str | None
             raise UsageError(f"{_name(held)} declares its schedule itself: pause it, or set another one")
         if declared:
             values = _values(source) | {"declared": declared, "edited": False, "paused_at": None}
-            return schedules.change(held, who=who, since=database.now(), **values)
+            return schedules.change(held, who=who, **values, **_since(held, values))
         return _remove(held, who, door, "its schedule was removed")
 
     changed = _change(source, tenant, change)
@@ -145,12 +149,15 @@ def adopt() -> None:
         elif found and found.declared and not declared:
             _forget_declared(found)
         elif found and declared and found.declared != declared:
-            values = {} if found.edited else _values(source) | {"since": database.now()}
-            schedules.change(found, who=found.updated_by if found.edited else "its source", declared=declared, **values)
+            values = {} if found.edited else _values(source)
+            who = found.updated_by if found.edited else "its source"
+            schedules.change(found, who=who, declared=declared, **values, **_since(found, values))
 
 
 def keep() -> int:
     """Decide every schedule, and do what was decided: see `decide`. Any number of processes may do this at once.
+
+    A schedule that cannot be kept keeps no other from its runs.
 
     Returns:
       int: How many things were done.
@@ -163,7 +170,9 @@ def keep() -> int:
         try:
             done += _keep(schedule, source, "sluice", "scheduler")
             _told.pop(schedule.id, None)
-        except SluiceError as error:
+        except Exception as error:
+            if database.is_away(error):
+                raise
             _tell_once(schedule, error)
     return done
 
@@ -238,6 +247,12 @@ def _values(source: ImportSource) -> dict[str, Any]:
     return check(source.schedule or "", source.timezone, source.catch_up)
 
 
+def _since(found: Schedule, values: Mapping[str, Any]) -> dict[str, datetime]:
+    """Return from when on the slots are those of the changed schedule: nothing where they are the same ones."""
+    same = all(values.get(name, getattr(found, name)) == getattr(found, name) for name in _OF_SLOTS)
+    return {} if same else {"since": database.now()}
+
+
 def _name(schedule: Schedule) -> str:
     return schedule.source + (f" for {schedule.tenant}" if schedule.tenant else "")
 
@@ -245,4 +260,7 @@ def _name(schedule: Schedule) -> str:
 def _tell_once(schedule: Schedule, error: Exception) -> None:
     if _told.get(schedule.id) != str(error):
         _told[schedule.id] = str(error)
-        log.warning("the schedule of %s cannot be kept: %s", _name(schedule), error)
+        expected = isinstance(error, SluiceError)
+        log.warning(
+            "the schedule of %s cannot be kept: %s", _name(schedule), error, exc_info=None if expected else error
+        )

@@ -1,0 +1,92 @@
+"""Cursor: which list page of a run is next. The run's row holds it, with its attempts and its lease."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from peewee import fn
+
+from workers import database
+from workers.failures import storable_reason
+from workers.tables import ItemStatus, Run, RunStatus
+
+
+def begin_page(run_id: int, lease_seconds: float) -> Run | None:
+    """Claim the run's next list page until the lease ends.
+
+    Returns:
+      Run | None: The run, its `discovery_due_at` being the lease's token; None where no page is due, or somebody has
+        it.
+    """
+    now = database.now()
+    values = {
+        Run.discovery_due_at: now + timedelta(seconds=lease_seconds),
+        Run.discovery_attempts: Run.discovery_attempts + 1,
+    }
+    rows = (
+        Run.update(values)
+        .where(
+            Run.id == run_id,
+            Run.status == RunStatus.RUNNING,
+            Run.discovered_at.is_null(),
+            Run.discovery_due_at <= now,
+        )
+        .returning(Run)
+        .execute()
+    )
+    return next(iter(rows), None)
+
+
+@contextmanager
+def page_commit(run: Run) -> Iterator[bool]:
+    """Hold the transaction in which a page's rows, its count and the next cursor are written together.
+
+    Yields:
+      bool: Whether the page is still ours. If not, write nothing: somebody else has it, or the run was stopped.
+    """
+    with database.db.atomic():
+        held = Run.update({Run.updated_at: database.now()}).where(_ours(run)).execute()
+        yield bool(held)
+
+
+def end_page(run: Run, new: Mapping[str, int], *, cursor: Any, **kept: Any) -> None:
+    """Within `page_commit`: count what the page brought and move the cursor.
+
+    Parameters:
+      new(Mapping[str, int]): How many items were new, by status.
+      cursor(Any): The next page's; None ends discovery.
+      kept(Any): What is to be known of the list at its next page: goes into the run's metadata.
+    """
+    now = database.now()
+    values: dict[Any, Any] = {
+        Run.total_count: fn.COALESCE(Run.total_count, 0) + sum(new.values()),
+        Run.failed_count: Run.failed_count + new.get(ItemStatus.FAILED, 0),
+        Run.skipped_count: Run.skipped_count + new.get(ItemStatus.SKIPPED, 0),
+        Run.discovery_cursor: cursor,
+        Run.discovery_attempts: 0,
+        Run.discovery_due_at: now if cursor is not None else None,
+        Run.error_summary: None,
+        Run.metadata: run.metadata | kept,
+    }
+    if cursor is None:
+        values[Run.discovered_at] = now
+    Run.update(values).where(Run.id == run.id).execute()
+
+
+def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | None = None) -> bool:
+    """Let the page be tried again after `wait_seconds`; `refund` says that the attempt did not count.
+
+    Returns:
+      bool: Whether it was still ours.
+    """
+    values: dict[Any, Any] = {Run.discovery_due_at: database.now() + timedelta(seconds=wait_seconds)}
+    if refund:
+        values[Run.discovery_attempts] = Run.discovery_attempts - 1
+    if reason:
+        values[Run.error_summary] = storable_reason(reason)
+    return bool(Run.update(values).where(_ours(run)).execute())
+
+
+def _ours(run: Run) -> Any:
+    return (Run.id == run.id) & (Run.status == RunStatus.RUNNING) & (Run.discovery_due_at == run.discovery_due_at)
