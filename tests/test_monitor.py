@@ -253,13 +253,14 @@ def test_every_label_has_a_badge_with_a_word_and_a_shape(sqlite: pytest.MonkeyPa
     record(RunStatus.SCHEDULED, started_at=None, scheduled_at=now - timedelta(hours=1))
     record(RunStatus.PAUSED, source="paused")
     record(RunStatus.RUNNING)
+    record(RunStatus.CANCELLED, started_at=None, schedule_id=1, slot_at=now, ended_at=now)
     pausing = record(RunStatus.PAUSED, source="pausing")
     RunItem.create(run_id=pausing.id, external_id="1", status=ItemStatus.PROCESSING, due_at=now + timedelta(hours=1))
 
     shown = re.findall(r'sl-i-(\w+)"></i>([a-z ]+)</span>', html(draw()))
 
     labels = {run.label for run in recent_runs()}
-    assert len(labels) == 10
+    assert len(labels) == 11
     assert {word for _, word in shown} == labels
     styles = (ROOT / "workers" / "monitor" / "style.css").read_text()
     assert all(f".sl-i-{shape}" in styles for shape, _ in shown)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from peewee import fn
 
-from workers import clock, database, runner, runs, schedule_stats, scheduler, schedules, timetable
+from workers import clock, database, runner, runs, schedule_stats, scheduler, schedules, stats, timetable
 from workers.errors import ConfigurationError, UnknownSource, UsageError
 from workers.registry import Registry
 from workers.tables import Run, RunEvent, RunStatus, Schedule
@@ -476,6 +476,21 @@ def test_a_second_pause_and_an_unknown_source_are_refused(items):
         timetable.pause_schedule("items", **ALICE)
     with pytest.raises(UnknownSource, match="Known sources: items"):
         timetable.set_schedule("itmes", "@daily", **ALICE)
+
+
+@ON_ONE_DATABASE
+def test_the_slots_of_a_night_do_not_crowd_the_other_runs_out_of_the_list(items, moved):
+    # Given a run of a person's, and then a hundred slots that no scheduler saw
+    mine = runner.start("items", **ALICE)
+    timetable.set_schedule("items", "* * * * *", **ALICE)
+    to(moved, "02:40")
+    tick()
+
+    # Then
+    shown = [(run.id == mine.id, run.label) for run in stats.recent_runs(10)]
+    skipped = [(False, "skipped")] * 5
+    assert shown == [(True, "running"), (False, "scheduled"), (False, "pending"), *skipped]
+    assert len(stats.recent_runs(1000, status="cancelled")) == 99
 
 
 @ON_ONE_DATABASE

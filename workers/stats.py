@@ -18,6 +18,9 @@ from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ACTIVE, ENDED, Lane, Run, RunEvent, RunItem, RunStatus
 
+#: A run that was made for a slot and never began: its slot was overtaken or missed, or somebody called it off.
+_SKIPPED = (Run.status == RunStatus.CANCELLED) & Run.slot_at.is_null(False) & Run.started_at.is_null()
+_FEW = 5
 #: How far back the pace is measured, in seconds.
 _PACE_SECONDS = 60
 
@@ -124,14 +127,32 @@ def run_stats(run: Run, now: datetime | None = None, in_the_way: str | None = No
     )
 
 
-def recent_runs(limit: int = 25) -> list[RunStats]:
-    """Return the newest runs, active ones first."""
+def recent_runs(limit: int = 25, source: str | None = None, status: str | None = None) -> list[RunStats]:
+    """Return the newest runs, active ones first.
+
+    Parameters:
+      limit(int): How many at most.
+      source(str | None): Only those of this source.
+      status(str | None): Only those in this status; None: in any, and of skipped slots only the newest few, for a night
+        without a scheduler leaves many.
+    """
+    wanted = Run.select().where(Run.source == source) if source else Run.select()
+    if status:
+        found = list(wanted.where(Run.status == status).order_by(Run.id.desc()).limit(limit))
+    else:
+        found = _newest(wanted.where(~_SKIPPED), limit) + _newest(wanted.where(_SKIPPED), _FEW)
+        found = sorted(found, key=_newest_first)[:limit]
     now = database.now()
-    busy = Run.status.in_([RunStatus.RUNNING, RunStatus.PAUSED])
-    query = Run.select().order_by(busy.desc(), Run.id.desc()).limit(limit)
-    found = list(query)
     in_the_way = outage() if any(run.status == RunStatus.RUNNING for run in found) else ""
     return [run_stats(run, now, in_the_way) for run in found]
+
+
+def _newest(query: Any, limit: int) -> list[Run]:
+    return list(query.order_by(Run.status.in_(ACTIVE).desc(), Run.id.desc()).limit(limit))
+
+
+def _newest_first(run: Run) -> tuple[bool, int]:
+    return run.status not in ACTIVE, -run.id
 
 
 def outage() -> str:
@@ -246,6 +267,8 @@ def _pace(run: Run, now: datetime) -> float:
 def _label(run: Run, now: datetime) -> str:
     if run.status == RunStatus.SCHEDULED and run.scheduled_at <= now:
         return "overdue"
+    if run.status == RunStatus.CANCELLED and run.slot_at and run.started_at is None:
+        return "skipped"
     if run.status == RunStatus.COMPLETED and run.failed_count:
         return "completed with failures"
     if run.status == RunStatus.PAUSED and items.in_hand(run.id):

@@ -29,8 +29,8 @@ from workers.tables import ACTIVE, Run, RunStatus
 def status(run_id: int | None, *, last: int, source: str | None, wanted: str | None, watch: bool, as_json: bool) -> int:
     """List the newest runs, or tell all about one.
 
-    Below the list stands why a run does not go on, or goes slowly. Of one RUN it tells the figures, what failed and
-    why, and who did what to it.
+    Below the list stands why a run does not go on, or goes slowly. Of skipped slots only the newest five are listed;
+    `--status cancelled` has them all. Of one RUN it tells the figures, what failed and why, and who did what to it.
 
     \b
     Examples:
@@ -45,7 +45,7 @@ def status(run_id: int | None, *, last: int, source: str | None, wanted: str | N
         return _watch(run_id, as_json=as_json)
     with tables():
         if run_id is None:
-            _tell_runs(_found(last, source, wanted), as_json=as_json)
+            _tell_runs(stats.recent_runs(last, source, wanted), as_json=as_json)
         else:
             _tell_run(runs.get(run_id), as_json=as_json)
     return EXIT_DONE
@@ -60,16 +60,6 @@ def _watch(run_id: int | None, *, as_json: bool) -> int:
     with database.connection():
         answer_run(run, as_json=as_json)
     return finished(run)
-
-
-def _found(last: int, source: str | None, status: str | None) -> list[stats.RunStats]:
-    if source is None and status is None:
-        return stats.recent_runs(last)
-    query = Run.select().order_by(Run.id.desc()).limit(last)
-    query = query.where(Run.source == source) if source else query
-    query = query.where(Run.status == status) if status else query
-    now, in_the_way = database.now(), stats.outage()
-    return [stats.run_stats(run, now, in_the_way) for run in query]
 
 
 def _tell_runs(found: list[stats.RunStats], *, as_json: bool) -> None:

@@ -14,6 +14,7 @@ BADGES: dict[str, tuple[str, str]] = {
     "completed with failures": ("alert", "warn"),
     "failed": ("cross", "bad"),
     "cancelled": ("stop", "calm"),
+    "skipped": ("stop", "calm"),
 }
 
 
