@@ -19,9 +19,9 @@ LAYERS = {
     "work": "actors discovery detail attempt finalize reaper inline retention",
     "queue": "broker consumer middleware notices",
     "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
-    "forecast",
+    "forecast held",
     "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking saving "
-    "page outages",
+    "page outages heartbeat",
     "names": "registry",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words",
     "ground": "errors failures redaction settings clock cron catch_up log signals orphans version",

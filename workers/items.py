@@ -343,6 +343,12 @@ def next_due(run_id: int) -> datetime | None:
     return earliest
 
 
+def last_reason(run_id: int) -> str:
+    """Return why an item failed that waits for another attempt: the one that is due first; empty where none does."""
+    waits = (RunItem.run_id == run_id) & (RunItem.status == ItemStatus.PENDING) & IS_OPEN
+    return RunItem.select(RunItem.failure_reason).where(waits).order_by(RunItem.due_at).limit(1).scalar() or ""
+
+
 def in_hand(run_id: int) -> bool:
     """Whether an item of the run is claimed."""
     processing = RunItem.status == ItemStatus.PROCESSING

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from workers import database, schedules
+from workers import database, heartbeat, schedules
 from workers.cron import Cron
 from workers.errors import SluiceError
 from workers.registry import get_registry
-from workers.tables import Schedule
+from workers.tables import Run, Schedule
 
 #: How many slots a preview shows.
 PREVIEW = 5
@@ -22,9 +22,10 @@ class ScheduleStats:
       in_words: What the cron expression means, without the timezone; empty where it cannot be read.
       declared: Whether its source declares a schedule.
       edited: Whether a person has changed it.
-      next_at: Its next slots; empty while it is paused or in trouble.
+      next_at: Its next slots; empty while it is paused, or cannot be kept.
       next_run_id: The run that is made for the next slot; None where no scheduler has made it yet.
       trouble: Why it cannot be kept, and the fix; empty where it can.
+      unattended: That no scheduler runs, or which slot has passed without one, and the fix; empty where all is well.
     """
 
     source: str
@@ -41,6 +42,7 @@ class ScheduleStats:
     updated_by: str
     updated_at: datetime
     trouble: str
+    unattended: str
 
 
 def all_schedules() -> Sequence[ScheduleStats]:
@@ -83,7 +85,15 @@ def _stats(schedule: Schedule) -> ScheduleStats:
         updated_by=schedule.updated_by,
         updated_at=schedule.updated_at,
         trouble=trouble,
+        unattended="" if schedule.paused_at or trouble else _unattended(future),
     )
+
+
+def _unattended(future: Run | None) -> str:
+    missing = heartbeat.no_scheduler()
+    if missing and future and future.slot_at <= database.now():
+        return f"its slot of {future.slot_at:%Y-%m-%d %H:%M} UTC has passed: {missing}"
+    return missing
 
 
 def _next(cron: Cron, first: datetime | None) -> tuple[datetime, ...]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from peewee import PeeweeException
 
-from workers import clock, database, outages, reaper, redis_address, retention, runner, signals, timetable
+from workers import clock, database, heartbeat, outages, reaper, redis_address, retention, runner, signals, timetable
 from workers.errors import SluiceError
 from workers.settings import get_settings
 from workers.supervisor import wait_for_migrations
@@ -40,6 +40,7 @@ def tick() -> bool:
 def once() -> bool:
     """Tick one time: for cron. What it returns and raises is `tick`'s."""
     redis_address.wait_for(get_settings().redis_url, say=log.info)
+    heartbeat.beat(once=True)
     return tick()
 
 
@@ -53,6 +54,7 @@ def loop() -> int:
     signals.on_stop(within=settings.drain)  # a tick may wait half a minute for a locked file
     redis_address.wait_for(settings.redis_url, say=log.info)
     wait_for_migrations()
+    log.info("schedules are kept, and runs started, every %g s", settings.tick_seconds)
     while not clock.stop_requested.is_set():
         _try_to_tick()
         clock.sleep(settings.tick_seconds)
@@ -61,6 +63,7 @@ def loop() -> int:
 
 def _try_to_tick() -> None:
     try:
+        heartbeat.beat()
         tick()
     except Exception as error:
         if not outages.tell(error):

@@ -1,7 +1,7 @@
 """The read side: what a person asks of a run, as plain values. Nothing here writes."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -9,9 +9,10 @@ from typing import Any
 
 from peewee import SQL, InterfaceError, OperationalError, fn
 
-from workers import budget_words, database, items, outages, precedence, runs
+from workers import budget_words, database, heartbeat, items, outages, precedence, runs
 from workers.budget import Budget
 from workers.errors import DependencyDown
+from workers.held import Held, held
 from workers.limiter import BudgetState, RateLimiter, quick_client
 from workers.redis_words import AWAY, Trouble
 from workers.registry import get_registry
@@ -32,7 +33,8 @@ class RunStats:
     Attributes:
       total: None until the first list page is in; final once `discovered`.
       percent: Ended items of all, rounded down: 999 of 1,000 is 99. None while the list is still being read.
-      active_seconds, waiting_seconds: The parts of `duration_seconds`; they stop growing at the end.
+      active_seconds, waiting_seconds, held_seconds: The parts of `duration_seconds`: at work, kept waiting by its API,
+        held by a person or between its end and a retry. They stop growing at the end.
       efficiency: sleeps / (hits + sleeps), 0 to 1; None where nothing has waited yet.
       why: Why nothing, or nothing more, happens now; empty where it simply works or has ended.
       slowed: What makes its budget slower than configured: paced, longer windows, a limit the API named; and why.
@@ -56,6 +58,7 @@ class RunStats:
     duration_seconds: float
     active_seconds: float
     waiting_seconds: float
+    held_seconds: float
     per_second: float
     eta_seconds: float | None
     why: str
@@ -80,12 +83,15 @@ class RunStats:
         return self.sleeps / (self.hits + self.sleeps) if self.hits + self.sleeps else None
 
 
-def run_stats(run: Run, now: datetime | None = None, in_the_way: str | None = None) -> RunStats:
+def run_stats(
+    run: Run, now: datetime | None = None, in_the_way: str | None = None, stood: Mapping[int, Held] | None = None
+) -> RunStats:
     """Return the figures of a run as it was read.
 
     Parameters:
       now(datetime | None): When that was.
       in_the_way(str | None): What `outage` said then; None: it is asked here.
+      stood(Mapping[int, Held] | None): What `held` said then; None: it is asked here.
     """
     now = now or database.now()
     if in_the_way is None:
@@ -94,8 +100,10 @@ def run_stats(run: Run, now: datetime | None = None, in_the_way: str | None = No
     duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
     running = run.status == RunStatus.RUNNING
     sleeping = budget.sleeping_seconds if budget and running else 0.0  # a sleep is booked to the run only when it ends
-    waiting = min(run.total_sleep_seconds + sleeping, max(0.0, duration))
-    pace = _pace(run, now) if running else _average(run, duration)
+    stood_still = (held([run], now) if stood is None else stood).get(run.id, Held())
+    moving = max(0.0, duration - stood_still.seconds)
+    waiting = min(run.total_sleep_seconds + sleeping, moving)
+    pace = _pace(run, now, stood_still) if running else _average(run, moving)
     left = (run.total_count or 0) - run.succeeded_count - run.failed_count - run.skipped_count
     known = running and run.discovered_at is not None and pace > 0
     return RunStats(
@@ -115,8 +123,9 @@ def run_stats(run: Run, now: datetime | None = None, in_the_way: str | None = No
         hits=run.rate_limit_hits_count,
         sleeps=run.rate_limit_sleeps_count,
         duration_seconds=max(0.0, duration),
-        active_seconds=max(0.0, duration - waiting),
+        active_seconds=moving - waiting,
         waiting_seconds=waiting,
+        held_seconds=max(0.0, duration - moving),
         per_second=pace,
         eta_seconds=max(left / pace, budget.opens_in_seconds if budget and left else 0.0) if known else None,
         why=_why(run, now, budget, in_the_way),
@@ -144,7 +153,8 @@ def recent_runs(limit: int = 25, source: str | None = None, status: str | None =
         found = sorted(found, key=_newest_first)[:limit]
     now = database.now()
     in_the_way = outage() if any(run.status == RunStatus.RUNNING for run in found) else ""
-    return [run_stats(run, now, in_the_way) for run in found]
+    stood = held(found, now)
+    return [run_stats(run, now, in_the_way, stood) for run in found]
 
 
 def _newest(query: Any, limit: int) -> list[Run]:
@@ -255,8 +265,9 @@ def _average(run: Run, duration: float) -> float:
     return run.succeeded_count / duration if duration > 0 else 0.0
 
 
-def _pace(run: Run, now: datetime) -> float:
-    begin = max(run.discovered_at or now, now - timedelta(seconds=_PACE_SECONDS))
+def _pace(run: Run, now: datetime, stood_still: Held) -> float:
+    known = run.discovered_at or now
+    begin = max(known, stood_still.went_on_at or known, now - timedelta(seconds=_PACE_SECONDS))
     seconds = (now - begin).total_seconds()
     if seconds < 1:
         return 0.0
@@ -280,7 +291,7 @@ def _why(run: Run, now: datetime, budget: BudgetState | None, in_the_way: str) -
     if run.status in ENDED:
         return ""
     if run.status == RunStatus.SCHEDULED:
-        return f"scheduled for {run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC"
+        return _ahead(run, now)
     if run.status == RunStatus.PAUSED:
         return _held(run, now, budget)
     if run.status == RunStatus.PENDING:
@@ -293,6 +304,15 @@ def _gives_way(run: Run) -> str:
     """Say which run goes before this one on their budget; empty where none does."""
     first = precedence.first_on_its_budget(run) if run.discovered_at else None
     return f"gives way to run {first.id} (priority {first.priority}); one lane goes on" if first else ""
+
+
+def _ahead(run: Run, now: datetime) -> str:
+    """Say when a scheduled run starts, or why it has not."""
+    at = f"{run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC"
+    late = (now - run.scheduled_at).total_seconds()
+    if late < 0:
+        return f"scheduled for {at}"
+    return f"overdue since {at}: {heartbeat.no_scheduler() or 'it starts with the next look of the scheduler'}"
 
 
 def _list_again(run: Run, now: datetime) -> str:
@@ -321,15 +341,24 @@ def _closed(run: Run, now: datetime, state: BudgetState | None) -> str:
 def _quiet(run: Run, now: datetime) -> str:
     """Say why a running run with an open budget makes no progress."""
     silent = now - timedelta(seconds=3 * get_settings().lane_lease_seconds)
-    nobody = "nobody works on it: is `python -m workers worker` running?"
     if run.discovered_at is None:
-        return nobody if run.discovery_due_at and run.discovery_due_at < silent else ""
+        return _nobody() if run.discovery_due_at and run.discovery_due_at < silent else ""
     due = items.next_due(run.id)
     if due and due > now + timedelta(seconds=1) and not items.in_hand(run.id):
-        return f"all open items wait for another attempt; the next in {(due - now).total_seconds():.0f} s"
+        last = items.last_reason(run.id)
+        said = f"; the last one failed: {last}" if last else ""
+        return f"all open items wait for another attempt; the next in {(due - now).total_seconds():.0f} s{said}"
     if Lane.select().where(Lane.run_id == run.id, Lane.due_at < silent).exists():
-        return nobody
+        return _nobody()
     return ""
+
+
+def _nobody() -> str:
+    """Say that a run has not been heard of, and who is missing."""
+    missing = heartbeat.no_scheduler()
+    if missing:
+        return f"it has not been heard of for a while, and {missing}"
+    return "nobody works on it: is `python -m workers worker` running?"
 
 
 def _as_second(value: str | datetime) -> datetime:

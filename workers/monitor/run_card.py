@@ -120,7 +120,10 @@ def _time_tile(run: RunStats) -> Html:
         a=duration(run.active_seconds),
         w=duration(run.waiting_seconds),
     )
-    return _tile("Duration", fill("{d}", d=duration(run.duration_seconds)), split)
+    held = fill(" · held {h}", h=duration(run.held_seconds)) if run.held_seconds >= 1 else fill("")
+    return _tile(
+        "Duration", fill("{d}", d=duration(run.duration_seconds)), fill("{split}{held}", split=split, held=held)
+    )
 
 
 def _waits_tile(run: RunStats) -> Html:

@@ -128,7 +128,8 @@ def _by_itself(source_name: str, zone: tzinfo) -> str:
     slots = [
         f"{at:%H:%M}" if n and at.date() == local[n - 1].date() else f"{at:%a %d %H:%M}" for n, at in enumerate(local)
     ]
-    return f"By itself: {schedule.in_words} ({schedule.timezone}). Next: {', '.join(slots)} {local[0]:%Z}"
+    said = f"By itself: {schedule.in_words} ({schedule.timezone}). Next: {', '.join(slots)} {local[0]:%Z}"
+    return f"{said}. But {schedule.unattended}" if schedule.unattended else said
 
 
 def _sources() -> Mapping[str, ImportSource] | None:

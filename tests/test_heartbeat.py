@@ -1,0 +1,97 @@
+"""Heartbeat and held time: the doors say when no scheduler runs, and for how long a run stood still."""
+
+from datetime import timedelta
+
+import pytest
+from conftest import free_port
+
+from workers import clock, heartbeat, runner, runs, schedule_stats, settings, stats, timetable
+from workers.tables import RunStatus
+
+ALICE = {"who": "alice", "door": "cli"}
+ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+@pytest.fixture
+def items(import_from, moved_clock):
+    return import_from("http://127.0.0.1:9")
+
+
+# --- is there a scheduler? --------------------------------------------------------------------------------------------
+
+
+@ON_ONE_DATABASE
+def test_where_no_scheduler_has_ever_run_the_doors_say_so_with_the_fix(items):
+    assert "no scheduler has run here lately" in heartbeat.no_scheduler()
+    assert "`python -m workers scheduler`" in heartbeat.no_scheduler()
+
+
+@ON_ONE_DATABASE
+@pytest.mark.parametrize(("once", "patience"), [(False, 30), (True, 900)])
+def test_a_scheduler_is_missed_after_a_while_and_one_of_a_cron_later(items, moved_clock, once, patience):
+    # Given
+    heartbeat.beat(once=once)
+
+    # When, Then
+    moved_clock.advance(patience - 1)
+    assert heartbeat.no_scheduler() == ""
+    moved_clock.advance(2)
+    since = clock.now() - timedelta(seconds=patience + 1)
+    assert f"no scheduler has run since {since:%Y-%m-%d %H:%M:%S} UTC" in heartbeat.no_scheduler()
+
+
+@ON_ONE_DATABASE
+def test_a_redis_that_cannot_tell_accuses_nobody(items, house):
+    house.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    settings.get_settings.cache_clear()
+
+    heartbeat.beat()
+    assert heartbeat.no_scheduler() == ""
+
+
+@ON_ONE_DATABASE
+def test_an_overdue_run_and_its_schedule_say_who_is_missing(items, moved_clock):
+    # Given
+    heartbeat.beat()
+    timetable.set_schedule("items", "* * * * *", **ALICE)
+    assert schedule_stats.schedule_stats("items").unattended == ""
+
+    # When nobody looks for two minutes
+    moved_clock.advance(120)
+
+    # Then
+    shown = schedule_stats.schedule_stats("items")
+    assert "its slot of" in shown.unattended and "no scheduler has run since" in shown.unattended
+    (overdue,) = stats.recent_runs()
+    assert overdue.label == "overdue"
+    assert overdue.why.startswith("overdue since") and "python -m workers scheduler" in overdue.why
+
+
+# --- how long a run stood still ---------------------------------------------------------------------------------------
+
+
+@ON_ONE_DATABASE
+def test_a_pause_and_the_time_until_a_retry_are_not_active(items, moved_clock):
+    # Given a run that worked for 10 s, was paused for 100, worked for 20 and failed
+    run_id = runner.start("items", **ALICE).id
+    moved_clock.advance(10)
+    runner.pause(run_id, **ALICE)
+    moved_clock.advance(100)
+    paused = stats.run_stats(runs.get(run_id))
+    runner.resume(run_id, **ALICE)
+    moved_clock.advance(20)
+    runs.move(run_id, RunStatus.FAILED, who="test", door="test")
+
+    # Then
+    assert (round(paused.active_seconds), round(paused.held_seconds)) == (10, 100)
+    failed = stats.run_stats(runs.get(run_id))
+    assert (round(failed.duration_seconds), round(failed.active_seconds), round(failed.held_seconds)) == (130, 30, 100)
+
+    # When it is retried an hour later, and works for 5 s
+    moved_clock.advance(3600)
+    runner.retry_failed(run_id, **ALICE)
+    moved_clock.advance(5)
+
+    # Then
+    (again,) = stats.recent_runs()
+    assert (round(again.active_seconds), round(again.held_seconds)) == (35, 3700)

@@ -1,0 +1,60 @@
+"""Heartbeat: the schedulers leave word in Redis that they run, so that the doors can say when none does."""
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from functools import lru_cache
+
+import redis
+
+from workers import clock
+from workers.limiter import quick_client
+from workers.settings import get_settings
+
+#: A scheduler in a loop is missed after that; one that somebody's cron calls with `--once`, after the other.
+_LOOP_SECONDS, _ONCE_SECONDS = 30.0, 900.0
+#: For so long it is remembered when the last one ran.
+_REMEMBERED_SECONDS = 7 * 86_400
+
+_START_IT = "nothing starts by itself, and what is lost stays lost, until `python -m workers scheduler` runs"
+
+
+def beat(*, once: bool = False) -> None:
+    """Leave word that a scheduler has just ticked.
+
+    Parameters:
+      once(bool): Whether somebody's cron calls it: then it may stay away for some minutes.
+    """
+    patience = _ONCE_SECONDS if once else max(_LOOP_SECONDS, 3 * get_settings().tick_seconds)
+    expected = clock.now() + timedelta(seconds=patience)
+    text = f"{clock.now().isoformat()} {expected.isoformat()}"
+    _ask(lambda client: client.set(_key(), text, ex=_REMEMBERED_SECONDS))
+
+
+def no_scheduler() -> str:
+    """Say that no scheduler runs, and the fix; empty where one does, or where Redis cannot tell."""
+    found = _ask(lambda client: client.get(_key()) or b"")
+    if not isinstance(found, bytes):
+        return ""
+    try:
+        seen, expected = (datetime.fromisoformat(part) for part in found.decode().split())
+    except ValueError:
+        return f"no scheduler has run here lately: {_START_IT}"
+    if clock.now() <= expected:
+        return ""
+    return f"no scheduler has run since {seen:%Y-%m-%d %H:%M:%S} UTC: {_START_IT}"
+
+
+def _key() -> str:
+    return f"{get_settings().prefix}:scheduler"
+
+
+def _ask(do: Callable[["redis.Redis"], object]) -> object:
+    try:
+        return do(_client(get_settings().redis_url))
+    except (redis.RedisError, ValueError):  # its text may hold a piece of the password
+        return None
+
+
+@lru_cache(maxsize=4)
+def _client(url: str) -> "redis.Redis":
+    return quick_client(url)
