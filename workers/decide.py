@@ -17,7 +17,7 @@ from workers.catch_up import CatchUp
 from workers.cron import Cron
 from workers.tables import Run, RunStatus, Schedule
 
-#: So many missed slots leave a row each; of older ones the oldest row tells.
+#: So many missed slots leave a row each, of older ones the oldest row tells; and so many runs wait for their turn.
 MOST_ROWS = 1_000
 #: Slots that were missed longer ago are not even looked for.
 _FORGOTTEN = timedelta(days=400)
@@ -81,7 +81,7 @@ def decide(schedule: Schedule, runs: Sequence[Run], now: datetime, late_seconds:
     Raises:
       UsageError: The schedule cannot be read.
     """
-    own = [run for run in runs if run.scheduled_at == run.slot_at]  # one that a person has moved is the person's
+    own = [run for run in runs if run.stands_for_its_slot]  # one that a person has moved is the person's
     scheduled = sorted((run for run in own if run.status == RunStatus.SCHEDULED), key=_slot)
     if schedule.paused_at:
         return [Cancel(run.id, "its schedule is paused", free=True) for run in scheduled]
@@ -108,7 +108,7 @@ def _stood(run: Run) -> bool:
 
     One that a person moved or cancelled before that tells nothing: the schedule may have been changed since.
     """
-    return run.scheduled_at == run.slot_at and (run.ended_at is None or run.ended_at >= run.slot_at)
+    return run.stands_for_its_slot and (run.ended_at is None or run.ended_at >= run.slot_at)
 
 
 def _catch_up(
@@ -123,10 +123,7 @@ def _catch_up(
         chosen = [slot for slot in slots[-1:] if slot >= on_time]
     else:
         chosen = slots[-1:]
-    actions: list[Action] = []
-    if policy is not CatchUp.ALL and chosen:  # those that wait for their turn have been overtaken
-        older = [run for run in waiting if run.slot_at < chosen[-1]]  # not those it is after by a clock set back
-        actions += [Cancel(run.id, _overtaken(chosen[-1])) for run in sorted(older, key=_slot)]
+    actions = _of_those_that_wait(policy, sorted(waiting, key=_slot), chosen)
     for slot in slots:
         run = runs.get(slot)
         if slot in chosen:
@@ -137,6 +134,17 @@ def _catch_up(
                 reason = f"{reason}; so were those before it, which have no row"
             actions.append(Cancel(run.id, reason) if run else Skip(slot, reason))
     return actions
+
+
+def _of_those_that_wait(policy: CatchUp, waiting: Sequence[Run], chosen: Sequence[datetime]) -> list[Action]:
+    """Return what becomes of the runs that wait for their turn since an earlier slot, oldest first."""
+    if not chosen:
+        return []
+    if policy is CatchUp.ALL:
+        surplus = max(0, len(waiting) + len(chosen) - MOST_ROWS)
+        return [Cancel(run.id, f"only the newest {MOST_ROWS:,} wait for their turn") for run in waiting[:surplus]]
+    older = [run for run in waiting if run.slot_at < chosen[-1]]  # not those it is after by a clock set back
+    return [Cancel(run.id, _overtaken(chosen[-1])) for run in older]
 
 
 def _future(cron: Cron, runs: Sequence[Run], future: Sequence[Run], now: datetime) -> list[Action]:

@@ -1,7 +1,8 @@
-"""Failure groups: a run's failed items, those that failed alike together."""
+"""Failure groups: a run's failed items, those that failed alike together; and the items one by one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from peewee import fn
@@ -45,3 +46,51 @@ def failure_groups(run_id: int, limit: int = 50) -> Sequence[FailureGroup]:
         )
         for failure_class, fingerprint, count, first in groups
     ]
+
+
+@dataclass(frozen=True)
+class FailedItem:
+    """An item of a run that failed.
+
+    Attributes:
+      retriable: Whether it can be tried again: one that was refused from the list has no row to fill.
+    """
+
+    external_id: str
+    failure_class: str
+    fingerprint: str
+    attempts: int
+    failed_at: datetime | None
+    reason: str
+    retriable: bool
+
+
+def failed_items(
+    run_id: int, *, failure_class: str | None = None, fingerprint: str | None = None, limit: int = 50
+) -> tuple[Sequence[FailedItem], int]:
+    """Return the first of a run's failed items, those that failed alike together, and how many there are.
+
+    Parameters:
+      failure_class(str | None): Only those filed under it.
+      fingerprint(str | None): Only those that failed alike.
+      limit(int): How many are returned at most.
+    """
+    wanted = RunItem.select().where(RunItem.run_id == run_id, HAS_FAILED)
+    if failure_class:
+        wanted = wanted.where(RunItem.failure_class == failure_class)
+    if fingerprint:
+        wanted = wanted.where(RunItem.failure_fingerprint == fingerprint)
+    order = (RunItem.failure_class, RunItem.failure_fingerprint, RunItem.id)  # as the index has them
+    return [_failed(item) for item in wanted.order_by(*order).limit(limit)], wanted.count()
+
+
+def _failed(item: RunItem) -> FailedItem:
+    return FailedItem(
+        external_id=item.external_id,
+        failure_class=item.failure_class or "",
+        fingerprint=item.failure_fingerprint or "",
+        attempts=item.attempts,
+        failed_at=item.last_failed_at,
+        reason=item.failure_reason or "",
+        retriable=item.item_id is not None,
+    )

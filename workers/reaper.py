@@ -27,7 +27,7 @@ def reap() -> int:
     if waiting > _ENOUGH:
         return 0  # nobody consumes, or not fast enough: more of the same would only fill Redis
     sent = sum(revive(run) for run in runs.running())
-    for source, tenant in {(run.source, run.tenant) for run in runs.pending()}:
+    for source, tenant in runs.waiting():
         if runs.active(source, tenant) is None:
             start_next(source, tenant)
             sent += 1

@@ -14,6 +14,7 @@ from workers.cron import Cron
 from workers.errors import ConfigurationError, UnknownSource, UsageError
 from workers.settings import get_settings
 
+_MEANT = {"timezone": "Europe/Paris", "catch_up": "latest"}
 _METHODS = ("get_external_id", "get_api_detail_request", "populate_from_api_response")
 
 
@@ -118,6 +119,11 @@ def _check(source: object) -> None:
 def _check_schedule(title: str, source: ImportSource) -> None:
     if source.schedule is not None and not isinstance(source.schedule, str):
         raise ConfigurationError(f"{title}: schedule must be five cron fields in a string, or None")
+    for attribute in ("timezone", "catch_up"):
+        if not isinstance(getattr(source, attribute), str):
+            raise ConfigurationError(
+                f'{title}: {attribute} must be a string, as in {attribute} = "{_MEANT[attribute]}"'
+            )
     try:
         Cron("@daily" if source.schedule is None else source.schedule, source.timezone)
         catch_up.read(source.catch_up)

@@ -20,6 +20,7 @@ from workers.tables import (
     HAS_FAILED,
     IS_OPEN,
     OPEN,
+    STANDS_FOR_ITS_SLOT,
     TRANSITIONS,
     Run,
     RunEvent,
@@ -89,6 +90,7 @@ def create_for_slot(
         discovery_cursor=1,
         ended_at=database.now() if skipped else None,
         error_summary=storable_reason(detail) if skipped else None,
+        items_removed_at=database.now() if skipped else None,  # it never had any
     )
     note(run.id, "skipped" if skipped else status.value, who=who, door=door, detail=detail)
     return run
@@ -239,23 +241,25 @@ def _set(run_id: int, column: Any, value: int, *, who: str, door: str) -> int:
 
 
 def claim_scheduled(run_id: int) -> bool:
-    """Take a scheduled run out of the schedule; it is pending then.
+    """Take a scheduled run whose time has come out of the schedule; it is pending then.
 
     Returns:
-      bool: False where somebody else took it first.
+      bool: False where somebody else took it first, or a person has moved it to a later time.
     """
-    values = {Run.status: RunStatus.PENDING, Run.updated_at: database.now()}
-    return bool(Run.update(values).where(Run.id == run_id, Run.status == RunStatus.SCHEDULED).execute())
+    now = database.now()
+    due = (Run.status == RunStatus.SCHEDULED) & (Run.scheduled_at <= now)
+    values = {Run.status: RunStatus.PENDING, Run.updated_at: now}
+    return bool(Run.update(values).where(Run.id == run_id, due).execute())
 
 
 def call_off(run_id: int, reason: str, *, who: str, door: str, free: bool = False) -> bool:
-    """Cancel a run that has not begun.
+    """Cancel a schedule's run that has not begun.
 
     Parameters:
       free(bool): Whether its slot may have another run.
 
     Returns:
-      bool: False where it has, or was cancelled already.
+      bool: False where it has begun, was cancelled, or was moved by a person.
     """
     now = database.now()
     values = {
@@ -263,10 +267,11 @@ def call_off(run_id: int, reason: str, *, who: str, door: str, free: bool = Fals
         Run.ended_at: now,
         Run.updated_at: now,
         Run.error_summary: storable_reason(reason),
+        Run.items_removed_at: now,  # it never had any: its row goes when it is old
     } | ({Run.slot_at: None} if free else {})
     ahead = Run.status.in_([RunStatus.SCHEDULED, RunStatus.PENDING]) & Run.started_at.is_null()
     with database.db.atomic():
-        took = Run.update(values).where(Run.id == run_id, ahead).execute()
+        took = Run.update(values).where(Run.id == run_id, ahead, STANDS_FOR_ITS_SLOT).execute()
         if took:
             note(run_id, RunStatus.CANCELLED.value, who=who, door=door, detail=reason)
     return bool(took)
@@ -279,13 +284,18 @@ def move_to_slot(run_id: int, slot: datetime, *, who: str, door: str, detail: st
       bool: False where it has begun, was cancelled, or was moved by a person.
     """
     values = {Run.scheduled_at: slot, Run.slot_at: slot, Run.updated_at: database.now()}
-    own = (Run.status == RunStatus.SCHEDULED) & (Run.scheduled_at == Run.slot_at)
     with database.db.atomic():
+        own = (Run.status == RunStatus.SCHEDULED) & STANDS_FOR_ITS_SLOT
         took = Run.update(values).where(Run.id == run_id, own).execute()
         if took:
             said = f"to {slot:%Y-%m-%d %H:%M:%S} UTC" + (f": {detail}" if detail else "")
             note(run_id, "rescheduled", who=who, door=door, detail=said)
     return bool(took)
+
+
+def free_slots(run_ids: Sequence[int]) -> None:
+    """Let the slots of these runs have other runs, where these are cancelled."""
+    Run.update({Run.slot_at: None}).where(Run.id.in_(run_ids), Run.status == RunStatus.CANCELLED).execute()
 
 
 def lock(run_id: int) -> RunStatus:
@@ -301,8 +311,11 @@ def lock(run_id: int) -> RunStatus:
 
 
 def due_scheduled(now: datetime) -> list[Run]:
-    """Return the runs whose time has come that a person scheduled, or moved, oldest first: no schedule decides them."""
-    a_person_s = Run.slot_at.is_null() | (Run.slot_at != Run.scheduled_at)
+    """Return the runs whose time has come and that no schedule decides, oldest first.
+
+    Those are what a person scheduled, or moved, and what is left of a schedule that is gone.
+    """
+    a_person_s = Run.slot_at.is_null() | ~STANDS_FOR_ITS_SLOT | Run.schedule_id.not_in(Schedule.select(Schedule.id))
     return list(
         Run.select()
         .where(Run.status == RunStatus.SCHEDULED, Run.scheduled_at <= now, a_person_s)
@@ -412,6 +425,7 @@ def running() -> Sequence[Run]:
     return list(Run.select().where(Run.status == RunStatus.RUNNING).order_by(Run.id))
 
 
-def pending() -> Sequence[Run]:
-    """Return the pending runs, the next to start first."""
-    return list(Run.select().where(Run.status == RunStatus.PENDING).order_by(Run.priority.desc(), Run.id))
+def waiting() -> Sequence[tuple[str, str | None]]:
+    """Return the sources and tenants that have a pending run."""
+    found: Any = Run.select(Run.source, Run.tenant).where(Run.status == RunStatus.PENDING).distinct().tuples()
+    return list(found)

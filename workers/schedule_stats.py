@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from workers import database, heartbeat, schedules
+from workers import catch_up, database, heartbeat, schedules
 from workers.cron import Cron
 from workers.errors import SluiceError
 from workers.registry import get_registry
@@ -63,12 +63,16 @@ def _stats(schedule: Schedule) -> ScheduleStats:
     try:
         cron = Cron(schedule.cron, schedule.timezone)
         in_words = cron.in_words
+        catch_up.read(schedule.catch_up)
         if not schedule.paused_at:
             next_at = _next(cron, future.slot_at if future else None)
     except SluiceError as error:
         trouble = str(error)
     if schedule.source not in get_registry():
-        trouble = f"there is no source named {schedule.source} here: add it to SLUICE_SOURCES again"
+        trouble = (
+            f"there is no source named {schedule.source} here: add it to SLUICE_SOURCES again, "
+            f"or `python -m workers schedule remove {schedule.source}`"
+        )
         next_at = ()
     return ScheduleStats(
         source=schedule.source,

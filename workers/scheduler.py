@@ -16,8 +16,11 @@ log = logging.getLogger(__name__)
 _TIDY_SECONDS = 1.0
 
 
-def tick() -> bool:
+def tick(late_seconds: float = 0.0) -> bool:
     """Start what is due, send again what was lost, remove what is too old. A step that fails keeps none of the others.
+
+    Parameters:
+      late_seconds(float): From how long after its slot on a run counts as missed: at least a minute, or two ticks.
 
     Returns:
       bool: Whether every step did its work.
@@ -27,7 +30,7 @@ def tick() -> bool:
     """
     steps: tuple[Callable[[], object], ...] = (
         timetable.adopt,
-        timetable.keep,
+        lambda: timetable.keep(late_seconds),
         runner.start_due,
         reaper.reap,
         lambda: retention.tidy(_TIDY_SECONDS),
@@ -41,7 +44,7 @@ def once() -> bool:
     """Tick one time: for cron. What it returns and raises is `tick`'s."""
     redis_address.wait_for(get_settings().redis_url, say=log.info)
     heartbeat.beat(once=True)
-    return tick()
+    return tick(heartbeat.ONCE_SECONDS)
 
 
 def loop() -> int:
@@ -78,7 +81,7 @@ def _try(step: Callable[[], object]) -> bool:
     try:
         step()
     except Exception as error:
-        if database.is_away(error):
+        if database.is_away(error) and not database.is_of_the_statement(error):
             raise
         _complain(error)
         return False

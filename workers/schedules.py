@@ -1,5 +1,6 @@
 """Schedule: its row, and what was decided for it, written in one transaction that only one scheduler wins."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
@@ -10,9 +11,9 @@ from peewee import IntegrityError, fn
 from workers import database, runs
 from workers.catch_up import CatchUp
 from workers.decide import Action, Begin, Cancel, Make, Move, Skip
-from workers.tables import Run, RunStatus, Schedule
+from workers.tables import IS_AHEAD, STANDS_FOR_ITS_SLOT, Run, RunStatus, Schedule
 
-_AHEAD = (RunStatus.SCHEDULED, RunStatus.PENDING)
+log = logging.getLogger(__name__)
 
 
 def find(source: str, tenant: str | None = None) -> Schedule | None:
@@ -92,17 +93,18 @@ def runs_to_decide(schedule: Schedule, now: datetime) -> Sequence[Run]:
     moved, or cancelled before, does not tell that the slots before it have their rows.
     """
     own = Run.select().where(Run.schedule_id == schedule.id)
-    stood = (Run.scheduled_at == Run.slot_at) & (Run.ended_at.is_null() | (Run.ended_at >= Run.slot_at))
+    stood = STANDS_FOR_ITS_SLOT & (Run.ended_at.is_null() | (Run.ended_at >= Run.slot_at))
     newest = own.where(Run.slot_at <= now, stood).order_by(Run.slot_at.desc()).first()
     since = newest.slot_at if newest else min(schedule.since, now)
-    found = [*own.where(Run.status.in_(_AHEAD)), *own.where(Run.slot_at >= since)]
+    found = [*own.where(IS_AHEAD), *own.where(Run.slot_at >= since)]
     return list({run.id: run for run in found}.values())
 
 
 def future_run(schedule: Schedule) -> Run | None:
     """Return the run that is scheduled for the schedule's next slot."""
-    own = (Run.schedule_id == schedule.id) & (Run.status == RunStatus.SCHEDULED) & (Run.scheduled_at == Run.slot_at)
-    return Run.get_or_none(own)
+    return Run.get_or_none(
+        Run.schedule_id == schedule.id, IS_AHEAD, Run.status == RunStatus.SCHEDULED, STANDS_FOR_ITS_SLOT
+    )
 
 
 def apply(
@@ -119,13 +121,16 @@ def apply(
     Returns:
       bool: False where somebody else has decided, or changed the schedule, meanwhile.
     """
-    with suppress(IntegrityError), database.db.atomic():
-        if not Schedule.update({Schedule.version: Schedule.version + 1}).where(_as_read(schedule)).execute():
-            return False
-        for action in actions:
-            _do(schedule, action, lanes, {"who": who, "door": door}, detail)
-        return True
-    return False
+    try:
+        with database.db.atomic():
+            if not Schedule.update({Schedule.version: Schedule.version + 1}).where(_as_read(schedule)).execute():
+                return False
+            for action in actions:
+                _do(schedule, action, lanes, {"who": who, "door": door}, detail)
+    except IntegrityError as error:
+        log.info("schedule of %s: somebody was faster (%s)", schedule.source, database.explain(error))
+        return False
+    return True
 
 
 def _do(schedule: Schedule, action: Action, lanes: int, told: Mapping[str, str], detail: str | None) -> None:

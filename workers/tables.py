@@ -135,9 +135,19 @@ class Run(Table):
     created_at = UTCDateTimeField(default=_now)
     updated_at = UTCDateTimeField(default=_now)
 
+    @property
+    def stands_for_its_slot(self) -> bool:
+        """Whether it is its schedule's: one that a person has moved, or asked for, is the person's."""
+        return bool(self.slot_at is not None and self.scheduled_at == self.slot_at)
+
     class Meta:
         table_name = "sluice_runs"
 
+
+#: The same in SQL.
+STANDS_FOR_ITS_SLOT = Run.scheduled_at == Run.slot_at
+#: Said literally, as the statuses of items above.
+IS_AHEAD = SQL("status IN ('scheduled', 'pending')")
 
 Run.add_index(Run.index(Run.status, Run.scheduled_at, name="sluice_runs_status"))
 Run.add_index(
@@ -156,6 +166,12 @@ Run.add_index(
     SQL(
         "CREATE UNIQUE INDEX IF NOT EXISTS sluice_runs_one_future ON sluice_runs (schedule_id) "
         "WHERE status = 'scheduled' AND scheduled_at = slot_at"
+    )
+)
+Run.add_index(
+    SQL(
+        "CREATE INDEX IF NOT EXISTS sluice_runs_ahead ON sluice_runs (schedule_id) "
+        "WHERE status IN ('scheduled', 'pending')"
     )
 )
 Run.add_index(
@@ -308,8 +324,10 @@ __all__ = [
     "ACTIVE",
     "ENDED",
     "HAS_FAILED",
+    "IS_AHEAD",
     "IS_OPEN",
     "OPEN",
+    "STANDS_FOR_ITS_SLOT",
     "TABLES",
     "TRANSITIONS",
     "BudgetRow",

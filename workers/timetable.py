@@ -1,23 +1,31 @@
 """The timetable: how a schedule is set, paused, resumed and removed, and how its slots become runs."""
 
 import logging
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timedelta
 from typing import Any
 
 from workers import catch_up as policies
-from workers import database, finalize, registry, runs, schedules
+from workers import database, finalize, heartbeat, registry, runs, schedules
 from workers.contracts import ImportSource
 from workers.cron import Cron
-from workers.decide import decide
-from workers.errors import SluiceError, UsageError
+from workers.decide import Action, decide
+from workers.errors import SluiceError, UnknownSource, UsageError
 from workers.settings import get_settings
-from workers.tables import Schedule
+from workers.tables import Run, RunStatus, Schedule
 
 log = logging.getLogger(__name__)
 
 #: So often a change is tried again that a scheduler, or somebody else, was faster with.
 _TRIES = 20
+#: So many things are done in one transaction, so that lanes need not wait long for it.
+_AT_ONCE = 500
+#: Who changes a schedule that only its source declares.
+ITS_SOURCE = "its source"
+#: The clocks of two hosts may differ by this much.
+_CLOCK_ERROR = timedelta(seconds=60)
 #: Up to so long after its slot a run is no late one: a tick may wait for a locked database.
 _LATE_SECONDS = 60.0
 
@@ -65,8 +73,8 @@ def set_schedule(
             return schedules.create(source.name, tenant=tenant, who=who, edited=True, **values)
         return schedules.change(found, who=who, edited=True, **values, **_since(found, values))
 
-    changed = _change(source, tenant, change)
-    _follow(changed, source, who, door, f"the schedule is now {changed.cron!r} in {changed.timezone}")
+    changed = _change(source.name, tenant, change)
+    _keep(changed, source, who, door, f"the schedule is now {changed.cron!r} in {changed.timezone}")
     return changed
 
 
@@ -74,7 +82,7 @@ def pause_schedule(source_name: str, *, who: str, door: str, tenant: str | None 
     """Make no more runs by this schedule until it is resumed; its future run is cancelled, others go on.
 
     Raises:
-      UnknownSource: No source has this name.
+      UnknownSource: There is neither a source nor a schedule of this name.
       UsageError: It has no schedule, or one that is paused.
     """
 
@@ -83,12 +91,13 @@ def pause_schedule(source_name: str, *, who: str, door: str, tenant: str | None 
         if held.paused_at:
             since = f"{held.paused_at:%Y-%m-%d %H:%M} UTC"
             raise UsageError(f"The schedule of {_name(held)} is paused already, since {since}")
-        return schedules.change(held, who=who, paused_at=database.now())
+        with database.db.atomic():
+            paused = schedules.change(held, who=who, paused_at=database.now())
+            if paused:
+                _call_off_future(paused, "its schedule is paused", who, door, free=True)
+        return paused
 
-    source = registry.get_registry()[source_name]
-    paused = _change(source, tenant, change)
-    _follow(paused, source, who, door, None)
-    return paused
+    return _change(source_name, tenant, change)
 
 
 def resume_schedule(source_name: str, *, who: str, door: str, tenant: str | None = None) -> Schedule:
@@ -106,8 +115,8 @@ def resume_schedule(source_name: str, *, who: str, door: str, tenant: str | None
         return schedules.change(held, who=who, paused_at=None, since=database.now())
 
     source = registry.get_registry()[source_name]
-    resumed = _change(source, tenant, change)
-    _follow(resumed, source, who, door, "the schedule was resumed")
+    resumed = _change(source_name, tenant, change)
+    _keep(resumed, source, who, door, "the schedule was resumed")
     return resumed
 
 
@@ -118,60 +127,72 @@ def remove_schedule(source_name: str, *, who: str, door: str, tenant: str | None
       Schedule | None: What holds now.
 
     Raises:
-      UnknownSource: No source has this name.
+      UnknownSource: There is neither a source nor a schedule of this name.
       UsageError: It has no schedule, or just the one that its source declares.
     """
-    source = registry.get_registry()[source_name]
-    declared = _declared(source) if tenant is None else None
+    source = _source(source_name)
+    declared = _declared(source) if source and tenant is None else None
 
     def change(found: Schedule | None) -> Schedule | None:
         held = _known(found, source_name, tenant)
         if declared and not held.edited:
             raise UsageError(f"{_name(held)} declares its schedule itself: pause it, or set another one")
-        if declared:
+        if source and declared:
             values = _values(source) | {"declared": declared, "edited": False, "paused_at": None}
             return schedules.change(held, who=who, **values, **_since(held, values))
         return _remove(held, who, door, "its schedule was removed")
 
-    changed = _change(source, tenant, change)
-    if not declared:
+    changed = _change(source_name, tenant, change)
+    if not source or not declared:
         return None
-    _follow(changed, source, who, door, "the schedule is again what its source declares")
+    _keep(changed, source, who, door, "the schedule is again what its source declares")
     return changed
 
 
+def record_declared() -> None:
+    """Record the schedules that sources declare and that have no row yet."""
+    for source in registry.get_registry().values():
+        declared = _declared(source)
+        if declared and schedules.find(source.name) is None:
+            schedules.create(source.name, who=ITS_SOURCE, declared=declared, **_values(source))
+
+
 def adopt() -> None:
-    """Record what the sources declare. Where a person has changed a schedule, that is left alone."""
+    """Record what the sources declare, and follow what they declare now. What a person has changed is left alone.
+
+    Where another scheduler's code says otherwise, what was first said is kept until that scheduler is gone.
+    """
+    record_declared()
     for source in registry.get_registry().values():
         found, declared = schedules.find(source.name), _declared(source)
-        if found is None and declared:
-            schedules.create(source.name, who="its source", declared=declared, **_values(source))
-        elif found and found.declared and not declared:
-            _forget_declared(found)
-        elif found and declared and found.declared != declared:
-            values = {} if found.edited else _values(source)
-            who = found.updated_by if found.edited else "its source"
-            schedules.change(found, who=who, declared=declared, **values, **_since(found, values))
+        if found is None or not (found.declared or declared):
+            continue
+        if found.declared == declared:
+            heartbeat.declare(source.name, declared or "")
+        elif not found.declared or not heartbeat.is_declared(source.name, found.declared):
+            _follow(found, source, declared)
 
 
-def keep() -> int:
+def keep(late_seconds: float = 0.0) -> int:
     """Decide every schedule, and do what was decided: see `decide`. Any number of processes may do this at once.
 
     A schedule that cannot be kept keeps no other from its runs.
+
+    Parameters:
+      late_seconds(float): From how long after its slot on a run counts as missed, where none is made up for.
 
     Returns:
       int: How many things were done.
     """
     known, done = registry.get_registry(), 0
     for schedule in schedules.every():
-        source = known.get(schedule.source) if schedule.source in known else None
-        if source is None:
+        if schedule.source not in known:
             continue  # another host's: it knows the source
         try:
-            done += _keep(schedule, source, "sluice", "scheduler")
+            done += _keep(schedule, known[schedule.source], "sluice", "scheduler", late_seconds=late_seconds)
             _told.pop(schedule.id, None)
         except Exception as error:
-            if database.is_away(error):
+            if database.is_away(error) and not database.is_of_the_statement(error):
                 raise
             _tell_once(schedule, error)
     return done
@@ -187,53 +208,95 @@ def check(cron: str, timezone: str, catch_up: str) -> dict[str, str]:
     return {"cron": read.expression, "timezone": read.timezone, "catch_up": str(policies.read(catch_up))}
 
 
-def _keep(schedule: Schedule, source: ImportSource, who: str, door: str, detail: str | None = None) -> int:
+def _keep(
+    schedule: Schedule,
+    source: ImportSource,
+    who: str,
+    door: str,
+    detail: str | None = None,
+    *,
+    late_seconds: float = 0.0,
+) -> int:
+    """Decide a schedule, and do it, in short transactions. Where somebody else is faster, the next tick goes on."""
     settings = get_settings()
-    now = database.now()
-    late = max(_LATE_SECONDS, 2 * settings.tick_seconds)
-    actions = decide(schedule, schedules.runs_to_decide(schedule, now), now, late)
-    if not actions:
-        return 0
-    lanes = settings.lanes or source.lanes
-    if not schedules.apply(schedule, actions, lanes=lanes, who=who, door=door, detail=detail):
-        return 0
-    log.info("schedule of %s: %s", _name(schedule), ", ".join(type(action).__name__.lower() for action in actions[:20]))
-    finalize.start_next(schedule.source, schedule.tenant)
-    return len(actions)
+    late = max(late_seconds, _LATE_SECONDS, 2 * settings.tick_seconds)
+    lanes, done = settings.lanes or source.lanes, 0
+    current: Schedule | None = schedule
+    while current is not None:
+        now = database.now()
+        actions = decide(current, _to_decide(current, now), now, late)
+        some = actions[:_AT_ONCE]
+        if not some or not schedules.apply(current, some, lanes=lanes, who=who, door=door, detail=detail):
+            break
+        done += len(some)
+        log.info("schedule of %s: %s", _name(current), _in_words(some))
+        finalize.start_next(current.source, current.tenant)
+        current = schedules.find(current.source, current.tenant) if len(actions) > _AT_ONCE else None
+    return done
 
 
-def _follow(schedule: Schedule, source: ImportSource, who: str, door: str, detail: str | None) -> None:
-    """After a person's change: do at once what it comes to, in that person's name. If not here, the next tick does."""
-    _keep(schedule, source, who, door, detail)
+def _to_decide(schedule: Schedule, now: datetime) -> Sequence[Run]:
+    """Return the runs to decide on, the slots freed that were skipped by a clock that was ahead."""
+    found = schedules.runs_to_decide(schedule, now)
+    premature = [run.id for run in found if run.slot_at > now and run.created_at > now + _CLOCK_ERROR and _is_skip(run)]
+    if not premature:
+        return found
+    runs.free_slots(premature)
+    return [run for run in found if run.id not in premature]
 
 
-def _change(source: ImportSource, tenant: str | None, change: Callable[[Schedule | None], Schedule | None]) -> Schedule:
+def _is_skip(run: Run) -> bool:
+    return run.status == RunStatus.CANCELLED and run.started_at is None
+
+
+def _in_words(actions: Sequence[Action]) -> str:
+    """Say what was done, for the log."""
+    kinds = Counter(type(action).__name__.lower() for action in actions)
+    return ", ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.items())
+
+
+def _source(name: str) -> ImportSource | None:
+    with suppress(UnknownSource):
+        return registry.get_registry()[name]
+    return None
+
+
+def _change(source_name: str, tenant: str | None, change: Callable[[Schedule | None], Schedule | None]) -> Schedule:
     for _ in range(_TRIES):
-        changed = change(schedules.find(source.name, tenant))
+        changed = change(schedules.find(source_name, tenant))
         if changed is not None:
             return changed
-    raise UsageError(f"The schedule of {source.name} is being changed by others: look at it, and try again")
+    raise UsageError(f"The schedule of {source_name} is being changed by others: look at it, and try again")
 
 
 def _remove(schedule: Schedule, who: str, door: str, reason: str) -> Schedule | None:
     with database.db.atomic():
         if not schedules.remove(schedule):
             return None
-        future = schedules.future_run(schedule)
-        if future:
-            runs.call_off(future.id, reason, who=who, door=door)
+        _call_off_future(schedule, reason, who, door, free=False)
     return schedule
 
 
-def _forget_declared(schedule: Schedule) -> None:
+def _call_off_future(schedule: Schedule, reason: str, who: str, door: str, *, free: bool) -> None:
+    future = schedules.future_run(schedule)
+    if future:
+        runs.call_off(future.id, reason, who=who, door=door, free=free)
+
+
+def _follow(schedule: Schedule, source: ImportSource, declared: str | None) -> None:
+    """Take over what a source declares now, instead of what it declared before."""
     if schedule.edited:
-        schedules.change(schedule, who=schedule.updated_by, declared=None)
+        schedules.change(schedule, who=schedule.updated_by, declared=declared)
+    elif declared:
+        values = _values(source)
+        schedules.change(schedule, who=ITS_SOURCE, declared=declared, **values, **_since(schedule, values))
     else:
         _remove(schedule, "sluice", "scheduler", "its source declares no schedule any more")
 
 
 def _known(found: Schedule | None, source_name: str, tenant: str | None) -> Schedule:
     if found is None:
+        registry.get_registry()[source_name]  # which names the sources there are
         whose = source_name + (f" for {tenant}" if tenant else "")
         raise UsageError(f'{whose} has no schedule: set one first, like `schedule set {source_name} "0 */3 * * *"`')
     return found

@@ -4,19 +4,19 @@ from datetime import datetime
 
 import click
 
-from workers import database, progress, redis_server, runner, signals
-from workers.cli import ending
+from workers import database, heartbeat, progress, redis_address, redis_server, runner, runs, signals
+from workers.cli import ending, watch
 from workers.cli.door import Door, me, pass_door
 from workers.cli.printing import AS_JSON, answer_run, instant, say
 from workers.cli.words import SOURCE, TENANT, Instant
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import ENDED, Run, RunStatus
+from workers.tables import Run, RunStatus
 
 
 @click.command()
 @SOURCE
-@click.option("--wait", is_flag=True, help="Watch the run until it has ended; the exit code says how.")
+@watch.WAIT
 @click.option("--inline", is_flag=True, help="Do all the work in this process: no broker, no workers.")
 @click.option("--fresh", is_flag=True, help="Empty the source's table first, where the source allows it.")
 @click.option(
@@ -58,19 +58,15 @@ def run(
     with database.connection():
         door.prepare()
         made = _begin(door, source, inline=inline, fresh=fresh, at=at, tenant=tenant)
-        answer_run(made, as_json=as_json)
+        if not (as_json and (wait or inline)):  # which answers with the run as it has become
+            answer_run(made, as_json=as_json)
         _say_when(made)
         if inline:
             made = _work(made)
-    if wait and not inline:
-        signals.on_stop()
-        made = progress.watch(made)
-    return finished(made) if wait or inline else ending.EXIT_DONE
-
-
-def finished(made: Run) -> int:
-    """Return what a command ends with that waited for a run, or was interrupted while it did."""
-    return ending.code_of(made) if made.status in ENDED else signals.exit_code()
+    if inline:
+        again = f"run {made.id} is not over: `run {made.source} --inline` goes on with it, and workers do, too"
+        return watch.end(made, again, as_json=as_json)
+    return watch.to_the_end(made, as_json=as_json) if wait else ending.EXIT_DONE
 
 
 def _begin(
@@ -79,8 +75,18 @@ def _begin(
     if at:
         name = source or get_registry().only().name
         return runner.schedule(name, at, who=me(), door=door.name, tenant=tenant, fresh=fresh)
-    start = runner.start_inline if inline else runner.start
-    return start(source, who=me(), door=door.name, tenant=tenant, fresh=fresh)
+    if inline:
+        return _taken_up(door, source or get_registry().only().name, fresh=fresh, tenant=tenant)
+    return runner.start(source, who=me(), door=door.name, tenant=tenant, fresh=fresh)
+
+
+def _taken_up(door: Door, source: str, *, fresh: bool, tenant: str | None) -> Run:
+    """Start a run that this process is to do or, where one is active, take that up, and say so."""
+    active = runs.active(source, tenant)
+    made = runner.start_inline(source, who=me(), door=door.name, tenant=tenant, fresh=fresh)
+    if active and active.id == made.id:
+        say(f"run {made.id} is active: this process works on it, and no new run is made")
+    return made
 
 
 def _say_when(made: Run) -> None:
@@ -88,9 +94,16 @@ def _say_when(made: Run) -> None:
         say(f"run {made.id} waits behind run {ahead.id} of {made.source}, which is {ahead.status}")
     elif made.status == RunStatus.SCHEDULED:
         say(f"run {made.id} of {made.source} starts at {instant(made.scheduled_at)}")
+        if nobody := heartbeat.no_scheduler():
+            say(nobody)
 
 
 def _work(made: Run) -> Run:
     signals.on_stop()
-    with redis_server.embedded(get_settings().redis_url), progress.Display() as display:
-        return runner.run_inline(made, display.show)
+    url = get_settings().redis_url
+    brought = redis_address.answers(url) is None
+    with redis_server.embedded(url):
+        if brought:
+            say(f"Redis is served at {redis_address.Address.of(url)} until this ends")
+        with progress.Display() as display:
+            return runner.run_inline(made, display.show)

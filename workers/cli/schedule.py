@@ -23,6 +23,16 @@ NAMED = click.argument("source", type=SourceName())
 CRON = click.argument("cron", nargs=-1, required=True, metavar="CRON")
 
 
+#: What else people type for it.
+_ELSEWHERE = {
+    "list": "`schedule` alone lists the schedules.",
+    "add": "`schedule set SOURCE CRON` gives a source a schedule.",
+    "change": "`schedule set SOURCE CRON` changes one.",
+    "delete": "`schedule remove SOURCE` takes one back.",
+    "stop": "`schedule pause SOURCE` stops one.",
+}
+
+
 class Schedules(click.Group):
     """A group that knows what is meant where a source stands in a command's place."""
 
@@ -31,6 +41,8 @@ class Schedules(click.Group):
             ctx.fail(
                 f"Say what to do with the schedule of {args[0]}: `show {args[0]}`, or one of the commands in --help"
             )
+        if args[0] in _ELSEWHERE:
+            ctx.fail(f"No such command {args[0]!r}. {_ELSEWHERE[args[0]]}")
         return super().resolve_command(ctx, args)
 
 
@@ -211,6 +223,8 @@ def remove(door: Door, source: str, *, tenant: str | None, as_json: bool) -> int
         left = timetable.remove_schedule(source, who=me(), door=door.name, tenant=tenant)
         if left is None:
             say(f"{_whose(source, tenant)} runs by itself no more")
+        else:
+            say(f"what {source} declares in its code holds again: `schedule pause {source}` stops that, too")
         if left is not None or as_json:
             _tell(source, tenant, as_json=as_json)
     return EXIT_DONE
@@ -220,7 +234,7 @@ def _adopt() -> None:
     """Take over what the sources declare, where no scheduler has done so yet."""
     held = {one.source for one in schedule_stats.all_schedules() if one.tenant is None}
     if any(source.schedule and name not in held for name, source in get_registry().items()):
-        timetable.adopt()
+        timetable.record_declared()
 
 
 def _tell(source: str, tenant: str | None, *, as_json: bool) -> None:
@@ -234,10 +248,12 @@ def _tell(source: str, tenant: str | None, *, as_json: bool) -> None:
         raise UsageError(f'{whose} has no schedule: `schedule set {name} "0 */3 * * *"` gives it one')
     else:
         _print(one)
+    if one and one.unattended:
+        say(one.unattended)
 
 
 def _print(one: ScheduleStats) -> None:
-    origin = "declared by its source" if one.declared and not one.edited else f"set by {one.updated_by}"
+    origin = f"set by {one.updated_by}" if _is_set(one) else "declared by its source"
     click.echo(f"{_whose(one.source, one.tenant)}: {one.cron} ({one.in_words}), {one.timezone}; {origin}")
     if one.trouble:
         click.echo(f"it cannot be kept: {one.trouble}")
@@ -257,21 +273,32 @@ _CATCH_UP: dict[str, str] = {
 
 def _list(found: Sequence[ScheduleStats]) -> None:
     if found:
-        titles = ("source", "cron", "in words", "timezone", "catch-up", "next", "run")
+        titles = ("source", "cron", "in words", "timezone", "catch-up", "set by", "next")
         show(table(*titles, rows=[_row(one) for one in found]))
     else:
         say('No source has a schedule: `python -m workers schedule set SOURCE "0 */3 * * *"` gives it one.')
     for one in found:
         if one.trouble:
             click.echo(f"{_whose(one.source, one.tenant)}: {one.trouble}")
+    for why in dict.fromkeys(one.unattended for one in found if one.unattended):
+        say(why)
 
 
 def _row(one: ScheduleStats) -> tuple[object, ...]:
-    coming = (
-        f"{one.next_at[0]:%Y-%m-%d %H:%M} UTC" if one.next_at else "paused" if one.paused_at else "never: see below"
-    )
-    run = one.next_run_id or ""
-    return _whose(one.source, one.tenant), one.cron, one.in_words, one.timezone, one.catch_up, coming, run
+    origin = one.updated_by if _is_set(one) else "its source"
+    return _whose(one.source, one.tenant), one.cron, one.in_words, one.timezone, one.catch_up, origin, _coming(one)
+
+
+def _is_set(one: ScheduleStats) -> bool:
+    """Whether a person has set it."""
+    return one.edited or not one.declared
+
+
+def _coming(one: ScheduleStats) -> str:
+    if one.next_at:
+        run = f" (run {one.next_run_id})" if one.next_run_id else ""
+        return f"{one.next_at[0]:%Y-%m-%d %H:%M} UTC{run}"
+    return "paused" if one.paused_at else "never: see below"
 
 
 def _times(times: Sequence[datetime], timezone: str) -> Any:

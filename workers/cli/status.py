@@ -1,51 +1,93 @@
-"""`status`: the newest runs, or all about one."""
+"""`status`: the newest runs, or all about one, or what failed of it."""
 
 import dataclasses
+from collections.abc import Iterable
 from datetime import datetime
+from typing import Any
 
 import click
 
-from workers import database, progress, runs, signals, stats
-from workers.cli import choose
+from workers import progress, runs, stats
+from workers.cli import choose, failed, watch
 from workers.cli.door import tables
 from workers.cli.ending import EXIT_DONE
-from workers.cli.printing import AS_JSON, answer, answer_run, instant, pairs, run_as_dict, say, show, table
-from workers.cli.run import finished
-from workers.cli.words import RunId, SourceName
+from workers.cli.printing import AS_JSON, answer, instant, pairs, run_as_dict, say, show, table
+from workers.cli.words import FAILURE_CLASS, RunId, SourceName
 from workers.failure_groups import FailureGroup, failure_groups
 from workers.failures import one_line
-from workers.tables import ACTIVE, Run, RunStatus
+from workers.registry import get_registry
+from workers.tables import ACTIVE, ENDED, Run, RunStatus
+
+#: What a run is called beside its status, and the status that it has then.
+_LABELS = {
+    "completed with failures": RunStatus.COMPLETED,
+    "overdue": RunStatus.SCHEDULED,
+    "pausing": RunStatus.PAUSED,
+    "skipped": RunStatus.CANCELLED,
+}
+_KNOWN = [*RunStatus, *_LABELS]
+#: Among so many runs in that status those with a label are looked for.
+_SEARCHED = 1000
+#: So many of the newest runs have it told why they failed, below the list.
+_NEWEST = 5
 
 
 @click.command()
 @click.argument("run_id", metavar="[RUN]", required=False, type=RunId())
-@click.option("--last", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many runs to list.")
-@click.option("--source", type=SourceName(), help="Only runs of this source.")
-@click.option("--status", "wanted", type=click.Choice([s.value for s in RunStatus]), help="Only runs in this status.")
 @click.option(
-    "--watch", is_flag=True, help="Watch the run, or the only one, until it has ended; the exit code says how."
+    "--last", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many runs, or items, to list."
+)
+@click.option("--source", type=SourceName(), help="Only runs of this source.")
+@click.option(
+    "--status", "wanted", type=click.Choice(_KNOWN), metavar="STATUS", help=f"Only runs in it: {', '.join(_KNOWN)}."
+)
+@click.option("--failed", "only_failed", is_flag=True, help="List the failed items of the run.")
+@click.option("--class", "failure_class", help="Of the failed items only those of this class.", **FAILURE_CLASS)
+@click.option("--fingerprint", metavar="F", help="Of the failed items only those that failed alike.")
+@click.option(
+    "--watch",
+    "follow",
+    is_flag=True,
+    help="Watch the run, or the only one, until it has ended; the exit code says how.",
 )
 @AS_JSON
-def status(run_id: int | None, *, last: int, source: str | None, wanted: str | None, watch: bool, as_json: bool) -> int:
+def status(
+    run_id: int | None,
+    *,
+    last: int,
+    source: str | None,
+    wanted: str | None,
+    only_failed: bool,
+    failure_class: str | None,
+    fingerprint: str | None,
+    follow: bool,
+    as_json: bool,
+) -> int:
     """List the newest runs, or tell all about one.
 
     Below the list stands why a run does not go on, or goes slowly. Of skipped slots only the newest five are listed;
-    `--status cancelled` has them all. Of one RUN it tells the figures, what failed and why, and who did what to it.
+    `--status skipped` has them all. Of one RUN it tells the figures, what failed and why, and who did what to it.
 
     \b
     Examples:
       python -m workers status                     the newest runs, active ones first
       python -m workers status --source items --status failed
+      python -m workers status --status "completed with failures"
       python -m workers status 7                   all about run 7
+      python -m workers status 7 --failed          which items failed, and why
       python -m workers status 7 --watch           its progress, to its end
 
     Next: `pause`, `resume`, `cancel` and `retry` steer a run; `budgets` shows what an API's limits have left.
     """
-    if watch:
+    if follow:
         return _watch(run_id, as_json=as_json)
     with tables():
-        if run_id is None:
-            _tell_runs(stats.recent_runs(last, source, wanted), as_json=as_json)
+        if only_failed or failure_class or fingerprint:
+            which = choose.run(run_id, "status --failed", choose.last_and_failed(), choose.NOTHING_FAILED)
+            about = {"failure_class": failure_class, "fingerprint": fingerprint}
+            failed.tell(runs.get(which), **about, last=last, as_json=as_json)
+        elif run_id is None:
+            _tell_runs(_found(last, source, wanted), as_json=as_json)
         else:
             _tell_run(runs.get(run_id), as_json=as_json)
     return EXIT_DONE
@@ -54,12 +96,24 @@ def status(run_id: int | None, *, last: int, source: str | None, wanted: str | N
 def _watch(run_id: int | None, *, as_json: bool) -> int:
     with tables():
         going_on = Run.status.in_([*ACTIVE, RunStatus.PENDING])
-        run = runs.get(choose.run(run_id, "status --watch", going_on, "running, paused or pending"))
-    signals.on_stop()
-    run = progress.watch(run)
-    with database.connection():
-        answer_run(run, as_json=as_json)
-    return finished(run)
+        run = runs.get(choose.run(run_id, "status --watch", going_on, "No run is running, paused or pending"))
+        if not as_json:
+            click.echo(run.id)
+    return watch.to_the_end(run, as_json=as_json)
+
+
+def _found(last: int, source: str | None, wanted: str | None) -> list[stats.RunStats]:
+    """Return the newest runs.
+
+    Raises:
+      UnknownSource: There is none of that name, nor a run from when there was.
+    """
+    if source and not Run.select().where(Run.source == source).exists():
+        get_registry()[source]
+    if wanted not in _LABELS:
+        return stats.recent_runs(last, source, wanted)
+    candidates = stats.recent_runs(_SEARCHED, source, _LABELS[wanted])
+    return [one for one in candidates if one.label == wanted][:last]
 
 
 def _tell_runs(found: list[stats.RunStats], *, as_json: bool) -> None:
@@ -71,10 +125,17 @@ def _tell_runs(found: list[stats.RunStats], *, as_json: bool) -> None:
         return
     titles = ("run", "source", "status", "progress", "done", "failed", "took", "waiting")
     show(table(*titles, rows=[_row(one) for one in found]))
+    newest = sorted((one.id for one in found), reverse=True)[:_NEWEST]
     for one in found:
-        for why in (one.why or one.error_summary, one.slowed):
-            if why:
-                click.echo(one_line(f"run {one.id}: {why}"))
+        for why in _whys(one, newest):
+            click.echo(one_line(f"run {one.id}: {why}"))
+
+
+def _whys(one: stats.RunStats, newest: Iterable[int]) -> list[str]:
+    """Return what is said below the list: of runs that are not over, and of the newest that failed."""
+    if one.status in ENDED and not (one.status == RunStatus.FAILED and one.id in newest):
+        return []
+    return [why for why in (one.why or one.error_summary, one.slowed) if why]
 
 
 def _row(one: stats.RunStats) -> tuple[object, ...]:
@@ -96,17 +157,32 @@ def _tell_run(run: Run, *, as_json: bool) -> None:
     if as_json:
         answer(one | {"failures": [dataclasses.asdict(group) for group in groups]})
         return
-    told = [(name, value) for name, value in one.items() if value not in (None, "")]
-    show(pairs((name.replace("_", " "), _in_words(value)) for name, value in told))
+    show(pairs((_TITLES.get(name, name.replace("_", " ")), _in_words(value)) for name, value in _telling(one).items()))
     if groups:
         titles = ("failed", "class", "fingerprint", "for example", "reason")
         show(table(*titles, rows=[_group_row(group) for group in groups]))
-    for event in stats.events(run.id):
+    for event in reversed(stats.events(run.id)):
         said = f"{event.what:<12} {event.who} ({event.door}) {event.detail or ''}"
         click.echo(one_line(f"{event.at:%Y-%m-%d %H:%M:%S}  {said}".rstrip()))
+    if hint := watch.on_failures(run):
+        say(hint)
+
+
+_TITLES = {"discovered": "list read"}
+
+
+def _telling(one: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a run that tell something: of one that has not begun, none that is 0."""
+    begun = one["started_at"] is not None
+    telling = {name: value for name, value in one.items() if value not in (None, "") and (value or begun)}
+    if telling["label"] == telling["status"]:
+        del telling["label"]
+    return telling
 
 
 def _in_words(value: object) -> object:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, datetime):
         return instant(value)
     return f"{value:.1f}" if isinstance(value, float) else value

@@ -1,24 +1,21 @@
 """What changes the course of a run: `reschedule`, `pause`, `resume`, `cancel`, `retry`, `adjust`, `force`."""
 
 from datetime import datetime
-from typing import Any
 
 import click
-from peewee import fn
 
-from workers import progress, runner, runs, signals
-from workers.cli import choose
+from workers import heartbeat, outages, runner, runs
+from workers.cli import choose, watch
 from workers.cli.door import Door, me, pass_door, tables
 from workers.cli.ending import EXIT_DONE
 from workers.cli.printing import AS_JSON, answer_run, instant, say
-from workers.cli.run import finished
-from workers.cli.words import SOURCE, TENANT, Instant, RunId
+from workers.cli.words import FAILURE_CLASS, SOURCE, TENANT, Instant, RunId
 from workers.failures import FailureClass
 from workers.registry import get_registry
+from workers.settings import get_settings
 from workers.tables import ACTIVE, Run, RunStatus
 
 RUN = click.argument("run_id", metavar="[RUN]", required=False, type=RunId())
-WAIT = click.option("--wait", is_flag=True, help="Watch the run until it has ended; the exit code says how.")
 
 
 @click.command()
@@ -45,8 +42,9 @@ def reschedule(door: Door, source: str | None, *, at: datetime | None, tenant: s
         name = source or get_registry().only().name
         moved = runner.reschedule(name, who=me(), door=door.name, at=at, tenant=tenant)
         answer_run(moved, as_json=as_json)
-        when = f"starts at {instant(moved.scheduled_at)}" if at else f"is {moved.status}"
-        say(f"run {moved.id} of {moved.source} {when}")
+        say(f"run {moved.id} of {moved.source} {_when(moved)}")
+        if at and (nobody := heartbeat.no_scheduler()):
+            say(nobody)
     return EXIT_DONE
 
 
@@ -69,17 +67,18 @@ def pause(door: Door, run_id: int | None, *, as_json: bool) -> int:
     Next: `resume` goes on, `cancel` calls it off.
     """
     with tables():
-        chosen = choose.run(run_id, "pause", Run.status == RunStatus.RUNNING, "running")
+        chosen = choose.run(run_id, "pause", Run.status == RunStatus.RUNNING, "No run is running")
         runner.pause(chosen, who=me(), door=door.name)
         run = runs.get(chosen)
         answer_run(run, as_json=as_json)
         say(f"run {run.id} of {run.source} is paused: lanes stop after the item in hand; `resume {run.id}` goes on")
+        _say_what_is_away()
     return EXIT_DONE
 
 
 @click.command()
 @RUN
-@WAIT
+@watch.WAIT
 @AS_JSON
 @pass_door
 def resume(door: Door, run_id: int | None, *, wait: bool, as_json: bool) -> int:
@@ -97,12 +96,13 @@ def resume(door: Door, run_id: int | None, *, wait: bool, as_json: bool) -> int:
     Next: `status RUN --watch` shows its progress.
     """
     with tables():
-        chosen = choose.run(run_id, "resume", Run.status == RunStatus.PAUSED, "paused")
+        chosen = choose.run(run_id, "resume", Run.status == RunStatus.PAUSED, "No run is paused")
         runner.resume(chosen, who=me(), door=door.name)
         run = runs.get(chosen)
-        answer_run(run, as_json=as_json)
+        if not (as_json and wait):
+            answer_run(run, as_json=as_json)
         say(f"run {run.id} of {run.source} goes on; `status {run.id} --watch` shows its progress")
-    return _watched(run) if wait else EXIT_DONE
+    return watch.to_the_end(run, as_json=as_json) if wait else EXIT_DONE
 
 
 @click.command()
@@ -123,11 +123,12 @@ def cancel(door: Door, run_id: int | None, *, as_json: bool) -> int:
     Next: `run SOURCE` starts a new one.
     """
     with tables():
-        chosen = choose.run(run_id, "cancel", Run.status.in_(ACTIVE), "running or paused")
+        chosen = choose.run(run_id, "cancel", Run.status.in_(ACTIVE), "No run is running or paused")
         runner.cancel(chosen, who=me(), door=door.name)
         run = runs.get(chosen)
         answer_run(run, as_json=as_json)
         say(f"run {run.id} of {run.source} is cancelled; what it has imported stays. A new one: `run {run.source}`")
+        _say_what_is_away()
     return EXIT_DONE
 
 
@@ -136,13 +137,12 @@ def cancel(door: Door, run_id: int | None, *, as_json: bool) -> int:
 @click.option(
     "--class",
     "failure_class",
-    type=click.Choice([c.value for c in FailureClass]),
-    metavar="CLASS",
     help=f"Only items of this failure class: {', '.join(FailureClass)}.",
+    **FAILURE_CLASS,
 )
 @click.option("--fingerprint", metavar="F", help="Only items that failed alike: `status RUN` tells the fingerprints.")
 @click.option("--item", "external_ids", multiple=True, metavar="ID", help="Only this item; may be given several times.")
-@WAIT
+@watch.WAIT
 @AS_JSON
 @pass_door
 def retry(
@@ -166,10 +166,10 @@ def retry(
       python -m workers retry 7 --class transient --wait
       python -m workers retry 7 --item 41 --item 42
 
-    Next: `status RUN` tells what failed, and why.
+    Next: `status RUN` tells what failed, and why; `status RUN --failed` lists the items.
     """
     with tables():
-        chosen = choose.run(run_id, "retry", _last_and_failed(), "the latest of its source, with failed items")
+        chosen = choose.run(run_id, "retry", choose.last_and_failed(), choose.NOTHING_FAILED)
         count = runner.retry_failed(
             chosen,
             who=me(),
@@ -179,9 +179,10 @@ def retry(
             external_ids=external_ids,
         )
         run = runs.get(chosen)
-        answer_run(run, as_json=as_json, retried=count)
+        if not (as_json and wait):
+            answer_run(run, as_json=as_json, retried=count)
         say(_retried(run, count))
-    return _watched(run) if wait else EXIT_DONE
+    return watch.to_the_end(run, as_json=as_json, retried=count) if wait else EXIT_DONE
 
 
 @click.command()
@@ -208,7 +209,7 @@ def adjust(door: Door, run_id: int | None, *, lanes: int | None, priority: int |
     if lanes is None and priority is None:
         raise click.UsageError("Say what to change: --lanes N, --priority N, or both")
     with tables():
-        chosen = choose.run(run_id, "adjust", Run.status.in_(ACTIVE), "running or paused")
+        chosen = choose.run(run_id, "adjust", Run.status.in_(ACTIVE), "No run is running or paused")
         if lanes is not None:
             runner.set_lanes(chosen, lanes, who=me(), door=door.name)
         if priority is not None:
@@ -216,6 +217,8 @@ def adjust(door: Door, run_id: int | None, *, lanes: int | None, priority: int |
         run = runs.get(chosen)
         answer_run(run, as_json=as_json, lanes=run.lanes, priority=run.priority)
         say(f"run {run.id} of {run.source} has lanes: {run.lanes}, priority: {run.priority}")
+        if lanes is not None and (hint := _too_many(lanes)):
+            say(hint)
     return EXIT_DONE
 
 
@@ -242,13 +245,32 @@ def force(door: Door, run_id: int, *, as_json: bool) -> int:
     return EXIT_DONE
 
 
-def _last_and_failed() -> Any:
-    """Return the condition that a run is the last of its source and tenant that began, and that something failed."""
-    other = Run.alias()
-    begun = other.status.not_in([RunStatus.SCHEDULED, RunStatus.PENDING])
-    last = other.select(fn.MAX(other.id)).where(begun).group_by(other.source, fn.COALESCE(other.tenant, ""))
-    failed = (Run.failed_count > 0) | (Run.status == RunStatus.FAILED)
-    return Run.id.in_(last) & failed & (Run.status != RunStatus.CANCELLED)
+def _when(moved: Run) -> str:
+    if moved.status == RunStatus.SCHEDULED:
+        return f"starts at {instant(moved.scheduled_at)}"
+    ahead = runner.behind(moved)
+    return f"waits behind run {ahead.id}, which is {ahead.status}" if ahead else f"is {moved.status}"
+
+
+def _say_what_is_away() -> None:
+    """Say that Redis is away: what was ordered stands in the database all the same."""
+    if trouble := outages.redis_trouble():
+        say(
+            f"{trouble.what}: what was ordered stands in the database, and whoever works hears of it when Redis is "
+            f"back. To do: {trouble.repair}"
+        )
+
+
+def _too_many(lanes: int) -> str:
+    """Say that one worker with the settings here could not work on so many lanes at once; empty where it could."""
+    found = get_settings()
+    threads = found.worker_processes * found.worker_threads
+    if lanes <= threads:
+        return ""
+    return (
+        f"a worker with the settings here has {threads} threads, one for each lane at work: more lanes only wait, "
+        "unless other workers help (SLUICE_WORKER_PROCESSES, SLUICE_WORKER_THREADS)"
+    )
 
 
 def _retried(run: Run, count: int) -> str:
@@ -256,8 +278,3 @@ def _retried(run: Run, count: int) -> str:
     when = f"once run {ahead.id} has ended" if ahead else "now"
     what = f"{count:,} failed {'item is' if count == 1 else 'items are'} tried again {when}"
     return f"run {run.id} of {run.source}: {what}; `status {run.id} --watch` shows the progress"
-
-
-def _watched(run: Run) -> int:
-    signals.on_stop()
-    return finished(progress.watch(run))

@@ -3,15 +3,18 @@
 import contextlib
 import io
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 from zoneinfo import available_timezones
 
 import click
 from click.shell_completion import CompletionItem
 
 from workers import database
+from workers.failures import FailureClass
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import Run
@@ -66,9 +69,16 @@ class Instant(click.ParamType[datetime]):
 
 
 class Zone(click.ParamType[str]):
-    """The name of a time zone. Whether there is one of that name, the schedule says."""
+    """The name of a time zone. Whether there is one of that name, the schedule says; the one that was meant, this."""
 
     name = "zone"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        zone = str(value)
+        meant = None if zone in available_timezones() else _zone_meant(zone)
+        if meant:
+            self.fail(f"There is no timezone {zone!r}. Did you mean {meant!r}?", param, ctx)
+        return zone
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         wanted = incomplete.lower()
@@ -77,6 +87,20 @@ class Zone(click.ParamType[str]):
 
 SOURCE = click.argument("source", required=False, type=SourceName())
 TENANT = click.option("--tenant", help="For whom, where the source has tenants.")
+#: How an option takes a failure class.
+FAILURE_CLASS: Mapping[str, Any] = {"type": click.Choice([c.value for c in FailureClass]), "metavar": "CLASS"}
+
+
+def _zone_meant(typed: str) -> str | None:
+    """Return the zone whose name was nearly typed: in other letters, without its continent, or with a slip."""
+    known = {zone.lower(): zone for zone in sorted(available_timezones())}
+    cities = {name.rpartition("/")[2]: zone for name, zone in known.items() if "/" in name}
+    wanted = typed.strip().lower().replace(" ", "_")
+    near = known.get(wanted) or cities.get(wanted)
+    if near:
+        return near
+    slips = get_close_matches(wanted, known, n=1) or get_close_matches(wanted, cities, n=1)
+    return (known | cities)[slips[0]] if slips else None
 
 
 def _sources() -> list[CompletionItem]:

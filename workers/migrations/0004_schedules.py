@@ -20,6 +20,7 @@ ALTER TABLE sluice_runs ADD COLUMN items_removed_at TIMESTAMPTZ;
 CREATE UNIQUE INDEX sluice_runs_slot ON sluice_runs (schedule_id, slot_at) WHERE schedule_id IS NOT NULL;
 CREATE UNIQUE INDEX sluice_runs_one_future ON sluice_runs (schedule_id)
     WHERE status = 'scheduled' AND scheduled_at = slot_at;
+CREATE INDEX sluice_runs_ahead ON sluice_runs (schedule_id) WHERE status IN ('scheduled', 'pending');
 CREATE INDEX sluice_runs_old_items ON sluice_runs (ended_at, id)
     WHERE ended_at IS NOT NULL AND items_removed_at IS NULL;
 CREATE INDEX sluice_runs_bare ON sluice_runs (ended_at, id)
@@ -27,8 +28,10 @@ CREATE INDEX sluice_runs_bare ON sluice_runs (ended_at, id)
 """
 
 DOWN = """
+DELETE FROM sluice_runs WHERE status = 'scheduled' AND scheduled_at = slot_at;
 DROP INDEX sluice_runs_bare;
 DROP INDEX sluice_runs_old_items;
+DROP INDEX sluice_runs_ahead;
 DROP INDEX sluice_runs_one_future;
 DROP INDEX sluice_runs_slot;
 ALTER TABLE sluice_runs DROP COLUMN items_removed_at;
