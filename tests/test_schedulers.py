@@ -136,7 +136,8 @@ def test_three_schedulers_begin_each_slot_once_and_one_is_killed_among_them(star
 def test_of_those_who_decide_at_once_one_alone_is_heard_and_a_person_is_never_undone(place):
     # Given a schedule, and moments an hour apart at which five look at it in the same instant
     made = schedules.create("one", cron="0 * * * *", timezone="UTC", catch_up="latest", who="ann", edited=True)
-    now, everybody = database.now() + 10 * HOUR, threading.Barrier(6)
+    now, everybody = database.now() - 20 * HOUR, threading.Barrier(6)
+    Schedule.update({Schedule.since: now - HOUR}).where(Schedule.id == made.id).execute()
     heard: list[bool] = []
     acts: list[str] = []
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 from conftest import wait_until
+from dramatiq.errors import BrokerConnectionError
 
 from models import Item
 from workers import (
@@ -15,6 +16,7 @@ from workers import (
     clock,
     database,
     detail,
+    discovery,
     items,
     lanes,
     notices,
@@ -28,6 +30,7 @@ from workers.caller import Usage
 from workers.failures import FailureClass, fingerprint
 from workers.items import Outcome
 from workers.tables import ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
+from workers.watermark import Watermark
 
 #: For what is decided in Python: the other database would only cost time.
 HERE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -656,3 +659,62 @@ def test_where_redis_is_away_a_notice_says_that_it_was_not_told(house):
     settings.get_settings.cache_clear()
 
     assert not notices.notify()
+
+
+# --- what two doors, or a broker that hangs, may do -------------------------------------------------------------------
+
+
+@HERE
+def test_a_retried_run_that_waited_for_its_turn_begins_with_its_lanes(sent):
+    # Given a run to retry, while another of its source is active
+    run = ended(refused=False)
+    ahead = runner.start("items", **ANN)
+    runner.retry_failed(run.id, **ANN)
+    assert runs.get(run.id).status == RunStatus.PENDING
+
+    # When the other one ends, and the message that starts the next is heard
+    runner.cancel(ahead.id, **ANN)
+    assert sent[-1] == ("discover", (run.id,))
+    sent.clear()
+    discovery.discover(run.id)
+
+    # Then its lanes are at work, and a second such message does nothing
+    assert [name for name, _ in sent] == ["fetch_details"] * 5
+    sent.clear()
+    discovery.discover(run.id)
+    assert sent == []
+
+
+@HERE
+def test_a_broker_that_takes_no_message_is_asked_once_not_once_a_lane(moved_clock, import_from, monkeypatch):
+    # Given a broker that cannot be reached, and how often it was asked
+    import_from("http://127.0.0.1:1")
+    run = listed()
+    asked: list[str] = []
+
+    def refuse(message: Any, delay: int | None = None) -> None:
+        asked.append(message.actor_name)
+        raise BrokerConnectionError("away")
+
+    monkeypatch.setattr(broker.get_broker(), "enqueue", refuse)
+
+    # When
+    discovery.open_lanes(run.id)
+
+    # Then
+    assert asked == ["fetch_details"]
+
+
+@HERE
+def test_a_run_that_was_resumed_while_its_pause_was_told_goes_on(import_from, moved_clock):
+    # Given a run that somebody resumes between the pause and its telling
+    source = import_from("http://127.0.0.1:1")
+    run = listed()
+
+    # When
+    runner._tell_lanes(run, stop=True)
+
+    # Then its lanes get permits
+    caller = source.connector.caller(run.id, "lane", Watermark(source.connector.name))
+    caller.knock(1.0)
+    caller.settle()

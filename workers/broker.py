@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import dramatiq
+import redis
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import BrokerConnectionError
 
@@ -37,7 +38,7 @@ def make_broker(url: str) -> dramatiq.Broker:
     if scheme in ("redis", "rediss", "unix"):
         # The default, 1 in 1,000 commands, can leave a killed worker's messages lying for minutes.
         return SteadyRedisBroker(
-            client=redis_client(url),
+            client=_client(url),
             namespace=f"{get_settings().prefix}:queue",
             heartbeat_timeout=20_000,
             maintenance_chance=50_000,
@@ -54,6 +55,16 @@ def make_broker(url: str) -> dramatiq.Broker:
         return StubBroker(middleware=middleware)
     variable = "SLUICE_BROKER_URL" if get_settings().broker_url else "SLUICE_REDIS_URL"
     raise ConfigurationError(f"{variable} must begin with redis://, rediss://, unix:// or amqp://, not {scheme!r}")
+
+
+def _client(url: str) -> "redis.Redis":
+    try:
+        return redis_client(url)
+    except ValueError:  # its text may hold a piece of the password
+        raise ConfigurationError(
+            "The broker's URL cannot be read: write redis://:password@host:port/0, "
+            "with the special characters of the password as %XX"
+        ) from None
 
 
 @lru_cache(maxsize=1)
@@ -98,6 +109,9 @@ def send(name: str, *args: Any, delay_seconds: float = 0.0) -> bool:
     delay = round(delay_seconds * 1000) if delay_seconds > 0 else None
     try:
         get_broker().enqueue(dramatiq.Message(QUEUE, name, args, {}, {}), delay=delay)
+    except ConfigurationError as error:
+        log.warning("%s%r was not sent: %s", name, args, error)
+        return False
     except (DependencyDown, BrokerConnectionError) as error:
         log.debug("%s%r was not sent (%s); the reaper will send it", name, args, error)
         return False

@@ -46,6 +46,7 @@ def discover(run_id: int) -> None:
       RateLimited: The budget is closed; the middleware sends the message again when it opens.
     """
     settings = get_settings()
+    wake_lanes(run_id)
     ends_at = None  # until the first page is in: a message that came early, to sleep for the opening, has done nothing
     lease = _lease_seconds(run_id)
     while run := cursor.begin_page(run_id, lease):
@@ -73,7 +74,8 @@ def _work(messages: Sequence[lanes.Message]) -> None:
     """Go on with the first lane in the thread that read the list: a small run need not queue behind large ones."""
     first_lane, *others = messages
     for message in others:
-        broker.send("fetch_details", *message)
+        if not broker.send("fetch_details", *message):
+            break
     try:
         fetch_details(*first_lane)
     except RateLimited as wait:
@@ -285,10 +287,17 @@ def _upsert(source: ImportSource, models: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(models, keys, strict=True))
 
 
+def wake_lanes(run_id: int) -> None:
+    """Open the lanes of a run whose list is known and that has none at work: it was retried, and waited its turn."""
+    if not lanes.alive(run_id):
+        open_lanes(run_id)
+
+
 def open_lanes(run_id: int, first: int = 0) -> None:
     """Open, or wake, the lanes of a run whose list is known, from the first on; one with nothing open is finalized."""
     for message in _lanes_of(run_id, first):
-        broker.send("fetch_details", *message)
+        if not broker.send("fetch_details", *message):
+            return  # the reaper sends the others: a broker that hangs would be waited for once a lane
 
 
 def _lanes_of(run_id: int, first: int = 0) -> Sequence[lanes.Message]:

@@ -43,7 +43,7 @@ def notify() -> bool:
     try:
         with closing(quick_client(get_settings().redis_url)) as client, closing(_pubsub(client)) as answers:
             return _notify(client, answers)
-    except redis.RedisError as error:
+    except (redis.RedisError, ValueError) as error:  # the text of the latter may hold a piece of the password
         log.info("a notice was not sent (%s)", type(error).__name__)
         return False
 

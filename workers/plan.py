@@ -1,11 +1,11 @@
 """Plan: what a run of a source would come to. One list page is asked for, with a permit; nothing is imported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from workers import budget_words, clock, saving, stats
+from workers import budget_words, clock, redaction, saving, stats
 from workers import page as pages
 from workers.caller import Caller
 from workers.connector import Connector
@@ -254,8 +254,8 @@ class _Planning:
             limits=tuple(window.title for window in state.windows),
             profile=state.profile,
             slowed=budget_words.slowed(state),
-            refused=sample.page.refused,
-            skipped=sample.page.skipped,
+            refused=_redacted(sample.page.refused),
+            skipped=_redacted(sample.page.skipped),
             remarks=tuple(self._remarks()),
             unknowns=tuple(self._unknowns()),
         )
@@ -277,7 +277,8 @@ class _Planning:
 
     @property
     def share(self) -> float:
-        return len(self.sample.detail_weights) / self.sample.found if self.sample.found else 0.0
+        """The part of the items that need a request of their own; all, where the page has none to tell by."""
+        return len(self.sample.detail_weights) / self.sample.found if self.sample.found else 1.0
 
     @property
     def details(self) -> int:
@@ -379,3 +380,7 @@ def _budget_name(run: Run) -> str:
         return get_registry()[run.source].get_connector(run).budget.name
     except Exception:  # a user's get_connector may fail in any way, and this is not its run
         return ""
+
+
+def _redacted(reasons: Mapping[str, str]) -> dict[str, str]:
+    return {where: redaction.redact(why) for where, why in reasons.items()}

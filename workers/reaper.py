@@ -46,7 +46,8 @@ def revive(run: Run) -> int:
     silent = lanes.silent(run.id, settings.tick_seconds, settings.lane_lease_seconds)
     for message in silent:
         log.info("run %d: lane %d was silent; its message is sent again", run.id, message[1])
-        broker.send("fetch_details", *message)
+        if not broker.send("fetch_details", *message):
+            break
     if items.next_due(run.id) is not None:
         if not lanes.alive(run.id):
             open_lanes(run.id)

@@ -86,7 +86,7 @@ def get_registry() -> Registry:
         raise ConfigurationError(f"SLUICE_SOURCES: {module_name} cannot be imported") from error
     except ConfigurationError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # who finds no key in the environment may call sys.exit
         raise ConfigurationError(f"SLUICE_SOURCES: {module_name} cannot be imported") from error
     sources = getattr(module, attribute, None)
     if not isinstance(sources, (list, tuple)):

@@ -159,9 +159,11 @@ def cancel(run_id: int, *, who: str, door: str, reason: str | None = None) -> No
     Raises:
       UnknownRun, InvalidTransition: There is no such run, or it has ended.
     """
+    begun = runs.get(run_id).started_at
     runs.move(run_id, RunStatus.CANCELLED, who=who, door=door, detail=reason)
     run = runs.get(run_id)
-    _tell_lanes(run, stop=True)
+    if begun:
+        _tell_lanes(run, stop=True)
     finalize.start_next(run.source, run.tenant)
 
 
@@ -287,10 +289,12 @@ def _tell_lanes(run: Run, *, stop: bool) -> None:
         budget = get_registry()[run.source].get_connector(run).budget
         limiter = RateLimiter(budget, quick_client(settings.redis_url), prefix=settings.prefix)
         (limiter.stop if stop else limiter.go_on)(run.id)
+        if stop and runs.get(run.id).status == RunStatus.RUNNING:  # somebody has resumed it meanwhile
+            limiter.go_on(run.id)
     except Exception as error:  # a user's get_connector may fail in any way
         log.info("run %d: its lanes were not told (%s)", run.id, type(error).__name__)
     if stop and not notices.notify():
-        log.info("run %d: not every process has said that it heard of its stop", run.id)
+        log.warning("run %d: not every process has said that it heard; its lanes hear it at their next commit", run.id)
 
 
 def _source(name: str | None) -> ImportSource:
