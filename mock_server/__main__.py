@@ -80,7 +80,8 @@ def _parsed_by(parse: Callable[[str], Parsed]) -> Callable[[click.Context, click
 @click.option("--headers", default="x-ratelimit", show_default=True, type=click.Choice(list(STYLES)),
               help="How the answers tell the limits.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
-@click.option("--port", default=8001, show_default=True, help="The port to listen on; 0 takes a free one.")
+@click.option("--port", default=8001, show_default=True, envvar="SLUICE_MOCK_PORT", show_envvar=True,
+              help="The port to listen on; 0 takes a free one.")  # fmt: skip
 @click.option("--latency", "latency_seconds", default=0.0, show_default=True, metavar="SECONDS",
               help="The delay of every answer. A random part of it passes before the request is counted.")  # fmt: skip
 @click.option("--jitter", "jitter_seconds", default=0.0, show_default=True, metavar="SECONDS",

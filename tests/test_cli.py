@@ -20,14 +20,14 @@ import redis
 from conftest import ROOT, forget, free_port
 
 from sources import api
-from workers import RateLimiter, clock, database, items, progress, runner, runs
+from workers import RateLimiter, clock, database, heartbeat, items, progress, runner, runs
 from workers.caller import Usage
 from workers.cli import SECTIONS, cli, main
 from workers.cli.schedule import schedule
 from workers.errors import DependencyDown, RateLimited
 from workers.failures import FailureClass
 from workers.items import Outcome
-from workers.progress import duration
+from workers.progress import duration, shortened
 from workers.tables import ItemStatus, Run, RunEvent, RunStatus
 
 COMMANDS = [name for entries in SECTIONS.values() for name, _, _ in entries]
@@ -167,13 +167,18 @@ def test_help_is_given_where_the_settings_cannot_be_read(sluice: Sluice, environ
         (["retry", "7", "--class", "rain"], "'transient'"),
         (["adjust", "7"], "--lanes N, --priority N, or both"),
         (["adjust", "7", "--lanes", "0"], "1<=x<=1024"),
-        (["status", "--watch"], "None is running, paused or pending"),
+        (["status", "--source", "itmes"], "Did you mean 'items'?"),
+        (["status", "--watch"], "No run is running, paused or pending"),
         (["reschedule"], "No run of items is scheduled"),
         (["schedule", "items"], "`show items`"),
         (["schedule", "pauze", "items"], "Did you mean 'pause'?"),
+        (["schedule", "list"], "`schedule` alone lists the schedules."),
         (["schedule", "show", "items", "--tenant", "x"], 'schedule set items "0 */3 * * *"'),
         (["schedule", "set", "items", "every day"], "minute, hour, day, month and weekday"),
-        (["schedule", "preview", "0 3 * * *", "--timezone", "Europe/Pari"], "Europe/Paris"),
+        (["schedule", "preview", "0 3 * * *", "--timezone", "Europe/Pari"], "Did you mean 'Europe/Paris'?"),
+        (["schedule", "preview", "0 3 * * *", "--timezone", "europe/paris"], "Did you mean 'Europe/Paris'?"),
+        (["schedule", "set", "items", "0 3 * * *", "--timezone", "new york"], "Did you mean 'America/New_York'?"),
+        (["retry"], "Nothing failed in the latest run of any source"),
         (["completion", "tcsh"], "'bash', 'zsh', 'fish'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -209,6 +214,7 @@ def demo(environment: pytest.MonkeyPatch, redis_server: str) -> Iterator[None]:
         ("SLUICE_BROKER_URL", "http://x", "SLUICE_BROKER_URL must begin with redis://"),
         ("SLUICE_WORKER_THREADS", "none", "SLUICE_WORKER_THREADS cannot be used"),
         ("SLUICE_SOURCES", "not_here:SOURCES", "names a module that is not here"),
+        ("SLUICE_SOURCES", "sources", "write module:LIST, like sources:SOURCES"),
         ("SLUICE_DATABASE_URL", "sqlite:////proc/nope/sluice.db", "cannot be written"),
     ],
 )
@@ -262,6 +268,32 @@ def test_a_database_that_is_down_ends_with_3(sluice: Sluice, environment: pytest
     assert "the database does not answer" in said.err and "To do: start it" in said.err
 
 
+def test_a_file_that_is_no_database_is_to_be_moved_away(
+    sluice: Sluice, environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "notes.db").write_text("dear diary, " * 100)
+    environment.setenv("SLUICE_DATABASE_URL", f"sqlite:///{tmp_path}/notes.db")
+
+    said = sluice("status")
+
+    assert (said.code, said.out) == (3, "")
+    assert "file is not a database. To do: move it away, or restore a copy" in said.err
+
+
+def test_migrate_tells_which_tables_of_the_models_it_created(sluice: Sluice, environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("SLUICE_BROKER_URL", "stub://")
+
+    assert sluice("migrate").err.startswith("applied: 0001_first_tables, ")
+    assert sluice("migrate", "--create-models").err == "created: items\n"
+    assert sluice("migrate", "--create-models", "--json").told == {"applied": [], "created": []}
+
+
+def test_an_age_of_less_than_a_day_is_said_in_hours(demo: None, sluice: Sluice) -> None:
+    said = sluice("prune", "--dry-run", "--items-days", "0.1", "--runs-days", "400")
+
+    assert "ended more than 2 h 24 min ago" in said.err and "ended more than 400 days ago" in said.err
+
+
 def test_redis_that_is_down_ends_with_3_and_the_repair(
     demo: None, sluice: Sluice, environment: pytest.MonkeyPatch
 ) -> None:
@@ -274,6 +306,19 @@ def test_redis_that_is_down_ends_with_3_and_the_repair(
     assert "Redis does not answer" in said.err
 
 
+def test_what_is_ordered_while_redis_is_down_stands_in_the_database(
+    demo: None, sluice: Sluice, environment: pytest.MonkeyPatch
+) -> None:
+    run = start(3)
+    forget()
+    environment.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+
+    said = sluice("pause")
+
+    assert (said.code, status_of(run)) == (0, "paused")
+    assert "Redis does not answer: what was ordered stands in the database" in said.err
+
+
 # --- steering ---------------------------------------------------------------------------------------------------------
 
 
@@ -284,7 +329,7 @@ def test_the_only_run_that_fits_need_not_be_named(house: Any, sluice: Sluice) ->
     paused = sluice("pause")
     assert (paused.code, paused.out, status_of(run)) == (0, f"{run.id}\n", "paused")
     assert f"run {run.id} of items is paused" in paused.err and f"`resume {run.id}` goes on" in paused.err
-    assert sluice("pause").err == "Error: Which run? None is running: `python -m workers status` lists the runs\n"
+    assert sluice("pause").err == "Error: No run is running: name a run; `python -m workers status` lists them\n"
 
     resumed = sluice("resume")
     assert (resumed.code, resumed.out, status_of(run)) == (0, f"{run.id}\n", "running")
@@ -327,6 +372,32 @@ def test_failed_items_are_retried_all_or_those_that_are_named(house: Any, sluice
     assert failed.clone().count() == 1
 
 
+def test_failed_items_are_listed_with_how_just_those_are_tried_again(house: Any, sluice: Sluice) -> None:
+    # Given a run of which three items failed, in two ways
+    run = start(5)
+    fail(run, (FailureClass.TRANSIENT, "timeout"), (FailureClass.NOT_FOUND, "gone"), (FailureClass.NOT_FOUND, "gone"))
+
+    # When those of one class are asked for, of the run that failed last
+    told = sluice("status", "--failed", "--class", "not_found", "--json").told
+    shown = sluice("status", run.id, "--failed", "--last", 1)
+
+    # Then they are told one by one, at most as many as were asked for
+    assert [(item["external_id"], item["attempts"], item["reason"]) for item in told] == [
+        ("2", 1, "gone"),
+        ("3", 1, "gone"),
+    ]
+    assert len(shown.out.splitlines()) == 2
+    assert f"1 of 3 failed items; `--last N` lists more; `retry {run.id}` tries them again" in shown.err
+    alike = sluice("status", run.id, "--fingerprint", told[0]["fingerprint"])
+    assert f"`retry {run.id} --fingerprint {told[0]['fingerprint']}` tries them again" in alike.err
+    assert sluice("status", run.id, "--failed", "--class", "bug").err == (
+        f"run {run.id} has no failed items that fit --class bug\n"
+    )
+    # And the run can be found by what it is called, and says where they are
+    assert [one["id"] for one in sluice("status", "--status", "completed with failures", "--json").told] == [run.id]
+    assert f"`status {run.id} --failed` lists what failed" in sluice("status", run.id).err
+
+
 def test_lanes_and_priority_are_adjusted_while_a_run_runs(house: Any, sluice: Sluice) -> None:
     run = start(3)
 
@@ -334,6 +405,8 @@ def test_lanes_and_priority_are_adjusted_while_a_run_runs(house: Any, sluice: Sl
 
     assert (said.code, said.told["lanes"], said.told["priority"]) == (0, 4, 10)
     assert (runs.get(run.id).lanes, runs.get(run.id).priority) == (4, 10)
+    assert "threads" not in said.err
+    assert "has 16 threads, one for each lane at work: more lanes only wait" in sluice("adjust", "--lanes", 40).err
 
 
 def test_force_is_refused_where_nothing_is_stuck(house: Any, sluice: Sluice) -> None:
@@ -374,6 +447,27 @@ def test_a_scheduled_run_is_pulled_to_a_time_or_to_now(house: Any, sluice: Sluic
     assert "starts at 2097-12-31 23:00:00 UTC" in moved.err
 
     assert sluice("reschedule", "--json").told["status"] == "running"
+    behind = sluice("run", "--at", "2099-01-01T00:00").out.strip()
+    assert f"run {behind} of items waits behind run {made.told['id']}, which is running" in sluice("reschedule").err
+
+
+def test_who_orders_for_later_hears_that_no_scheduler_runs(import_from: Any, sluice: Sluice) -> None:
+    import_from("http://127.0.0.1:1", schedule=None)
+    told = [
+        ("run", "--at", "2099-01-01T00:00"),
+        ("reschedule", "--at", "2098-01-01T00:00"),
+        ("schedule", "set", "items", "@daily"),
+        ("schedule",),
+    ]
+
+    for words in told:
+        assert "no scheduler has run here lately" in sluice(*words).err
+    assert sluice("schedule", "pause", "items").code == 0
+    assert "no scheduler has run here lately" in sluice("schedule", "resume", "items", "--json").err
+
+    heartbeat.beat()
+    for words in told:
+        assert "no scheduler has run" not in sluice(*words).err
 
 
 # --- looking ----------------------------------------------------------------------------------------------------------
@@ -386,7 +480,7 @@ def test_runs_are_listed_by_source_and_status_with_why_they_wait(house: Any, slu
 
     assert {one["id"] for one in sluice("status", "--json").told} == {first.id, second.id, third.id}
     assert [one["id"] for one in sluice("status", "--status", "pending", "--json").told] == [second.id]
-    assert sluice("status", "--source", "others", "--json").told == []
+    assert sluice("status", "--source", "items", "--status", "failed", "--json").told == []
     assert len(sluice("status", "--last", 2, "--json").told) == 2
     assert f"run {second.id}: behind run {first.id}" in sluice("status").out
     assert f"\n{third.id} " not in sluice("status", "--status", "running").out
@@ -439,6 +533,15 @@ def test_status_tells_how_its_budget_is_paused_and_paced(demo: None, sluice: Slu
     assert told["slowed"] in sluice("status", run.id).out
 
 
+def test_a_plan_whose_api_is_not_started_asks_whether_it_is(import_from: Any, sluice: Sluice) -> None:
+    import_from("http://127.0.0.1:1")
+
+    said = sluice("plan")
+
+    assert (said.code, said.out) == (1, "")
+    assert "http://127.0.0.1:1 refuses connections: is it started?" in said.err
+
+
 def test_a_second_run_says_behind_what_it_waits(demo: None, sluice: Sluice) -> None:
     assert sluice("run").out == "1\n"
 
@@ -475,6 +578,62 @@ def test_a_list_fits_a_terminal_of_80_columns(demo: None, environment: pytest.Mo
     assert head.split() == ["run", "source", "status", "progress", "done", "failed", "took", "waiting"]
     assert "items (north)" in row and "999,999/1,000,000" in row
     assert max(len(head), len(row)) <= 80
+
+
+def test_a_run_that_has_not_begun_is_told_without_what_it_has_not_done(demo: None, sluice: Sluice) -> None:
+    run = runner.schedule("items", clock.now() + timedelta(days=1), **BY)
+    runner.reschedule("items", **BY, at=clock.now() + timedelta(hours=1))
+
+    shown = sluice("status", run.id).out
+
+    assert not re.search(r"^(label|list read|failed|hits|efficiency) ", shown, re.MULTILINE)
+    assert re.findall(r"^\S+ \d\d:\d\d:\d\d  (\w+)", shown, re.MULTILINE) == ["scheduled", "rescheduled"]
+    runner.reschedule("items", **BY)
+    assert re.search(r"^list read +no", sluice("status", run.id).out, re.MULTILINE)
+
+
+def test_why_old_runs_failed_does_not_crowd_the_list(demo: None, sluice: Sluice) -> None:
+    ids = [runs.create("items", lanes=1, created_by="ann", door="script").id for _ in range(7)]
+    Run.update({Run.status: RunStatus.FAILED, Run.error_summary: "no answer", Run.ended_at: clock.now()}).execute()
+
+    said = sluice("status").out
+
+    assert [f"run {run_id}: no answer" in said for run_id in ids] == [False] * 2 + [True] * 5
+
+
+def test_where_a_line_is_short_the_bar_goes_and_what_comes_next_stays(
+    demo: None, environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    # Given a run whose list is to be asked for again
+    run = start()
+    summary = "list page 1, attempt 2 of 5: GET /api/items: http://127.0.0.1:1 refuses connections"
+    due = clock.now() + timedelta(seconds=100)
+    Run.update({Run.error_summary: summary, Run.discovery_due_at: due}).where(Run.id == run.id).execute()
+    environment.setenv("FORCE_COLOR", "1")
+    environment.setenv("TERM", "xterm")
+
+    def drawn(columns: int) -> str:
+        environment.setenv("COLUMNS", str(columns))
+        with progress.Display() as display:
+            display.show(runs.get(run.id))
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capfd.readouterr().err).splitlines()[-1]
+
+    # When it is watched on a narrow terminal, and on a wide one
+    narrow, wide = drawn(80), drawn(200)
+
+    # Then
+    assert "━" not in narrow and re.search(r"list page 1, .*\.\.\.; again in \d+ s$", narrow.rstrip())
+    assert len(narrow.rstrip()) <= 80
+    assert "━" in wide and "refuses connections; again in" in wide
+
+
+def test_a_note_that_is_too_long_loses_its_middle() -> None:
+    note = "list page 1, attempt 2 of 5: GET /api/items: http://127.0.0.1:1 refuses connections; again in 29 s"
+
+    assert shortened(note, 100) == note
+    assert shortened(note, 50) == "list page 1, attempt 2 of 5: GET...; again in 29 s"
+    assert shortened(note.replace(";", ","), 40).endswith("...s, again in 29 s")
+    assert len(shortened(note, 16)) <= 16
 
 
 def test_a_length_of_time_is_said_in_two_units_at_most() -> None:
@@ -647,8 +806,13 @@ def test_completion_is_silent_where_there_is_nothing_to_ask(complete: Any, envir
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_the_script_for_a_shell_is_printed_and_where_it_goes_said(sluice: Sluice, shell: str) -> None:
+def test_the_script_for_a_shell_is_printed_and_where_it_goes_said(
+    sluice: Sluice, environment: pytest.MonkeyPatch, shell: str, tmp_path: Path
+) -> None:
+    (tmp_path / "sluice").touch(0o755)
+    environment.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     said = sluice("completion", shell)
+    assert "PATH" not in said.err
 
     assert said.code == 0
     assert f"_SLUICE_COMPLETE={shell}_complete" in said.out

@@ -53,18 +53,27 @@ def test_the_script_imports_inline_from_any_folder_in_a_new_database(place, mock
 
 
 def test_an_inline_run_brings_its_own_redis_where_none_answers(place, mock_api):
-    place.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
+    # Given an order that nobody could hear
+    address = f"127.0.0.1:{free_port()}"
+    place.setenv("SLUICE_REDIS_URL", f"redis://{address}/0")
     place.setenv("DEMO_API_URL", mock_api(items=5).url)
+    assert script().stdout == "1\n"
 
+    # When a run is to be done inline
     done = script("--inline")
 
-    assert done.returncode == 0, done.stderr
+    # Then it is that one, with a Redis of its own
+    assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    assert "run 1 is active: this process works on it, and no new run is made" in done.stderr
+    assert f"Redis is served at {address} until this ends" in done.stderr
 
 
 def test_a_run_with_failed_items_ends_with_4_and_a_failed_run_with_1(place, mock_api):
     place.setenv("SLUICE_BACKOFF_SECONDS", "0.01")
     place.setenv("DEMO_API_URL", mock_api(items=40, faults=(Fault("500", 0.5),), seed=8).url)
-    assert script("--inline").returncode == 4
+    inline = script("--inline", "--json")
+    assert (inline.returncode, json.loads(inline.stdout)["label"]) == (4, "completed with failures")
+    assert "`status 1 --failed` lists what failed, `retry 1` tries it again" in inline.stderr
     watched = sluice("status", "1", "--watch", "--json")
     assert (watched.returncode, json.loads(watched.stdout)["label"]) == (4, "completed with failures")
 
@@ -80,24 +89,33 @@ def test_a_redis_that_is_away_is_no_reason_not_to_take_an_order(place):
     done = script()
 
     assert (done.returncode, done.stdout) == (0, "1\n")
-    assert "the reaper will send it" in done.stderr
+    assert "what was ordered and not sent, the scheduler sends" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["ctrl-c", "term"])
-def test_watching_a_run_ends_with_its_signal_and_leaves_the_run_alone(place, number, code):
+@pytest.mark.parametrize(
+    ("number", "code", "options"),
+    [(signal.SIGINT, 130, ()), (signal.SIGTERM, 143, ("--json",))],
+    ids=["ctrl-c", "term"],
+)
+def test_watching_a_run_ends_with_its_signal_and_leaves_the_run_alone(place, number, code, options):
     # Given a run that nobody works on, watched
     watching = subprocess.Popen(
-        [sys.executable, SCRIPT, "--wait"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, SCRIPT, "--wait", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    assert watching.stdout.readline() == "1\n"
-    time.sleep(0.5)
+    assert "run 1 running" in watching.stderr.readline()
 
     # When the watcher is interrupted
     watching.send_signal(number)
-    watching.communicate(timeout=10)
+    answer, said = watching.communicate(timeout=10)
 
-    # Then only the watching has ended
+    # Then only the watching has ended; and it answers with the run as it is now, where it is to answer with one
     assert watching.returncode == code
+    assert "run 1 goes on; `status 1 --watch` looks again, `cancel 1` calls it off" in said
+    assert json.loads(answer)["status"] == "running" if options else answer == "1\n"
     with database.connection():
         assert runs.get(1).status == RunStatus.RUNNING
 

@@ -23,6 +23,7 @@ from workers import (
     Limit,
     clock,
     database,
+    heartbeat,
     stats,
 )
 from workers.broker import QUEUE, get_broker
@@ -73,7 +74,7 @@ def test_where_nothing_is_the_matter_no_error_is_found_and_every_area_was_looked
     found = list(examine(ask=True))
 
     assert [f for f in found if f.level == Level.ERROR] == []
-    areas = ["python", "settings", "files", "machine", "ports", "redis", "broker", "database", "sources"]
+    areas = ["python", "settings", "files", "machine", "ports", "redis", "broker", "database", "sources", "workers"]
     assert list(dict.fromkeys(f.area for f in found)) == [*areas, "API api-of-items"]
     said = [f.what for f in found]
     assert "every migration is applied" in said
@@ -398,6 +399,18 @@ def test_runs_and_schedules_that_nobody_looks_after_are_told(import_from, house)
     assert "nobody has made its next run" in found[1]
 
 
+@ON_SQLITE
+def test_that_no_scheduler_runs_is_told_until_one_does(house):
+    assert only(redis_checks.scheduler()) == (
+        "warning: no scheduler has run here lately: nothing starts by itself, and what is lost stays lost. "
+        "start `python -m workers scheduler`"
+    )
+
+    heartbeat.beat()
+
+    assert troubles(redis_checks.scheduler()) == []
+
+
 # --- the sources
 
 
@@ -450,6 +463,38 @@ def test_credentials_on_plain_http_and_limits_that_never_hold_are_told(import_fr
     assert "its credentials can be read on the way. let base_url begin with https://" in readable
     assert "the limit 5000/100 s never holds: the others let 2,500 through in its time" in idle
     assert "hunter2" not in readable
+
+
+@ON_SQLITE
+def test_an_api_of_this_machine_that_nobody_serves_is_told(import_from, mock_api, environment):
+    # Given one that is served, one that is not, and the mock's port
+    import_from(mock_api(items=1).url, name="served")
+    port, mock = free_port(), free_port()
+    import_from(f"http://127.0.0.1:{port}", name="away")
+    environment.setenv("SLUICE_MOCK_PORT", str(mock))
+    get_settings.cache_clear()
+    import_from(f"http://127.0.0.1:{mock}", name="mocked")
+
+    away, mocked = troubles(source_checks.connectors())
+
+    # Then
+    assert away == (
+        f"warning: nothing listens at http://127.0.0.1:{port}, the API of away. start it, or correct base_url"
+    )
+    assert "start it (`python -m mock_server` is the demo's)" in mocked
+
+
+@ON_SQLITE
+def test_a_redis_url_that_cannot_be_read_is_told_once(import_from, environment):
+    import_from("http://api.example.com")
+    environment.setenv("SLUICE_REDIS_URL", "redis://:hunter2-pw@127.0.0.1:port/0")
+    get_settings.cache_clear()
+
+    found = [f for f in examine() if f.level == Level.ERROR]
+
+    assert [f.area for f in found] == ["redis"], found
+    assert "SLUICE_REDIS_URL cannot be read" in found[0].what
+    assert "hunter2" not in str(found)
 
 
 @ON_SQLITE

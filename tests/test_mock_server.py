@@ -996,9 +996,10 @@ def test_the_command_counts_and_tells_as_its_options_say() -> None:
     assert headers["RateLimit"] == '"500-per-20s";r=9;t=1'
 
 
-def test_a_port_in_use_is_one_sentence_with_the_repair() -> None:
+def test_a_port_in_use_is_one_sentence_with_the_repair(monkeypatch: pytest.MonkeyPatch) -> None:
     with serve_in_thread(MockConfig()) as server:
-        done = run("-m", "mock_server", "--port", str(server.port))
+        monkeypatch.setenv("SLUICE_MOCK_PORT", str(server.port))  # which is the default of --port
+        done = run("-m", "mock_server")
 
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1

@@ -39,6 +39,7 @@ _DATABASE_REPAIRS = {
     "read-only": "let SLUICE_DATABASE_URL name a server that can be written",
     "unable to open": "see that its folder is there and can be written",
     "malformed": "restore a backup",
+    "not a database": "move it away, or restore a copy",
     "password authentication failed": "correct the password in SLUICE_DATABASE_URL",
     "too many clients": "raise max_connections of Postgres, or run fewer worker threads",
 }
@@ -98,8 +99,8 @@ class Outage:
         return True
 
 
-_redis = Outage("Redis", "no permit is given, and nothing is lost: if a message was not sent, the reaper will send it")
-_broker = Outage("the broker", "nothing is lost: if a message was not sent, the reaper will send it")
+_redis = Outage("Redis", "no permit is given, and nothing is lost: what was ordered and not sent, the scheduler sends")
+_broker = Outage("the broker", "nothing is lost: what was ordered and not sent, the scheduler sends")
 _database = Outage("the database", "nothing is claimed or committed, and nothing is lost: it goes on by itself")
 _tell_lock = threading.Lock()
 _told_at = -math.inf

@@ -1,11 +1,13 @@
 """Watching a run from a terminal: a bar on a terminal, plain lines otherwise."""
 
 import time
+from typing import Any
 
 from peewee import InterfaceError, OperationalError
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TaskProgressColumn, TextColumn
+from rich.text import Text
 
 from workers import clock, database, runs
 from workers.errors import DependencyDown
@@ -13,6 +15,9 @@ from workers.stats import RunStats, run_stats
 from workers.tables import ENDED, Run, RunStatus
 
 _LINE_SECONDS = 10.0
+_BAR_WIDTH, _SPINNER_WIDTH, _LEAST_NOTE = 40, 3, 16
+#: So much of a note's end is kept where it does not say after a semicolon what comes next.
+_TAIL = 16
 _LOOK_SECONDS = 0.5
 #: How long a watcher asks a database that is away: longer than a restart takes, and no night.
 _PATIENCE_SECONDS = 600.0
@@ -26,13 +31,13 @@ class Display:
         self._bar = Progress(
             SpinnerColumn(),
             TextColumn("{task.description}"),
-            BarColumn(),
+            _Bar(bar_width=_BAR_WIDTH),
             TaskProgressColumn(),
             MofNCompleteColumn(),
             TextColumn("[dim]{task.fields[note]}", markup=True),
             console=self._console,
         )
-        self._task = self._bar.add_task("run", total=None, note="")
+        self._task = self._bar.add_task("run", total=None, note="", narrow=False)
         self._said_at = 0.0
         self._troubled = False
         self._shown_at = 0.0
@@ -56,28 +61,52 @@ class Display:
         self._troubled = False
         stats = run_stats(run)
         if self._console.is_terminal:
-            total = stats.total if stats.discovered else None
-            self._bar.update(
-                self._task,
-                description=f"run {run.id} {stats.label}",
-                total=total,
-                completed=stats.done,
-                note=escape(_note(stats)),  # which may hold what an API said
-            )
+            self._draw(stats)
         elif ended or now - self._said_at >= _LINE_SECONDS:
             self._print(line(stats))
 
     def say(self, trouble: str) -> None:
         """Show what keeps the run from being looked at: in the bar's line, or every so often in one of its own."""
         if self._console.is_terminal:
-            self._bar.update(self._task, note=escape(trouble))
+            self._note(trouble)
         elif not self._troubled or time.monotonic() - self._said_at >= _LINE_SECONDS:
             self._print(trouble)
         self._troubled = True
 
+    def _draw(self, stats: RunStats) -> None:
+        total = stats.total if stats.discovered else None
+        description = f"run {stats.id} {stats.label}"
+        self._bar.update(self._task, description=description, total=total, completed=stats.done)
+        self._note(_note(stats))
+
+    def _note(self, text: str) -> None:
+        """Show a note behind the figures; where there is no room, the bar goes first, then the note's middle."""
+        task = self._bar.tasks[self._task]
+        figures = len(f" {task.description} 100% {task.completed}/{task.total or '?'} ") + len(str(task.total or "?"))
+        room = self._console.width - figures - _SPINNER_WIDTH
+        narrow = len(text) > room - _BAR_WIDTH
+        note = escape(shortened(text, max(room, _LEAST_NOTE)))  # which may hold what an API said
+        self._bar.update(self._task, note=note, narrow=narrow)
+
     def _print(self, text: str) -> None:
         self._said_at = time.monotonic()
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Bar(BarColumn):
+    """A bar that is not drawn where there is no room for it."""
+
+    def render(self, task: Task) -> Any:
+        return Text() if task.fields["narrow"] else super().render(task)
+
+
+def shortened(text: str, room: int) -> str:
+    """Return a text with its middle left out where it is longer than `room`: what comes next stands at the end."""
+    if len(text) <= room:
+        return text
+    end = text[text.rfind("; ") :] if "; " in text else text[-_TAIL:]
+    tail = end if len(end) <= room // 2 else end[-(room // 2) :]
+    return f"{text[: room - len(tail) - 3].rstrip()}...{tail}"
 
 
 def watch(run: Run) -> Run:

@@ -133,6 +133,7 @@ def get_settings() -> Settings:
         first = error.errors()[0]
         name = str(first["loc"][0])
         variable = name if name.isupper() else f"SLUICE_{name.upper()}"
-        raise ConfigurationError(
-            f"{variable} cannot be used: {first['msg']} (docs/settings.md lists every variable)"
-        ) from None
+        said = first["msg"]
+        if name == "sources":
+            said = "write module:LIST, like sources:SOURCES"
+        raise ConfigurationError(f"{variable} cannot be used: {said} (docs/settings.md lists every variable)") from None

@@ -98,7 +98,9 @@ def cli(ctx: click.Context) -> None:
     \b
     A first import:
       python -m workers migrate --create-models    make the tables
-      python -m workers worker                     in a terminal of its own
+      python -m workers redis                      in a terminal of its own, if none runs
+      python -m workers worker                     in another one
+      python -m workers doctor                     is anything missing?
       python -m workers run --wait                 start a run and watch it
 
     COMMAND --help has examples. Answers go to stdout: ids and tables or, with --json, JSON. What else there is to say

@@ -1,5 +1,7 @@
 """`completion`: what lets a shell complete commands, sources and runs."""
 
+from shutil import which
+
 import click
 from click.shell_completion import get_completion_class
 
@@ -20,7 +22,8 @@ _LINES = {
 def completion(ctx: click.Context, shell: str) -> int:
     """Print what lets your shell complete commands, sources and runs.
 
-    For the installed command `sluice`, in bash (4.4 or newer), zsh or fish.
+    For the command `sluice`, in bash (4.4 or newer), zsh or fish. It must be on PATH: `pip install .` in Sluice's
+    folder puts it into the venv, and an active venv is on PATH.
 
     \b
     Examples: a line for
@@ -34,4 +37,6 @@ def completion(ctx: click.Context, shell: str) -> int:
     click.echo(completer(ctx.find_root().command, {}, "sluice", "_SLUICE_COMPLETE").source())
     place, line = _LINES[shell]
     say(f"# to have it in every shell, put this into {place}: {line}")
+    if which("sluice") is None:
+        say("# it completes `sluice`, which is not on PATH: `pip install .` in Sluice's folder puts it there")
     return EXIT_DONE

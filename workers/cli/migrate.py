@@ -1,8 +1,10 @@
 """`migrate`: the tables."""
 
+from typing import Any
+
 import click
 
-from workers import database
+from workers import database, saving
 from workers.cli.door import models
 from workers.cli.ending import EXIT_DONE
 from workers.cli.printing import AS_JSON, answer, say
@@ -24,8 +26,21 @@ def migrate(create_models: bool, as_json: bool) -> int:
 
     Next: `worker` and `scheduler` do the work, `run` gives them some.
     """
-    applied = database.migrate(models() if create_models else ())
-    say(f"applied: {', '.join(applied)}" if applied else "the database is up to date")
+    wanted = models() if create_models else []
+    created = _missing(wanted)
+    applied = database.migrate(wanted)
+    done = [f"{what}: {', '.join(names)}" for what, names in (("applied", applied), ("created", created)) if names]
+    say("; ".join(done) or "the database is up to date")
     if as_json:
-        answer({"applied": applied})
+        answer({"applied": applied, "created": created})
     return EXIT_DONE
+
+
+def _missing(wanted: list[Any]) -> list[str]:
+    """Return the names of the models' tables that are not there yet."""
+    names = []
+    with database.connection():
+        for model in wanted:
+            with saving.connected(model):
+                names += [] if model.table_exists() else [str(model._meta.table_name)]
+    return names

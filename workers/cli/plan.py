@@ -12,6 +12,7 @@ from workers.cli.door import tables
 from workers.cli.ending import EXIT_DONE
 from workers.cli.printing import AS_JSON, answer, pairs, show
 from workers.cli.words import SOURCE, TENANT
+from workers.errors import RetryableError
 from workers.plan import Plan
 from workers.progress import duration
 
@@ -36,12 +37,20 @@ def plan(source: str | None, *, tenant: str | None, as_json: bool) -> int:
     Next: `run SOURCE` does it; `budgets` shows what its API's limits have left.
     """
     with tables():
-        made = planning.plan(source, tenant=tenant)
+        made = _plan(source, tenant)
     if as_json:
         answer(dataclasses.asdict(made))
         return EXIT_DONE
     show(pairs(_told(made)))
     return EXIT_DONE
+
+
+def _plan(source: str | None, tenant: str | None) -> Plan:
+    try:
+        return planning.plan(source, tenant=tenant)
+    except RetryableError as error:
+        hint = ": is it started?" if str(error).endswith("refuses connections") else ""
+        raise RetryableError(f"{error}{hint}") from error
 
 
 def _told(made: Plan) -> Iterator[tuple[str, object]]:

@@ -14,6 +14,7 @@ from workers.cli.door import Door, me, pass_door, tables
 from workers.cli.ending import EXIT_DONE, EXIT_FAILED
 from workers.cli.printing import AS_JSON, answer, say
 from workers.errors import UsageError
+from workers.progress import duration
 from workers.retention import Pruned
 from workers.settings import get_settings
 
@@ -84,7 +85,8 @@ def _sentence(there: Pruned, *, items_days: float, runs_days: float) -> str:
 
 
 def _age(days: float) -> str:
-    return f"of runs that ended more than {days:g} days ago" if days else "0 days: all are kept"
+    long = f"{days:.9g} days" if days >= 1 else duration(days * 86_400)
+    return f"of runs that ended more than {long} ago" if days else "0 days: all are kept"
 
 
 def _agreed() -> bool:

@@ -274,7 +274,9 @@ _CATCH_UP: dict[str, str] = {
 def _list(found: Sequence[ScheduleStats]) -> None:
     if found:
         titles = ("source", "cron", "in words", "timezone", "catch-up", "set by", "next")
-        show(table(*titles, rows=[_row(one) for one in found]))
+        listed = table(*titles, rows=[_row(one) for one in found])
+        listed.columns[-1].no_wrap = True  # where there is no room, the words wrap
+        show(listed)
     else:
         say('No source has a schedule: `python -m workers schedule set SOURCE "0 */3 * * *"` gives it one.')
     for one in found:

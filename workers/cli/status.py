@@ -25,7 +25,7 @@ _LABELS = {
     "pausing": RunStatus.PAUSED,
     "skipped": RunStatus.CANCELLED,
 }
-_KNOWN = [*RunStatus, *_LABELS]
+_KNOWN = [*(s.value for s in RunStatus), *_LABELS]
 #: Among so many runs in that status those with a label are looked for.
 _SEARCHED = 1000
 #: So many of the newest runs have it told why they failed, below the list.

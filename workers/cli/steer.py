@@ -275,6 +275,8 @@ def _too_many(lanes: int) -> str:
 
 def _retried(run: Run, count: int) -> str:
     ahead = runner.behind(run)
+    if not count:
+        return f"run {run.id} of {run.source} goes on where it stopped; `status {run.id} --watch` shows the progress"
     when = f"once run {ahead.id} has ended" if ahead else "now"
     what = f"{count:,} failed {'item is' if count == 1 else 'items are'} tried again {when}"
     return f"run {run.id} of {run.source}: {what}; `status {run.id} --watch` shows the progress"

@@ -38,8 +38,12 @@ def end(run: Run, interrupted: str, *, as_json: bool, **more: Any) -> int:
 
 
 def on_failures(run: Run) -> str:
-    """Say how to see the failed items of a run that has ended, and to try them again; empty where none failed."""
-    if not run.failed_count or run.items_removed_at or run.status == RunStatus.CANCELLED:
+    """Say how to see what failed of a run, and to try it again; empty where nothing did, or that cannot be."""
+    if run.items_removed_at or run.status == RunStatus.CANCELLED:
+        return ""
+    if run.status == RunStatus.FAILED and run.discovered_at is None:
+        return f"`retry {run.id}` goes on where it stopped"
+    if not run.failed_count:
         return ""
     return f"`status {run.id} --failed` lists what failed, `retry {run.id}` tries it again"
 

@@ -38,6 +38,7 @@ _WITH_SETTINGS: tuple[tuple[str, Check], ...] = (
     ("sources", source_checks.connectors),
     ("sources", source_checks.budgets),
     ("schedules", database_checks.schedules),
+    ("workers", redis_checks.scheduler),
     ("workers", database_checks.overdue),
 )
 #: Without these nothing goes on.

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import redis
 from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
-from workers import clock, redis_address, redis_words
+from workers import clock, heartbeat, redis_address, redis_words
 from workers.broker import QUEUE, make_broker
 from workers.doctor.finding import Finding, error, in_words, ok, refused, warning
 from workers.errors import ConfigurationError
@@ -91,6 +91,13 @@ def _consumers(url: str) -> Iterator[Finding]:
     else:
         what = f"nobody took messages in the last {_HEARTBEAT_SECONDS} s; {queue}"
         yield warning("workers", what, "start `python -m workers worker`")
+
+
+def scheduler() -> Iterator[Finding]:
+    """Check that a scheduler has left word lately."""
+    what, _, means = heartbeat.no_scheduler().partition(": ")
+    if what:
+        yield warning("workers", f"{what}: {means.partition(', until')[0]}", "start `python -m workers scheduler`")
 
 
 # --- one server

@@ -3,6 +3,7 @@
 import ipaddress
 import math
 import re
+import socket
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -19,6 +20,7 @@ from workers.page import describe
 from workers.registry import get_registry
 from workers.settings import get_settings
 
+_ANSWER_SECONDS = 2.0
 #: Names of headers that hold credentials.
 _TELLING = re.compile("auth|key|token|secret|session|cookie", re.IGNORECASE)
 
@@ -51,6 +53,7 @@ def connectors() -> Iterator[Finding]:
     """Check the address, the timeout and the limits of each API."""
     for connector in apis():
         yield from _address(connector)
+        yield from _listening(connector)
         yield from _timeout(connector)
         yield from _limits(connector)
 
@@ -60,7 +63,7 @@ def budgets() -> Iterator[Finding]:
     for connector in apis():
         try:
             state = stats.look(connector.budget)
-        except DependencyDown:
+        except (DependencyDown, ValueError):  # Redis is away, or its URL cannot be read
             return  # the findings about Redis tell why
         slowed, closed = budget_words.slowed(state), budget_words.why_closed(state, clock.now())
         if slowed:
@@ -131,6 +134,27 @@ def _address(connector: Connector) -> Iterator[Finding]:
     if secret and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
         what = f"{connector.name}: {connector.base_url} is plain http: its credentials can be read on the way"
         yield warning("sources", what, "let base_url begin with https://, if the API has it")
+
+
+def _listening(connector: Connector) -> Iterator[Finding]:
+    """Check that something listens where an API is said to be on this machine."""
+    parts = urlsplit(connector.base_url)
+    host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
+    if not _is_loopback(host):
+        return
+    try:
+        socket.create_connection((host, port), timeout=_ANSWER_SECONDS).close()
+    except ConnectionRefusedError:
+        mock = " (`python -m mock_server` is the demo's)" if port == get_settings().mock_port else ""
+        what = f"nothing listens at {connector.base_url.rstrip('/')}, the API of {_users(connector)}"
+        yield warning("sources", what, f"start it{mock}, or correct base_url")
+    except OSError:
+        return  # --ask tells more
+
+
+def _users(connector: Connector) -> str:
+    """Name the sources that import from an API."""
+    return ", ".join(source.name for source in _sources() if source.connector.base_url == connector.base_url)
 
 
 def _is_loopback(host: str) -> bool:
