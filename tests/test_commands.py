@@ -120,6 +120,23 @@ def test_watching_a_run_ends_with_its_signal_and_leaves_the_run_alone(place, num
         assert runs.get(1).status == RunStatus.RUNNING
 
 
+def test_an_argument_that_no_database_can_store_is_refused_before_anything_is_done(place):
+    refused = subprocess.run(
+        [sys.executable, "-m", "workers", "run", "--tenant", b"\xff"], cwd=ROOT, capture_output=True, check=False
+    )
+
+    assert (refused.returncode, refused.stdout) == (2, b"")
+    assert b"is not UTF-8" in refused.stderr
+
+
+def test_an_answer_that_nobody_reads_is_no_failure(place):
+    line = f"set -o pipefail; {sys.executable} -m workers sources | head -c 0"
+
+    cut = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert (cut.returncode, cut.stderr) == (141, "")
+
+
 def test_a_scheduled_run_is_started_by_the_scheduler_and_can_be_pulled_forward(place, tmp_path):
     # Given a run for a far day, of a source that has no schedule
     (tmp_path / "plain.py").write_text(

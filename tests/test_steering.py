@@ -25,6 +25,7 @@ from workers import (
     runs,
     settings,
     stats,
+    timetable,
 )
 from workers.caller import Usage
 from workers.failures import FailureClass, fingerprint
@@ -659,6 +660,18 @@ def test_where_redis_is_away_a_notice_says_that_it_was_not_told(house):
     settings.get_settings.cache_clear()
 
     assert not notices.notify()
+
+
+@HERE
+@pytest.mark.parametrize("tenant", ["", "x" * 101])
+def test_a_tenant_that_cannot_be_stored_is_refused(sent, tenant):
+    for order in (lambda: runner.start("items", tenant=tenant, **ANN), lambda: set_hourly(tenant)):
+        with pytest.raises(UsageError, match="A tenant has 1 to 100 characters"):
+            order()
+
+
+def set_hourly(tenant: str) -> None:
+    timetable.set_schedule("items", "@hourly", tenant=tenant, **ANN)
 
 
 # --- what two doors, or a broker that hangs, may do -------------------------------------------------------------------

@@ -18,8 +18,8 @@ from workers.tables import Run, RunStatus
 
 log = logging.getLogger(__name__)
 
-#: The most lanes a run may have, and how far from 0 its priority may be.
-MOST_LANES, MOST_PRIORITY = 1024, 100
+#: The most lanes a run may have, how far from 0 its priority may be, and how long a tenant.
+MOST_LANES, MOST_PRIORITY, MOST_TENANT = 1024, 100, 100
 
 
 def start(
@@ -277,6 +277,16 @@ def force(run_id: int, *, who: str, door: str) -> str:
     return done
 
 
+def check_tenant(tenant: str | None) -> None:
+    """Refuse what cannot be stored as a tenant.
+
+    Raises:
+      UsageError: It is empty, or too long.
+    """
+    if tenant is not None and not 1 <= len(tenant) <= MOST_TENANT:
+        raise UsageError(f"A tenant has 1 to {MOST_TENANT} characters, not {len(tenant):,}")
+
+
 def behind(run: Run) -> Run | None:
     """Return the active run a pending one waits for."""
     return runs.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None
@@ -305,6 +315,7 @@ def _create(
     source_name: str | None, *, who: str, door: str, tenant: str | None, fresh: bool, at: datetime | None
 ) -> Run:
     source = _source(source_name)
+    check_tenant(tenant)
     if fresh and not source.allow_fresh:
         raise ConfigurationError(
             f"The source {source.name} does not allow --fresh: set allow_fresh = True on {type(source).__name__} "

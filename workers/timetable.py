@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from workers import catch_up as policies
-from workers import database, finalize, heartbeat, registry, runs, schedules
+from workers import database, finalize, heartbeat, registry, runner, runs, schedules
 from workers.contracts import ImportSource
 from workers.cron import Cron
 from workers.decide import Action, decide
@@ -61,6 +61,7 @@ def set_schedule(
       UsageError: A value cannot be used; the message says the fix.
     """
     source = registry.get_registry()[source_name]
+    runner.check_tenant(tenant)
 
     def change(found: Schedule | None) -> Schedule | None:
         values = {

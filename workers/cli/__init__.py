@@ -4,6 +4,7 @@ A command is a function of a module in this package, and a line in SECTIONS. The
 """
 
 import logging
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
@@ -126,6 +127,15 @@ def _as_typed(command: click.Command, typed: str) -> None:
         _as_typed(inner, typed)
 
 
+def _check_arguments() -> None:
+    """Refuse what no database can store, before anything is done."""
+    for argument in sys.argv[1:]:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"The argument {argument!r} is not UTF-8") from None
+
+
 def _set_up_log() -> None:
     from workers import log
 
@@ -156,7 +166,12 @@ def main(command: click.Command = cli, door: object = None, name: str = "sluice"
             _as_typed(cli, name)
         else:
             _set_up_log()
+        _check_arguments()
         code = command.main(prog_name=name, standalone_mode=False, obj=door)
+        if sys.stdout:
+            sys.stdout.flush()
+    except SystemExit as left:  # click's own, who has completed a word, or found that nobody reads the answer
+        code = 128 + signal.SIGPIPE if isinstance(left.__context__, BrokenPipeError) else left.code
     except (Exception, KeyboardInterrupt) as error:
         from workers.cli import ending
 

@@ -236,7 +236,8 @@ def force(door: Door, run_id: int, *, as_json: bool) -> int:
     Example:
       python -m workers force 7
 
-    Next: is a scheduler running? It does all this by itself.
+    Next: is a scheduler running? It starts, and ends, what is due by itself. A worker that does not let go of its items
+    hangs: its log may say at what.
     """
     with tables():
         done = runner.force(run_id, who=me(), door=door.name)
@@ -277,6 +278,8 @@ def _retried(run: Run, count: int) -> str:
     ahead = runner.behind(run)
     if not count:
         return f"run {run.id} of {run.source} goes on where it stopped; `status {run.id} --watch` shows the progress"
-    when = f"once run {ahead.id} has ended" if ahead else "now"
+    when = (
+        "once it is resumed" if run.status == RunStatus.PAUSED else f"once run {ahead.id} has ended" if ahead else "now"
+    )
     what = f"{count:,} failed {'item is' if count == 1 else 'items are'} tried again {when}"
     return f"run {run.id} of {run.source}: {what}; `status {run.id} --watch` shows the progress"

@@ -63,9 +63,9 @@ class Instant(click.ParamType[datetime]):
             return value
         try:
             at = datetime.fromisoformat(str(value))
-        except ValueError:
+            return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+        except (ValueError, OverflowError):
             self.fail(f"{value!r} is not a time: write it like 2026-12-24T18:00 or 2026-12-24T18:00+01:00", param, ctx)
-        return at if at.tzinfo else at.replace(tzinfo=UTC)
 
 
 class Zone(click.ParamType[str]):

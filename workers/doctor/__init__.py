@@ -108,7 +108,7 @@ def _run(area: str, check: Check, found: "SimpleQueue[Finding | None]") -> None:
     try:
         for finding in check():
             found.put(finding)
-    except Exception as why:
+    except (Exception, SystemExit) as why:
         found.put(met(area, why))
     finally:
         found.put(None)
