@@ -88,7 +88,7 @@ def postgres_server() -> Iterator[str]:
     as_user: list[str] = []
     if os.geteuid() == 0:  # Postgres refuses to run as root
         shutil.chown(home, "postgres")
-        as_user = ["runuser", "-u", "postgres", "--"]
+        as_user = [shutil.which("runuser") or "/usr/sbin/runuser", "-u", "postgres", "--"]
     port = free_port()
     options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=300"
 

@@ -222,9 +222,9 @@ def _keep(
     settings = get_settings()
     late = max(late_seconds, _LATE_SECONDS, 2 * settings.tick_seconds)
     lanes, done = settings.lanes or source.lanes, 0
+    now = database.now()  # one for all of it: else the newest slot may be another one meanwhile
     current: Schedule | None = schedule
     while current is not None:
-        now = database.now()
         actions = decide(current, _to_decide(current, now), now, late)
         some = actions[:_AT_ONCE]
         if not some or not schedules.apply(current, some, lanes=lanes, who=who, door=door, detail=detail):
