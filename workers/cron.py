@@ -39,10 +39,10 @@ class Cron:
       UsageError: The expression or the timezone cannot be read, or the time never comes; the message says the fix.
 
     A time that summer time leaps over comes when the leap is over; one that comes twice, comes the first time only.
-    Where the minute or the hour begins with a star, it is the time between slots that counts: such slots come in both
-    of two hours with one name, and none is made up for.
+    Where the minute or the hour begins with a star, every time that the zone's clock shows is a slot: such slots come
+    in both of two hours with one name, and what is leapt over is not made up for.
 
-    Source: `debian/patches/features/DST-handling` of Debian's cron, as cronsim has it.
+    Source: Debian's cron, as cronsim has it for fixed times; see `_steady` for the others.
     """
 
     def __init__(self, expression: str, timezone: str = "UTC") -> None:
