@@ -22,6 +22,8 @@ from mock_server import MockConfig, RunningServer, parse_limits, serve_in_thread
 from workers import Connector, Limit, broker, clock, database, outages, registry, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
+QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
 IN_CI = bool(os.environ.get("CI"))
 
 for variable in [name for name in os.environ if name.startswith("SLUICE_")]:
@@ -49,6 +51,20 @@ def wait_until(true: Callable[[], object], seconds: float = 10.0, what: str = "i
     while not true():
         assert time.monotonic() < ends_at, f"{what} did not happen within {seconds} s"
         time.sleep(0.02)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A real Chromium, without a window."""
+    from playwright.sync_api import sync_playwright
+
+    binary = next((path for path in CHROMIUM if Path(path).exists()), None)
+    if binary is None:
+        missing("Chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=binary, args=QUIET.split())
+        yield browser
+        browser.close()
 
 
 @pytest.fixture(scope="session")
@@ -206,3 +222,18 @@ def import_from(house: pytest.MonkeyPatch) -> Callable[..., Any]:
         return source
 
     return register
+
+
+@pytest.fixture(scope="module")
+def variables(redis_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """The environment of a whole installation: SQLite, Redis and a mock API with small windows."""
+    folder = tmp_path_factory.mktemp("monitor")
+    with serve_in_thread(MockConfig(items=600, limits=parse_limits("500/20"), latency_seconds=0.2)) as api:
+        yield {
+            "SLUICE_DATA_DIR": str(folder),
+            "SLUICE_REDIS_URL": redis_server,
+            "SLUICE_PREFIX": folder.name,
+            "SLUICE_WORKER_PROCESSES": "1",
+            "SLUICE_WORKER_THREADS": "4",
+            "DEMO_API_URL": api.url,
+        }

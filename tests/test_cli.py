@@ -20,7 +20,7 @@ import redis
 from conftest import ROOT, forget, free_port
 
 from sources import api
-from workers import RateLimiter, clock, database, heartbeat, items, progress, runner, runs
+from workers import RateLimiter, clock, database, heartbeat, items, presence, progress, runner, runs
 from workers.caller import Usage
 from workers.cli import SECTIONS, cli, main
 from workers.cli.schedule import schedule
@@ -517,6 +517,7 @@ def test_status_groups_what_failed_and_takes_nothing_an_api_said_for_its_own(dem
 
 def test_status_tells_how_its_budget_is_paused_and_paced(demo: None, sluice: Sluice, redis_server: str) -> None:
     # Given a run whose API has refused a request without cause
+    presence._Word("worker").say()
     run = start()
     with redis.Redis.from_url(redis_server) as client:
         limiter = RateLimiter(api.budget, client, prefix=os.environ["SLUICE_PREFIX"])
@@ -605,6 +606,7 @@ def test_where_a_line_is_short_the_bar_goes_and_what_comes_next_stays(
     demo: None, environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # Given a run whose list is to be asked for again
+    presence._Word("worker").say()
     run = start()
     summary = "list page 1, attempt 2 of 5: GET /api/items: http://127.0.0.1:1 refuses connections"
     due = clock.now() + timedelta(seconds=100)
@@ -784,7 +786,7 @@ def complete(sluice: Sluice, environment: pytest.MonkeyPatch) -> Callable[[str],
 def test_a_shell_completes_commands_sources_runs_classes_and_zones(demo: None, complete: Any) -> None:
     run = start()
 
-    assert complete("sluice pa") == {"pause": "Hold a running run; resume goes on where it stopped."}
+    assert complete("sluice pau") == {"pause": "Hold a running run; resume goes on where it stopped."}
     assert complete("sluice run i") == {"items": api.base_url}
     assert complete("sluice schedule pause ") == {"items": api.base_url}
     assert complete("sluice cancel ") == {str(run.id): "items, running"}
@@ -822,7 +824,7 @@ def test_the_script_for_a_shell_is_printed_and_where_it_goes_said(
 
 
 def test_every_command_that_answers_can_answer_with_json() -> None:
-    silent = {"worker", "scheduler", "redis", "monitor", "completion"}
+    silent = {"worker", "scheduler", "redis", "monitor", "completion", "password"}
 
     def options(command: click.Command) -> set[str]:
         return {option for parameter in command.params for option in parameter.opts}

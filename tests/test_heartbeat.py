@@ -5,7 +5,7 @@ from datetime import timedelta
 import pytest
 from conftest import free_port
 
-from workers import clock, heartbeat, runner, runs, schedule_stats, settings, stats, timetable
+from workers import Limit, clock, heartbeat, runner, runs, schedule_stats, settings, stats, timetable
 from workers.tables import RunStatus
 
 ALICE = {"who": "alice", "door": "cli"}
@@ -95,3 +95,37 @@ def test_a_pause_and_the_time_until_a_retry_are_not_active(items, moved_clock):
     # Then
     (again,) = stats.recent_runs()
     assert (round(again.active_seconds), round(again.held_seconds)) == (35, 3700)
+
+    # And that nobody scheduled it is still so
+    assert again.scheduled_at is None
+
+
+@ON_ONE_DATABASE
+def test_a_pause_within_a_wait_is_no_wait_and_the_end_changes_nothing(import_from, mock_api, moved_clock):
+    # Given a run of 38 items on 20/20 s: one wait of nearly 20 s, of which it is paused for 10
+    server = mock_api(items=38, limits="20/20")
+    import_from(server.url, limits=(Limit(20, seconds=20),))
+    seen, paused_at = [], []
+
+    def look(run):
+        now = stats.run_stats(run)
+        if run.status == RunStatus.RUNNING:
+            seen.append(now)
+        if not paused_at and now.waiting_seconds > 5:
+            runner.pause(run.id, **ALICE)
+            paused_at.append(clock.monotonic())
+            seen.append(stats.run_stats(runs.get(run.id)))
+        elif run.status == RunStatus.PAUSED and clock.monotonic() - paused_at[0] >= 10:
+            runner.resume(run.id, **ALICE)
+
+    # When
+    run = runner.run_inline(runner.start("items", **ALICE, send=False), look)
+
+    # Then what is waiting was never taken back, and is not more at the end than it was before it
+    ended = stats.run_stats(run)
+    assert (run.status, run.succeeded_count) == (RunStatus.COMPLETED, 38)
+    assert ended.held_seconds == pytest.approx(10, abs=5.1)
+    assert ended.waiting_seconds == pytest.approx(20 - ended.held_seconds, abs=1.5)
+    assert ended.waiting_seconds == pytest.approx(run.total_sleep_seconds)
+    assert ended.waiting_seconds == pytest.approx(max(one.waiting_seconds for one in seen), abs=1.5)
+    assert "paused" in [one.status for one in seen]

@@ -15,13 +15,14 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
     "control": "runner scheduler supervisor worker redis_server redis_address preflight retry stuck plan timetable "
-    "doctor",
-    "work": "actors discovery detail attempt finalize reaper inline retention",
+    "doctor figures health relearn schedule_plan",
+    "work": "actors discovery detail attempt finalize reaper inline retention sampling",
     "queue": "broker consumer middleware notices",
     "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
-    "forecast held",
+    "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
+    "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking saving "
-    "page outages heartbeat",
+    "page outages heartbeat presence recent_errors samples",
     "names": "registry",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words",
     "ground": "errors failures redaction settings clock cron catch_up log signals orphans version",
@@ -36,8 +37,10 @@ PLACES = {
 #: The host: what stands around the package, and must never be seen from within.
 HOST = {"models", "sources", "mock_server", "scripts", "benchmarks", "tests", "monitor_app"}
 
-RECORDERS = {f"workers.{name}" for name in ("runs", "cursor", "old_runs", "items", "lanes", "schedules", "watermark")}
-TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "BudgetRow", "Schedule"}
+RECORDERS = {
+    f"workers.{name}" for name in ("runs", "cursor", "old_runs", "items", "lanes", "samples", "schedules", "watermark")
+}
+TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "Sample", "BudgetRow", "Schedule"}
 WRITES = {
     *("create", "insert", "insert_many", "insert_from", "replace", "replace_many", "bulk_create", "get_or_create"),
     *("update", "bulk_update", "set_by_id", "delete", "delete_by_id", "truncate_table", "drop_table"),

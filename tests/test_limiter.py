@@ -305,6 +305,34 @@ def test_a_run_that_stays_away_longer_than_it_was_told_has_not_slept_meanwhile(n
     assert limiter.snapshot().slept_seconds == pytest.approx(20.02)
 
 
+def test_a_sleep_ends_where_its_run_is_stopped_and_the_pause_is_none(new):
+    # Given a run that has waited for 4 s of 20, and is stopped
+    limiter = new(Limit(1, seconds=20))
+    use(limiter.caller())
+    caller = limiter.caller(7)
+    move_to(SECOND)
+    refusal(caller)
+    move_to(5 * SECOND)
+
+    # When, then that is told at once, and once; of a run that does not wait, nothing
+    assert limiter.stop(7) == pytest.approx(4.0)
+    assert limiter.stop(7) == 0.0
+    assert limiter.stop(8) == 0.0
+    state = limiter.snapshot()
+    assert (state.slept_seconds, state.sleeping_seconds) == (pytest.approx(4.0), 0.0)
+
+    # When it goes on 10 s later, and waits for the rest
+    move_to(15 * SECOND)
+    limiter.go_on(7)
+    refusal(caller)
+    move_to(20_100_000)
+    caller.take(5.0)
+
+    # Then only that is told of
+    assert caller.usage.slept_seconds == pytest.approx(5.0, abs=0.11)
+    assert limiter.snapshot().slept_seconds == pytest.approx(9.0, abs=0.11)
+
+
 # --- 429 --------------------------------------------------------------------------------------------------------------
 
 

@@ -188,7 +188,7 @@ def test_two_racing_list_pages_are_one(house):
     with cursor.page_commit(first) as ours_first:
         pass
     with cursor.page_commit(second) as ours_second:
-        cursor.end_page(second, {}, cursor=2)
+        cursor.end_page(second, {}, Usage(), cursor=2)
 
     # Then only the second may
     assert (ours_first, ours_second) == (False, True)

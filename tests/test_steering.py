@@ -20,6 +20,7 @@ from workers import (
     items,
     lanes,
     notices,
+    presence,
     reaper,
     runner,
     runs,
@@ -430,7 +431,8 @@ def test_a_run_gives_way_to_one_of_higher_priority_on_its_budget_and_keeps_one_l
     assert runs.get(low.id).succeeded_count == 0
     assert alive(low) == [0, 1]
 
-    # And says why
+    # And says why, where a worker runs
+    presence._Word("worker").say()
     assert stats.run_stats(runs.get(low.id)).why == "gives way to run 2 (priority 5); one lane goes on"
 
     # But its first lane goes on

@@ -42,11 +42,18 @@ class Permit:
 
 @dataclass
 class Usage:
-    """What a caller's waiting came to since it was last asked: each is counted once for the whole fleet."""
+    """What a caller sent, and what its waiting came to, since it was last asked.
 
+    Hits and sleeps are counted once for the whole fleet.
+    """
+
+    requests: int = 0
     hits: int = 0
     sleeps: int = 0
     slept_seconds: float = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self.requests or self.hits or self.sleeps or self.slept_seconds)
 
 
 @dataclass(eq=False)
@@ -108,6 +115,7 @@ class Caller:
         self._note_pace()
         held = self._give_back_unusable(weight)
         permit = self._held.pop() if held else self._acquire(timeout_seconds, weight)
+        self.usage.requests += 1
         self.expects = max(1, self.expects - 1)
         return permit
 
@@ -136,6 +144,7 @@ class Caller:
 
     def unsent(self, permit: Permit) -> None:
         """Give back a permit whose request never reached the API."""
+        self.usage.requests -= 1
         self._drop([permit])
 
     def settle(self) -> None:
@@ -146,8 +155,9 @@ class Caller:
 
     def put_back_usage(self, usage: Usage) -> None:
         """Count again what was taken with `take_usage` and could not be written."""
-        if not (usage.hits or usage.sleeps or usage.slept_seconds):
+        if not usage:
             return  # of another thread's, which has none
+        self.usage.requests += usage.requests
         self.usage.hits += usage.hits
         self.usage.sleeps += usage.sleeps
         self.usage.slept_seconds += usage.slept_seconds

@@ -7,7 +7,8 @@ from typing import Any
 
 from peewee import fn
 
-from workers import database
+from workers import database, runs
+from workers.caller import Usage
 from workers.failures import storable_reason
 from workers.tables import ItemStatus, Run, RunStatus
 
@@ -50,16 +51,17 @@ def page_commit(run: Run) -> Iterator[bool]:
         yield bool(held)
 
 
-def end_page(run: Run, new: Mapping[str, int], *, cursor: Any, **kept: Any) -> None:
+def end_page(run: Run, new: Mapping[str, int], usage: Usage, *, cursor: Any, **kept: Any) -> None:
     """Within `page_commit`: count what the page brought and move the cursor.
 
     Parameters:
       new(Mapping[str, int]): How many items were new, by status.
+      usage(Usage): Requests, hits and sleeps to add to the run.
       cursor(Any): The next page's; None ends discovery.
       kept(Any): What is to be known of the list at its next page: goes into the run's metadata.
     """
     now = database.now()
-    values: dict[Any, Any] = {
+    values: dict[Any, Any] = runs.usage_values(usage) | {
         Run.total_count: fn.COALESCE(Run.total_count, 0) + sum(new.values()),
         Run.failed_count: Run.failed_count + new.get(ItemStatus.FAILED, 0),
         Run.skipped_count: Run.skipped_count + new.get(ItemStatus.SKIPPED, 0),

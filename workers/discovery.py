@@ -93,7 +93,7 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         caller = connector.caller(run.id, f"{run.id}:list", Watermark(connector.name))
         request = source.get_list_request(run.discovery_cursor, source.per_page)
         data = connector.get_json(request, caller)
-        if _record(run, source, page.read(source, data, run.discovery_cursor)):
+        if _record(run, source, page.read(source, data, run.discovery_cursor), caller):
             return _lanes_of(run.id)
     except LongWait as wait:
         cursor.put_page_back(run, 0.0, refund=True)
@@ -151,8 +151,8 @@ def _refuse_poison(run: Run) -> None:
     raise PermanentError(f"the worker died, or lost its lease, {said}", FailureClass.BUG)
 
 
-def _record(run: Run, source: ImportSource, read: Page) -> bool:
-    """Write a page; return whether it was the list's last, and ours."""
+def _record(run: Run, source: ImportSource, read: Page, caller: Caller) -> bool:
+    """Write a page, and what it took of the caller; return whether it was the list's last, and ours."""
     keys: dict[str, Any] | None = {}
     if not database.is_ours(source.model):
         keys = _save_elsewhere(run, source, read)
@@ -165,9 +165,10 @@ def _record(run: Run, source: ImportSource, read: Page) -> bool:
             keys = _save(run, source, read)
         new = items.add(run.id, _rows(source, read, keys))
         kept = _what_to_keep(run, source, read, new)
-        cursor.end_page(run, new, cursor=read.next_cursor, **kept)
+        cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, **kept)
         if read.next_cursor is None:
             _tell_of_a_gap(run, (run.total_count or 0) + new.total(), kept)
+    caller.take_usage()  # it is written
     return read.next_cursor is None
 
 

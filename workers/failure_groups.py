@@ -1,6 +1,6 @@
 """Failure groups: a run's failed items, those that failed alike together; and the items one by one."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -8,6 +8,8 @@ from typing import Any
 from peewee import fn
 
 from workers.tables import HAS_FAILED, RunItem
+
+_CHUNK = 1000
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,55 @@ def _failed(item: RunItem) -> FailedItem:
         reason=item.failure_reason or "",
         retriable=item.item_id is not None,
     )
+
+
+def first_failed(run_id: int, group: FailureGroup, limit: int = 10) -> Sequence[FailedItem]:
+    """Return the first items of a group, uncounted: it is cheap however many there are."""
+    alike = _alike(group.failure_class or None, group.fingerprint or None)
+    found = RunItem.select().where(RunItem.run_id == run_id, HAS_FAILED, alike).order_by(RunItem.id)
+    return [_failed(item) for item in found.limit(limit)]
+
+
+def retriable_count(run_id: int, failure_class: str | None = None, fingerprint: str | None = None) -> int:
+    """Return how many failed items of a run can be tried again. *Warning:* it looks at each of them.
+
+    Parameters:
+      failure_class(str | None), fingerprint(str | None): As for `failed_items`.
+    """
+    wanted = RunItem.select().where(RunItem.run_id == run_id, HAS_FAILED, RunItem.item_id.is_null(False))
+    if failure_class:
+        wanted = wanted.where(RunItem.failure_class == failure_class)
+    if fingerprint:
+        wanted = wanted.where(RunItem.failure_fingerprint == fingerprint)
+    count: int = wanted.count()
+    return count
+
+
+def failed_chunks(run_id: int) -> Iterator[Sequence[FailedItem]]:
+    """Yield all failed items of a run, those that failed alike together, some at a time: so many are in memory.
+
+    Each is read by a query of its own, so that no snapshot is held while somebody takes them.
+
+    *Warning:* what is tried again meanwhile is left out, and what fails meanwhile may be.
+    """
+    kinds = RunItem.select(RunItem.failure_class, RunItem.failure_fingerprint).where(
+        RunItem.run_id == run_id, HAS_FAILED
+    )
+    found: Any = list(kinds.distinct().order_by(RunItem.failure_class, RunItem.failure_fingerprint).tuples())
+    for kind in found:
+        yield from _chunks(run_id, _alike(*kind))
+
+
+def _chunks(run_id: int, alike: Any) -> Iterator[Sequence[FailedItem]]:
+    last = 0
+    while True:
+        more = RunItem.select().where(RunItem.run_id == run_id, HAS_FAILED, alike, RunItem.id > last)
+        found = list(more.order_by(RunItem.id).limit(_CHUNK))
+        if not found:
+            return
+        last = found[-1].id
+        yield [_failed(item) for item in found]
+
+
+def _alike(failure_class: str | None, fingerprint: str | None) -> Any:
+    return (RunItem.failure_class == failure_class) & (RunItem.failure_fingerprint == fingerprint)

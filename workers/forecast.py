@@ -103,11 +103,11 @@ class _Line:
         """Let so many more leave."""
         left, answered, gates = self.left, self.answered, sorted(self.gates)
         waits = [(rule.places, rule.seconds, answered if rule.from_answer else left) for rule in rules]
-        at = left[-1] if left else 0.0
+        at, passed = left[-1] if left else 0.0, 0
         for number in range(len(left), len(left) + requests):
-            for first, opens in gates:
-                if number >= first and opens > at:
-                    at = opens
+            while passed < len(gates) and number >= gates[passed].requests:
+                at = max(at, gates[passed].seconds)
+                passed += 1
             for places, seconds, since in waits:
                 if number >= places and since[number - places] + seconds > at:
                     at = since[number - places] + seconds

@@ -13,16 +13,30 @@ _GOES_ON = ("started", "resumed")
 
 
 @dataclass(frozen=True)
+class Span:
+    """A stretch of time."""
+
+    begin: datetime
+    end: datetime
+
+    @property
+    def seconds(self) -> float:
+        return (self.end - self.begin).total_seconds()
+
+
+@dataclass(frozen=True)
 class Held:
     """How long a run stood still.
 
     Attributes:
       seconds: Up to its end, or up to now.
       went_on_at: When it began, or went on, last; None where it has not begun.
+      spans: When it stood still, the earliest first.
     """
 
     seconds: float = 0.0
     went_on_at: datetime | None = None
+    spans: tuple[Span, ...] = ()
 
 
 def held(runs: Iterable[Run], now: datetime) -> Mapping[int, Held]:
@@ -41,13 +55,15 @@ def held(runs: Iterable[Run], now: datetime) -> Mapping[int, Held]:
 
 
 def _of(timeline: Sequence[tuple[str, datetime]], end: datetime) -> Held:
-    seconds, stopped_at, went_on_at = 0.0, None, None
+    spans: list[Span] = []
+    stopped_at = went_on_at = None
     for what, at in timeline:
         if what in _GOES_ON:
-            seconds += (at - stopped_at).total_seconds() if stopped_at else 0.0
+            spans += [Span(stopped_at, at)] if stopped_at else []
             stopped_at, went_on_at = None, at
         else:
             stopped_at = stopped_at or at
     if stopped_at:
-        seconds += (end - stopped_at).total_seconds()
-    return Held(max(0.0, seconds), went_on_at)
+        spans.append(Span(stopped_at, end))
+    forward = tuple(span for span in spans if span.seconds > 0)  # the timeline is kept by the clocks of several hosts
+    return Held(sum((span.seconds for span in forward), 0.0), went_on_at, forward)

@@ -10,6 +10,7 @@ from workers.actors import ACTORS
 from workers.discovery import open_lanes
 from workers.errors import RateLimited
 from workers.reaper import revive
+from workers.sampling import Sampler
 from workers.settings import get_settings
 from workers.tables import ENDED, Run
 
@@ -24,6 +25,7 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
     due: list[tuple[float, int, str, tuple[Any, ...]]] = []
     tick = get_settings().tick_seconds
     order = itertools.count()
+    sampler = Sampler()
 
     def put(name: str, args: tuple[Any, ...], delay_seconds: float) -> None:
         heapq.heappush(due, (clock.monotonic() + delay_seconds, next(order), name, args))
@@ -32,6 +34,7 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
         put("discover", (run_id,), 0.0)
         open_lanes(run_id)  # those of a run whose list is known already
         while not clock.stop_requested.is_set():
+            sampler.look_in_time()
             run = runs.get(run_id)
             on_progress(run)
             if run.status in ENDED:

@@ -154,7 +154,7 @@ def commit(
       run_id(int): The run.
       claim(Claim): Whose items these are.
       outcomes(Sequence[Outcome]): At most one an item.
-      usage(Usage): Hits and sleeps to add to the run.
+      usage(Usage): Requests, hits and sleeps to add to the run.
       save(Callable): Saves a sequence of the user's models; raises where it cannot.
 
     Returns:
@@ -341,6 +341,13 @@ def next_due(run_id: int) -> datetime | None:
         )
         earliest = min(filter(None, (earliest, due)), default=None)
     return earliest
+
+
+def last_due(run_id: int) -> datetime | None:
+    """Return when the last item of the run is due that nobody has in hand; None where there is none."""
+    waits = (RunItem.run_id == run_id) & (RunItem.status == ItemStatus.PENDING) & IS_OPEN
+    due: datetime | None = RunItem.select(RunItem.due_at).where(waits).order_by(RunItem.due_at.desc()).limit(1).scalar()
+    return due
 
 
 def last_reason(run_id: int) -> str:

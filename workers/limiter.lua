@@ -29,7 +29,7 @@
 --       ... then pairs: the id of a permit whose response has arrived, and how long ago in microseconds
 -- Reply {1, waited_us, permits, hit, info}          granted: the first so many of the ids
 --       {0, wait_us, reason, slept, hit, info}      not granted; slept = 1: this closing is new to the run
---       {2, paused_us, hit, info}                   nothing was asked
+--       {2, paused_us, slept_us, hit, info}         nothing was asked; slept_us: of the sleep that a stop cut short
 --       {3, JSON}                                   the state, see report()
 --       {4, reason, hit, info}                      the run was stopped
 --       {-1, L, hit, info}                          weight is above the limit L
@@ -567,6 +567,20 @@ local function end_sleep(ask)
   return its.waited
 end
 
+-- A stopped run waits for nobody: its sleep is over, and who stops it is told how long it was.
+local function cut_sleep(run)
+  local its = record(run)
+  if its.since == 0 then return 0 end
+  local slept = math.max(math.min(now, its.told) - its.since, 0)
+  its.since, head.asleep = 0, head.asleep - 1
+  keep(run, its)
+  if head.asleep == 0 and head.slept_since > 0 then
+    head.slept_us = head.slept_us + math.max(math.min(now, head.slept_until) - head.slept_since, 0)
+    head.slept_since = 0
+  end
+  return slept
+end
+
 -- ---------------------------------------------------------------- the answer
 
 local function refuse(ask, opens, reason, closing_opens)
@@ -869,7 +883,9 @@ for _, said in ipairs(request.said or {}) do
 end
 if request.leave then redis.call('ZREM', waiting_key, request.leave) end
 if request.ended then forget_run(request.ended) end
+local slept = 0
 if request.stop then
+  if request.stop[2] == 1 then slept = cut_sleep(request.stop[1]) end
   local stopped = rare_to_change().stopped
   for run, til in pairs(stopped) do
     if til <= now then stopped[run] = nil end
@@ -887,7 +903,7 @@ end
 local hit = 0
 if request.pause then hit = pause(request.pause, granted_of[request.pause.id], explained) end
 
-local reply = {2, math.max(head.paused_until - now, 0)}
+local reply = {2, math.max(head.paused_until - now, 0), slept}
 if ask then reply = acquire(ask) elseif request.look then reply = report() end
 if not request.look or gave_up then save() end
 reply[#reply + 1] = hit

@@ -186,13 +186,17 @@ class RateLimiter:
         )
         return BudgetState(self.budget.name, windows, profile=_starting_profile(self.budget), known=False)
 
-    def stop(self, run_id: int) -> None:
+    def stop(self, run_id: int) -> float:
         """Let the lanes of a run hear, with their next permit, that it was stopped. The database is what decides.
+
+        Returns:
+          float: How many seconds the sleep has lasted that this cuts short; no lane will tell of it.
 
         Raises:
           DependencyDown: Redis does not answer; the lanes hear it at their next commit.
         """
-        self.ledger.tell({"stop": [str(run_id), 1]})
+        reply = self.ledger.tell({"stop": [str(run_id), 1]})
+        return reply.values[1] / 1e6 if reply.code == _TOLD else 0.0
 
     def go_on(self, run_id: int) -> None:
         """Take `stop` back.

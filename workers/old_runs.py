@@ -8,7 +8,7 @@ from peewee import fn
 
 from workers import database
 from workers.runs import note
-from workers.tables import ENDED, Lane, Run, RunEvent, RunItem
+from workers.tables import ENDED, Lane, Run, RunEvent, RunItem, Sample
 
 
 def with_old_items(ended_before: datetime) -> Any:
@@ -49,14 +49,15 @@ def hold(some: Any, limit: int) -> list[int]:
 
 
 def mark_items_removed(held: Sequence[int], *, who: str, door: str) -> list[int]:
-    """Within a transaction that holds these runs: mark those of which no item is left.
+    """Within a transaction that holds these runs: mark those of which no item, and no sample, is left.
 
     Returns:
       list[int]: The runs that were marked.
     """
     left = RunItem.select(RunItem.id).where(RunItem.run_id == Run.id)
+    sampled = Sample.select(Sample.slot).where(Sample.run_id == Run.id)
     gone = Run.update({Run.items_removed_at: database.now()}).where(
-        Run.id.in_(held), Run.items_removed_at.is_null(), ~fn.EXISTS(left)
+        Run.id.in_(held), Run.items_removed_at.is_null(), ~fn.EXISTS(left), ~fn.EXISTS(sampled)
     )
     marked = sorted(gone.returning(Run.id, Run.total_count).tuples().execute())
     for run_id, total in marked:
@@ -66,7 +67,7 @@ def mark_items_removed(held: Sequence[int], *, who: str, door: str) -> list[int]
 
 
 def remove(held: Sequence[int]) -> None:
-    """Within a transaction that holds these runs: remove their rows, their lanes and their timelines."""
-    for table in (RunEvent, Lane):
+    """Within a transaction that holds these runs: remove their rows, their lanes, timelines and samples."""
+    for table in (RunEvent, Lane, Sample):
         table.delete().where(table.run_id.in_(held)).execute()
     Run.delete().where(Run.id.in_(held)).execute()

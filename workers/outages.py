@@ -198,7 +198,9 @@ def _tell_doors(what: Trouble) -> None:
             return
         _told_at = now
     at = f"{clock.now():%H:%M:%S} UTC"
-    text = f"the workers cannot use the database: {what.said} ({at}): {what.repair}; it goes on by itself"
+    # Where it is, and as whom they connect, is for the log: pages show this to whoever may look.
+    said = "it refuses the connection" if "connection" in what.said.lower() else what.said
+    text = f"the workers cannot use the database: {said} ({at}): {what.repair}; it goes on by itself"
     _quietly(lambda client: client.set(_key(), text[:_LENGTH], ex=_TOLD_SECONDS))
 
 

@@ -17,11 +17,11 @@ def first_on_its_budget(run: Run) -> Run | None:
     ahead = list(Run.select().where(higher).order_by(Run.priority.desc(), Run.id))
     if not ahead:
         return None
-    budget, now = _budget_name(run), database.now()
-    return next((other for other in ahead if _budget_name(other) == budget and _has_work(other, now)), None)
+    budget, now = budget_name(run), database.now()
+    return next((other for other in ahead if budget_name(other) == budget and _has_work(other, now)), None)
 
 
-def _budget_name(run: Run) -> str:
+def budget_name(run: Run) -> str:
     """Name the budget of a run; one of its own where that cannot be told."""
     try:
         return get_registry()[run.source].get_connector(run).budget.name

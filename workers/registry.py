@@ -9,6 +9,7 @@ from functools import lru_cache
 from peewee import Model
 
 from workers import catch_up
+from workers.connector import Connector
 from workers.contracts import ImportSource
 from workers.cron import Cron
 from workers.errors import ConfigurationError, UnknownSource, UsageError
@@ -106,6 +107,8 @@ def _check(source: object) -> None:
         raise ConfigurationError(f"{title}: the name {source.name!r} may hold lower-case letters, digits, - and _ only")
     if not isinstance(source.model, type) or not issubclass(source.model, Model):
         raise ConfigurationError(f"{title}: model must be a Peewee model class")
+    if not isinstance(source.connector, Connector):
+        raise ConfigurationError(f"{title}: connector must be a Connector, not {type(source.connector).__name__}")
     _check_model(title, source)
     if not (1 <= source.per_page <= 100_000 and 1 <= source.lanes <= 1024):
         raise ConfigurationError(f"{title}: per_page must be 1 to 100,000 and lanes 1 to 1,024")

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from workers import clock, database, items, old_runs
+from workers import clock, database, items, old_runs, samples
 from workers.errors import UsageError
 from workers.settings import get_settings
 from workers.tables import RunItem
 
 log = logging.getLogger(__name__)
 
-#: Most items and most runs of one batch, so that its transaction is over in a few hundredths of a second.
+#: Most items and samples, and most runs, of one batch, so that its transaction is over in a few hundredths of a second.
 _ITEMS, _RUNS = 500, 50
 
 #: Between two batches: SQLite has one writer, and the lanes want it too.
@@ -33,7 +33,7 @@ class Pruned:
 
     Parameters:
       items(int): Rows of items.
-      runs(int): Rows of runs, with their lanes and timelines.
+      runs(int): Rows of runs, with their lanes, timelines and samples.
     """
 
     items: int = 0
@@ -123,12 +123,13 @@ def _batches(items_before: datetime, runs_before: datetime, who: str, door: str)
 
 
 def _remove_items(before: datetime, who: str, door: str) -> Pruned:
-    removed = 0
+    removed = sampled = 0
     with database.db.atomic():
         held = old_runs.hold(old_runs.with_old_items(before), _RUNS)
         for run_id in held:
-            if removed < _ITEMS:
-                removed += items.remove(run_id, _ITEMS - removed)
+            if removed + sampled < _ITEMS:
+                removed += items.remove(run_id, _ITEMS - removed - sampled)
+                sampled += samples.remove(run_id, _ITEMS - removed - sampled)
         bare = old_runs.mark_items_removed(held, who=who, door=door)
     for run_id in bare:
         log.info("run %d ended long ago: its items are removed, its counts stay", run_id)

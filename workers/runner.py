@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from workers import broker, clock, database, finalize, inline, items, notices, retry, runs, saving, stuck
+from workers.caller import Usage
 from workers.contracts import ImportSource
 from workers.discovery import open_lanes
 from workers.errors import ConfigurationError, UsageError
@@ -298,7 +299,10 @@ def _tell_lanes(run: Run, *, stop: bool) -> None:
     try:
         budget = get_registry()[run.source].get_connector(run).budget
         limiter = RateLimiter(budget, quick_client(settings.redis_url), prefix=settings.prefix)
-        (limiter.stop if stop else limiter.go_on)(run.id)
+        if stop:
+            runs.add_usage(run.id, Usage(slept_seconds=limiter.stop(run.id)))
+        else:
+            limiter.go_on(run.id)
         if stop and runs.get(run.id).status == RunStatus.RUNNING:  # somebody has resumed it meanwhile
             limiter.go_on(run.id)
     except Exception as error:  # a user's get_connector may fail in any way

@@ -175,7 +175,6 @@ def move(
             Run.discovery_attempts: 0,
             Run.auth_failures_in_a_row: 0,
             Run.metadata: {},  # what the pages before said of the list, which may be mended
-            Run.scheduled_at: fn.COALESCE(Run.scheduled_at, now),
         }
     with database.db.atomic():
         if not Run.update(values).where(Run.id == run_id, Run.status.in_(froms)).execute():
@@ -353,14 +352,15 @@ def next_scheduled(source: str, tenant: str | None) -> Run | None:
 
 
 def add_usage(run_id: int, usage: Usage) -> None:
-    """Add what a lane's waiting came to."""
-    if usage.hits or usage.sleeps or usage.slept_seconds:
+    """Add what a lane sent, and what its waiting came to."""
+    if usage:
         Run.update(usage_values(usage)).where(Run.id == run_id).execute()
 
 
 def usage_values(usage: Usage) -> dict[Any, Any]:
     """Return the part of an UPDATE that adds `usage` to a run."""
     return {
+        Run.requests_count: Run.requests_count + usage.requests,
         Run.rate_limit_hits_count: Run.rate_limit_hits_count + usage.hits,
         Run.rate_limit_sleeps_count: Run.rate_limit_sleeps_count + usage.sleeps,
         Run.total_sleep_seconds: Run.total_sleep_seconds + usage.slept_seconds,

@@ -8,7 +8,7 @@ from workers import catch_up, database, heartbeat, schedules
 from workers.cron import Cron
 from workers.errors import SluiceError
 from workers.registry import get_registry
-from workers.tables import Run, Schedule
+from workers.tables import STANDS_FOR_ITS_SLOT, Run, RunStatus, Schedule
 
 #: How many slots a preview shows.
 PREVIEW = 5
@@ -45,27 +45,38 @@ class ScheduleStats:
     unattended: str
 
 
-def all_schedules() -> Sequence[ScheduleStats]:
-    """Return every schedule, by source and tenant."""
-    return [_stats(schedule) for schedule in schedules.every()]
+def all_schedules(most: int | None = None) -> Sequence[ScheduleStats]:
+    """Return every schedule, by source and tenant.
+
+    Parameters:
+      most(int | None): Only the first so many; None: all.
+    """
+    future, missing = _future_runs(), heartbeat.no_scheduler()
+    now = database.now()
+    return [_stats(schedule, future.get(schedule.id), missing, now) for schedule in schedules.every()[:most]]
 
 
 def schedule_stats(source: str, tenant: str | None = None) -> ScheduleStats | None:
     """Return the schedule of a source, for a tenant or for none; None where it has none."""
     found = schedules.find(source, tenant)
-    return _stats(found) if found else None
+    return _stats(found, schedules.future_run(found), heartbeat.no_scheduler(), database.now()) if found else None
 
 
-def _stats(schedule: Schedule) -> ScheduleStats:
+def _future_runs() -> dict[int | None, Run]:
+    """Return the run that is scheduled for the next slot, by schedule."""
+    own = Run.schedule_id.is_null(False) & STANDS_FOR_ITS_SLOT
+    return {run.schedule_id: run for run in Run.select().where(Run.status == RunStatus.SCHEDULED, own)}
+
+
+def _stats(schedule: Schedule, future: Run | None, missing: str, now: datetime) -> ScheduleStats:
     in_words, trouble = "", ""
     next_at: tuple[datetime, ...] = ()
-    future = schedules.future_run(schedule)
     try:
         cron = Cron(schedule.cron, schedule.timezone)
         in_words = cron.in_words
         catch_up.read(schedule.catch_up)
         if not schedule.paused_at:
-            next_at = _next(cron, future.slot_at if future else None)
+            next_at = _next(cron, future.slot_at if future else None, now)
     except SluiceError as error:
         trouble = str(error)
     if schedule.source not in get_registry():
@@ -89,20 +100,18 @@ def _stats(schedule: Schedule) -> ScheduleStats:
         updated_by=schedule.updated_by,
         updated_at=schedule.updated_at,
         trouble=trouble,
-        unattended="" if schedule.paused_at or trouble else _unattended(future),
+        unattended="" if schedule.paused_at or trouble else _unattended(future, missing, now),
     )
 
 
-def _unattended(future: Run | None) -> str:
-    missing = heartbeat.no_scheduler()
-    if missing and future and future.slot_at <= database.now():
+def _unattended(future: Run | None, missing: str, now: datetime) -> str:
+    if missing and future and future.slot_at <= now:
         return f"its slot of {future.slot_at:%Y-%m-%d %H:%M} UTC has passed: {missing}"
     return missing
 
 
-def _next(cron: Cron, first: datetime | None) -> tuple[datetime, ...]:
+def _next(cron: Cron, first: datetime | None, now: datetime) -> tuple[datetime, ...]:
     """Return the next slots: from that of the future run on, for the ones before it have had their run."""
-    now = database.now()
     if first is None or first <= now:
         return tuple(cron.next(PREVIEW, now))
     return (first, *cron.next(PREVIEW - 1, first))

@@ -5,7 +5,20 @@ from collections.abc import Callable
 
 from peewee import PeeweeException
 
-from workers import clock, database, heartbeat, outages, reaper, redis_address, retention, runner, signals, timetable
+from workers import (
+    clock,
+    database,
+    heartbeat,
+    outages,
+    presence,
+    reaper,
+    recent_errors,
+    redis_address,
+    retention,
+    runner,
+    signals,
+    timetable,
+)
 from workers.errors import SluiceError
 from workers.settings import get_settings
 from workers.supervisor import wait_for_migrations
@@ -44,7 +57,8 @@ def once() -> bool:
     """Tick one time: for cron. What it returns and raises is `tick`'s."""
     redis_address.wait_for(get_settings().redis_url, say=log.info)
     heartbeat.beat(once=True)
-    return tick(heartbeat.ONCE_SECONDS)
+    with recent_errors.kept("scheduler"):
+        return tick(heartbeat.ONCE_SECONDS)
 
 
 def loop() -> int:
@@ -58,9 +72,10 @@ def loop() -> int:
     redis_address.wait_for(settings.redis_url, say=log.info)
     wait_for_migrations()
     log.info("schedules are kept, and runs started, every %g s", settings.tick_seconds)
-    while not clock.stop_requested.is_set():
-        _try_to_tick()
-        clock.sleep(settings.tick_seconds)
+    with recent_errors.kept("scheduler"), presence.present("scheduler"):
+        while not clock.stop_requested.is_set():
+            _try_to_tick()
+            clock.sleep(settings.tick_seconds)
     return 0
 
 

@@ -3,7 +3,9 @@
 No other module reads the environment. docs/settings.md has the same table, and a test compares the two.
 """
 
+import os
 from functools import lru_cache
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -17,6 +19,12 @@ HONCHO_DRAIN_SECONDS = 4.0
 
 #: A wait of at most a day, in seconds.
 Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
+
+#: Words between commas, in small letters.
+Names = Annotated[tuple[str, ...], NoDecode]
+
+#: What `python -m workers password` prints, or nothing. No character of it means anything to a shell or a .env file.
+_HASH = r"^(scrypt:\d{1,2}:\d{1,2}:\d{1,2}:[A-Za-z0-9_-]{16,}:[A-Za-z0-9_-]{43,})?$"
 
 
 class Settings(BaseSettings):
@@ -85,6 +93,24 @@ class Settings(BaseSettings):
     mock_port: int = Field(8001, ge=1, le=65535, description="Port of the mock API.")
     monitor_host: str = Field("127.0.0.1", description="Address the page listens on.")
     monitor_port: int = Field(8501, ge=1, le=65535, description="Port of the page.")
+    monitor_login: Literal["password", "oidc"] = Field(
+        "password", description="How people log in to the page: by a password, where one is set, or oidc."
+    )
+    monitor_password: str = Field(
+        "", pattern=_HASH, repr=False, description="Hash of the operators' password; `password` makes the line."
+    )
+    monitor_viewer_password: str = Field(
+        "", pattern=_HASH, repr=False, description="Hash of the password of those who may only look."
+    )
+    monitor_operators: Names = Field((), description="With oidc: e-mail addresses, or @domain, that may act.")
+    monitor_viewers: Names = Field((), description="With oidc: e-mail addresses, or @domain, that may look.")
+    monitor_allowed_hosts: Names = Field(
+        (), description="Names the page answers to, beside its address and localhost; comma-separated."
+    )
+    monitor_trusted_proxies: Names = Field(
+        (), description="Proxies whose X-Forwarded-For and -Proto are believed: addresses or networks."
+    )
+    monitor_session_hours: float = Field(12.0, gt=0, le=720, description="How long a login to the page lasts.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="How much is logged.")
     log_format: Literal["text", "json"] = Field("text", description="Log lines for people, or one JSON object a line.")
 
@@ -96,6 +122,31 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(part for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    @field_validator(
+        "monitor_operators", "monitor_viewers", "monitor_allowed_hosts", "monitor_trusted_proxies", mode="before"
+    )
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return (
+            tuple(name.strip().lower() for name in value.split(",") if name.strip())
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("monitor_operators", "monitor_viewers")
+    @classmethod
+    def _check_addresses(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if all(name.count("@") == 1 and not name.endswith("@") for name in names):
+            return names
+        raise ValueError("write e-mail addresses, or @domain for all of a domain")
+
+    @field_validator("monitor_trusted_proxies")
+    @classmethod
+    def _check_networks(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            ip_network(name)
+        return names
 
     @property
     def database(self) -> str:
@@ -136,4 +187,15 @@ def get_settings() -> Settings:
         said = first["msg"]
         if name == "sources":
             said = "write module:LIST, like sources:SOURCES"
+        if name in ("monitor_password", "monitor_viewer_password"):
+            said = "it holds no hash; `python -m workers password` makes the whole line"
         raise ConfigurationError(f"{variable} cannot be used: {said} (docs/settings.md lists every variable)") from None
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Return the environment for a process that we start.
+
+    Parameters:
+      more(str): What it finds there beside what we found.
+    """
+    return os.environ | more

@@ -2,28 +2,32 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
-from peewee import SQL, InterfaceError, OperationalError, fn
+import redis
+from peewee import InterfaceError, OperationalError
 
-from workers import budget_words, database, heartbeat, items, outages, precedence, runs
+from workers import beside, budget_words, database, heartbeat, items, outages, precedence, presence, runs
+from workers.beside import Beside
 from workers.budget import Budget
 from workers.errors import DependencyDown
+from workers.eta import eta
 from workers.held import Held, held
 from workers.limiter import BudgetState, RateLimiter, quick_client
+from workers.pace import Pace, pace_of
 from workers.redis_words import AWAY, Trouble
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import ACTIVE, ENDED, Lane, Run, RunEvent, RunItem, RunStatus
+from workers.tables import ACTIVE, ENDED, Lane, Run, RunEvent, RunStatus
 
 #: A run that was made for a slot and never began: its slot was overtaken or missed, or somebody called it off.
 _SKIPPED = (Run.status == RunStatus.CANCELLED) & Run.slot_at.is_null(False) & Run.started_at.is_null()
 _FEW = 5
-#: How far back the pace is measured, in seconds.
-_PACE_SECONDS = 60
+#: An end that is farther than ten years is told as a length of time, and not as a date.
+_FORESEEN_SECONDS = 10 * 365 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -35,16 +39,24 @@ class RunStats:
       percent: Ended items of all, rounded down: 999 of 1,000 is 99. None while the list is still being read.
       active_seconds, waiting_seconds, held_seconds: The parts of `duration_seconds`: at work, kept waiting by its API,
         held by a person or between its end and a retry. They stop growing at the end.
+      requests: What was sent for it, list pages and repeated ones included.
       efficiency: sleeps / (hits + sleeps), 0 to 1; None where nothing has waited yet.
+      per_second: Items completed each second: over the last minute, or over all of a run that is not running.
+      pace_seconds: Over how long that is; less than a minute of a run that has just begun, or gone on.
+      eta_seconds, eta_at: When it will end; None where that cannot be told, and `eta_why` is empty.
+      eta_why: What decides that: a window of its budget, its own pace, a retry.
       why: Why nothing, or nothing more, happens now; empty where it simply works or has ended.
       slowed: What makes its budget slower than configured: paced, longer windows, a limit the API named; and why.
     """
 
     id: int
+    kind: str
     source: str
     tenant: str | None
     status: str
     label: str
+    priority: int
+    lanes: int
     scheduled_at: datetime | None
     started_at: datetime | None
     ended_at: datetime | None
@@ -53,6 +65,7 @@ class RunStats:
     succeeded: int
     failed: int
     skipped: int
+    requests: int
     hits: int
     sleeps: int
     duration_seconds: float
@@ -60,7 +73,10 @@ class RunStats:
     waiting_seconds: float
     held_seconds: float
     per_second: float
+    pace_seconds: float
     eta_seconds: float | None
+    eta_at: datetime | None
+    eta_why: str
     why: str
     slowed: str
     error_summary: str | None
@@ -84,7 +100,11 @@ class RunStats:
 
 
 def run_stats(
-    run: Run, now: datetime | None = None, in_the_way: str | None = None, stood: Mapping[int, Held] | None = None
+    run: Run,
+    now: datetime | None = None,
+    in_the_way: str | None = None,
+    stood: Mapping[int, Held] | None = None,
+    others: Beside | None = None,
 ) -> RunStats:
     """Return the figures of a run as it was read.
 
@@ -92,6 +112,7 @@ def run_stats(
       now(datetime | None): When that was.
       in_the_way(str | None): What `outage` said then; None: it is asked here.
       stood(Mapping[int, Held] | None): What `held` said then; None: it is asked here.
+      others(Beside | None): What `beside.look` said then; None: it is asked here, where the run is running.
     """
     now = now or database.now()
     if in_the_way is None:
@@ -103,15 +124,21 @@ def run_stats(
     stood_still = (held([run], now) if stood is None else stood).get(run.id, Held())
     moving = max(0.0, duration - stood_still.seconds)
     waiting = min(run.total_sleep_seconds + sleeping, moving)
-    pace = _pace(run, now, stood_still) if running else _average(run, moving)
-    left = (run.total_count or 0) - run.succeeded_count - run.failed_count - run.skipped_count
-    known = running and run.discovered_at is not None and pace > 0
+    pace, ends = Pace(_average(run, moving), seconds=moving), None
+    if running:
+        others = _look(now, in_the_way) if others is None else others
+        in_the_way = in_the_way or _nobody_on(run, now, others)
+        pace = pace_of(run, now, others.sampled.get(run.id, ()), stood_still, sleeping)
+        ends = eta(run, now, budget, pace, others) if budget and not in_the_way else None  # it does not go on
     return RunStats(
         id=run.id,
+        kind=run.kind,
         source=run.source,
         tenant=run.tenant,
         status=str(run.status),
         label=_label(run, now),
+        priority=run.priority,
+        lanes=run.lanes,
         scheduled_at=run.scheduled_at,
         started_at=run.started_at,
         ended_at=run.ended_at,
@@ -120,14 +147,18 @@ def run_stats(
         succeeded=run.succeeded_count,
         failed=run.failed_count,
         skipped=run.skipped_count,
+        requests=run.requests_count,
         hits=run.rate_limit_hits_count,
         sleeps=run.rate_limit_sleeps_count,
         duration_seconds=max(0.0, duration),
         active_seconds=moving - waiting,
         waiting_seconds=waiting,
         held_seconds=max(0.0, duration - moving),
-        per_second=pace,
-        eta_seconds=max(left / pace, budget.opens_in_seconds if budget and left else 0.0) if known else None,
+        per_second=pace.per_second,
+        pace_seconds=pace.seconds,
+        eta_seconds=ends.seconds if ends else None,
+        eta_at=_at(now, ends.seconds) if ends else None,
+        eta_why=ends.why if ends else "",
         why=_why(run, now, budget, in_the_way),
         slowed=budget_words.slowed(budget) if budget else "",
         error_summary=run.error_summary,
@@ -151,10 +182,17 @@ def recent_runs(limit: int = 25, source: str | None = None, status: str | None =
     else:
         found = _newest(wanted.where(~_SKIPPED), limit) + _newest(wanted.where(_SKIPPED), _FEW)
         found = sorted(found, key=_newest_first)[:limit]
+    return all_stats(found)
+
+
+def all_stats(found: Sequence[Run]) -> list[RunStats]:
+    """Return the figures of these runs, in this order; what they have in common is asked once."""
     now = database.now()
-    in_the_way = outage() if any(run.status == RunStatus.RUNNING for run in found) else ""
+    any_running = any(run.status == RunStatus.RUNNING for run in found)
+    in_the_way = outage() if any_running else ""
+    others = _look(now, in_the_way) if any_running else Beside()
     stood = held(found, now)
-    return [run_stats(run, now, in_the_way, stood) for run in found]
+    return [run_stats(run, now, in_the_way, stood, others) for run in found]
 
 
 def _newest(query: Any, limit: int) -> list[Run]:
@@ -165,6 +203,12 @@ def _newest_first(run: Run) -> tuple[bool, int]:
     return run.status not in ACTIVE, -run.id
 
 
+def _look(now: datetime, in_the_way: str) -> Beside:
+    """Look at the running runs, and whether a worker runs; where an outage is known, that is not asked."""
+    found = beside.look(now)
+    return found if in_the_way else replace(found, no_worker=presence.no_worker())
+
+
 def outage() -> str:
     """Return what keeps every running run from going on: Redis or the database, and the repair; empty where neither."""
     trouble = outages.redis_trouble()
@@ -173,33 +217,6 @@ def outage() -> str:
 
 def _in_words(trouble: Trouble) -> str:
     return f"{trouble.what}: no permit without it. To do: {trouble.repair}"
-
-
-def finished_per_second(run: Run, seconds: int = 120, now: datetime | None = None) -> list[tuple[datetime, int]]:
-    """Return how many items were completed in each of the last seconds of a run, gaps as zeros, oldest first.
-
-    Parameters:
-      run(Run): The run; for one that has ended, its last seconds.
-      seconds(int): How many seconds at most.
-    """
-    end = (run.ended_at or now or database.now()).replace(microsecond=0)
-    begin = end - timedelta(seconds=seconds)
-    if run.started_at:
-        begin = max(begin, run.started_at.replace(microsecond=0))
-    second = (
-        fn.SUBSTR(RunItem.completed_at, 1, 19).coerce(False)  # else the field takes the cut text for local time
-        if database.is_sqlite()
-        else fn.DATE_TRUNC("second", RunItem.completed_at)
-    )
-    query = (
-        RunItem.select(second.alias("second"), fn.COUNT(RunItem.id))
-        .where(RunItem.run_id == run.id, RunItem.completed_at >= begin)
-        .group_by(SQL("1"))  # by place: Postgres takes the same expression with another parameter for another one
-    )
-    rows: Any = query.tuples()
-    counted = {_as_second(text): int(count) for text, count in rows}
-    span = range(int((end - begin).total_seconds()) + 1)
-    return [(at, counted.get(at, 0)) for at in (begin + timedelta(seconds=s) for s in span)]
 
 
 def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
@@ -250,10 +267,16 @@ def look(budget: Budget) -> BudgetState:
     return _looker(budget, settings.redis_url, settings.prefix).snapshot()
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _looker(budget: Budget, redis_url: str, prefix: str) -> RateLimiter:
     """Return a limiter that only looks, and quickly: who asks each second must not hang where Redis does."""
-    return RateLimiter(budget, quick_client(redis_url), prefix=prefix)
+    return RateLimiter(budget, _client(redis_url), prefix=prefix)
+
+
+@lru_cache(maxsize=4)
+def _client(redis_url: str) -> "redis.Redis":
+    """Return the one client of all who look: a connection for each budget would be many."""
+    return quick_client(redis_url)
 
 
 def _active_runs() -> list[Run]:
@@ -261,18 +284,13 @@ def _active_runs() -> list[Run]:
     return list(active) if database.is_migrated() else []
 
 
+def _at(now: datetime, in_seconds: float) -> datetime | None:
+    """Return when that is; None where it is beyond what can be foreseen."""
+    return now + timedelta(seconds=in_seconds) if in_seconds < _FORESEEN_SECONDS else None
+
+
 def _average(run: Run, duration: float) -> float:
     return run.succeeded_count / duration if duration > 0 else 0.0
-
-
-def _pace(run: Run, now: datetime, stood_still: Held) -> float:
-    known = run.discovered_at or now
-    begin = max(known, stood_still.went_on_at or known, now - timedelta(seconds=_PACE_SECONDS))
-    seconds = (now - begin).total_seconds()
-    if seconds < 1:
-        return 0.0
-    count = RunItem.select().where(RunItem.run_id == run.id, RunItem.completed_at >= begin).count()
-    return count / seconds
 
 
 def _label(run: Run, now: datetime) -> str:
@@ -353,15 +371,15 @@ def _quiet(run: Run, now: datetime) -> str:
     return ""
 
 
+def _nobody_on(run: Run, now: datetime, others: Beside) -> str:
+    """Say that no worker runs, and the fix; empty where somebody works on this run."""
+    missing = others.nobody_on(run, now)
+    return f"{missing}; start `python -m workers worker`" if missing else ""
+
+
 def _nobody() -> str:
     """Say that a run has not been heard of, and who is missing."""
     missing = heartbeat.no_scheduler()
     if missing:
         return f"it has not been heard of for a while, and {missing}"
     return "nobody works on it: is `python -m workers worker` running?"
-
-
-def _as_second(value: str | datetime) -> datetime:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC)
-    return datetime.fromisoformat(value).replace(tzinfo=UTC)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 
-from workers import clock, database, redis_address, signals
+from workers import clock, database, recent_errors, redis_address, signals
 from workers.errors import DependencyDown
 from workers.orphans import end_with_parent
 from workers.registry import get_registry
@@ -47,11 +47,12 @@ def supervise() -> int:
     wait_for_migrations()
     if not clock.stop_requested.is_set():
         log.info("%d worker processes of %d threads", settings.worker_processes, settings.worker_threads)
-    while not clock.stop_requested.is_set():
-        for child in children:
-            child.look(time.monotonic())
-        clock.sleep(_LOOK_SECONDS)
-    drain(children, settings.drain - min(_LAST_SECONDS, settings.drain / 8))
+    with recent_errors.kept("supervisor"):
+        while not clock.stop_requested.is_set():
+            for child in children:
+                child.look(time.monotonic())
+            clock.sleep(_LOOK_SECONDS)
+        drain(children, settings.drain - min(_LAST_SECONDS, settings.drain / 8))
     return 0
 
 

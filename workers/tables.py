@@ -1,6 +1,6 @@
 """Sluice's own tables and their statuses. They sit in the package, so that a project may have a models.py of its own.
 
-Only `runs`, `items` and `lanes` write to them, `schedules` and `watermark` to their own.
+Only `runs`, `items` and `lanes` write to them, `schedules`, `watermark` and `samples` to their own.
 """
 
 from enum import StrEnum
@@ -12,6 +12,7 @@ from peewee import (
     BigIntegerField,
     BooleanField,
     CharField,
+    CompositeKey,
     FloatField,
     IntegerField,
     JSONField,
@@ -124,6 +125,8 @@ class Run(Table):
     rate_limit_hits_count = IntegerField(default=0)
     rate_limit_sleeps_count = IntegerField(default=0)
     total_sleep_seconds = FloatField(default=0.0)
+    #: Requests that were sent for it, list pages and repeated ones included.
+    requests_count = IntegerField(default=0)
     #: How many answers in a row refused the credentials, over all lanes.
     auth_failures_in_a_row = IntegerField(default=0)
     finalize_attempts = IntegerField(default=0)
@@ -148,8 +151,20 @@ class Run(Table):
 STANDS_FOR_ITS_SLOT = Run.scheduled_at == Run.slot_at
 #: Said literally, as the statuses of items above.
 IS_AHEAD = SQL("status IN ('scheduled', 'pending')")
+#: What people call a run, as far as its own row tells: `stats` makes *overdue* and *pausing* of two of them.
+LABEL = SQL(
+    "(CASE WHEN status = 'completed' AND failed_count > 0 THEN 'completed with failures' "
+    "WHEN status = 'cancelled' AND slot_at IS NOT NULL AND started_at IS NULL THEN 'skipped' ELSE status END)"
+)
 
 Run.add_index(Run.index(Run.status, Run.scheduled_at, name="sluice_runs_status"))
+Run.add_index(Run.index(Run.source, Run.id, name="sluice_runs_of_source"))
+Run.add_index(Run.index(Run.created_at, name="sluice_runs_created"))
+Run.add_index(SQL(f"CREATE INDEX IF NOT EXISTS sluice_runs_label ON sluice_runs ({LABEL.sql}, id)"))
+Run.add_index(SQL(f"CREATE INDEX IF NOT EXISTS sluice_runs_label_of_source ON sluice_runs (source, {LABEL.sql}, id)"))
+Run.add_index(
+    SQL("CREATE INDEX IF NOT EXISTS sluice_runs_of_tenant ON sluice_runs (tenant, id) WHERE tenant IS NOT NULL")
+)
 Run.add_index(
     SQL(
         "CREATE UNIQUE INDEX IF NOT EXISTS sluice_runs_one_active ON sluice_runs (source, coalesce(tenant, '')) "
@@ -266,6 +281,27 @@ class RunEvent(Table):
         table_name = "sluice_run_events"
 
 
+class Sample(Table):
+    """A run's counters at a time, for charts: totals since its beginning, so that rows in between may go."""
+
+    run_id = BigIntegerField()
+    #: Which two seconds since 1970: one row in each, whoever writes it.
+    slot = BigIntegerField()
+    at = UTCDateTimeField()
+    succeeded = IntegerField()
+    failed = IntegerField()
+    skipped = IntegerField()
+    requests = IntegerField()
+    hits = IntegerField()
+    sleeps = IntegerField()
+    #: Of the sleeps that had ended: one that goes on is told by its budget.
+    waiting_seconds = FloatField()
+
+    class Meta:
+        table_name = "sluice_samples"
+        primary_key = CompositeKey("run_id", "slot")
+
+
 class BudgetRow(Table):
     """What outlives Redis of one budget."""
 
@@ -318,7 +354,7 @@ Schedule.add_index(
 )
 
 
-TABLES = (Run, RunItem, Lane, RunEvent, BudgetRow, Schedule)
+TABLES = (Run, RunItem, Lane, RunEvent, Sample, BudgetRow, Schedule)
 
 __all__ = [
     "ACTIVE",
@@ -326,6 +362,7 @@ __all__ = [
     "HAS_FAILED",
     "IS_AHEAD",
     "IS_OPEN",
+    "LABEL",
     "OPEN",
     "STANDS_FOR_ITS_SLOT",
     "TABLES",
@@ -337,5 +374,6 @@ __all__ = [
     "RunEvent",
     "RunItem",
     "RunStatus",
+    "Sample",
     "Schedule",
 ]

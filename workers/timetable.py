@@ -72,7 +72,7 @@ def set_schedule(
         values = check(**values)
         if found is None:
             return schedules.create(source.name, tenant=tenant, who=who, edited=True, **values)
-        return schedules.change(found, who=who, edited=True, **values, **_since(found, values))
+        return schedules.change(found, who=who, edited=True, **values, **since(found, values))
 
     changed = _change(source.name, tenant, change)
     _keep(changed, source, who, door, f"the schedule is now {changed.cron!r} in {changed.timezone}")
@@ -140,7 +140,7 @@ def remove_schedule(source_name: str, *, who: str, door: str, tenant: str | None
             raise UsageError(f"{_name(held)} declares its schedule itself: pause it, or set another one")
         if source and declared:
             values = _values(source) | {"declared": declared, "edited": False, "paused_at": None}
-            return schedules.change(held, who=who, **values, **_since(held, values))
+            return schedules.change(held, who=who, **values, **since(held, values))
         return _remove(held, who, door, "its schedule was removed")
 
     changed = _change(source_name, tenant, change)
@@ -209,6 +209,17 @@ def check(cron: str, timezone: str, catch_up: str) -> dict[str, str]:
     return {"cron": read.expression, "timezone": read.timezone, "catch_up": str(policies.read(catch_up))}
 
 
+def late_after(at_least: float = 0.0) -> float:
+    """Return from how many seconds after its slot on a run is a late one."""
+    return max(at_least, _LATE_SECONDS, 2 * get_settings().tick_seconds)
+
+
+def since(found: Schedule, values: Mapping[str, Any]) -> dict[str, datetime]:
+    """Return from when on the slots are those of the changed schedule: nothing where they are the same ones."""
+    same = all(values.get(name, getattr(found, name)) == getattr(found, name) for name in _OF_SLOTS)
+    return {} if same else {"since": database.now()}
+
+
 def _keep(
     schedule: Schedule,
     source: ImportSource,
@@ -220,7 +231,7 @@ def _keep(
 ) -> int:
     """Decide a schedule, and do it, in short transactions. Where somebody else is faster, the next tick goes on."""
     settings = get_settings()
-    late = max(late_seconds, _LATE_SECONDS, 2 * settings.tick_seconds)
+    late = late_after(late_seconds)
     lanes, done = settings.lanes or source.lanes, 0
     now = database.now()  # one for all of it: else the newest slot may be another one meanwhile
     current: Schedule | None = schedule
@@ -290,7 +301,7 @@ def _follow(schedule: Schedule, source: ImportSource, declared: str | None) -> N
         schedules.change(schedule, who=schedule.updated_by, declared=declared)
     elif declared:
         values = _values(source)
-        schedules.change(schedule, who=ITS_SOURCE, declared=declared, **values, **_since(schedule, values))
+        schedules.change(schedule, who=ITS_SOURCE, declared=declared, **values, **since(schedule, values))
     else:
         _remove(schedule, "sluice", "scheduler", "its source declares no schedule any more")
 
@@ -309,12 +320,6 @@ def _declared(source: ImportSource) -> str | None:
 
 def _values(source: ImportSource) -> dict[str, Any]:
     return check(source.schedule or "", source.timezone, source.catch_up)
-
-
-def _since(found: Schedule, values: Mapping[str, Any]) -> dict[str, datetime]:
-    """Return from when on the slots are those of the changed schedule: nothing where they are the same ones."""
-    same = all(values.get(name, getattr(found, name)) == getattr(found, name) for name in _OF_SLOTS)
-    return {} if same else {"since": database.now()}
 
 
 def _name(schedule: Schedule) -> str:

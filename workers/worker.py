@@ -5,13 +5,15 @@ import os
 import signal
 import stat
 import threading
+from typing import Any
 
 from dramatiq import Message
 from dramatiq.broker import MessageProxy
 from dramatiq.errors import BrokerConnectionError
+from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
-from workers import actors, clock, database, detail, discovery, notices, signals
+from workers import actors, clock, database, detail, discovery, notices, presence, recent_errors, sampling, signals
 from workers.broker import get_broker
 from workers.registry import get_registry
 from workers.settings import get_settings
@@ -39,6 +41,8 @@ def work() -> int:
     get_registry()
     database.connect()
     broker = get_broker()
+    in_work = InWork()
+    broker.add_middleware(in_work)
     actors.declare(broker)
     broker.emit_after("process_boot")
     worker = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=200)
@@ -46,13 +50,35 @@ def work() -> int:
     worker.start()
     threading.Thread(target=detail.keep_flushing, name="flusher", daemon=True).start()
     threading.Thread(target=notices.listen, name="listener", daemon=True).start()
-    while not clock.stop_requested.is_set():
-        beat()
-        clock.sleep(_BEAT_SECONDS)
-    if not drain(worker, settings.drain - min(_LAST_SECONDS, settings.drain / 2)):
+    threading.Thread(target=sampling.keep_sampling, name="sampler", daemon=True).start()
+    with recent_errors.kept("worker"), presence.present("worker", threads=settings.worker_threads, busy=in_work.count):
+        while not clock.stop_requested.is_set():
+            beat()
+            clock.sleep(_BEAT_SECONDS)
+        in_time = drain(worker, settings.drain - min(_LAST_SECONDS, settings.drain / 2))
+    if not in_time:
         os._exit(0)
     broker.close()
     return 0
+
+
+class InWork(Middleware):
+    """Counts the messages that this process has in work, be it that they wait for a budget."""
+
+    def __init__(self) -> None:
+        self._threads: set[int] = set()
+
+    def count(self) -> int:
+        return len(self._threads)
+
+    def before_process_message(self, broker: Any, message: Any) -> None:
+        self._threads.add(threading.get_ident())
+
+    def after_process_message(self, broker: Any, message: Any, *, result: Any = None, exception: Any = None) -> None:
+        self._threads.discard(threading.get_ident())
+
+    def after_skip_message(self, broker: Any, message: Any) -> None:
+        self._threads.discard(threading.get_ident())
 
 
 def beat() -> None:

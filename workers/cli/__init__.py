@@ -39,6 +39,7 @@ SECTIONS = {
         ("migrate", "migrate", "Bring Sluice's tables up to date."),
         ("doctor", "doctor", "Say what is the matter with what an import stands on, and the fix."),
         ("prune", "prune", "Remove what runs left behind that ended long ago."),
+        ("password", "password", "Print the line that sets a password for the page."),
         ("completion", "completion", "Print what lets your shell complete commands, sources and runs."),
     ),
     "Processes": (

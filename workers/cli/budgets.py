@@ -6,9 +6,7 @@ from workers import budget_watch, signals
 from workers.cli.door import me, tables
 from workers.cli.ending import EXIT_DONE
 from workers.cli.printing import AS_JSON, say
-from workers.limiter import RateLimiter, quick_client
-from workers.settings import get_settings
-from workers.watermark import Watermark
+from workers.relearn import relearn
 
 
 @click.command()
@@ -16,11 +14,12 @@ from workers.watermark import Watermark
 @click.option("--watch", is_flag=True, help="Look again each second, until Ctrl-C.")
 @click.option(
     "--relearn",
+    "forget",
     is_flag=True,
     help="First forget what the API taught the budgets NAME: the profile paced, longer windows, limits it named.",
 )
 @AS_JSON
-def budgets(names: tuple[str, ...], *, watch: bool, relearn: bool, as_json: bool) -> int:
+def budgets(names: tuple[str, ...], *, watch: bool, forget: bool, as_json: bool) -> int:
     """Show what each API's limits have left, and what waits for them.
 
     All budgets, or those of NAME: what they have given, until when they are closed, and why.
@@ -31,7 +30,7 @@ def budgets(names: tuple[str, ...], *, watch: bool, relearn: bool, as_json: bool
       python -m workers budgets rate-test --relearn   the API was mended: as configured again
     """
     choice = budget_watch.Choice(names)
-    if relearn:
+    if forget:
         _relearn(names, choice)
     if not watch:
         budget_watch.show(choice, as_json=as_json)
@@ -44,11 +43,8 @@ def budgets(names: tuple[str, ...], *, watch: bool, relearn: bool, as_json: bool
 def _relearn(names: tuple[str, ...], choice: budget_watch.Choice) -> None:
     if not names:
         raise click.UsageError("--relearn needs the NAME of a budget: `python -m workers budgets` lists them")
-    settings = get_settings()
     for budget in choice.budgets():
-        client = quick_client(settings.redis_url)
-        limiter = RateLimiter(budget, client, prefix=settings.prefix, watermark=Watermark(budget.name))
         with tables():
-            known = limiter.relearn(me())
+            known = relearn(budget, who=me())
         unknown = "" if known else ", says the database; Redis was emptied or started: do it again once it is used"
         say(f"{budget.name}: as configured again{unknown}")

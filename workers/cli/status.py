@@ -152,7 +152,7 @@ def _row(one: stats.RunStats) -> tuple[object, ...]:
 
 
 def _tell_run(run: Run, *, as_json: bool) -> None:
-    one = run_as_dict(stats.run_stats(run)) | {"lanes": run.lanes, "priority": run.priority}
+    one = run_as_dict(stats.run_stats(run))
     groups = failure_groups(run.id)
     if as_json:
         answer(one | {"failures": [dataclasses.asdict(group) for group in groups]})

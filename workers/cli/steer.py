@@ -215,7 +215,7 @@ def adjust(door: Door, run_id: int | None, *, lanes: int | None, priority: int |
         if priority is not None:
             runner.set_priority(chosen, priority, who=me(), door=door.name)
         run = runs.get(chosen)
-        answer_run(run, as_json=as_json, lanes=run.lanes, priority=run.priority)
+        answer_run(run, as_json=as_json)
         say(f"run {run.id} of {run.source} has lanes: {run.lanes}, priority: {run.priority}")
         if lanes is not None and (hint := _too_many(lanes)):
             say(hint)

@@ -1,95 +1,129 @@
-"""The run card: one run, large: where it stands, how fast it is, what it waits for."""
+"""The run card: one run, large: where it stands, how fast it is, when it will end, what it waits for."""
 
 from datetime import datetime, tzinfo
 
-from workers.monitor.badge import badge
+from workers import eta
+from workers.limiter import BudgetState
 from workers.monitor.bar import bar
 from workers.monitor.markup import Html, fill, join, prose
-from workers.monitor.words import count, counts, duration, efficiency, moment, pace, waits
+from workers.monitor.words import count, counts, duration, efficiency, measured, moment, pace, waits
 from workers.stats import RunStats
-from workers.tables import RunStatus
+from workers.tables import ACTIVE, ENDED, RunStatus
 
 _CARD = """
-<section class="sl-card" aria-label="run {id}" data-run="{id}">
-  <header class="sl-head">{badge}<h2>{source}</h2>
-    <span class="sl-dim">run {id}{tenant} · by {who} · {started}</span></header>
+<section class="sl-card sl-run-card" aria-label="run {id}" data-run="{id}">
   <div class="sl-progress"><strong class="sl-percent">{percent}</strong>{bar}
     <div class="sl-counts"><span>{counts}</span><span>{left}</span></div></div>
-  {line}{slowed}
-  <dl class="sl-tiles">{tiles}</dl>
+  {tally}
+  {line}{slowed}{removed}
+  <dl class="sl-tiles sl-run-tiles">{tiles}</dl>
 </section>
 """
+_TALLY = '<div><dt><i class="sl-icon sl-i-{shape} sl-{tone}"></i>{name}</dt><dd>{number}</dd></div>'
+_LINE = '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
+_ASIDE = '<p class="sl-slowed"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
+_TILE = '<div><dt>{name}</dt><dd>{value}</dd><dd class="sl-note">{note}</dd></div>'
+_SPLIT = """
+<span class="sl-split"><i style="width:{active}%"></i><b style="width:{waiting}%"></b></span>
+<span class="sl-whole"><span class="sl-key sl-key-active"></span>active {a}</span><span class="sl-unseen"> · </span>
+<span class="sl-whole"><span class="sl-key sl-key-waiting"></span>waiting {w}</span>
+"""
+_HELD = (
+    '<span class="sl-unseen"> · </span><span class="sl-whole"><span class="sl-key sl-key-held"></span>held {h}</span>'
+)
+_SHAPES = {"bad": "cross", "warn": "alert", "wait": "wait", "good": "check", "calm": "stop"}
 
 
-def run_card(run: RunStats, zone: tzinfo, now: datetime) -> Html:
+def run_card(
+    run: RunStats,
+    zone: tzinfo,
+    now: datetime,
+    *,
+    in_hand: int = 0,
+    budget: BudgetState | None = None,
+    items_removed_at: datetime | None = None,
+) -> Html:
     """Return a run, large.
 
     Parameters:
       run(RunStats): The run.
       zone(tzinfo): The viewer's time zone.
       now(datetime): The instant the run was read.
+      in_hand(int): How many of its items a lane has in hand.
+      budget(BudgetState | None): The budget it uses; None where that cannot be told, or is of no interest any more.
+      items_removed_at(datetime | None): When its items were removed for their age.
     """
     return fill(
         _CARD,
         id=run.id,
-        badge=badge(run.label, "large"),
-        source=run.source,
-        tenant=f" for {run.tenant}" if run.tenant else "",
-        who=run.created_by,
-        started=_started(run, zone, now),
         percent=_percent(run),
         bar=bar(run),
-        counts=counts(run),
+        counts=_counts(run),
         left=_left(run),
+        tally=_tally(run, in_hand),
         line=_line(run),
-        slowed=_slowed(run),
-        tiles=join([_pace_tile(run), _time_tile(run), _waits_tile(run)]),
+        slowed=_aside("alert", prose(run.slowed)) if run.slowed else "",
+        removed=_removed(items_removed_at, zone, now),
+        tiles=join([_pace_tile(run, budget), _end_tile(run, zone, now), _time_tile(run), _waits_tile(run)]),
     )
 
 
-def _started(run: RunStats, zone: tzinfo, now: datetime) -> Html:
-    if run.ended_at:
-        return fill("ended {at}", at=moment(run.ended_at, zone, now))
-    return fill("since {at}", at=moment(run.started_at, zone, now)) if run.started_at else fill("not started")
+# --- how far ----------------------------------------------------------------------------------------------------------
 
 
 def _percent(run: RunStats) -> str:
     if run.percent is None:
-        return "–" if run.ended_at else "…"
+        return "…" if run.status in ACTIVE else "–"
     return f"{run.percent} %"
 
 
+def _counts(run: RunStats) -> str:
+    if run.started_at is None:
+        return "" if run.ended_at else "not begun"
+    return counts(run).split(" · ")[0]  # the others stand below
+
+
 def _left(run: RunStats) -> str:
-    if run.status in (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED):
-        return f"took {duration(run.duration_seconds)}"
+    if run.status in ENDED:
+        return ""
     return f"about {duration(run.eta_seconds)} left" if run.eta_seconds is not None else ""
+
+
+def _tally(run: RunStats, in_hand: int) -> Html:
+    """Return how many items stand where. Those that are open are what is left of the counters: nothing is scanned."""
+    if run.started_at is None:
+        return fill("")
+    still = max(0, (run.total or 0) - run.done)
+    processing = min(in_hand, still)
+    parts = [
+        ("succeeded", "check", "good", run.succeeded),
+        ("failed", "cross", "bad", run.failed),
+        ("skipped", "stop", "calm", run.skipped),
+        ("processing", "play", "busy", processing),
+        ("pending", "clock", "calm", still - processing),
+    ]
+    cells = [
+        fill(_TALLY, name=name, shape=shape, tone=tone, number=count(number)) for name, shape, tone, number in parts
+    ]
+    return fill('<dl class="sl-tally">{cells}</dl>', cells=join(cells))
+
+
+# --- the news ---------------------------------------------------------------------------------------------------------
 
 
 def _line(run: RunStats) -> Html:
     """Say why nothing happens, or that all is well: always one line, so that the page does not jump."""
     tone, text = _news(run)
-    shape = {"bad": "cross", "warn": "alert", "wait": "wait", "good": "check"}.get(tone, "play")
-    return fill(
-        '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>',
-        tone=tone,
-        shape=shape,
-        text=prose(text),
-    )
-
-
-def _slowed(run: RunStats) -> Html:
-    """Say what makes the budget slower than configured: that stays true while the news above changes."""
-    if not run.slowed:
-        return fill("")
-    shape = fill('<i class="sl-icon sl-i-alert"></i>')
-    return fill('<p class="sl-slowed">{shape}<span>{text}</span></p>', shape=shape, text=prose(run.slowed))
+    shape = "pause" if run.status == RunStatus.PAUSED else _SHAPES.get(tone, "play")
+    return fill(_LINE, tone=tone, shape=shape, text=prose(text))
 
 
 def _news(run: RunStats) -> tuple[str, str]:
     if run.status == RunStatus.FAILED:
         return "bad", run.error_summary or "it failed without a reason; the log of the workers may have one"
     if run.status == RunStatus.CANCELLED:
-        return "calm", "called off; its items stay as they were"
+        said = f": {run.error_summary}" if run.error_summary else ""
+        return "calm", f"called off{said}; its items stay as they were" if run.started_at else f"never begun{said}"
     if run.status == RunStatus.COMPLETED:
         return _outcome(run)
     if run.why:
@@ -105,32 +139,75 @@ def _outcome(run: RunStats) -> tuple[str, str]:
     return "good", f"every item is in; {count(run.skipped)} were skipped" if run.skipped else "every item is in"
 
 
-def _pace_tile(run: RunStats) -> Html:
-    of = "average" if run.ended_at else "last minute"
-    return _tile("Pace", fill("{n} <small>items/s</small>", n=pace(run.per_second)), fill("{of}", of=of))
+def _aside(shape: str, text: Html) -> Html:
+    """Say what stays true while the news above changes."""
+    return fill(_ASIDE, shape=shape, text=text)
+
+
+def _removed(at: datetime | None, zone: tzinfo, now: datetime) -> Html:
+    if at is None:
+        return fill("")
+    said = "its items were removed for their age, {at}; the counts stay, and nothing can be retried"
+    return _aside("clock", fill(said, at=moment(at, zone, now)))
+
+
+# --- the figures ------------------------------------------------------------------------------------------------------
+
+
+def _pace_tile(run: RunStats, budget: BudgetState | None) -> Html:
+    if run.status == RunStatus.PAUSED:
+        return _tile("Pace", fill("stands still"), f"{pace(run.per_second)} items/s before{_allowed(budget)}")
+    of = "on average" if run.ended_at else f"over the {measured(run)}"
+    return _tile("Pace", fill("{n} <small>items/s</small>", n=pace(run.per_second)), f"{of}{_allowed(budget)}")
+
+
+def _allowed(budget: BudgetState | None) -> str:
+    if budget is None:
+        return ""
+    per_second, title = eta.steady(budget)
+    return f"; its budget allows {pace(per_second)} requests/s ({title})"
+
+
+def _end_tile(run: RunStats, zone: tzinfo, now: datetime) -> Html:
+    if run.ended_at:
+        return _tile("Ended", moment(run.ended_at, zone, now), _began(run, zone, now))
+    if run.eta_at is None:
+        return _tile("End", fill('<span class="sl-dim">–</span>'), _why_no_end(run))
+    return _tile("End", fill("{at}", at=moment(run.eta_at, zone, now)), run.eta_why)
+
+
+def _began(run: RunStats, zone: tzinfo, now: datetime) -> Html:
+    return fill("begun {at}", at=moment(run.started_at, zone, now)) if run.started_at else fill("")
+
+
+def _why_no_end(run: RunStats) -> str:
+    if run.status == RunStatus.PAUSED:
+        return "told when it goes on"
+    if run.started_at is None:
+        return "it has not begun"
+    if run.done:
+        return "told when it goes on"
+    return "told when the first items are in" if run.discovered else "told when the list is known"
 
 
 def _time_tile(run: RunStats) -> Html:
     whole = max(run.duration_seconds, 0.001)
     split = fill(
-        '<span class="sl-split"><i style="width:{active}%"></i><b style="width:{waiting}%"></b></span>'
-        '<span class="sl-key sl-key-active"></span>active {a} · <span class="sl-key sl-key-waiting"></span>waiting {w}',
-        active=100 * run.active_seconds / whole,
-        waiting=100 * run.waiting_seconds / whole,
+        _SPLIT,
+        active=f"{100 * run.active_seconds / whole:.1f}",
+        waiting=f"{100 * run.waiting_seconds / whole:.1f}",
         a=duration(run.active_seconds),
         w=duration(run.waiting_seconds),
     )
-    held = fill(" · held {h}", h=duration(run.held_seconds)) if run.held_seconds >= 1 else fill("")
-    return _tile(
-        "Duration", fill("{d}", d=duration(run.duration_seconds)), fill("{split}{held}", split=split, held=held)
-    )
+    held = fill(_HELD, h=duration(run.held_seconds))
+    note = fill("{split}{held}", split=split, held=held if run.held_seconds >= 1 else "")
+    return _tile("Duration", fill("{d}", d=duration(run.duration_seconds)), note)
 
 
 def _waits_tile(run: RunStats) -> Html:
-    return _tile("Rate limit", fill("{w}", w=waits(run)), fill("{e}", e=efficiency(run)))
+    requests = "1 request" if run.requests == 1 else f"{count(run.requests)} requests"
+    return _tile("Rate limit", fill("{w}", w=waits(run)), f"{efficiency(run)} · {requests}")
 
 
-def _tile(name: str, value: Html, note: Html) -> Html:
-    return fill(
-        '<div><dt>{name}</dt><dd>{value}</dd><dd class="sl-note">{note}</dd></div>', name=name, value=value, note=note
-    )
+def _tile(name: str, value: Html, note: str | Html) -> Html:
+    return fill(_TILE, name=name, value=value, note=note)

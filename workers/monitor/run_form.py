@@ -1,23 +1,40 @@
 """The "Run import" form: which source, how, and what will come of it, said before the button is pressed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import tzinfo
+from functools import partial
 from typing import Any
 
 import streamlit as st
 from peewee import PeeweeException
 
-from workers import database, runner, runs, schedule_stats
+from workers import database, runner, runs, runs_list, schedule_stats
 from workers.contracts import ImportSource
 from workers.errors import DependencyDown, SluiceError
+from workers.monitor import access, shared
 from workers.monitor.complaint import complain
-from workers.monitor.markup import fill
+from workers.monitor.markup import Html, fill, join, prose
+from workers.monitor.words import duration
 from workers.registry import get_registry
+from workers.source_stats import source_stats
 from workers.tables import Run, RunStatus
 
 NEW, RESCHEDULE = "NEW", "RESCHEDULE"
-_SOURCE, _HOW, _FRESH, _PLAN, _REFUSAL = "form_source", "form_how", "form_fresh", "form_plan", "form_refusal"
+_SOURCE, _HOW, _TENANT, _FRESH = "form_source", "form_how", "form_tenant", "form_fresh"
+_PLAN, _REFUSAL, _DOOR = "form_plan", "form_refusal", "form_door"
+_SLOW_SECONDS = 10.0
+
+_TEXT = '<p class="sl-plan-text">{text}</p>'
+_PROMISE = '<p class="sl-promise">{text}</p>'
+_HOWS = """
+<p class="sl-plan-text"><b>NEW</b> starts one more run, outside the schedule. <b>RESCHEDULE</b> runs the next scheduled
+one now.</p>
+"""
+_LOOKS = '<p class="sl-viewer">{text}</p>'
+_LINE = '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
+_VIEWER = "You may look; starting imports is for operators."
+_EMPTIES = "Every row of the table {table} is deleted before the import. This cannot be undone."
 
 
 @dataclass(frozen=True)
@@ -27,97 +44,192 @@ class Plan:
     Parameters:
       sentence(str): For the reader.
       possible(bool): Whether the button can be pressed.
+      usual(str): How long it has taken lately.
       by_itself(str): When the source runs without anybody's doing.
     """
 
     sentence: str
     possible: bool = True
+    usual: str = ""
     by_itself: str = ""
 
 
-def draw(zone: tzinfo) -> None:
-    """Draw the form. It stands outside of the part that refreshes, so that nothing typed is lost."""
-    with st.container(border=True, key="run_form"):
-        sources = _sources()
-        if sources is None:
+def draw(zone: tzinfo, *, folded: bool) -> None:
+    """Draw the form. It stands outside of the part that refreshes, so that nothing typed is lost.
+
+    Parameters:
+      zone(tzinfo): The viewer's time zone.
+      folded(bool): Whether it opens at a button; else it stands there, for who has never run anything.
+    """
+    with st.container(key="run_import"):
+        if not access.may_act():
+            st.html(fill(_LOOKS, text=_VIEWER))
             return
-        left, middle, right = st.columns([3, 3, 2], vertical_alignment="bottom")
-        below, corner = st.columns([6, 2], vertical_alignment="center")
-        name = left.selectbox("Source", sorted(sources), key=_SOURCE)
-        how = middle.segmented_control(
-            "Run import", [NEW, RESCHEDULE], default=NEW, required=True, key=_HOW, width="stretch"
-        )
-        fresh = _draw_fresh(sources[name], how, below, corner)
-        plan = st.session_state[_PLAN] = make_plan(name, how, zone)
-        label = "Empty and import" if fresh else "Import now" if how == NEW else "Pull to now"
-        right.button(
-            label,
-            type="primary",
-            disabled=not plan.possible,
-            on_click=_press,
-            args=(name, how, fresh),
-            icon=":material/play_arrow:",
-            width="stretch",
-        )
-        below.html(fill('<p class="sl-plan-text">{sentence}</p>', sentence=plan.sentence))
-        if plan.by_itself:
-            below.html(fill('<p class="sl-plan-text">{by_itself}</p>', by_itself=plan.by_itself))
-        if refusal := st.session_state.get(_REFUSAL):
-            below.html(
-                fill(
-                    '<p class="sl-line sl-bad"><i class="sl-icon sl-i-cross"></i><span>{text}</span></p>', text=refusal
-                )
-            )
+        with _place(folded=folded), st.container(key="run_form", border=not folded):
+            _draw(zone)
+
+
+def _place(*, folded: bool) -> Any:
+    """Return where the form stands. What opens it tells when it does, so that `_press` can close it."""
+    if not folded:
+        return st.container()
+    return st.popover("Run import", icon=":material/play_arrow:", key=_DOOR, on_change="rerun")
+
+
+def withdraw() -> None:
+    """Forget what the form has promised: it is about to be drawn again."""
+    st.session_state.pop(_PLAN, None)
 
 
 def is_outdated(zone: tzinfo) -> bool:
     """Whether the form promises what is no longer so: since it was drawn, a run has ended or been scheduled."""
     state = st.session_state
-    return _PLAN in state and state.get(_SOURCE) and state[_PLAN] != make_plan(state[_SOURCE], state[_HOW], zone)
+    if _PLAN not in state or not state.get(_SOURCE):
+        return False
+    return bool(state[_PLAN] != _plan(state[_SOURCE], state.get(_HOW, NEW), state.get(_TENANT), zone))
 
 
-def make_plan(source_name: str, how: str, zone: tzinfo) -> Plan:
-    """Return what starting, or pulling forward, a run of this source would do now.
+def make_plan(source_name: str, how: str, tenant: str | None, zone: tzinfo) -> Plan:
+    """Return what starting, or pulling forward, a run would do now.
 
     Parameters:
-      source_name(str): The source.
+      source_name(str): Of which source.
       how(str): NEW or RESCHEDULE.
+      tenant(str | None): For whom.
       zone(tzinfo): The viewer's time zone, for times in the sentence.
     """
     try:
         with database.connection():
-            active = runs.active(source_name, None)
-            plan = _plan_new(source_name, active) if how == NEW else _plan_reschedule(source_name, zone)
-            return replace(plan, by_itself=_by_itself(source_name, zone))
+            sentence, possible = (_new if how == NEW else _reschedule)(source_name, tenant, zone)
+            usual = shared.shared(("usual", source_name), _SLOW_SECONDS, partial(_usual, source_name))
+            return Plan(sentence, possible, usual, _by_itself(source_name, tenant, zone))
     except (SluiceError, PeeweeException):
         return Plan("Nothing can be started while the database is away.", possible=False)
 
 
-def _plan_new(source_name: str, active: Run | None) -> Plan:
-    if active is None:
-        return Plan(f"A new run of {source_name} starts now, outside the schedule.")
-    return Plan(f"Run {active.id} is {active.status}: the new run waits behind it and starts when it has ended.")
+# --- the widgets
 
 
-def _plan_reschedule(source_name: str, zone: tzinfo) -> Plan:
-    run = runs.next_scheduled(source_name, None)
-    if run is None:
-        return Plan(
-            f"No run of {source_name} is scheduled, so there is none to pull forward. NEW starts one now.",
-            possible=False,
-        )
-    local = run.scheduled_at.astimezone(zone)
-    active = runs.active(source_name, run.tenant)
-    then = f"waits behind run {active.id}, which is {active.status}" if active else "starts now"
-    return Plan(
-        f"Next scheduled run of {source_name}: run {run.id}, {local:%Y-%m-%d %H:%M %Z} → now. "
-        f"It {then}; later ones keep their time."
+def _draw(zone: tzinfo) -> None:
+    sources = _sources()
+    if sources is None:
+        return
+    name = st.selectbox("Source", sorted(sources), key=_SOURCE)
+    how = st.segmented_control("Run import", [NEW, RESCHEDULE], default=NEW, required=True, key=_HOW, width="stretch")
+    st.html(fill(_HOWS))
+    tenant = _draw_tenant(sources[name])
+    fresh = _draw_fresh(sources[name], how)
+    plan = st.session_state[_PLAN] = _plan(name, how, tenant, zone)
+    st.html(_said(plan))
+    if refusal := st.session_state.get(_REFUSAL):
+        st.html(_line("bad", "cross", refusal))
+    st.button(
+        "Empty and import" if fresh else "Import now" if how == NEW else "Run the next one now",
+        type="primary",
+        disabled=not plan.possible,
+        on_click=_press,
+        args=(name, how, tenant, fresh),
+        width="stretch",
+        key="form_go",
     )
 
 
-def _by_itself(source_name: str, zone: tzinfo) -> str:
+def _sources() -> Mapping[str, ImportSource] | None:
+    try:
+        registry = get_registry()
+    except SluiceError as error:
+        st.html(fill(_TEXT, text=fill("<b>No source can be run.</b> {error}", error=error)))
+        return None
+    if not registry:
+        st.html(fill(_TEXT, text=fill("<b>There are no sources yet.</b> SLUICE_SOURCES names an empty list.")))
+        return None
+    return registry
+
+
+def _draw_tenant(source: ImportSource) -> str | None:
+    """Ask for whom the run is, where the source makes a difference or there were such runs."""
+    known = _tenants()
+    if not known and type(source).get_connector is ImportSource.get_connector:
+        return None
+    asked = st.selectbox(
+        "Tenant", known, index=None, placeholder="none", accept_new_options=True, key=_TENANT, help="For whom it runs."
+    )
+    return (asked or "").strip() or None
+
+
+def _tenants() -> list[str]:
+    return shared.shared("form tenants", _SLOW_SECONDS, _read_tenants)
+
+
+def _read_tenants() -> list[str]:
+    try:
+        with database.connection():
+            return runs_list.tenants()
+    except (SluiceError, PeeweeException):
+        return []
+
+
+def _draw_fresh(source: ImportSource, how: str) -> bool:
+    if how != NEW or not source.allow_fresh:
+        return False
+    fresh = st.checkbox("Fresh: empty the table first", key=_FRESH)
+    if fresh:
+        st.html(_line("warn", "alert", _EMPTIES.format(table=source.model._meta.table_name)))
+    return fresh
+
+
+def _said(plan: Plan) -> Html:
+    notes = [fill(_TEXT, text=prose(text)) for text in (plan.usual, plan.by_itself) if text]
+    return join([fill(_PROMISE, text=prose(plan.sentence)), *notes])
+
+
+def _line(tone: str, shape: str, text: str) -> Html:
+    return fill(_LINE, tone=tone, shape=shape, text=prose(text))
+
+
+# --- what will happen
+
+
+def _plan(source_name: str, how: str, tenant: str | None, zone: tzinfo) -> Plan:
+    key = ("form", source_name, how, tenant, zone)
+    return shared.shared(key, shared.EACH_TICK_SECONDS, partial(make_plan, source_name, how, tenant, zone))
+
+
+def _new(source_name: str, tenant: str | None, zone: tzinfo) -> tuple[str, bool]:
+    active = runs.active(source_name, tenant)
+    if active is None:
+        return f"A new run of {_whose(source_name, tenant)} starts now, outside the schedule.", True
+    return f"Run {active.id} is {active.status}: the new run waits behind it and starts when it has ended.", True
+
+
+def _reschedule(source_name: str, tenant: str | None, zone: tzinfo) -> tuple[str, bool]:
+    whose = _whose(source_name, tenant)
+    run = runs.next_scheduled(source_name, tenant)
+    if run is None:
+        return f"No run of {whose} is scheduled, so there is none to pull forward. NEW starts one now.", False
+    local = run.scheduled_at.astimezone(zone)
+    active = runs.active(source_name, tenant)
+    then = f"waits behind run {active.id}, which is {active.status}" if active else "starts now"
+    moved = f"Next scheduled run of {whose}: run {run.id}, {local:%Y-%m-%d %H:%M %Z} → now."
+    return f"{moved} It {then}; later ones keep their time.", True
+
+
+def _whose(source_name: str, tenant: str | None) -> str:
+    return f"{source_name} for {tenant}" if tenant else source_name
+
+
+def _usual(source_name: str) -> str:
+    """Say how long its runs have taken lately; empty where none has completed."""
+    lately = source_stats([source_name])[source_name]
+    if lately.average_seconds is None:
+        return ""
+    runs_of = "its last run" if lately.succeeded == 1 else f"its last {lately.succeeded} runs that completed"
+    return f"It takes about {duration(lately.average_seconds)}, as {runs_of} did."
+
+
+def _by_itself(source_name: str, tenant: str | None, zone: tzinfo) -> str:
     """Say when the schedule of a source comes next; empty where it has none."""
-    schedule = schedule_stats.schedule_stats(source_name)
+    schedule = schedule_stats.schedule_stats(source_name, tenant)
     if schedule is None:
         return ""
     if schedule.trouble:
@@ -132,42 +244,19 @@ def _by_itself(source_name: str, zone: tzinfo) -> str:
     return f"{said}. But {schedule.unattended}" if schedule.unattended else said
 
 
-def _sources() -> Mapping[str, ImportSource] | None:
-    try:
-        registry = get_registry()
-    except SluiceError as error:
-        st.html(fill('<p class="sl-plan-text"><b>No source can be run.</b> {error}</p>', error=error))
-        return None
-    if not registry:
-        st.html(
-            fill('<p class="sl-plan-text"><b>There are no sources yet.</b> SLUICE_SOURCES names an empty list.</p>')
-        )
-        return None
-    return registry
+# --- pressing the button
 
 
-def _draw_fresh(source: ImportSource, how: str, below: Any, corner: Any) -> bool:
-    if how != NEW or not source.allow_fresh:
-        return False
-    fresh = corner.checkbox("Fresh: empty the table first", key=_FRESH)
-    if fresh:
-        table = source.model._meta.table_name
-        below.html(
-            fill(
-                '<p class="sl-line sl-warn"><i class="sl-icon sl-i-alert"></i><span>Every row of the table '
-                "<b>{table}</b> is deleted before the import. This cannot be undone.</span></p>",
-                table=table,
-            )
-        )
-    return fresh
-
-
-def _press(source_name: str, how: str, fresh: bool) -> None:
+def _press(source_name: str, how: str, tenant: str | None, fresh: bool) -> None:
     """Do what the form says; Streamlit calls this before it draws the page again."""
     st.session_state.pop(_REFUSAL, None)
+    if not access.may_act():
+        st.session_state[_REFUSAL] = _VIEWER
+        return
     try:
         with database.connection():
-            run = _begin(source_name, how, fresh)
+            run = _begin(source_name, how, tenant, fresh)
+            receipt = _receipt(run)
     except (DependencyDown, PeeweeException) as error:
         complain("the form could not start a run", error)
         st.session_state[_REFUSAL] = "The database does not answer: nothing was started."
@@ -175,11 +264,13 @@ def _press(source_name: str, how: str, fresh: bool) -> None:
         st.session_state[_REFUSAL] = str(error)
     else:
         st.session_state[_FRESH] = False
-        st.toast(_receipt(run))
+        st.session_state[_DOOR] = False  # it shuts, so that a second click starts no second run
+        st.toast(receipt, icon=":material/check:")
+    shared.forget()
 
 
-def _begin(source_name: str, how: str, fresh: bool) -> Run:
-    asked: dict[str, Any] = {"who": "monitor", "door": "monitor"}
+def _begin(source_name: str, how: str, tenant: str | None, fresh: bool) -> Run:
+    asked: dict[str, Any] = {"who": access.who(), "door": "monitor", "tenant": tenant}
     if how == RESCHEDULE:
         return runner.reschedule(source_name, **asked)
     return runner.start(source_name, fresh=fresh, **asked)

@@ -1,128 +1,226 @@
-"""The first page: the form, and below it the part that draws itself anew each second."""
+"""The first page: what is going on, how each source does, and the runs, the newest first."""
 
-from datetime import UTC, tzinfo
-from pathlib import Path
-from zoneinfo import ZoneInfo
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, tzinfo
+from functools import partial
 
 import streamlit as st
 
-from workers.monitor import run_form
-from workers.monitor.chart import pace_chart, pace_data
-from workers.monitor.complaint import complain
-from workers.monitor.markup import Html, fill, join, prose
-from workers.monitor.reading import Reading, Unreadable, read
-from workers.monitor.run_card import run_card
+from workers import database, runs_list, stats
+from workers.errors import SluiceError
+from workers.monitor import frame, links, news, run_form, runs_filter
+from workers.monitor.active_card import active_card
+from workers.monitor.badge import badge
+from workers.monitor.markup import Html, fill, join
+from workers.monitor.panel import panel
+from workers.monitor.reading import reading
 from workers.monitor.runs_table import runs_table
-from workers.monitor.words import pace
-from workers.redis_words import AWAY, Trouble
+from workers.monitor.shared import EACH_TICK_SECONDS, shared
+from workers.monitor.source_table import source_table
+from workers.monitor.words import count, moment, pace
+from workers.registry import get_registry
+from workers.runs_list import Wanted
+from workers.source_stats import PastRun, SourceStats, source_stats
 from workers.stats import RunStats
 from workers.tables import RunStatus
 
-_STYLE = Path(__file__).parent / "style.css"
-_TITLE = '<div class="sl-top"><h1><i class="sl-logo"></i>Sluice</h1><p class="sl-state">{state}</p></div>'
-_NOTICE = """
-<section class="sl-notice sl-{tone}" role="status"><i class="sl-icon sl-i-{shape}"></i>
-<div><h2>{what}</h2><p>{text}</p></div></section>
-"""
+#: How many active runs are shown large; and of how many the figures are read.
+_LARGE, _MOST_ACTIVE = 3, 20
+#: For so long is good what changes slowly, and how many runs there are in all.
+_SLOW_SECONDS, _COUNT_SECONDS = 10.0, 3.0
+_WAS_EMPTY = "runs_empty"
+
 _EMPTY = """
 <section class="sl-card sl-empty"><i class="sl-icon sl-i-gate"></i><h2>Nothing has been imported yet</h2>
-<p>Choose a source above and press <b>Import now</b>, or type <code>python -m workers run</code>.</p>
+<p>Choose a source below and press <b>Import now</b>, or type <code>python -m workers run</code>.</p>
 <p class="sl-dim">You will see it here, second by second: how far it is, how fast, and what it waits for.</p></section>
 """
+_MORE = '<p class="sl-more-active"><a href="{href}" data-page>and {more} more</a></p>'
+_IDLE = """
+<section class="sl-card sl-idle"><p><i class="sl-icon sl-i-clock"></i><b>Nothing is running</b></p>
+{last}{next}</section>
+"""
+_LAST = '<p>Last: {badge} <a href="{href}" data-page>run {id}</a> of {source}, {at}</p>'
+_NEXT = "<p>Next: {source}, {at}</p>"
+_PAGE = '<a class="sl-chip" rel="{rel}" href="{href}" data-page>{text}</a>'
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What there is to show, each second.
+
+    Attributes:
+      active: Runs that are running or paused, at most _MOST_ACTIVE.
+      active_count, pending_count: How many there are of those, and of those that wait for their turn.
+      runs: A page of the wanted ones, the newest first.
+      more: Whether there are older ones.
+      empty: Whether no run has ever begun, wanted or not.
+    """
+
+    now: datetime
+    active: tuple[RunStats, ...]
+    active_count: int
+    pending_count: int
+    runs: tuple[RunStats, ...]
+    more: bool
+    empty: bool
+
+
+@dataclass(frozen=True)
+class Background:
+    """What changes slowly.
+
+    Attributes:
+      names: All sources that are registered or have runs.
+      tenants: Whom there are runs for.
+    """
+
+    now: datetime
+    names: tuple[str, ...]
+    tenants: tuple[str, ...]
+    sources: tuple[SourceStats, ...]
 
 
 def show() -> None:
     """Draw the page."""
-    st.set_page_config(page_title="Sluice", page_icon="🌊", layout="wide")
-    st.html(_STYLE)
-    title = st.empty()
-    run_form.draw(_zone())
-    _live(title)
+    run_form.withdraw()
+    empty = st.session_state[_WAS_EMPTY] = _is_empty()
+    if not empty:
+        run_form.draw(frame.zone(), folded=True)
+    frame.live("Runs", _draw)
+    if empty:
+        run_form.draw(frame.zone(), folded=False)
 
 
-@st.fragment(run_every=1)  # type: ignore[untyped-decorator]
-def _live(title: "st.delta_generator.DeltaGenerator") -> None:
-    """Draw what changes by itself. A tick must stay far below a second: nothing here scans a run's items."""
-    try:
-        reading = read()
-        _draw(reading, title)
-    except Unreadable as error:
-        title.html(fill(_TITLE, state="cannot see the runs"))
-        st.html(_notice(error.tone, "alert", error.what, error.repair))
-    except Exception as error:  # whatever it is, its traceback is for the log
-        complain("the page could not be drawn", error, trace=True)
-        title.html(fill(_TITLE, state="cannot see the runs"))
-        st.html(
-            _notice(
-                "bad",
-                "alert",
-                "This page has a fault",
-                "It tries again each second; the monitor's log says what it is.",
-            )
-        )
-    if run_form.is_outdated(_zone()):
+def _draw(zone: tzinfo) -> None:
+    wanted = runs_filter.wanted(st.query_params)
+    found, behind = _found(wanted), _background()
+    panel(frame.head("Runs", _state(found)), key="head")
+    if found.empty:
+        panel(fill(_EMPTY), key="body")
+    else:
+        panel(_active(found, behind, zone), key="body")
+        panel(source_table(behind.sources, zone, behind.now), key="sources")  # it seldom changes, and is not sent again
+        left_out = runs_filter.left_out(st.query_params)
+        panel(join([left_out, _list(found, behind, wanted, zone)]), key="table")
+    if found.empty != st.session_state.get(_WAS_EMPTY) or run_form.is_outdated(zone):
         st.rerun()
 
 
-def _draw(reading: Reading, title: "st.delta_generator.DeltaGenerator") -> None:
-    title.html(fill(_TITLE, state=_state(reading)))
-    zone = _zone()
-    if reading.redis_trouble:
-        st.html(_redis_notice(reading.redis_trouble))
-    if not reading.runs:
-        st.html(fill(_EMPTY))
-        return
-    if reading.shown:
-        st.html(join(run_card(run, zone, reading.now) for run in reading.shown))
-    else:
-        st.html(_notice("plan", "clock", "Nothing has run yet", _next(reading.runs, zone)))
-    chart = st.container(border=True, key="pace") if reading.shown else None
-    st.html(runs_table(reading.runs, zone, reading.now))
-    if chart:  # last, because it takes longest: the figures above and below it then change together
-        _draw_chart(reading, chart)
+# --- reading
 
 
-def _draw_chart(reading: Reading, place: "st.delta_generator.DeltaGenerator") -> None:
-    run = reading.shown[0]
-    when = "its last two minutes" if run.ended_at else "the last two minutes"
-    place.html(fill('<h3 class="sl-title">Items per second <span>run {id}, {when}</span></h3>', id=run.id, when=when))
-    chart = pace_chart() | {"datasets": {"pace": pace_data(reading.points, reading.chart_end)}}
-    place.vega_lite_chart(chart, width="stretch", key="pace_chart")
+def _found(wanted: Wanted) -> Reading:
+    return shared(("runs", wanted), EACH_TICK_SECONDS, partial(reading, partial(_read, wanted)))
 
 
-def _state(reading: Reading) -> Html:
-    """Return the page in a line."""
-    active = reading.active
-    if not active:
-        return fill("{what}", what="nothing is running" if reading.runs else "ready for the first import")
-    speed = pace(sum(run.per_second for run in active))
-    waiting = sum(run.status == RunStatus.PENDING for run in reading.runs)
-    behind = f" · {waiting} waiting" if waiting else ""
-    runs = "1 run active" if len(active) == 1 else f"{len(active)} runs active"
-    return fill('<i class="sl-live"></i>{runs} · {speed} items/s{behind}', runs=runs, speed=speed, behind=behind)
+def _background() -> Background:
+    key = ("runs background", *news.lately())  # an end is seen at once
+    return shared(key, _SLOW_SECONDS, partial(reading, _read_background))
 
 
-def _next(found: tuple[RunStats, ...], zone: tzinfo) -> str:
-    coming = [run for run in found if run.scheduled_at and run.status == RunStatus.SCHEDULED]
-    if not coming:
-        return "A run is about to start."
-    run = min(coming, key=lambda run: run.scheduled_at or run.created_at)
-    local = (run.scheduled_at or run.created_at).astimezone(zone)
-    return f"Next: run {run.id} of {run.source}, {local:%Y-%m-%d %H:%M %Z}."
-
-
-def _redis_notice(trouble: Trouble) -> Html:
-    start = "`python -m workers redis` starts one" if trouble.what == AWAY else f"To do: {trouble.repair}"
-    return _notice("warn", "alert", trouble.what, f"Nothing is sent to an API, and nothing is lost. {start}.")
-
-
-def _notice(tone: str, shape: str, what: str, text: str) -> Html:
-    return fill(_NOTICE, tone=tone, shape=shape, what=what, text=prose(text))
-
-
-def _zone() -> tzinfo:
-    """Return the viewer's time zone. Its name comes from the browser and may be anything."""
+def _is_empty() -> bool:
     try:
-        return ZoneInfo(st.context.timezone or "UTC")
-    except (ValueError, KeyError, OSError):
-        return UTC
+        return _found(runs_filter.wanted(st.query_params)).empty
+    except Exception:  # the live part says what is the matter
+        return False
+
+
+def _read(wanted: Wanted) -> Reading:
+    now = database.now()
+    active = runs_list.active(_MOST_ACTIVE)
+    page = runs_list.newest(wanted, now, runs_list.PAGE + 1)
+    once = {run.id: run for run in [*active, *page]}  # in one, for what they have in common
+    figures = {run.id: run for run in stats.all_stats(list(once.values()))}
+    return Reading(
+        now=now,
+        active=tuple(figures[run.id] for run in active),
+        active_count=runs_list.count_active() if len(active) == _MOST_ACTIVE else len(active),
+        pending_count=runs_list.count(Wanted(label="pending"), now),
+        runs=tuple(figures[run.id] for run in page[: runs_list.PAGE]),
+        more=len(page) > runs_list.PAGE,
+        empty=not any(run.started_at for run in [*active, *page]) and not runs_list.has_any_begun(),
+    )
+
+
+def _read_background() -> Background:
+    names = sorted({*_registered(), *runs_list.sources()})
+    return Background(database.now(), tuple(names), tuple(runs_list.tenants()), tuple(source_stats(names).values()))
+
+
+def _registered() -> Sequence[str]:
+    try:
+        return list(get_registry())
+    except SluiceError:  # the form says so
+        return []
+
+
+# --- what is going on
+
+
+def _state(found: Reading) -> Html:
+    """Return the page in a line."""
+    if not found.active:
+        return fill("ready for the first import" if found.empty else "nothing is running")
+    running = [run for run in found.active if run.status == RunStatus.RUNNING]
+    word = "active" if running else "paused"
+    parts = [f"1 run {word}" if found.active_count == 1 else f"{count(found.active_count)} runs {word}"]
+    if running and found.active_count == len(found.active):
+        parts.append(f"{pace(sum(run.per_second for run in running))} items/s")
+    if found.pending_count:
+        parts.append(f"{count(found.pending_count)} waiting")
+    return fill('<i class="sl-live"></i>{parts}', parts=" · ".join(parts))
+
+
+def _active(found: Reading, behind: Background, zone: tzinfo) -> Html:
+    if not found.active:
+        return _idle(behind, zone)
+    cards = join(active_card(run, zone, found.now) for run in found.active[:_LARGE])
+    more = found.active_count - _LARGE
+    href = runs_filter.address(Wanted())
+    rest = fill(_MORE, href=href, more=count(more)) if more > 0 else fill("")
+    return fill('<section class="sl-nows" aria-label="Active runs">{cards}</section>{rest}', cards=cards, rest=rest)
+
+
+def _idle(behind: Background, zone: tzinfo) -> Html:
+    """Return what there is to say while nothing runs: what was last, and what comes next."""
+    ended = [(run.ended_at, run, source.source) for source in behind.sources for run in source.runs]
+    coming = [(source.next_at, source.source) for source in behind.sources if source.next_at]
+    last = max(ended, default=None, key=lambda found: found[0])
+    due = min(coming, default=None)
+    return fill(
+        _IDLE,
+        last=_last(last[1], last[2], behind, zone) if last else fill(""),
+        next=fill(_NEXT, source=due[1], at=moment(due[0], zone, behind.now)) if due else fill(""),
+    )
+
+
+def _last(run: PastRun, source: str, behind: Background, zone: tzinfo) -> Html:
+    href, at = links.to(links.RUN, id=run.id), moment(run.ended_at, zone, behind.now)
+    return fill(_LAST, badge=badge(run.label), href=href, id=run.id, source=source, at=at)
+
+
+# --- the list
+
+
+def _list(found: Reading, behind: Background, wanted: Wanted, zone: tzinfo) -> Html:
+    bar = runs_filter.bar(wanted, _count(replace(wanted, before=0)), behind.names, behind.tenants)
+    if not found.runs:
+        return join([bar, runs_filter.nothing(wanted)])
+    older = replace(wanted, before=found.runs[-1].id) if found.more else None
+    return join([bar, runs_table(found.runs, zone, found.now), _paging(wanted, older)])
+
+
+def _count(wanted: Wanted) -> int:
+    read = partial(reading, lambda: runs_list.count(wanted, database.now()))
+    return shared(("count", wanted), _COUNT_SECONDS, read)
+
+
+def _paging(wanted: Wanted, older: Wanted | None) -> Html:
+    parts = []
+    if wanted.before:
+        parts.append(fill(_PAGE, rel="first", href=runs_filter.address(replace(wanted, before=0)), text="Newest"))
+    if older:
+        parts.append(fill(_PAGE, rel="next", href=runs_filter.address(older), text="Older"))
+    return fill('<nav class="sl-paging" aria-label="Pages">{parts}</nav>', parts=join(parts)) if parts else fill("")

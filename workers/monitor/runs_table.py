@@ -1,50 +1,68 @@
-"""The runs table: the recent runs, one a row. HTML, so that it can be read aloud, selected and searched."""
+"""The runs table: one run a row, the newest first. HTML, so that it can be read aloud, selected and searched."""
 
 from collections.abc import Sequence
-from datetime import datetime, tzinfo
+from datetime import datetime, time, tzinfo
+from functools import lru_cache
 
+from workers.monitor import links
 from workers.monitor.badge import badge
 from workers.monitor.bar import bar
-from workers.monitor.markup import Html, fill, join
-from workers.monitor.words import counts, duration, moment, waits
+from workers.monitor.markup import Html, fill, join, prose
+from workers.monitor.timeline import by
+from workers.monitor.words import counts, duration, efficiency, measured, moment, pace, spent, waits
 from workers.stats import RunStats
 from workers.tables import RunStatus
 
 _TABLE = """
-<h3 class="sl-title">Recent runs</h3>
-<div class="sl-scroll"><table class="sl-table">
-<thead><tr><th>Run</th><th>Status</th><th>Source</th><th>Progress</th><th>Duration</th><th>Hits, sleeps</th>
-<th>Started</th><th>Note</th></tr></thead>
-<tbody>{rows}</tbody></table></div>
+<div class="sl-scroll sl-runs" role="region" aria-label="Runs" tabindex="0"><table class="sl-table">
+<thead><tr><th>Run</th><th>Status</th><th>Source</th><th>Scheduled for</th><th>Progress</th><th>Items/s</th>
+<th>Ends</th><th>Duration</th><th>Waits</th></tr></thead><tbody>{rows}</tbody></table></div>
 """
 
 _ROW = """
-<tr data-run="{id}"><td class="sl-dim">{id}</td><td>{badge}</td><td>{source}</td>
-<td class="sl-wide">{progress}</td><td>{took}</td>
-<td>{hits}<span class="sl-sub">{sleeps}</span></td><td>{started}</td>
-<td class="sl-text"><div title="{note}">{note}</div></td></tr>
+<tr id="run-{id}"><td><a href="{href}" data-page aria-label="run {id} of {source}">{id}</a></td>
+<td>{badge}</td><td>{source}{tenant}</td><td>{scheduled}</td><td class="sl-wide">{progress}</td><td>{rate}</td>
+<td class="sl-text">{end}</td><td>{took}</td><td>{waits}</td></tr>
 """
+_SUB = '<span class="sl-sub">{text}</span>'
+_DASH = '<span class="sl-dim">–</span>'
 
 
 def runs_table(found: Sequence[RunStats], zone: tzinfo, now: datetime) -> Html:
-    """Return the table of runs, in the order given. Parameters as for `run_card`."""
-    return fill(_TABLE, rows=join(_row(run, zone, now) for run in found))
+    """Return the table of runs, in the order given; a row opens its run.
+
+    Parameters:
+      found(Sequence[RunStats]): The runs.
+      zone(tzinfo): The viewer's time zone.
+      now(datetime): When they were read.
+    """
+    today = datetime.combine(now.astimezone(zone).date(), time(12), zone)
+    return fill(_TABLE, rows=join(_row(run, zone, today) for run in found))
 
 
-def _row(run: RunStats, zone: tzinfo, now: datetime) -> Html:
-    hits, sleeps = waits(run).split(" · ")
+@lru_cache(maxsize=1024)
+def _row(run: RunStats, zone: tzinfo, today: datetime) -> Html:
+    """Return a row. It is kept: most runs have ended, and look the same each second and to everybody."""
     return fill(
         _ROW,
         id=run.id,
+        href=links.to(links.RUN, id=run.id),
         badge=badge(run.label),
-        source=f"{run.source} / {run.tenant}" if run.tenant else run.source,
+        source=run.source,
+        tenant=_sub(f"for {run.tenant}" if run.tenant else ""),
+        scheduled=_scheduled(run, zone, today),
         progress=_progress(run),
+        rate=_rate(run),
+        end=_end(run, zone, today),
         took=_took(run),
-        hits=hits if run.started_at else "",
-        sleeps=sleeps if run.started_at else "",
-        started=_started(run, zone, now),
-        note=_note(run),
+        waits=_waits(run),
     )
+
+
+def _scheduled(run: RunStats, zone: tzinfo, today: datetime) -> Html:
+    if run.scheduled_at:
+        return moment(run.scheduled_at, zone, today)
+    return fill('<span class="sl-dim">at once</span>{by}', by=_sub(by(run.created_by)))
 
 
 def _progress(run: RunStats) -> Html:
@@ -52,10 +70,10 @@ def _progress(run: RunStats) -> Html:
         return fill('<span class="sl-dim">not started</span>')
     percent = "" if run.percent is None else f"{run.percent} %"
     return fill(
-        '<div class="sl-mini">{bar}<b>{percent}</b></div><span class="sl-sub">{counts}</span>',
+        '<div class="sl-mini">{bar}<b>{percent}</b></div>{counts}',
         bar=bar(run),
         percent=percent,
-        counts=_short(run),
+        counts=_sub(_short(run)),
     )
 
 
@@ -64,24 +82,48 @@ def _short(run: RunStats) -> str:
     return " · ".join(part for part in counts(run).split(" · ") if not part.startswith("0 ") or " of " in part)
 
 
+def _rate(run: RunStats) -> Html:
+    if run.started_at is None:
+        return fill(_DASH)
+    if run.status == RunStatus.PAUSED:
+        return fill("stands still{before}", before=_sub(f"{pace(run.per_second)} before"))
+    return fill("{n}{of}", n=pace(run.per_second), of=_sub(measured(run)))
+
+
+def _end(run: RunStats, zone: tzinfo, today: datetime) -> Html:
+    """Return when it ended, or will, and why then, or why not yet."""
+    if run.ended_at:
+        return join([fill("{at}", at=moment(run.ended_at, zone, today)), _sub(run.error_summary or "")])
+    when = fill("in {d}", d=duration(run.eta_seconds)) if run.eta_seconds is not None else fill("")
+    why = "" if run.label == RunStatus.SCHEDULED else run.why
+    said = join(_sub(text) for text in (_decides(run), why, run.slowed) if text)
+    return join([when, said]) if when or said else fill(_DASH)
+
+
+def _decides(run: RunStats) -> str:
+    """Return what decides when a run ends; nothing where it waits for that very window, and says so."""
+    window = run.eta_why.partition(" window ")[0]
+    return "" if window != run.eta_why and f"window {window} " in run.why else run.eta_why
+
+
 def _took(run: RunStats) -> Html:
     if run.started_at is None:
-        return fill("")
+        return fill(_DASH)
+    whole = max(run.duration_seconds, 0.001)
     return fill(
-        '{whole}<span class="sl-sub">{active} active · {waiting} waiting</span>',
-        whole=duration(run.duration_seconds),
-        active=duration(run.active_seconds),
-        waiting=duration(run.waiting_seconds),
+        '{d}<span class="sl-split"><i style="width:{active}%"></i><b style="width:{waiting}%"></b></span>{parts}',
+        d=duration(run.duration_seconds),
+        active=round(100 * run.active_seconds / whole, 1),
+        waiting=round(100 * run.waiting_seconds / whole, 1),
+        parts=_sub(spent(run)),
     )
 
 
-def _started(run: RunStats, zone: tzinfo, now: datetime) -> Html:
-    if run.started_at is None and run.scheduled_at:
-        return fill('<span class="sl-sub">due</span>{at}', at=moment(run.scheduled_at, zone, now))
-    return moment(run.started_at, zone, now)
+def _waits(run: RunStats) -> Html:
+    if run.started_at is None:
+        return fill(_DASH)
+    return fill("{hits}{how}", hits=waits(run), how=_sub(efficiency(run)))
 
 
-def _note(run: RunStats) -> str:
-    if run.status == RunStatus.SCHEDULED:
-        return ""
-    return "; ".join(text for text in (run.why or run.error_summary, run.slowed) if text)
+def _sub(text: str) -> Html:
+    return fill(_SUB, text=prose(text)) if text else fill("")

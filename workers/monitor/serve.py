@@ -1,6 +1,5 @@
 """Serving the page: Streamlit in a process of its own, started again when it dies, ended when we are asked to stop."""
 
-import ipaddress
 import logging
 import subprocess
 import sys
@@ -9,10 +8,10 @@ import urllib.request
 from pathlib import Path
 
 from workers import clock, signals
-from workers.errors import ConfigurationError
+from workers.monitor import login
 from workers.orphans import end_with_parent
 from workers.preflight import check_port
-from workers.settings import get_settings
+from workers.settings import environment, get_settings
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +33,11 @@ def serve() -> int:
       int: 0.
 
     Raises:
-      ConfigurationError: The address is not this machine's own, or the port is taken.
+      ConfigurationError: Others could reach the page and nothing asks who they are, or the port is taken.
     """
     settings = get_settings()
     host, port = settings.monitor_host, settings.monitor_port
-    _refuse_strangers(host)
+    login.check()
     check_port(host, port, "the page", "SLUICE_MONITOR_PORT")
     signals.on_stop()
     backoff = _FIRST_BACKOFF_SECONDS
@@ -61,40 +60,31 @@ def command(host: str, port: int) -> list[str]:
         "server.port": port,
         "server.headless": "true",
         "server.fileWatcherType": "none",
+        "server.maxUploadSize": 1,
         "browser.gatherUsageStats": "false",
         "browser.serverAddress": host,
         "client.showErrorDetails": "none",
         "client.toolbarMode": "viewer",
+        "logger.enableRich": "false",
         "logger.level": "warning",
         "logger.hideWelcomeMessage": "true",
         "theme.base": _HERE / "theme.toml",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(_entry()), *flags]
+    return [sys.executable, "-m", "streamlit", "run", str(_HERE / "entry" / "sluice_monitor.py"), *flags]
 
 
-def _entry() -> Path:
+def page() -> Path:
+    """Return the script that draws the page: the project's own `monitor_app.py`, where it has one."""
     own = Path.cwd() / "monitor_app.py"
     return own if own.is_file() else _HERE / "entry" / "monitor_app.py"
-
-
-def _refuse_strangers(host: str) -> None:
-    """The page asks for no password, so only this machine may reach it."""
-    try:
-        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = False
-    if not local:
-        raise ConfigurationError(
-            f"SLUICE_MONITOR_HOST={host} would let others in, and the page asks for no password until a later release: "
-            "leave it at 127.0.0.1 and put a proxy with authentication in front"
-        )
 
 
 def _run_once(host: str, port: int) -> int:
     """Run Streamlit until it ends, or we are asked to stop; return its status."""
     process = subprocess.Popen(
         command(host, port),
+        env=environment(FORWARDED_ALLOW_IPS=",".join(get_settings().monitor_trusted_proxies)),  # read by uvicorn
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
         preexec_fn=end_with_parent(),
@@ -109,7 +99,8 @@ def _run_once(host: str, port: int) -> int:
 
 
 def _wait_until_ready(process: "subprocess.Popen[bytes]", host: str, port: int) -> None:
-    address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    address = f"http://{f'[{near}]' if ':' in near else near}:{port}"
     while process.poll() is None:
         if _answers(f"{address}/_stcore/health"):
             log.info("Sluice is ready: %s", address)

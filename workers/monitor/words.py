@@ -1,17 +1,28 @@
 """Figures as people say them: counts, paces, durations, moments, and whether the waiting went well."""
 
+import math
 from datetime import UTC, datetime, tzinfo
 
 from workers.monitor.markup import Html, fill
 from workers.progress import duration
 from workers.stats import RunStats
+from workers.tables import ACTIVE
 
-__all__ = ["count", "counts", "duration", "efficiency", "moment", "pace", "waits"]
+__all__ = ["count", "counts", "duration", "efficiency", "measured", "moment", "pace", "so_many", "spent", "waits"]
 
 
 def count(number: int | None) -> str:
     """Return 1000 as 1,000; a number that is not known as a dash."""
     return "–" if number is None else f"{number:,}"
+
+
+def so_many(number: int, noun: str, several: str = "") -> str:
+    """Return a count and what is counted: 1 hit, 12 hits, 2 processes.
+
+    Parameters:
+      several(str): What more than one are called, where that is not the noun with an s.
+    """
+    return f"{count(number)} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def pace(per_second: float) -> str:
@@ -20,12 +31,26 @@ def pace(per_second: float) -> str:
     return f"{per_second:,.{digits}f}"
 
 
+def measured(run: RunStats) -> str:
+    """Return over what time the pace of a run was measured: `last minute`, `last 3 s`, `average`."""
+    if run.status not in ACTIVE:
+        return "average"
+    return "last minute" if run.pace_seconds >= 59.5 else f"last {max(1, math.ceil(run.pace_seconds))} s"
+
+
 def counts(run: RunStats) -> str:
     """Return how far a run has come: `412 of 1,000 · 3 failed · 0 skipped`."""
     if not run.discovered and not run.ended_at:
         return f"reading the list: {count(run.total or 0)} found so far"
     whole = f"{count(run.total or 0)}" if run.discovered else f"{count(run.total or 0)} found before the list broke off"
     return f"{count(run.done)} of {whole} · {count(run.failed)} failed · {count(run.skipped)} skipped"
+
+
+def spent(run: RunStats) -> str:
+    """Return what the time of a run went to: `50 s active · 2 min 6 s waiting`, and held where it was."""
+    parts = [(run.active_seconds, "active"), (run.waiting_seconds, "waiting")]
+    parts += [(run.held_seconds, "held")] if run.held_seconds >= 1 else []
+    return " · ".join(f"{duration(seconds)} {how}".replace(" ", "\u00a0") for seconds, how in parts)
 
 
 def waits(run: RunStats) -> str:

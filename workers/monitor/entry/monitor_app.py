@@ -1,5 +1,5 @@
 """The entry for a project without a monitor_app.py. Alone in its folder: Streamlit puts that on the import path."""
 
-from workers.monitor import runs_page
+from workers.monitor import app
 
-runs_page.show()
+app.show()

@@ -1,0 +1,81 @@
+"""Beside: the running runs by budget, and their samples. Read once for all that is told of them at one time."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from workers import course, pace, precedence, runs
+from workers.course import Mark
+from workers.registry import get_registry
+from workers.tables import Run
+
+T = TypeVar("T")
+
+#: A sample so young was taken by somebody who works: it is due every two seconds, and an inline run is at it for some.
+_FRESH = timedelta(seconds=10)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """The running runs.
+
+    Attributes:
+      runs: All of them.
+      budgets: The name of each one's budget.
+      sampled: Their samples, as far back as their budgets' longest window.
+      no_worker: Says that no worker runs; empty where one does, or where nobody asked.
+    """
+
+    runs: Sequence[Run] = ()
+    budgets: Mapping[int, str] = field(default_factory=dict)
+    sampled: Mapping[int, Sequence[Mark]] = field(default_factory=dict)
+    no_worker: str = ""
+    _once: dict[str, Any] = field(default_factory=dict, repr=False)
+
+    def once_a_budget(self, run: Run, reckon: Callable[[], T]) -> T:
+        """Return what was reckoned for the first run of a run's budget: it is the same for all that share it."""
+        name = self.budgets.get(run.id)
+        if name is None:
+            return reckon()
+        if name not in self._once:
+            self._once[name] = reckon()
+        found: T = self._once[name]
+        return found
+
+    def on_the_budget_of(self, run: Run) -> list[Run]:
+        """Return the other runs that share a run's budget."""
+        name = self.budgets.get(run.id)
+        return [other for other in self.runs if other.id != run.id and self.budgets[other.id] == name]
+
+    def marks_on_the_budget_of(self, run: Run, now: datetime) -> list[list[Mark]]:
+        """Return the marks of a run, and of those that share its budget, up to now."""
+        return [self._marks(one, now) for one in (run, *self.on_the_budget_of(run))]
+
+    def nobody_on(self, run: Run, now: datetime) -> str:
+        """Say that nobody works on a run; empty where somebody does: those who work inline are known by its samples."""
+        sampled = self.sampled.get(run.id)
+        return "" if sampled and now - sampled[-1].at < _FRESH else self.no_worker
+
+    def _marks(self, run: Run, now: datetime) -> list[Mark]:
+        sampled = self.sampled.get(run.id, ())
+        begins = [Mark(run.started_at)] if run.started_at and run.started_at >= _reach(run, now) else []
+        return [*begins, *course.marks(run, sampled, now)]
+
+
+def look(now: datetime) -> Beside:
+    """Return the running runs, as they are now."""
+    running = runs.running()
+    since = min((_reach(run, now) for run in running), default=now)
+    budgets = {run.id: precedence.budget_name(run) for run in running}
+    return Beside(running, budgets, course.samples_of(budgets, since))
+
+
+def _reach(run: Run, now: datetime) -> datetime:
+    """Return since when the samples of a run tell its pace, and how the windows of its budget were used."""
+    try:
+        limits = get_registry()[run.source].get_connector(run).budget.limits
+    except Exception:  # a user's get_connector may fail in any way
+        limits = ()
+    windows = (now - timedelta(microseconds=limit.window_microseconds) for limit in limits)
+    return min([pace.reach(now), *windows])

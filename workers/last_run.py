@@ -1,0 +1,51 @@
+"""The last run: what began last of a source and tenant, and what became of it."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from workers import schedules
+from workers.outcome import outcome
+from workers.registry import get_registry
+from workers.tables import Run, Schedule
+
+#: Among so many runs of a source that began last those of its tenants are looked for; then among the schedule's.
+_NEWEST = 100
+
+
+class LastRun(NamedTuple):
+    """A run that has begun.
+
+    Parameters:
+      outcome(str): One of `outcome.OUTCOMES`.
+      ended_at(datetime | None): None while it goes on.
+    """
+
+    id: int
+    outcome: str
+    started_at: datetime
+    ended_at: datetime | None
+
+
+def last_runs(now: datetime) -> dict[tuple[str, str | None], LastRun]:
+    """Return the run that began last, by source and tenant; of those that have a schedule, surely."""
+    every = schedules.every()
+    found: dict[tuple[str, str | None], LastRun] = {}
+    for source in {*get_registry(), *(schedule.source for schedule in every)}:
+        newest = _begun(now).where(Run.source == source).order_by(Run.id.desc()).limit(_NEWEST)
+        for tenant, *values in newest.tuples():
+            found.setdefault((source, tenant), LastRun(*values))
+    for schedule in every:
+        if (schedule.source, schedule.tenant) not in found:
+            found |= _of_schedule(schedule, now)
+    return found
+
+
+def _of_schedule(schedule: Schedule, now: datetime) -> dict[tuple[str, str | None], LastRun]:
+    own = _begun(now).where(Run.schedule_id == schedule.id, Run.slot_at.is_null(False))
+    newest = own.order_by(Run.slot_at.desc()).limit(1).tuples()
+    return {(schedule.source, tenant): LastRun(*values) for tenant, *values in newest}
+
+
+def _begun(now: datetime) -> Any:
+    columns = (Run.tenant, Run.id, outcome(now), Run.started_at, Run.ended_at)
+    return Run.select(*columns).where(Run.started_at.is_null(False))

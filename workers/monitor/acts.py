@@ -1,0 +1,97 @@
+"""The acts on a run: a button for each that its status allows. Each asks first."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import streamlit as st
+
+from workers import runs
+from workers.errors import UsageError
+from workers.monitor import access, confirm, questions, tuning
+from workers.monitor.confirm import Question
+from workers.monitor.markup import fill
+from workers.monitor.panel import panel
+from workers.monitor.reading import reading
+from workers.monitor.unreadable import Unreadable
+from workers.monitor.words import so_many
+from workers.stats import RunStats
+from workers.tables import ENDED, Run, RunStatus
+
+_LOOKING = """
+<p class="sl-dim sl-looking">You may look; pausing, resuming, cancelling and retrying are for operators.</p>
+"""
+
+
+@dataclass(frozen=True)
+class Act:
+    """Something a person may do with a run.
+
+    Parameters:
+      name(str): Its name, for the widget.
+      label(str), icon(str): What the button shows.
+      question(Callable): Asks about it; None: it opens the dialog for lanes and priority.
+      first(bool): Whether it is what one most likely wants.
+    """
+
+    name: str
+    label: str
+    icon: str
+    question: Callable[[Run], Question] | None
+    first: bool = False
+
+
+def draw(run: RunStats, *, is_stuck: bool, has_items: bool) -> None:
+    """Draw the buttons; for who may not act, a line that says so.
+
+    Parameters:
+      run(RunStats): The run.
+      is_stuck(bool): Whether it may be forced.
+      has_items(bool): Whether its items are there still: they go when they are old.
+    """
+    if not access.may_act():
+        panel(fill(_LOOKING), key="acts")
+        return
+    with st.container(horizontal=True, key="run_acts"):
+        pressed = [act for act in acts_of(run, is_stuck=is_stuck, has_items=has_items) if _button(act, run.id)]
+    for act in pressed:
+        start(run.id, act.question)
+
+
+def acts_of(run: RunStats, *, is_stuck: bool, has_items: bool) -> Iterator[Act]:
+    """Yield what a person may do with a run now. Parameters as for `draw`."""
+    if run.status == RunStatus.RUNNING:
+        yield Act("pause", "Pause", "pause", questions.pause)
+    if run.status == RunStatus.PAUSED:
+        yield Act("resume", "Resume", "play_arrow", questions.resume, first=True)
+    if is_stuck:
+        yield Act("force", "Force", "bolt", questions.force)
+    if has_items and (label := _retry_label(run)):
+        yield Act("retry", label, "replay", questions.retry_failed, first=run.status in ENDED)
+    if run.status not in ENDED:
+        yield Act("tune", "Lanes, priority", "tune", None)
+        yield Act("cancel", "Cancel", "stop_circle", questions.cancel)
+
+
+def start(run_id: int, question: Callable[[Run], Question] | None) -> None:
+    """Open the dialog of an act, with the facts as they are now."""
+    try:
+        run = reading(lambda: runs.get(run_id))
+        if question is None:
+            tuning.ask(run)
+        else:
+            confirm.ask(reading(lambda: question(run)))
+    except (Unreadable, UsageError) as error:
+        st.toast(confirm.plain(str(error)), icon=":material/warning:")
+
+
+def _button(act: Act, run_id: int) -> bool:
+    kind = "primary" if act.first else "secondary"
+    return st.button(act.label, key=f"{act.name} {run_id}", icon=f":material/{act.icon}:", type=kind)
+
+
+def _retry_label(run: RunStats) -> str:
+    if run.started_at is None or run.status == RunStatus.CANCELLED:
+        return ""
+    if run.status == RunStatus.FAILED and not run.failed:
+        return "Go on"
+    return f"Retry {so_many(run.failed, 'failed item')}" if run.failed else ""

@@ -1,0 +1,42 @@
+"""The banner: what is down, what comes of it and what to do, above every page. Nothing where all is well."""
+
+from workers.health import Health, Lack, health
+from workers.monitor.markup import Html, fill, join, prose
+from workers.monitor.shared import shared
+
+#: For so long what is known of it is good: an outage of so many seconds may pass unsaid.
+_SECONDS = 2.0
+
+_BANNER = '<section class="sl-banner" role="status" aria-label="what is down">{lacks}</section>'
+_LACK = """
+<div class="sl-lack sl-{tone}"><i class="sl-icon sl-i-{shape}"></i>
+<p><b>{what}.</b> {means} <span>{label} {repair}.</span></p></div>
+"""
+
+
+def current() -> Health:
+    """Return how things are, as all open pages see it."""
+    return shared("health", _SECONDS, health)
+
+
+def banner(health: Health) -> Html:
+    """Return what is down or lacking, a line each; empty where nothing is."""
+    if not health.lacks:
+        return fill("")
+    return fill(_BANNER, lacks=join(map(_lack, health.lacks)))
+
+
+def _lack(lack: Lack) -> Html:
+    return fill(
+        _LACK,
+        tone="bad" if lack.is_down else "warn",
+        shape="cross" if lack.is_down else "alert",
+        what=prose(_capital(lack.what)),
+        means=prose(lack.means),
+        label="To do:",
+        repair=prose(lack.repair.rstrip(".")),
+    )
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

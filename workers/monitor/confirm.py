@@ -1,0 +1,88 @@
+"""Asking before an act: what will come of it, and the button that does it. The act's result is said in words."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import streamlit as st
+from peewee import PeeweeException
+
+from workers import database
+from workers.errors import DependencyDown, SluiceError
+from workers.monitor import access
+from workers.monitor.complaint import complain
+from workers.monitor.markup import fill, prose
+from workers.monitor.shared import forget
+
+_SAID = "sluice_said"
+_SENTENCE = '<p class="sl-sentence">{text}</p>'
+#: What is said where nothing could be done, by its icon.
+_REFUSED, _DONE = ":material/warning:", ":material/check:"
+#: What Markdown takes for more than text: a toast is Markdown, and an error may repeat what a row says.
+_MARKDOWN = re.compile(r"[\\`*_\[\]<>~$:#!]")
+
+
+@dataclass(frozen=True)
+class Question:
+    """An act that a person is asked about.
+
+    Parameters:
+      title(str): The question. It is Markdown: nothing from the database stands in it but numbers.
+      sentences(Sequence[str]): What will come of it.
+      yes(str): What the button says that does it; empty where nothing can be done.
+      do(Callable): Does it; returns what is then said, or nothing where others say it.
+    """
+
+    title: str
+    sentences: tuple[str, ...]
+    yes: str = ""
+    do: Callable[[], str] = str
+
+
+def ask(question: Question) -> None:
+    """Ask. The dialog is none of the part that refreshes: it stays as it was opened until it is answered."""
+    st.dialog(question.title)(_draw)(question)
+
+
+def perform(do: Callable[[], str]) -> None:
+    """Do it, if that is allowed now; what came of it is said by `tell`."""
+    st.session_state[_SAID] = _result(do)
+    forget()
+
+
+def tell() -> None:
+    """Say what came of the last act."""
+    text, icon = st.session_state.pop(_SAID, ("", ""))
+    if text:
+        st.toast(plain(text), icon=icon)
+
+
+def plain(text: str) -> str:
+    """Return text as Markdown that shows just that."""
+    return _MARKDOWN.sub(r"\\\g<0>", text)
+
+
+def _draw(question: Question) -> None:
+    for sentence in question.sentences:
+        st.html(fill(_SENTENCE, text=prose(sentence)))
+    with st.container(horizontal=True, key="confirm"):
+        agreed = question.yes and st.button(question.yes, type="primary", key="confirm_yes")
+        declined = st.button("Leave it as it is" if question.yes else "Close", key="confirm_no")
+    if agreed:
+        with st.spinner("One moment"):
+            perform(question.do)
+    if agreed or declined:
+        st.rerun()
+
+
+def _result(do: Callable[[], str]) -> tuple[str, str]:
+    if not access.may_act():
+        return "Nothing was done: only an operator may act, and you are none now.", _REFUSED
+    try:
+        with database.connection():
+            return do(), _DONE
+    except (DependencyDown, PeeweeException) as error:
+        complain("an act of the page was not done", error)
+        return "The database does not answer: nothing was done.", _REFUSED
+    except SluiceError as error:
+        return str(error), _REFUSED

@@ -1,0 +1,169 @@
+"""What failed of a run: the items that failed alike together, what that means, and a button that retries just those."""
+
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from functools import partial
+
+import streamlit as st
+
+from workers.failure_groups import FailedItem, FailureGroup, failure_groups, first_failed
+from workers.failures import FailureClass
+from workers.monitor import access, acts, failed_csv, questions, wall
+from workers.monitor.markup import Html, fill
+from workers.monitor.panel import panel
+from workers.monitor.reading import reading
+from workers.monitor.section import table
+from workers.monitor.shared import shared
+from workers.monitor.words import count, moment, so_many
+from workers.stats import RunStats
+from workers.tables import Run, RunStatus
+
+#: So many groups are shown with a button each, so many in all, and so many items of each.
+_WITH_BUTTON, _MOST, _ITEMS = 10, 50, 10
+#: Counting so many failed items takes about a hundredth of a second: they are counted so much less often.
+_QUICK_COUNT = 10_000
+_FRESH_SECONDS = 4.0
+
+#: What each class means, and what mends it.
+MEANS: dict[FailureClass, str] = {
+    FailureClass.RATE_LIMITED: "The API refused it for its limit. Retry it.",
+    FailureClass.TRANSIENT: "A timeout, a broken connection or an error of the API's own, at every attempt. "
+    "Retry when the API is well again.",
+    FailureClass.AUTH: "The credentials were refused. Mend them, then retry.",
+    FailureClass.NOT_FOUND: "The API says it has no such item. A retry helps only where it is back.",
+    FailureClass.BAD_DATA: "The API answered, and the row could not take it. Mend the model or the data, then retry.",
+    FailureClass.CONTRACT: "The API is not what the source expects of it. Mend the source, then retry.",
+    FailureClass.BUG: "The source's own code failed: the workers' log has the traceback. Mend it, then retry.",
+}
+
+_HEAD = """
+<div class="sl-failures-head" id="failures"><h3 class="sl-title">Failed items
+<span>{items}, of {kinds}</span></h3>{file}</div>{closed}
+"""
+_FILE = '<a class="sl-file" href="{address}" download="{name}">Download all as CSV</a>'
+_CLOSED = """
+<p class="sl-dim">They cannot be retried: a run that was called off is not taken up again. Start a new one.</p>
+"""
+_GROUP = """
+<section class="sl-failure" id="failed-{kind}-{fingerprint}">
+  <p class="sl-failure-what"><i class="sl-icon sl-i-cross"></i><b>{number}</b> <strong>{kind}</strong>
+    <span class="sl-dim">{means}</span></p>
+  <p class="sl-failure-reason">{reason}</p>
+  <details id="first-{kind}-{fingerprint}"><summary>for example item {external_id}{more}</summary>{items}</details>
+</section>
+"""
+_ITEM = '<tr><td>{id}</td><td>{at}</td><td>{attempts}</td><td class="sl-text">{reason}</td></tr>'
+_REST = '<details id="more-failures"><summary>{title}</summary>{groups}</details>'
+
+
+@dataclass(frozen=True)
+class Failures:
+    """The groups of a run's failed items, the largest first, and the first items of those shown large."""
+
+    groups: tuple[FailureGroup, ...]
+    first: tuple[tuple[FailedItem, ...], ...]
+
+
+def draw(run: Run, stats: RunStats, zone: tzinfo, now: datetime) -> None:
+    """Draw them; nothing where nothing failed, or the items are gone."""
+    if not run.failed_count or run.items_removed_at:
+        return
+    age = max(_FRESH_SECONDS, run.failed_count / _QUICK_COUNT)
+    key = ("failures", run.id, run.status)
+    found = shared(key, age, partial(reading, partial(_read, run.id)))
+    if not found.groups:
+        return
+    with st.container(key="failures"):
+        _draw_head(run, found)
+        may_retry = access.may_act() and run.status != RunStatus.CANCELLED
+        for group, items in zip(found.groups, found.first, strict=False):
+            _draw_group(stats, group, items, zone, now, may_retry=may_retry)
+        if rest := found.groups[_WITH_BUTTON:]:
+            panel(_folded(rest), key="failures_rest")
+
+
+def _read(run_id: int) -> Failures:
+    groups = tuple(failure_groups(run_id, _MOST))
+    return Failures(groups, tuple(tuple(first_failed(run_id, group, _ITEMS)) for group in groups[:_WITH_BUTTON]))
+
+
+def _draw_head(run: Run, found: Failures) -> None:
+    number = len(found.groups)
+    kinds = "one kind" if number == 1 else f"{number} kinds" if number < _MOST else f"{_MOST} kinds and more"
+    name = failed_csv.file_name(run.id)
+    served = wall.stands()  # and with it the route to the file
+    file = fill(_FILE, address=f"runs/{run.id}/failed.csv", name=name) if served else fill("")
+    items = so_many(run.failed_count, "item")
+    closed = fill(_CLOSED) if run.status == RunStatus.CANCELLED else fill("")
+    panel(fill(_HEAD, items=items, kinds=kinds, file=file, closed=closed), key="failures_head")
+    if not served:
+        st.download_button(
+            "Download all as CSV",
+            partial(_whole_file, run.id),
+            name,
+            "text/csv",
+            key=f"csv {run.id}",
+            on_click="ignore",
+            icon=":material/download:",
+        )
+
+
+def _whole_file(run_id: int) -> str:
+    return "".join(failed_csv.csv_parts(run_id))
+
+
+def _draw_group(
+    run: RunStats,
+    group: FailureGroup,
+    items: tuple[FailedItem, ...],
+    zone: tzinfo,
+    now: datetime,
+    *,
+    may_retry: bool,
+) -> None:
+    name = f"{group.failure_class} {group.fingerprint}"
+    left, right = st.columns([5, 1.35], vertical_alignment="top")
+    with left:
+        panel(_group(group, items, zone, now), key=f"failed {name}")
+    if not may_retry or not (group.failure_class and group.fingerprint):
+        return
+    if items and not any(item.retriable for item in items):
+        right.html(fill('<p class="sl-dim">refused from the list: the next run reads them anew</p>'))
+        return
+    label = "Retry this one" if group.count == 1 else f"Retry these {count(group.count)}"
+    if right.button(label, key=f"retry {run.id} {name}", icon=":material/replay:", width="stretch"):
+        acts.start(run.id, partial(questions.retry_failed, group=group))
+
+
+def _group(group: FailureGroup, items: tuple[FailedItem, ...], zone: tzinfo, now: datetime) -> Html:
+    shown = len(items)
+    more = "" if group.count <= 1 else f", and {'all' if shown >= group.count else 'the first'} {count(shown)}"
+    heads = ("Item", "Failed", "Attempts", "Reason")
+    return fill(
+        _GROUP,
+        number=count(group.count),
+        kind=group.failure_class or "unknown",
+        fingerprint=group.fingerprint,
+        means=means(group.failure_class),
+        reason=group.reason,
+        external_id=group.external_id,
+        more=more,
+        items=table(heads, (_item(item, zone, now) for item in items)) if items else "",
+    )
+
+
+def means(failure_class: str) -> str:
+    """Return what a class means and what mends it; empty for one that is none of ours."""
+    return MEANS[FailureClass(failure_class)] if failure_class in list(FailureClass) else ""
+
+
+def _item(item: FailedItem, zone: tzinfo, now: datetime) -> Html:
+    at = moment(item.failed_at, zone, now)
+    return fill(_ITEM, id=item.external_id, at=at, attempts=item.attempts, reason=item.reason)
+
+
+def _folded(groups: tuple[FailureGroup, ...]) -> Html:
+    heads = ("Items", "Class", "For example", "Reason")
+    row = '<tr><td>{number}</td><td>{kind}</td><td>{id}</td><td class="sl-text">{reason}</td></tr>'
+    rows = (fill(row, number=count(g.count), kind=g.failure_class, id=g.external_id, reason=g.reason) for g in groups)
+    return fill(_REST, title=f"{so_many(len(groups), 'smaller kind')}", groups=table(heads, rows))

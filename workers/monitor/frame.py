@@ -1,0 +1,65 @@
+"""The frame: what every page has in common. Its live part, drawn each second; a banner where something is down."""
+
+from collections.abc import Callable
+from datetime import UTC, tzinfo
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+from workers.monitor import banner, news
+from workers.monitor.complaint import complain
+from workers.monitor.markup import Html, fill, prose
+from workers.monitor.panel import panel
+from workers.monitor.unreadable import Unreadable
+
+_HEAD = '<div class="sl-top"><h1>{title}</h1><p class="sl-state">{state}</p></div>'
+_NOTICE = """
+<section class="sl-notice sl-{tone}" role="status"><i class="sl-icon sl-i-{shape}"></i>
+<div><h2>{what}</h2><p>{text}</p></div></section>
+"""
+_FAULT = "It tries again each second; the monitor's log says what it is."
+
+
+@st.fragment(run_every=1)  # type: ignore[untyped-decorator]
+def live(title: str, draw: Callable[[tzinfo], None]) -> None:
+    """Draw the part of a page that changes by itself, each second. One a page: all of a session share one thread.
+
+    Parameters:
+      title(str): The page's, for when it cannot be drawn.
+      draw(Callable[[tzinfo], None]): Draws it for a viewer in that time zone; `panel` and widgets as it likes. It must
+        stay far below a second: read rollups, through `shared`, and scan nothing.
+    """
+    try:
+        panel(banner.banner(banner.current()), key="banner")
+        news.tell()
+        draw(zone())
+    except Unreadable as error:
+        panel(head(title, fill("cannot be shown now")), key="head")
+        panel(notice(error.tone, "alert", error.what, error.repair), key="body")
+    except Exception as error:  # whatever it is, its traceback is for the log
+        complain("the page could not be drawn", error, trace=True)
+        panel(head(title, fill("cannot be shown now")), key="head")
+        panel(notice("bad", "alert", "This page has a fault", _FAULT), key="body")
+
+
+def head(title: str, state: Html) -> Html:
+    """Return a page's title, and what it shows in a line."""
+    return fill(_HEAD, title=title, state=state)
+
+
+def notice(tone: str, shape: str, what: str, text: str) -> Html:
+    """Return a notice: what is the matter, and what to do.
+
+    Parameters:
+      tone(str): good, warn, bad, plan or calm.
+      shape(str): The icon beside it: a tone is never told by its colour alone.
+    """
+    return fill(_NOTICE, tone=tone, shape=shape, what=what, text=prose(text))
+
+
+def zone() -> tzinfo:
+    """Return the viewer's time zone. Its name comes from the browser and may be anything."""
+    try:
+        return ZoneInfo(st.context.timezone or "UTC")
+    except (ValueError, KeyError, OSError):
+        return UTC

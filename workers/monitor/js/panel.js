@@ -1,0 +1,38 @@
+// A panel: shows the HTML it is given, and from then on changes only what has changed. So what a person has selected,
+// focused, scrolled or opened stays as it is.
+export default function ({ data, parentElement }) {
+  let box = parentElement.querySelector(":scope > .sl-panel");
+  if (!box) {
+    box = document.createElement("div");
+    box.className = "sl-panel stHtml";
+    box.addEventListener("click", open);
+    parentElement.append(box);
+  }
+  show(box, data);
+}
+
+function show(box, html) {
+  const morph = window.sluiceMorph;
+  if (!morph) {
+    box.innerHTML = html;
+    return;
+  }
+  morph(box, html, {
+    morphStyle: "innerHTML",
+    callbacks: {
+      // What a person has opened or closed is theirs.
+      beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
+    },
+  });
+}
+
+// A plain click on a link to one of our pages opens it as the browser's own Back and Forward do: without loading it
+// anew, and with one entry in the history. Any other click is the browser's.
+function open(event) {
+  const link = event.target.closest("a[data-page]");
+  const plain = event.button === 0 && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);
+  if (!link || !plain || event.defaultPrevented) return;
+  event.preventDefault();
+  history.pushState({}, "", link.href);
+  window.dispatchEvent(new PopStateEvent("popstate"));
+}

@@ -1,0 +1,54 @@
+"""The life of a run: its charts, and what their lines and shades mean, in words."""
+
+import streamlit as st
+
+from workers.monitor.life_chart import Life
+from workers.monitor.markup import Html, fill, join
+from workers.monitor.panel import panel
+from workers.monitor.words import pace
+
+_HEAD = '<div class="sl-life-head"><h3 class="sl-title">{title}</h3><p class="sl-legend">{legend}</p></div>'
+_KEY = '<span><i class="sl-swatch sl-swatch-{kind}"></i>{text}</span>'
+_NOT_YET = """
+<section class="sl-life-empty"><h3 class="sl-title">Pace and progress</h3>
+<p class="sl-dim">The charts begin with the run.</p></section>
+"""
+
+
+def draw(life: Life | None) -> None:
+    """Draw the charts of a run; in place of them, of one that has not begun, a line that says so."""
+    if life is None:
+        panel(fill(_NOT_YET), key="life_empty")
+        return
+    pace_chart, progress_chart = life.charts()
+    panel(_pace_head(life), key="pace_head")
+    st.vega_lite_chart(pace_chart, width="stretch", key="life_pace", alt="items and requests a second, over its life")
+    panel(_progress_head(life), key="progress_head")
+    st.vega_lite_chart(progress_chart, width="stretch", key="life_progress", alt="items done, over its life")
+
+
+def _pace_head(life: Life) -> Html:
+    keys = [_key("items", "items/s"), _key("requests", "requests/s"), *_allowed(life)]
+    keys += [_key("waited", "kept waiting by its API")] if life.has_waits else []
+    keys += [_key("held", "held")] if life.has_held else []
+    keys += [_key("refused", "refused (429)")] if life.has_hits else []
+    return fill(_HEAD, title="Pace", legend=join(keys))
+
+
+def _allowed(life: Life) -> list[Html]:
+    """Name what the budget allows; where that is far above the chart it has no line there, and says so."""
+    if life.allowed is None:
+        return []
+    said = f"its budget allows {pace(life.allowed)} requests/s ({life.title})"
+    return [_key("none", f"{said}, far above") if life.beyond else _key("allowed", said)]
+
+
+def _progress_head(life: Life) -> Html:
+    keys = [_key("items", "items done")]
+    keys += [_key("allowed", "as fast as its budget allows")] if life.has_ideal else []
+    keys += [_key("failed", "failed")] if life.has_failed else []
+    return fill(_HEAD, title="Progress", legend=join(keys))
+
+
+def _key(kind: str, text: str) -> Html:
+    return fill(_KEY, kind=kind, text=text)

@@ -1,0 +1,33 @@
+"""A panel: HTML on the page that changes in place, so that nobody loses what they have selected, scrolled or opened."""
+
+from pathlib import Path
+
+from streamlit.components import v2
+
+from workers.monitor.markup import Html
+
+_JS = Path(__file__).parent / "js"
+
+_panel = v2.component("sluice.panel", js=(_JS / "panel.js").read_text(encoding="utf-8"), isolate_styles=False)
+_morph = v2.component(
+    "sluice.morph",
+    js=(_JS / "idiomorph.js").read_text(encoding="utf-8") + (_JS / "morph.js").read_text(encoding="utf-8"),
+)
+
+
+def prepare() -> None:
+    """Give the browser what panels need. Called once each time the page is drawn as a whole."""
+    _morph(key="sluice_morph", height=1)
+
+
+def panel(html: Html, key: str) -> None:
+    """Draw HTML. In a fragment, call it each time with the same key: only what has changed is then touched.
+
+    A link in it to a page of ours, `<a href="run?id=12" data-page>`, opens it without loading everything anew.
+    Elements that have an `id` are found again by it when others come or go before them: give rows one.
+
+    Parameters:
+      html(Html): From `markup.fill`: values in it are escaped.
+      key(str): Its name, unique on the page.
+    """
+    _panel(key=key, data=str(html))

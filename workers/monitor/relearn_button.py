@@ -1,0 +1,54 @@
+"""The relearn button: a budget as it is configured again. What that does is said before it is done."""
+
+from functools import partial
+
+import streamlit as st
+
+from workers import stats
+from workers.errors import DependencyDown, SluiceError
+from workers.limiter import BudgetState
+from workers.monitor import access, confirm
+from workers.monitor.complaint import complain
+from workers.monitor.confirm import Question
+from workers.relearn import relearn
+
+
+def draw(state: BudgetState) -> None:
+    """Draw it below a budget that has learned something, for a person who may act."""
+    if not access.may_act() or not _has_learned(state):
+        return
+    if st.button("As configured again", key=f"relearn {state.name}", icon=":material/restart_alt:"):
+        confirm.ask(question(state.name))
+
+
+def question(name: str) -> Question:
+    """Return what is asked before."""
+    return Question(
+        "Use this budget as it is configured?",
+        (
+            f"The budget {name} is used as its source's code says, from the next request on: not paced, its windows "
+            "no longer than they are, its limits those of the code.",
+            "Do it once the API was mended. If it was not, its next refusal teaches the same again.",
+            "What is used of the windows goes on counting, and a pause goes on.",
+        ),
+        "Forget what the API taught",
+        partial(_relearn, name),
+    )
+
+
+def _has_learned(state: BudgetState) -> bool:
+    """Whether an answer of the API made the budget another one than it is configured to be."""
+    paced = state.profile == "paced" and state.profile_why != "configured so"
+    return paced or state.widened_seconds > 0 or any(w.full != w.limit.requests for w in state.windows)
+
+
+def _relearn(name: str) -> str:
+    known, _ = stats.budgets()
+    if name not in known:
+        raise SluiceError(f"No source and no active run has the budget {name} any more.")
+    try:
+        relearn(known[name], who=access.who())
+    except DependencyDown as error:
+        complain(f"the budget {name} was not taken to what is configured", error)
+        raise SluiceError("Redis, or the database, does not answer. Do it again when it does.") from error
+    return f"{name} is as configured again"

@@ -1,0 +1,151 @@
+"""The page of one run: how far, how fast, until when, why it waits, what failed, who did what; and the acts on it."""
+
+import re
+from datetime import tzinfo
+from functools import partial
+
+import streamlit as st
+
+from workers import stats
+from workers.monitor import acts, confirm, failures_section, frame, life_section, links
+from workers.monitor.badge import badge
+from workers.monitor.budget_aside import budget_aside
+from workers.monitor.markup import Html, fill, join
+from workers.monitor.panel import panel
+from workers.monitor.reading import reading
+from workers.monitor.run_card import run_card
+from workers.monitor.run_sheet import RunSheet, is_stuck, life_of, run_sheet
+from workers.monitor.shared import EACH_TICK_SECONDS, shared
+from workers.monitor.timeline import by, timeline
+from workers.monitor.words import moment, so_many
+from workers.stats import RunStats
+from workers.tables import ENDED, Run
+
+#: An id that can be one: digits, no more than a database counts to.
+_ID = re.compile(r"[0-9]{1,18}", re.ASCII)
+_RECENT = 8
+_LAST = "sluice_run"
+
+_STATE = """
+{badge}<span>{by} · {when} · {lanes}{fresh}{line}</span><a class="sl-back" href="{back}" data-page>All runs</a>
+"""
+_LOST = """
+<section class="sl-card sl-empty"><i class="sl-icon sl-i-gate"></i><h2>{title}</h2><p>{text}</p>
+<ul class="sl-recent">{recent}</ul><p><a href="{back}" data-page>All runs</a></p></section>
+"""
+_RECENT_RUN = '<li><a href="{address}" data-page>Run {id}</a> {badge} {source}</li>'
+
+
+def show() -> None:
+    """Draw the page of the run that the address names: `run?id=12`."""
+    frame.live("Run", _draw)
+
+
+def _draw(zone: tzinfo) -> None:
+    confirm.tell()
+    asked = _asked()
+    sheet = run_sheet(int(asked)) if _ID.fullmatch(asked) else None
+    if sheet is None:
+        _draw_lost(asked)
+        return
+    panel(frame.head(_title(sheet.run), _state(sheet, zone)), key="head")
+    acts.draw(sheet.stats, is_stuck=is_stuck(sheet.run), has_items=sheet.run.items_removed_at is None)
+    panel(_card(sheet, zone), key="body")
+    failures_section.draw(sheet.run, sheet.stats, zone, sheet.now)
+    left, right = st.columns([2, 1])
+    with right:
+        panel(join([_budget(sheet, zone), timeline(sheet.events, zone, sheet.now)]), key="aside")
+    with left, st.container(border=True, key="life"):  # last, because it takes longest
+        life_section.draw(life_of(sheet))
+
+
+def _asked() -> str:
+    """Return which run the address names. Where the browser has gone back it names none: it is the last one then."""
+    asked = st.query_params.get("id") or st.session_state.get(_LAST, "")
+    if asked and asked != st.query_params.get("id"):
+        st.query_params["id"] = asked
+    st.session_state[_LAST] = asked
+    return asked
+
+
+def _card(sheet: RunSheet, zone: tzinfo) -> Html:
+    removed_at = sheet.run.items_removed_at
+
+    return run_card(
+        sheet.stats, zone, sheet.now, in_hand=sheet.in_hand, budget=sheet.budget, items_removed_at=removed_at
+    )
+
+
+def _title(run: Run) -> str:
+    return f"Run {run.id} · {run.source}" + (f" for {run.tenant}" if run.tenant else "")
+
+
+def _state(sheet: RunSheet, zone: tzinfo) -> Html:
+    return fill(
+        _STATE,
+        badge=badge(sheet.stats.label, "large"),
+        by=by(sheet.run.created_by),
+        when=_when(sheet, zone),
+        lanes=so_many(sheet.run.lanes, "lane"),
+        fresh=" · its table was emptied first" if sheet.run.options.get("fresh") else "",
+        line=_line(sheet),
+        back=links.to(links.RUNS),
+    )
+
+
+def _when(sheet: RunSheet, zone: tzinfo) -> Html:
+    run, now = sheet.run, sheet.now
+    if run.ended_at:
+        return fill("ended {at}", at=moment(run.ended_at, zone, now))
+    if run.started_at:
+        return fill("since {at}", at=moment(run.started_at, zone, now))
+    return fill("due {at}", at=moment(run.scheduled_at or run.created_at, zone, now))
+
+
+def _line(sheet: RunSheet) -> Html:
+    """Say which run stands before it or after it in the line of its source."""
+    before = _neighbour(" · behind {run}", sheet.ahead)
+    after = _neighbour(" · {run} waits behind it", sheet.behind)
+    return fill("{before}{after}", before=before, after=after)
+
+
+def _neighbour(said: str, run: Run | None) -> Html:
+    if run is None:
+        return fill("")
+    address = links.to(links.RUN, id=run.id)
+    return fill(said, run=fill('<a href="{address}" data-page>run {id}</a>', address=address, id=run.id))
+
+
+def _budget(sheet: RunSheet, zone: tzinfo) -> Html:
+    if sheet.run.status in ENDED or sheet.run.started_at is None:
+        return fill("")
+    return budget_aside(sheet.budget, "What is used of it cannot be told now.", zone, sheet.now)
+
+
+# --- no such run ------------------------------------------------------------------------------------------------------
+
+
+def _draw_lost(asked: str) -> None:
+    recent = shared(("recent", _RECENT), EACH_TICK_SECONDS, partial(reading, partial(_newest, _RECENT)))
+    number = _ID.fullmatch(asked)
+    title = f"There is no run {int(asked)}" if number else "Which run?"
+    text = "It may have been removed for its age." if number else "The address does not name one."
+    about = "These are the newest:" if recent else "Nothing has been imported yet."
+    panel(frame.head("Run", fill("not found")), key="head")
+    page = fill(
+        _LOST,
+        title=title,
+        text=f"{text} {about}",
+        recent=join(_recent(run) for run in recent),
+        back=links.to(links.RUNS),
+    )
+    panel(page, key="body")
+
+
+def _newest(limit: int) -> tuple[RunStats, ...]:
+    return tuple(stats.recent_runs(limit))
+
+
+def _recent(run: RunStats) -> Html:
+    address = links.to(links.RUN, id=run.id)
+    return fill(_RECENT_RUN, address=address, id=run.id, badge=badge(run.label), source=run.source)

@@ -1,0 +1,99 @@
+"""The sheet of a run: what its page shows, read at once. Counters and indexes only: it costs the same for any run."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from workers import database, runs, stats, stuck
+from workers.errors import UnknownRun, UsageError
+from workers.history import history
+from workers.limiter import BudgetState
+from workers.monitor.life_chart import Life, life
+from workers.monitor.reading import reading
+from workers.monitor.shared import EACH_TICK_SECONDS, shared
+from workers.monitor.timeline import MOST
+from workers.redis_words import AWAY
+from workers.stats import RunStats
+from workers.tables import ACTIVE, ENDED, IS_OPEN, ItemStatus, Run, RunEvent, RunItem, RunStatus
+
+#: A chart gets a point each two seconds; of a run that has ended it stands still. What is stuck is so for minutes.
+_LIFE_SECONDS, _ENDED_SECONDS, _STUCK_SECONDS = 1.9, 60.0, 5.0
+
+
+@dataclass(frozen=True)
+class RunSheet:
+    """One run.
+
+    Attributes:
+      now: When it was read.
+      budget: What it uses, while it is active and Redis answers.
+      in_hand: How many of its items are claimed.
+      events: The newest of its timeline, the newest first.
+      ahead, behind: The run that a pending one waits for; the pending one that waits for an active one.
+    """
+
+    now: datetime
+    run: Run
+    stats: RunStats
+    budget: BudgetState | None
+    in_hand: int
+    events: tuple[RunEvent, ...]
+    ahead: Run | None
+    behind: Run | None
+
+
+def run_sheet(run_id: int) -> RunSheet | None:
+    """Return the sheet of a run; None where there is no such run."""
+    return shared(("run", run_id), EACH_TICK_SECONDS, partial(reading, partial(_read, run_id)))
+
+
+def life_of(sheet: RunSheet) -> Life | None:
+    """Return what the charts of a run draw; None where it has not begun."""
+    run = sheet.run
+    ended = run.status in ENDED
+    key = ("life", run.id, str(run.status), run.ended_at)
+    return shared(key, _ENDED_SECONDS if ended else _LIFE_SECONDS, partial(reading, partial(_read_life, run.id)))
+
+
+def is_stuck(run: Run) -> bool:
+    """Whether something of a run may be forced."""
+    return shared(("stuck", run.id), _STUCK_SECONDS, partial(reading, partial(_read_stuck, run.id)))
+
+
+def _read(run_id: int) -> RunSheet | None:
+    try:
+        run = runs.get(run_id)
+    except UnknownRun:
+        return None
+    now = database.now()
+    in_the_way = stats.outage() if run.status == RunStatus.RUNNING else ""
+    asked = run.status in ACTIVE and not in_the_way.startswith(AWAY)
+    return RunSheet(
+        now=now,
+        run=run,
+        stats=stats.run_stats(run, now, in_the_way),
+        budget=stats.budget_of(run) if asked else None,
+        in_hand=_in_hand(run_id) if run.status not in ENDED else 0,
+        events=tuple(stats.events(run_id, MOST)),
+        ahead=runs.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None,
+        behind=runs.next_pending(run.source, run.tenant) if run.status in ACTIVE else None,
+    )
+
+
+def _in_hand(run_id: int) -> int:
+    """Return how many items are claimed: a few a lane, which an index of open items finds."""
+    claimed = RunItem.select().where(RunItem.run_id == run_id, RunItem.status == ItemStatus.PROCESSING, IS_OPEN)
+    count: int = claimed.count()
+    return count
+
+
+def _read_life(run_id: int) -> Life | None:
+    run = runs.get(run_id)
+    return life(history(run, database.now()), run.total_count if run.discovered_at else None)
+
+
+def _read_stuck(run_id: int) -> bool:
+    try:
+        return stuck.look(runs.get(run_id)).lasts_seconds >= stuck.FORCE_SECONDS
+    except UsageError:
+        return False

@@ -1,0 +1,62 @@
+"""What a person does to a schedule from the page: done by the timetable, and answered in a sentence."""
+
+from collections.abc import Callable
+from functools import partial
+
+import streamlit as st
+from peewee import PeeweeException
+
+from workers import database, timetable
+from workers.errors import DependencyDown, SluiceError
+from workers.monitor import access
+from workers.monitor.complaint import complain
+from workers.monitor.shared import forget
+
+#: Where the session keeps what is to be said of the last act: a callback of a fragment may not say it itself.
+DONE, REFUSAL = "schedule_done", "schedule_refusal"
+
+
+def change(source: str, tenant: str | None, cron: str, timezone: str, catch_up: str) -> bool:
+    """Set a schedule. Returns whether it was done; else REFUSAL says why not."""
+    asked = partial(timetable.set_schedule, source, cron, timezone=timezone, catch_up=catch_up, tenant=tenant)
+    return _act(lambda: asked(**_me()), "The schedule is set")
+
+
+def pause(source: str, tenant: str | None) -> bool:
+    """Let a schedule make no more runs."""
+    return _act(lambda: timetable.pause_schedule(source, tenant=tenant, **_me()), "The schedule is paused")
+
+
+def resume(source: str, tenant: str | None) -> bool:
+    """Let a paused schedule go on."""
+    return _act(lambda: timetable.resume_schedule(source, tenant=tenant, **_me()), "The schedule goes on")
+
+
+def remove(source: str, tenant: str | None) -> bool:
+    """Take back what people have set."""
+    return _act(lambda: timetable.remove_schedule(source, tenant=tenant, **_me()), "What people had set is removed")
+
+
+def _act(do: Callable[[], object], done: str) -> bool:
+    """Do it. What is said then names nothing: a toast is Markdown, and a tenant's name may be anything."""
+    st.session_state.pop(REFUSAL, None)
+    if not access.may_act():
+        st.session_state[REFUSAL] = "Only an operator may change schedules: nothing was done."
+        return False
+    try:
+        with database.connection():
+            do()
+    except (DependencyDown, PeeweeException) as error:
+        complain("a schedule could not be changed", error)
+        st.session_state[REFUSAL] = "The database does not answer: nothing was done."
+        return False
+    except SluiceError as error:
+        st.session_state[REFUSAL] = str(error)
+        return False
+    forget()
+    st.session_state[DONE] = done
+    return True
+
+
+def _me() -> dict[str, str]:
+    return {"who": access.who(), "door": "monitor"}

@@ -1,0 +1,101 @@
+"""The page of schedules: when each source runs by itself, the week around today, and the form that changes it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, tzinfo
+from functools import partial
+
+import streamlit as st
+
+from workers import database, heartbeat
+from workers.calendar_strip import calendar_strip
+from workers.errors import SluiceError
+from workers.last_run import LastRun, last_runs
+from workers.monitor import access, frame, schedule_form
+from workers.monitor.markup import Html, fill
+from workers.monitor.panel import panel
+from workers.monitor.reading import reading
+from workers.monitor.schedule_table import schedule_table
+from workers.monitor.shared import EACH_TICK_SECONDS, shared
+from workers.monitor.strip import strip
+from workers.monitor.unreadable import Unreadable
+from workers.monitor.words import duration
+from workers.registry import get_registry
+from workers.schedule_stats import ScheduleStats, all_schedules
+
+#: So many schedules are listed.
+MOST_LISTED = 100
+#: What moves slowly is read, and drawn, less often than each second.
+_WEEK_SECONDS, _LAST_SECONDS = 4.9, 2.9
+
+_EMPTY = """
+<section class="sl-card sl-empty"><i class="sl-icon sl-i-clock"></i><h2>There are no sources yet</h2>
+<p>Name the list of your sources in <code>SLUICE_SOURCES</code>: each of them can then run by itself.</p></section>
+"""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What there is to show.
+
+    Attributes:
+      schedules: The first so many, by source and tenant.
+      without: Sources that have none recorded, each with the one that its code declares, or nothing.
+      no_scheduler: Whether none runs that could start them.
+    """
+
+    now: datetime
+    schedules: Sequence[ScheduleStats]
+    without: Mapping[str, str]
+    no_scheduler: bool
+
+
+def show() -> None:
+    """Draw the page."""
+    schedule_form.draw(frame.zone())
+    frame.live("Schedule", _draw)
+
+
+def _draw(zone: tzinfo) -> None:
+    found = shared("schedules", EACH_TICK_SECONDS, lambda: reading(_read))
+    panel(frame.head("Schedule", _state(found)), key="head")
+    if not found.schedules and not found.without:
+        panel(fill(_EMPTY), key="body")
+        return
+    panel(shared(("week", str(zone)), _WEEK_SECONDS, partial(reading, partial(_week, zone))), key="body")
+    last = shared("last runs", _LAST_SECONDS, lambda: reading(_last))
+    acts = access.may_act()
+    panel(schedule_table(found.schedules, found.without, last, (zone, found.now), acts=acts), key="table")
+    if schedule_form.is_outdated():
+        st.rerun()
+
+
+def _week(zone: tzinfo) -> Html:
+    return strip(calendar_strip(zone, database.now()), zone)
+
+
+def _last() -> Mapping[tuple[str, str | None], LastRun]:
+    return last_runs(database.now())
+
+
+def _read() -> Reading:
+    try:
+        known = get_registry()
+    except SluiceError as error:
+        raise Unreadable("The sources cannot be loaded", str(error)) from error
+    found = all_schedules(MOST_LISTED)
+    recorded = {one.source for one in found if one.tenant is None}
+    without = {name: known[name].schedule or "" for name in sorted(known) if name not in recorded}
+    return Reading(database.now(), found, without, bool(heartbeat.no_scheduler()))
+
+
+def _state(found: Reading) -> Html:
+    """Return the page in a line: what comes next."""
+    coming = [(one.next_at[0], one.source) for one in found.schedules if one.next_at]
+    if not coming:
+        return fill("nothing runs by itself")
+    if found.no_scheduler:
+        return fill("nothing starts by itself now")
+    at, source = min(coming)
+    wait = duration(max(0.0, (at - found.now).total_seconds()))
+    return fill("{source} is next, in {wait}", source=source, wait=wait)

@@ -1,0 +1,67 @@
+"""The page "system": which processes live, what they stand on, how much there is to do, and what went wrong lately."""
+
+from datetime import tzinfo
+from functools import partial
+
+import redis
+
+from workers import clock
+from workers.figures import database_figures, redis_figures, work_figures
+from workers.health import Health
+from workers.monitor import access, frame
+from workers.monitor.banner import current
+from workers.monitor.error_table import error_table
+from workers.monitor.figure_cards import figure_cards
+from workers.monitor.markup import Html, fill
+from workers.monitor.panel import panel
+from workers.monitor.process_table import process_table
+from workers.monitor.shared import shared
+from workers.monitor.words import so_many
+from workers.recent_errors import LoggedError, recent_errors
+
+#: How often these are read, in seconds: they move slowly.
+_WORK_SECONDS, _SERVERS_SECONDS, _ERRORS_SECONDS = 2.0, 10.0, 3.0
+_SHOWN_ERRORS = 25
+
+
+def show() -> None:
+    """Draw the page."""
+    frame.live("System", _draw)
+
+
+def _draw(zone: tzinfo) -> None:
+    now, health = clock.now(), current()
+    panel(frame.head("System", _state(health)), key="head")
+    panel(process_table(health.processes, zone, now), key="processes")
+    answers = health.processes is not None
+    panel(_figures(redis_answers=answers), key="figures")
+    last = _last_errors(redis_answers=answers)
+    panel(error_table(last, zone, now, in_full=access.may_act()), key="errors")
+
+
+def _state(health: Health) -> Html:
+    """Return the page in a line."""
+    if health.lacks:
+        things = "1 thing is" if len(health.lacks) == 1 else f"{len(health.lacks)} things are"
+        return fill('<i class="sl-icon sl-i-alert"></i>{things} down or lacking', things=things)
+    alive = [process for process in health.processes or () if process.alive]
+    threads = sum(process.threads for process in alive)
+    said = f"all is well: {so_many(len(alive), 'process', 'processes')}, {so_many(threads, 'worker thread')}"
+    return fill('<i class="sl-live"></i>{said}', said=said)
+
+
+def _figures(*, redis_answers: bool) -> Html:
+    return figure_cards(
+        shared("work figures", _WORK_SECONDS, partial(work_figures, redis_answers=redis_answers)),
+        shared("redis figures", _SERVERS_SECONDS, redis_figures) if redis_answers else None,
+        shared("database figures", _SERVERS_SECONDS, database_figures),
+    )
+
+
+def _last_errors(*, redis_answers: bool) -> tuple[LoggedError, ...] | None:
+    if not redis_answers:
+        return None
+    try:
+        return shared("recent errors", _ERRORS_SECONDS, lambda: recent_errors(_SHOWN_ERRORS))
+    except (redis.RedisError, ValueError):
+        return None

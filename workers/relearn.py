@@ -1,0 +1,26 @@
+"""Relearn: forget what an API's answers taught a budget, once the API was mended. Every door does it by this."""
+
+from workers.budget import Budget
+from workers.limiter import RateLimiter, quick_client
+from workers.settings import get_settings
+from workers.watermark import Watermark
+
+
+def relearn(budget: Budget, *, who: str) -> bool:
+    """Take a budget to be as it is configured: not paced, no longer windows, no limit that the API named.
+
+    What counts against its windows goes on counting, and a pause goes on. A note says who did it.
+
+    Parameters:
+      budget(Budget): Which.
+      who(str): The person.
+
+    Returns:
+      bool: False where Redis knows nothing of the budget; then what outlives Redis has been forgotten.
+
+    Raises:
+      DependencyDown: Redis, or the database, does not answer.
+    """
+    settings = get_settings()
+    client, watermark = quick_client(settings.redis_url), Watermark(budget.name)
+    return RateLimiter(budget, client, prefix=settings.prefix, watermark=watermark).relearn(who)

@@ -1,0 +1,43 @@
+"""Sampling: takes the samples, every two seconds, in each process that works on runs. It never hurts the work."""
+
+import logging
+
+from workers import clock, database, samples
+
+log = logging.getLogger(__name__)
+
+
+class Sampler:
+    """Takes samples, and complains once of what keeps it from that."""
+
+    def __init__(self) -> None:
+        self._complained = False
+        self._next_at = 0.0
+
+    def look(self) -> None:
+        """Take the samples that are due."""
+        try:
+            with database.connection():
+                samples.take(database.now())
+        except Exception as error:  # charts may have gaps; the runs go on
+            self._complain(error)
+        else:
+            self._complained = False
+
+    def look_in_time(self) -> None:
+        """As `look`, but only where the last one is long enough ago: for a loop that turns more often."""
+        if clock.monotonic() >= self._next_at:
+            self._next_at = clock.monotonic() + samples.SLOT_SECONDS
+            self.look()
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained and not database.is_away(error):  # of which those at work tell
+            log.warning("samples for the charts are not taken: %s", database.explain(error))
+        self._complained = True
+
+
+def keep_sampling() -> None:
+    """Take samples until a stop is asked for: a thread's work."""
+    sampler = Sampler()
+    while not clock.sleep(samples.SLOT_SECONDS):
+        sampler.look()
