@@ -1,6 +1,5 @@
 """The app: its pages, and what they share. A project's monitor_app.py shows it, and is nothing else."""
 
-import gc
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,7 +13,6 @@ _HERE = Path(__file__).parent
 def show() -> None:
     """Draw the page that the browser asks for."""
     st.set_page_config(page_icon="🌊", layout="wide")
-    settle()
     st.html(_style())
     st.logo(str(_HERE / "logo.svg"), size="large")
     access.guard()
@@ -35,14 +33,3 @@ def show() -> None:
 def _style() -> str:
     files = sorted((_HERE / "css").glob("*.css"))
     return f"<style>{''.join(file.read_text(encoding='utf-8') for file in files)}</style>"
-
-
-@lru_cache(maxsize=1)
-def settle() -> None:
-    """Take all that is loaded by now out of the garbage collector's rounds.
-
-    Streamlit makes a full round after each tick of each session, through the hundreds of thousands of objects of the
-    libraries it has loaded: that was more than half of what a tick cost.
-    """
-    gc.collect()
-    gc.freeze()

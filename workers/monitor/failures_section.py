@@ -58,10 +58,11 @@ _REST = '<details id="more-failures"><summary>{title}</summary>{groups}</details
 
 @dataclass(frozen=True)
 class Failures:
-    """The groups of a run's failed items, the largest first, and the first items of those shown large."""
+    """The groups of a run's failed items, the largest first; the first items of those shown large, and those drawn."""
 
     groups: tuple[FailureGroup, ...]
     first: tuple[tuple[FailedItem, ...], ...]
+    drawn: tuple[Html, ...]
 
 
 def draw(run: Run, stats: RunStats, zone: tzinfo, now: datetime) -> None:
@@ -69,22 +70,24 @@ def draw(run: Run, stats: RunStats, zone: tzinfo, now: datetime) -> None:
     if not run.failed_count or run.items_removed_at:
         return
     age = max(_FRESH_SECONDS, run.failed_count / _QUICK_COUNT)
-    key = ("failures", run.id, run.status)
-    found = shared(key, age, partial(reading, partial(_read, run.id)))
+    key = ("failures", run.id, run.status, zone)
+    found = shared(key, age, partial(reading, partial(_read, run.id, zone, now)))
     if not found.groups:
         return
     with st.container(key="failures"):
         _draw_head(run, found)
         may_retry = access.may_act() and run.status != RunStatus.CANCELLED
-        for group, items in zip(found.groups, found.first, strict=False):
-            _draw_group(stats, group, items, zone, now, may_retry=may_retry)
+        for group, items, html in zip(found.groups, found.first, found.drawn, strict=False):
+            _draw_group(stats, group, items, html, may_retry=may_retry)
         if rest := found.groups[_WITH_BUTTON:]:
             panel(_folded(rest), key="failures_rest")
 
 
-def _read(run_id: int) -> Failures:
+def _read(run_id: int, zone: tzinfo, now: datetime) -> Failures:
     groups = tuple(failure_groups(run_id, _MOST))
-    return Failures(groups, tuple(tuple(first_failed(run_id, group, _ITEMS)) for group in groups[:_WITH_BUTTON]))
+    first = tuple(tuple(first_failed(run_id, group, _ITEMS)) for group in groups[:_WITH_BUTTON])
+    drawn = tuple(_group(group, items, zone, now) for group, items in zip(groups, first, strict=False))
+    return Failures(groups, first, drawn)
 
 
 def _draw_head(run: Run, found: Failures) -> None:
@@ -116,15 +119,14 @@ def _draw_group(
     run: RunStats,
     group: FailureGroup,
     items: tuple[FailedItem, ...],
-    zone: tzinfo,
-    now: datetime,
+    html: Html,
     *,
     may_retry: bool,
 ) -> None:
     name = f"{group.failure_class} {group.fingerprint}"
     left, right = st.columns([5, 1.35], vertical_alignment="top")
     with left:
-        panel(_group(group, items, zone, now), key=f"failed {name}")
+        panel(html, key=f"failed {name}")
     if not may_retry or not (group.failure_class and group.fingerprint):
         return
     if items and not any(item.retriable for item in items):

@@ -4,11 +4,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import altair as alt
 import pandas as pd
+import pyarrow as pa
 
 from workers.history import History, Point
 
@@ -56,11 +57,16 @@ class Life:
 
     def charts(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return both charts, with their data."""
-        held, rule = {"held": self.held}, {"rule": self.rule}
+        pace, progress, held, rule = self._packed
         return (
-            pace_chart(self.axis) | {"datasets": {"pace": self.pace} | held | rule},
-            progress_chart(self.axis) | {"datasets": {"progress": self.progress} | held},
+            pace_chart(self.axis) | {"datasets": {"pace": pace, "held": held, "rule": rule}},
+            progress_chart(self.axis) | {"datasets": {"progress": progress, "held": held}},
         )
+
+    @cached_property
+    def _packed(self) -> tuple[bytes, ...]:
+        """The frames as a browser gets them: Streamlit would pack them anew for each session, at each tick."""
+        return tuple(_pack(frame) for frame in (self.pace, self.progress, self.held, self.rule))
 
 
 def life(past: History, total: int | None) -> Life | None:
@@ -171,6 +177,16 @@ def _axis(seconds: float) -> str:
     if seconds < 1200:
         return "%H:%M:%S"
     return "%H:%M" if seconds < 86_400 else "%d %b %H:%M"
+
+
+def _pack(frame: pd.DataFrame) -> bytes:
+    """Return a frame as an Arrow stream."""
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as stream:
+        stream.write_table(table)
+    packed: bytes = sink.getvalue().to_pybytes()
+    return packed
 
 
 # --- the charts -------------------------------------------------------------------------------------------------------

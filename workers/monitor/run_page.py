@@ -1,6 +1,7 @@
 """The page of one run: how far, how fast, until when, why it waits, what failed, who did what; and the acts on it."""
 
 import re
+from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
 
@@ -36,6 +37,15 @@ _LOST = """
 _RECENT_RUN = '<li><a href="{address}" data-page>Run {id}</a> {badge} {source}</li>'
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What the page shows but for its buttons, failures and charts: made once for all who look at the same run."""
+
+    head: Html
+    card: Html
+    aside: Html
+
+
 def show() -> None:
     """Draw the page of the run that the address names: `run?id=12`."""
     frame.live("Run", _draw)
@@ -48,15 +58,25 @@ def _draw(zone: tzinfo) -> None:
     if sheet is None:
         _draw_lost(asked)
         return
-    panel(frame.head(_title(sheet.run), _state(sheet, zone)), key="head")
+    key = ("run drawn", sheet.run.id, sheet.now, zone)
+    drawn = shared(key, EACH_TICK_SECONDS, partial(_compose, sheet, zone))
+    panel(drawn.head, key="head")
     acts.draw(sheet.stats, is_stuck=is_stuck(sheet.run), has_items=sheet.run.items_removed_at is None)
-    panel(_card(sheet, zone), key="body")
+    panel(drawn.card, key="body")
     failures_section.draw(sheet.run, sheet.stats, zone, sheet.now)
     left, right = st.columns([2, 1])
     with right:
-        panel(join([_budget(sheet, zone), timeline(sheet.events, zone, sheet.now)]), key="aside")
+        panel(drawn.aside, key="aside")
     with left, st.container(border=True, key="life"):  # last, because it takes longest
         life_section.draw(life_of(sheet))
+
+
+def _compose(sheet: RunSheet, zone: tzinfo) -> Drawn:
+    return Drawn(
+        head=frame.head(_title(sheet.run), _state(sheet, zone)),
+        card=_card(sheet, zone),
+        aside=join([_budget(sheet, zone), timeline(sheet.events, zone, sheet.now)]),
+    )
 
 
 def _asked() -> str:

@@ -82,6 +82,23 @@ class Background:
     sources: tuple[SourceStats, ...]
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """What the page shows: made once for all who look at the same runs, in the same time zone.
+
+    Attributes:
+      top: The title, and what is going on.
+      sources: How each has done lately: it seldom changes, and is not sent again then.
+      table: The runs.
+      empty: As in `Reading`.
+    """
+
+    top: Html
+    sources: Html
+    table: Html
+    empty: bool
+
+
 def show() -> None:
     """Draw the page."""
     run_form.withdraw()
@@ -95,17 +112,30 @@ def show() -> None:
 
 def _draw(zone: tzinfo) -> None:
     wanted = runs_filter.wanted(st.query_params)
-    found, behind = _found(wanted), _background()
-    panel(frame.head("Runs", _state(found)), key="head")
-    if found.empty:
-        panel(fill(_EMPTY), key="body")
-    else:
-        panel(_active(found, behind, zone), key="body")
-        panel(source_table(behind.sources, zone, behind.now), key="sources")  # it seldom changes, and is not sent again
-        left_out = runs_filter.left_out(st.query_params)
-        panel(join([left_out, _list(found, behind, wanted, zone)]), key="table")
-    if found.empty != st.session_state.get(_WAS_EMPTY) or run_form.is_outdated(zone):
+    drawn = shared(("runs drawn", wanted, zone), EACH_TICK_SECONDS, partial(_compose, wanted, zone))
+    panel(drawn.top, key="body")
+    if not drawn.empty:
+        panel(drawn.sources, key="sources")
+        panel(join([runs_filter.left_out(st.query_params), drawn.table]), key="table")
+    if drawn.empty != st.session_state.get(_WAS_EMPTY) or run_form.is_outdated(zone):
         st.rerun()
+
+
+def _compose(wanted: Wanted, zone: tzinfo) -> Drawn:
+    found, behind = _found(wanted), _background()
+    head = frame.head("Runs", _state(found))
+    if found.empty:
+        return Drawn(join([head, fill(_EMPTY)]), fill(""), fill(""), empty=True)
+    return Drawn(
+        top=join([head, _active(found, behind, zone)]),
+        sources=shared(("sources drawn", behind.now, zone), _SLOW_SECONDS, partial(_sources, behind, zone)),
+        table=_list(found, behind, wanted, zone),
+        empty=False,
+    )
+
+
+def _sources(behind: Background, zone: tzinfo) -> Html:
+    return source_table(behind.sources, zone, behind.now)
 
 
 # --- reading

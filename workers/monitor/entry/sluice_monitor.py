@@ -8,7 +8,6 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from workers import log, presence, recent_errors
-from workers.monitor.app import settle
 from workers.monitor.frame import notice
 from workers.monitor.routes import ROUTES
 from workers.monitor.serve import page
@@ -37,5 +36,4 @@ async def _present(_: st.App) -> AsyncIterator[None]:
 
 log.set_up()
 _hear_streamlit()
-settle()
 app = st.App(page(), routes=ROUTES, middleware=[Middleware(Wall)], on_script_error=_say, lifespan=_present)
