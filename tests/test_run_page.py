@@ -255,7 +255,7 @@ def test_each_question_says_what_comes_of_it(house: pytest.MonkeyPatch) -> None:
 
     # Then
     assert questions.cancel(run).sentences == (
-        "Of items for north: about 588 open items will stay as they are and will not be fetched; what is in stays in.",
+        "Of items for north: about 588 open items will not be fetched; what is in stays in.",
         f"Run {behind.id}, waiting behind it, will start.",
         "This cannot be undone.",
     )

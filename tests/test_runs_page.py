@@ -16,6 +16,8 @@ from streamlit.testing.v1 import AppTest
 
 from workers import RateLimiter, clock, database, presence, runner, runs, samples, schedule_stats, timetable
 from workers.errors import RateLimited
+from workers.monitor.active_card import active_card
+from workers.monitor.run_card import run_card
 from workers.monitor.runs_table import runs_table
 from workers.registry import get_registry
 from workers.runs_list import LABELS
@@ -157,6 +159,21 @@ def test_a_row_does_not_name_a_window_twice(house: pytest.MonkeyPatch, decides: 
     run = replace(run_stats(record(RunStatus.RUNNING)), eta_why=decides, why=why)
     shown = runs_table([run], UTC, clock.now())
     assert (decides in shown, why in shown) == (said, True)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_an_end_beyond_all_foresight_has_no_date(house: pytest.MonkeyPatch) -> None:
+    found = run_stats(record(RunStatus.RUNNING))
+    run = replace(found, eta_seconds=4e8, eta_at=None, eta_why="its own pace decides")
+    for shown in (run_card(run, UTC, clock.now()), active_card(run, UTC, clock.now())):
+        assert "its own pace decides" in shown and "told when" not in shown and "at <span" not in shown
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_a_run_whose_requests_were_not_counted_claims_none(house: pytest.MonkeyPatch) -> None:
+    found = run_stats(record(RunStatus.COMPLETED, ended_at=clock.now(), succeeded_count=7, total_count=7))
+    assert "0 requests" not in run_card(found, UTC, clock.now())
+    assert "8 requests" in run_card(replace(found, requests=8), UTC, clock.now())
 
 
 def test_of_many_active_runs_three_are_large_and_the_others_counted(sqlite: pytest.MonkeyPatch) -> None:

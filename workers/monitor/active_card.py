@@ -54,7 +54,7 @@ def _now(run: RunStats) -> Html:
 def _end(run: RunStats, zone: tzinfo, now: datetime) -> Html:
     if run.eta_seconds is None:
         return _fact("Ends in", fill("–"), fill("{why}", why=_why_no_end(run)))
-    at = fill(" <small>at {at}</small>", at=moment(run.eta_at, zone, now))
+    at = fill(" <small>at {at}</small>", at=moment(run.eta_at, zone, now)) if run.eta_at else fill("")
     left = fill("{left}{at}", left=duration(run.eta_seconds), at=at)
     return _fact("Ends in", left, fill("{why}", why=run.eta_why))
 

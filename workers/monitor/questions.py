@@ -161,7 +161,7 @@ def _left_undone(run: Run) -> str:
         return f"Of {_name(run)}: it has not begun, and nothing will be asked of the API."
     if run.discovered_at is None:
         return f"Of {_name(run)}: the reading of its list will stop; what it has found so far will not be asked for."
-    return f"Of {_name(run)}: {_open(run)} will stay as they are and will not be fetched; what is in stays in."
+    return f"Of {_name(run)}: {_open(run)} will not be fetched; what is in stays in."
 
 
 def _next(run: Run) -> str:

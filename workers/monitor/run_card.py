@@ -6,7 +6,7 @@ from workers import eta
 from workers.limiter import BudgetState
 from workers.monitor.bar import bar
 from workers.monitor.markup import Html, fill, join, prose
-from workers.monitor.words import count, counts, duration, efficiency, measured, moment, pace, waits
+from workers.monitor.words import count, counts, duration, efficiency, measured, moment, pace, so_many, waits
 from workers.stats import RunStats
 from workers.tables import ACTIVE, ENDED, RunStatus
 
@@ -171,9 +171,10 @@ def _allowed(budget: BudgetState | None) -> str:
 def _end_tile(run: RunStats, zone: tzinfo, now: datetime) -> Html:
     if run.ended_at:
         return _tile("Ended", moment(run.ended_at, zone, now), _began(run, zone, now))
-    if run.eta_at is None:
+    if run.eta_seconds is None:
         return _tile("End", fill('<span class="sl-dim">–</span>'), _why_no_end(run))
-    return _tile("End", fill("{at}", at=moment(run.eta_at, zone, now)), run.eta_why)
+    at = moment(run.eta_at, zone, now) if run.eta_at else fill("not in ten years")
+    return _tile("End", at, run.eta_why)
 
 
 def _began(run: RunStats, zone: tzinfo, now: datetime) -> Html:
@@ -205,8 +206,9 @@ def _time_tile(run: RunStats) -> Html:
 
 
 def _waits_tile(run: RunStats) -> Html:
-    requests = "1 request" if run.requests == 1 else f"{count(run.requests)} requests"
-    return _tile("Rate limit", fill("{w}", w=waits(run)), f"{efficiency(run)} · {requests}")
+    uncounted = not run.requests and run.done  # by an older version
+    note = efficiency(run) if uncounted else f"{efficiency(run)} · {so_many(run.requests, 'request')}"
+    return _tile("Rate limit", fill("{w}", w=waits(run)), note)
 
 
 def _tile(name: str, value: Html, note: str | Html) -> Html:
