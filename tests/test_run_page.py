@@ -313,6 +313,7 @@ def test_a_run_whose_list_broke_off_goes_on(house: pytest.MonkeyPatch) -> None:
     )
     assert question.do() == "Run 1 goes on"
     assert runs.get(run.id).status == RunStatus.RUNNING
+    assert "what it left open" in [event.detail for event in stats.events(run.id)]
 
 
 @SQLITE

@@ -201,7 +201,7 @@ def retry_failed(
         unfinished = run.discovered_at is None or runs.has_open_items(run_id)
         if not count and (wanted.said or not (status == RunStatus.FAILED and unfinished)):
             raise UsageError(retry.why_none(run_id, wanted))
-        detail = f"{count:,} failed {'item' if count == 1 else 'items'}{wanted.said}"
+        detail = f"{count:,} failed {'item' if count == 1 else 'items'}{wanted.said}" if count else "what it left open"
         if status in (RunStatus.COMPLETED, RunStatus.FAILED):
             runs.move(run_id, RunStatus.PENDING, who=who, door=door, detail=detail, what="retry")
             end_all(run_id)
