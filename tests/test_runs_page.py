@@ -480,7 +480,7 @@ def test_new_starts_a_run_now_and_the_next_one_waits(sqlite: pytest.MonkeyPatch)
     assert "Run 1 is running: the new run waits behind it" in text(page)
 
     page.session_state["form_door"] = True  # as if its button was pressed
-    page.button(key="form_go").click().run()
+    page.button(key="form_go 1").click().run()
     assert page.toast[0].value == "Run 2 waits behind run 1"
     assert not page.session_state["form_door"]  # a second click starts no third one
     assert runs.get(2).created_by == "monitor"

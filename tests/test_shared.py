@@ -133,7 +133,7 @@ def test_a_reading_that_hangs_is_waited_for_once(moved_clock: MovedClock) -> Non
 
     # When others ask, then they are told, and it is not asked again
     for _ in range(2):
-        with pytest.raises(Unreadable, match="The database does not answer"):
+        with pytest.raises(Unreadable, match="It takes too long to read"):
             shared("runs", 0.9, hang)
     assert len(reads) == 1
 

@@ -118,4 +118,5 @@ def _requests_per_item(marked: Sequence[Mark]) -> float:
     """Return how many requests an item took lately; 1 where nothing can be told."""
     lately = course.stretches(marked[1:])  # before the first sample list pages were asked for, too
     ended = sum(stretch.ended for stretch in lately)
-    return sum(stretch.requests for stretch in lately) / ended if ended >= _LEAST_ITEMS else 1.0
+    requests = sum(stretch.requests for stretch in lately)  # 0 where workers of an older version do not count them
+    return requests / ended if requests and ended >= _LEAST_ITEMS else 1.0

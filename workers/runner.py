@@ -282,10 +282,12 @@ def check_tenant(tenant: str | None) -> None:
     """Refuse what cannot be stored as a tenant.
 
     Raises:
-      UsageError: It is empty, or too long.
+      UsageError: It is empty, or too long, or has what cannot be printed.
     """
     if tenant is not None and not 1 <= len(tenant) <= MOST_TENANT:
         raise UsageError(f"A tenant has 1 to {MOST_TENANT} characters, not {len(tenant):,}")
+    if tenant is not None and not tenant.isprintable():
+        raise UsageError(f"A tenant has only characters that can be printed, not {tenant!r}")
 
 
 def behind(run: Run) -> Run | None:

@@ -19,7 +19,7 @@ LABELS = (
 #: What may also be asked for: whatever has failed items, however it is called.
 WITH_FAILURES = "with failures"
 _MAY_HAVE_FAILURES = ("running", "paused", "pending", "completed with failures", "failed", "cancelled")
-_BEGUN = ("running", "paused", "completed", "completed with failures", "failed")
+_BEGUN = ("running", "paused", "completed", "completed with failures", "failed", "cancelled")
 PAGE = 50
 #: Counted, and named, are so many at most.
 MOST = 1_000
@@ -91,8 +91,8 @@ def count_active() -> int:
 
 
 def has_any_begun() -> bool:
-    """Return whether a run has ever begun, one that was called off aside."""
-    return bool(Run.select(Run.id).where(LABEL.in_(_BEGUN)).exists())
+    """Return whether a run has ever begun."""
+    return bool(Run.select(Run.id).where(LABEL.in_(_BEGUN), Run.started_at.is_null(False)).exists())
 
 
 def sources() -> list[str]:

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from datetime import datetime, tzinfo
-from functools import partial
 
 from workers import clock
 from workers.budget_use import BudgetUse, budget_uses
@@ -29,12 +28,12 @@ def show() -> None:
 
 
 def _draw(zone: tzinfo) -> None:
-    now = clock.now()
     confirm.tell()
     try:
         answers = current().processes is not None
         seconds = EACH_TICK_SECONDS if answers else _AWAY_SECONDS
-        uses, troubles = shared("budget uses", seconds, partial(budget_uses, redis_answers=answers))
+        key = ("budget uses", answers)
+        now, (uses, troubles) = shared(key, seconds, lambda: (clock.now(), budget_uses(redis_answers=answers)))
     except ConfigurationError as error:
         panel(frame.head("Budgets", fill("cannot be told")), key="head")
         panel(frame.notice("bad", "alert", "No budget is known", str(error)), key="notices")

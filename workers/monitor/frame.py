@@ -1,6 +1,7 @@
 """The frame: what every page has in common. Its live part, drawn each second; a banner where something is down."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, tzinfo
 from zoneinfo import ZoneInfo
 
@@ -8,7 +9,7 @@ import streamlit as st
 
 from workers.monitor import banner, news
 from workers.monitor.complaint import complain
-from workers.monitor.markup import Html, fill, prose
+from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.panel import panel
 from workers.monitor.unreadable import Unreadable
 
@@ -30,16 +31,20 @@ def live(title: str, draw: Callable[[tzinfo], None]) -> None:
         stay far below a second: read rollups, through `shared`, and scan nothing.
     """
     try:
-        panel(banner.banner(banner.current()), key="banner")
+        with suppress(Unreadable):  # what keeps it from being told keeps the page, too; or does not matter to it
+            panel(banner.banner(banner.current()), key="banner")
         news.tell()
         draw(zone())
     except Unreadable as error:
-        panel(head(title, fill("cannot be shown now")), key="head")
-        panel(notice(error.tone, "alert", error.what, error.repair), key="body")
+        _draw_instead(title, notice(error.tone, "alert", error.what, error.repair))
     except Exception as error:  # whatever it is, its traceback is for the log
         complain("the page could not be drawn", error, trace=True)
-        panel(head(title, fill("cannot be shown now")), key="head")
-        panel(notice("bad", "alert", "This page has a fault", _FAULT), key="body")
+        _draw_instead(title, notice("bad", "alert", "This page has a fault", _FAULT))
+
+
+def _draw_instead(title: str, said: Html) -> None:
+    """Draw what stands in a page's place, or below the part of it that was drawn before that failed."""
+    panel(join([head(title, fill("cannot be shown now")), said]), key="instead")
 
 
 def head(title: str, state: Html) -> Html:

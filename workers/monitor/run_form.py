@@ -15,6 +15,8 @@ from workers.errors import DependencyDown, SluiceError
 from workers.monitor import access, shared
 from workers.monitor.complaint import complain
 from workers.monitor.markup import Html, fill, join, prose
+from workers.monitor.reading import reading
+from workers.monitor.unreadable import Unreadable
 from workers.monitor.words import duration
 from workers.registry import get_registry
 from workers.source_stats import source_stats
@@ -22,7 +24,7 @@ from workers.tables import Run, RunStatus
 
 NEW, RESCHEDULE = "NEW", "RESCHEDULE"
 _SOURCE, _HOW, _TENANT, _FRESH = "form_source", "form_how", "form_tenant", "form_fresh"
-_PLAN, _REFUSAL, _DOOR = "form_plan", "form_refusal", "form_door"
+_PLAN, _REFUSAL, _DOOR, _STARTED = "form_plan", "form_refusal", "form_door", "form_started"
 _SLOW_SECONDS = 10.0
 
 _TEXT = '<p class="sl-plan-text">{text}</p>'
@@ -35,6 +37,10 @@ _LOOKS = '<p class="sl-viewer">{text}</p>'
 _LINE = '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
 _VIEWER = "You may look; starting imports is for operators."
 _EMPTIES = "Every row of the table {table} is deleted before the import. This cannot be undone."
+
+
+#: Which source, how, and for which tenant.
+Asked = tuple[str, str, str | None]
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,10 @@ def draw(zone: tzinfo, *, folded: bool) -> None:
             st.html(fill(_LOOKS, text=_VIEWER))
             return
         with _place(folded=folded), st.container(key="run_form", border=not folded):
-            _draw(zone)
+            try:
+                _draw(zone)
+            except Unreadable as error:
+                st.html(_line("bad", "cross", f"Nothing can be started now. {error}"))
 
 
 def _place(*, folded: bool) -> Any:
@@ -83,10 +92,13 @@ def withdraw() -> None:
 
 def is_outdated(zone: tzinfo) -> bool:
     """Whether the form promises what is no longer so: since it was drawn, a run has ended or been scheduled."""
-    state = st.session_state
-    if _PLAN not in state or not state.get(_SOURCE):
+    if _PLAN not in st.session_state:
         return False
-    return bool(state[_PLAN] != _plan(state[_SOURCE], state.get(_HOW, NEW), state.get(_TENANT), zone))
+    asked, plan = st.session_state[_PLAN]
+    try:
+        return bool(plan != _plan(asked, zone))
+    except Unreadable:  # the live part says what is the matter
+        return False
 
 
 def make_plan(source_name: str, how: str, tenant: str | None, zone: tzinfo) -> Plan:
@@ -101,9 +113,10 @@ def make_plan(source_name: str, how: str, tenant: str | None, zone: tzinfo) -> P
     try:
         with database.connection():
             sentence, possible = (_new if how == NEW else _reschedule)(source_name, tenant, zone)
-            usual = shared.shared(("usual", source_name), _SLOW_SECONDS, partial(_usual, source_name))
+            read = partial(reading, partial(_usual, source_name))
+            usual = shared.shared(("usual", source_name), _SLOW_SECONDS, read)
             return Plan(sentence, possible, usual, _by_itself(source_name, tenant, zone))
-    except (SluiceError, PeeweeException):
+    except (SluiceError, PeeweeException, Unreadable):
         return Plan("Nothing can be started while the database is away.", possible=False)
 
 
@@ -119,18 +132,22 @@ def _draw(zone: tzinfo) -> None:
     st.html(fill(_HOWS))
     tenant = _draw_tenant(sources[name])
     fresh = _draw_fresh(sources[name], how)
-    plan = st.session_state[_PLAN] = _plan(name, how, tenant, zone)
+    asked = name, how, tenant
+    plan = _plan(asked, zone)
+    st.session_state[_PLAN] = asked, plan
     st.html(_said(plan))
-    if refusal := st.session_state.get(_REFUSAL):
+    refused, refusal = st.session_state.get(_REFUSAL, (None, ""))
+    if refused == asked:
         st.html(_line("bad", "cross", refusal))
+    started = st.session_state.get(_STARTED, 0)
     st.button(
         "Empty and import" if fresh else "Import now" if how == NEW else "Run the next one now",
         type="primary",
         disabled=not plan.possible,
         on_click=_press,
-        args=(name, how, tenant, fresh),
+        args=(asked, fresh),
         width="stretch",
-        key="form_go",
+        key=f"form_go {started}" if started else "form_go",  # another each time: two hasty presses start one run
     )
 
 
@@ -190,9 +207,8 @@ def _line(tone: str, shape: str, text: str) -> Html:
 # --- what will happen
 
 
-def _plan(source_name: str, how: str, tenant: str | None, zone: tzinfo) -> Plan:
-    key = ("form", source_name, how, tenant, zone)
-    return shared.shared(key, shared.EACH_TICK_SECONDS, partial(make_plan, source_name, how, tenant, zone))
+def _plan(asked: Asked, zone: tzinfo) -> Plan:
+    return shared.shared(("form", asked, zone), shared.EACH_TICK_SECONDS, partial(make_plan, *asked, zone))
 
 
 def _new(source_name: str, tenant: str | None, zone: tzinfo) -> tuple[str, bool]:
@@ -247,22 +263,23 @@ def _by_itself(source_name: str, tenant: str | None, zone: tzinfo) -> str:
 # --- pressing the button
 
 
-def _press(source_name: str, how: str, tenant: str | None, fresh: bool) -> None:
+def _press(asked: Asked, fresh: bool) -> None:
     """Do what the form says; Streamlit calls this before it draws the page again."""
     st.session_state.pop(_REFUSAL, None)
     if not access.may_act():
-        st.session_state[_REFUSAL] = _VIEWER
+        st.session_state[_REFUSAL] = asked, _VIEWER
         return
     try:
         with database.connection():
-            run = _begin(source_name, how, tenant, fresh)
+            run = _begin(*asked, fresh)
             receipt = _receipt(run)
     except (DependencyDown, PeeweeException) as error:
         complain("the form could not start a run", error)
-        st.session_state[_REFUSAL] = "The database does not answer: nothing was started."
+        st.session_state[_REFUSAL] = asked, "The database does not answer: nothing was started."
     except SluiceError as error:
-        st.session_state[_REFUSAL] = str(error)
+        st.session_state[_REFUSAL] = asked, str(error)
     else:
+        st.session_state[_STARTED] = st.session_state.get(_STARTED, 0) + 1
         st.session_state[_FRESH] = False
         st.session_state[_DOOR] = False  # it shuts, so that a second click starts no second run
         st.toast(receipt, icon=":material/check:")

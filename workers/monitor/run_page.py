@@ -58,8 +58,7 @@ def _draw(zone: tzinfo) -> None:
     if sheet is None:
         _draw_lost(asked)
         return
-    key = ("run drawn", sheet.run.id, sheet.now, zone)
-    drawn = shared(key, EACH_TICK_SECONDS, partial(_compose, sheet, zone))
+    drawn = shared(("run drawn", sheet.run.id, zone), EACH_TICK_SECONDS, partial(_compose, sheet, zone))
     panel(drawn.head, key="head")
     acts.draw(sheet.stats, is_stuck=is_stuck(sheet.run), has_items=sheet.run.items_removed_at is None)
     panel(drawn.card, key="body")

@@ -146,7 +146,7 @@ def _found(wanted: Wanted) -> Reading:
 
 
 def _background() -> Background:
-    key = ("runs background", *news.lately())  # an end is seen at once
+    key = ("runs background", max(news.lately(), default=None))  # an end is seen at once
     return shared(key, _SLOW_SECONDS, partial(reading, _read_background))
 
 

@@ -12,12 +12,17 @@ T = TypeVar("T")
 
 #: A reading that nobody asked for during so many seconds is forgotten.
 _FORGOTTEN_SECONDS = 60.0
+#: How often such are looked for.
+_SWEEP_SECONDS = 5.0
 #: What is refreshed each second is a little younger than that, so that each tick shows another second.
 EACH_TICK_SECONDS = 0.9
 #: For so long a reading is waited for: a database that hangs says nothing, not even that it is away.
 _PATIENCE_SECONDS = 3.0
 _LEAST_SECONDS = 0.1
-_START = "It takes a connection and does not answer. Look at its load, or start it again. This page goes on by itself."
+_SLOW = (
+    "The database, Redis or the `get_connector` of a source hangs, or is under load: look at them, and at the log of "
+    "the monitor. This page goes on by itself."
+)
 
 
 @dataclass
@@ -33,6 +38,7 @@ class _Reading:
 
 _readings: dict[Hashable, _Reading] = {}
 _guard = threading.Lock()
+_swept_at = 0.0
 
 
 def shared(key: Hashable, seconds: float, read: Callable[[], T]) -> T:
@@ -55,10 +61,12 @@ def shared(key: Hashable, seconds: float, read: Callable[[], T]) -> T:
             _begin(reading, seconds, read)
         done, began = reading.done, reading.began
     if done and not done.wait(max(_LEAST_SECONDS, _PATIENCE_SECONDS - (clock.monotonic() - began))):
-        raise Unreadable("The database does not answer", _START)
-    if reading.error is not None:
-        raise reading.error.with_traceback(None)  # else it would grow with each raise
-    return reading.value
+        raise Unreadable("It takes too long to read", _SLOW)
+    with reading.lock:
+        value, error = reading.value, reading.error
+    if error is not None:
+        raise error.with_traceback(None)  # else it would grow with each raise
+    return value
 
 
 def forget() -> None:
@@ -68,8 +76,9 @@ def forget() -> None:
 
 
 def _begin(reading: _Reading, seconds: float, read: Callable[[], Any]) -> None:
-    reading.done, reading.began = threading.Event(), clock.monotonic()
-    threading.Thread(target=_do, args=(reading, seconds, read, reading.done), name="reading", daemon=True).start()
+    done = threading.Event()
+    threading.Thread(target=_do, args=(reading, seconds, read, done), name="reading", daemon=True).start()
+    reading.done, reading.began = done, clock.monotonic()  # it waits for the lock before it says that it has ended
 
 
 def _do(reading: _Reading, seconds: float, read: Callable[[], Any], done: threading.Event) -> None:
@@ -77,6 +86,8 @@ def _do(reading: _Reading, seconds: float, read: Callable[[], Any], done: thread
         value, error = read(), None
     except Exception as raised:
         value, error = None, raised
+    except BaseException as raised:  # a `sys.exit` of a user's: who waits would wait for ever
+        value, error = None, RuntimeError(f"{type(raised).__name__}: {raised}")
     with reading.lock:
         reading.value, reading.error, reading.done = value, error, None
         reading.until = clock.monotonic() + seconds
@@ -84,9 +95,12 @@ def _do(reading: _Reading, seconds: float, read: Callable[[], Any], done: thread
 
 
 def _reading(key: Hashable) -> _Reading:
+    global _swept_at
     with _guard:
         now = clock.monotonic()
-        for old in [key for key, reading in _readings.items() if reading.until < now - _FORGOTTEN_SECONDS]:
-            if _readings[old].done is None:
-                del _readings[old]
+        if not 0 <= now - _swept_at < _SWEEP_SECONDS:
+            _swept_at = now
+            for old in [key for key, reading in _readings.items() if reading.until < now - _FORGOTTEN_SECONDS]:
+                if _readings[old].done is None:
+                    del _readings[old]
         return _readings.setdefault(key, _Reading(until=now))

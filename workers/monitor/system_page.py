@@ -52,7 +52,7 @@ def _state(health: Health) -> Html:
 
 def _figures(*, redis_answers: bool) -> Html:
     return figure_cards(
-        shared("work figures", _WORK_SECONDS, partial(work_figures, redis_answers=redis_answers)),
+        shared(("work figures", redis_answers), _WORK_SECONDS, partial(work_figures, redis_answers=redis_answers)),
         shared("redis figures", _SERVERS_SECONDS, redis_figures) if redis_answers else None,
         shared("database figures", _SERVERS_SECONDS, database_figures),
     )
