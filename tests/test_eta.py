@@ -1,11 +1,12 @@
 """ETA: when a run will end, against runs that do end, in moved time; and what decides it, in words."""
 
 import math
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from workers import Connector, Limit, clock, course, database, items, runner, runs, samples, settings, stats
+from workers import Connector, Limit, beside, clock, course, database, items, runner, runs, samples, settings, stats
 from workers.beside import Beside
 from workers.eta import eta
 from workers.held import held
@@ -37,7 +38,7 @@ def listed(left, source="items", **values):
 
 def told(run, state=FRESH, active=200.0, others=(), sampled=None):
     every = [run, *others]
-    beside = Beside(every, dict.fromkeys([one.id for one in every], "api"), sampled or {})
+    beside = Beside(every, (), dict.fromkeys([one.id for one in every], "api"), sampled or {})
     return eta(run, database.now(), state, Pace(0.0, active), beside)
 
 
@@ -99,6 +100,38 @@ def test_the_samples_tell_when_a_window_opens_again(moved_clock, house):
     # Then 500 leave when the short window opens, and the last 100 when the first burst is over
     found = told(runs.get(run.id), budget(500, 1500, opens_in_seconds=15), 1e6, sampled={run.id: sampled})
     assert found.seconds == pytest.approx(100.1 - 45, abs=2)
+
+
+@on_sqlite
+def test_what_a_run_took_that_has_ended_is_known_too(moved_clock, house):
+    # Given a run that took 1,500 of 2,000 in three bursts, and has ended
+    earlier, sent = listed(1500), 0
+    for pause in (3, 17, 3, 17, 3, 1):
+        clock.sleep(pause)
+        sent += 500 if pause == 3 else 0
+        Run.update(requests_count=sent).where(Run.id == earlier.id).execute()
+        samples.take(database.now())
+    Run.update(status=RunStatus.COMPLETED, ended_at=database.now()).where(Run.id == earlier.id).execute()
+
+    # When another one begins, which may take 500 at once, and 100 when the first burst is over: 42 s ago
+    run = listed(600)
+    clock.sleep(2)
+    others = beside.look(database.now())
+    state = budget(500, 1500, opens_in_seconds=17)
+
+    # Then its end is that, and not all of a window later
+    found = eta(run, database.now(), state, Pace(0.0, 1e6), others)
+    assert [one.id for one in others.earlier] == [earlier.id]
+    assert found.seconds == pytest.approx(100.1 - 44, abs=3)
+    assert eta(run, database.now(), state, Pace(0.0, 1e6), replace(others, earlier=(), _once={})).seconds > 75
+
+
+@on_sqlite
+def test_a_window_that_the_run_cannot_fill_decides_nothing(moved_clock, house):
+    run = listed(1000)
+    assert "500/20 s window decides: 25 items/s" in told(run).why
+    run.total_count = 2100
+    assert "2000/100 s window decides: 20 items/s" in told(run).why
 
 
 @on_sqlite
@@ -188,7 +221,7 @@ def test_runs_on_the_same_budget_share_it(moved_clock, house):
     # And those of other budgets, or of lower priority, do not count
     long.priority = -5
     assert told(run, others=[long]) == alone
-    elsewhere = Beside([run, short], {run.id: "api", short.id: "other"}, {})
+    elsewhere = Beside([run, short], (), {run.id: "api", short.id: "other"}, {})
     assert eta(run, database.now(), FRESH, Pace(0.0, 200.0), elsewhere) == alone
 
 
@@ -260,7 +293,7 @@ def test_many_runs_on_a_budget_are_reckoned_once(moved_clock, house):
     samples.take(database.now())
     moved_clock.advance(2.0)
     reckoned = []
-    beside = Beside(many, dict.fromkeys([run.id for run in many], "api"), {})
+    beside = Beside(many, (), dict.fromkeys([run.id for run in many], "api"), {})
 
     # When
     found = [beside.once_a_budget(run, lambda: reckoned.append(1) or "gates") for run in many]

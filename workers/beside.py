@@ -14,6 +14,8 @@ T = TypeVar("T")
 
 #: A sample so young was taken by somebody who works: it is due every two seconds, and an inline run is at it for some.
 _FRESH = timedelta(seconds=10)
+#: What runs that have ended took of a budget is looked for so far back, of so many at most: more would cost too much.
+_EARLIER, _MOST_EARLIER = timedelta(minutes=10), 5
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,14 @@ class Beside:
 
     Attributes:
       runs: All of them.
+      earlier: Those that were until lately, and may have used a budget, too.
       budgets: The name of each one's budget.
       sampled: Their samples, as far back as their budgets' longest window.
       no_worker: Says that no worker runs; empty where one does, or where nobody asked.
     """
 
     runs: Sequence[Run] = ()
+    earlier: Sequence[Run] = ()
     budgets: Mapping[int, str] = field(default_factory=dict)
     sampled: Mapping[int, Sequence[Mark]] = field(default_factory=dict)
     no_worker: str = ""
@@ -49,26 +53,29 @@ class Beside:
         return [other for other in self.runs if other.id != run.id and self.budgets[other.id] == name]
 
     def marks_on_the_budget_of(self, run: Run, now: datetime) -> list[list[Mark]]:
-        """Return the marks of a run, and of those that share its budget, up to now."""
-        return [self._marks(one, now) for one in (run, *self.on_the_budget_of(run))]
+        """Return the marks of a run, and of those that share its budget or did until lately, up to now."""
+        name = self.budgets.get(run.id)
+        earlier = [other for other in self.earlier if other.id != run.id and self.budgets[other.id] == name]
+        return [self._marks(one, one.ended_at or now) for one in (run, *self.on_the_budget_of(run), *earlier)]
 
     def nobody_on(self, run: Run, now: datetime) -> str:
         """Say that nobody works on a run; empty where somebody does: those who work inline are known by its samples."""
         sampled = self.sampled.get(run.id)
         return "" if sampled and now - sampled[-1].at < _FRESH else self.no_worker
 
-    def _marks(self, run: Run, now: datetime) -> list[Mark]:
+    def _marks(self, run: Run, end: datetime) -> list[Mark]:
         sampled = self.sampled.get(run.id, ())
-        begins = [Mark(run.started_at)] if run.started_at and run.started_at >= _reach(run, now) else []
-        return [*begins, *course.marks(run, sampled, now)]
+        begins = [Mark(run.started_at)] if run.started_at and run.started_at >= _reach(run, end) else []
+        return [*begins, *course.marks(run, sampled, end)]
 
 
 def look(now: datetime) -> Beside:
     """Return the running runs, as they are now."""
     running = runs.running()
     since = min((_reach(run, now) for run in running), default=now)
-    budgets = {run.id: precedence.budget_name(run) for run in running}
-    return Beside(running, budgets, course.samples_of(budgets, since))
+    earlier = [*runs.paused(_MOST_EARLIER), *runs.ended_since(max(since, now - _EARLIER), _MOST_EARLIER)]
+    budgets = {run.id: precedence.budget_name(run) for run in (*running, *earlier)}
+    return Beside(running, earlier, budgets, course.samples_of(budgets, since))
 
 
 def _reach(run: Run, now: datetime) -> datetime:

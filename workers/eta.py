@@ -33,12 +33,19 @@ class Eta:
     why: str
 
 
-def steady(state: BudgetState) -> tuple[float, str]:
-    """Return how many requests a second a budget allows in the long run, and what decides that: `2000/100 s`."""
+def steady(state: BudgetState, requests: float = math.inf) -> tuple[float, str]:
+    """Return how many requests a second a budget allows in the long run, and what decides that: `2000/100 s`.
+
+    Parameters:
+      requests(float): Of so many: windows that these do not fill decide nothing, where there is one that they do.
+    """
     rules = rules_of(state)
     titles = [window.title for window in state.windows] + ["paced"] * (len(rules) - len(state.windows))
     rates = [rule.places / rule.seconds if rule.seconds else math.inf for rule in rules]
-    return min(zip(rates, titles, strict=True))
+    fills = [window.used + requests > window.in_force for window in state.windows]
+    fills += [True] * (len(rules) - len(fills))
+    found = list(zip(rates, titles, strict=True))
+    return min([one for one, is_filled in zip(found, fills, strict=True) if is_filled] or found)
 
 
 def eta(run: Run, now: datetime, state: BudgetState, pace: Pace, others: Beside) -> Eta | None:
@@ -65,7 +72,7 @@ def eta(run: Run, now: datetime, state: BudgetState, pace: Pace, others: Beside)
     if retry > both:
         return Eta(retry, f"a retry decides: the last one is due in {_words(retry)}{shared}")
     if limited >= own:
-        return Eta(both, _of_limits(state, limited, pace.requests_per_item) + shared)
+        return Eta(both, _of_limits(state, limited, wanted, pace.requests_per_item) + shared)
     lanes = f"{run.lanes} lane{'' if run.lanes == 1 else 's'}"
     return Eta(both, f"its own pace decides: {_rate(pace.active_per_second)} items/s on {lanes}{shared}")
 
@@ -169,7 +176,7 @@ def _opening(window: WindowState, seconds: float, known: Sequence[_Sent]) -> Ite
 # --- in words ---------------------------------------------------------------------------------------------------------
 
 
-def _of_limits(state: BudgetState, seconds: float, requests_per_item: float) -> str:
+def _of_limits(state: BudgetState, seconds: float, requests: float, requests_per_item: float) -> str:
     """Say which limit decides; where most of the time is waiting for the next opening, when that is."""
     if state.paused_for_seconds >= seconds / 2 and state.paused_for_seconds:
         return f"its API is paused for {_words(state.paused_for_seconds)}"
@@ -177,7 +184,7 @@ def _of_limits(state: BudgetState, seconds: float, requests_per_item: float) -> 
     if full and state.opens_in_seconds >= seconds / 2:
         title = max(full, key=lambda window: window.limit.seconds).title
         return f"{title} window opens in {_words(state.opens_in_seconds)}"
-    per_second, title = steady(state)
+    per_second, title = steady(state, requests)
     decides = "the paced profile decides" if title == "paced" else f"{title} window decides"
     return f"{decides}: {_rate(per_second / requests_per_item)} items/s"
 

@@ -425,6 +425,18 @@ def running() -> Sequence[Run]:
     return list(Run.select().where(Run.status == RunStatus.RUNNING).order_by(Run.id))
 
 
+def paused(limit: int) -> Sequence[Run]:
+    """Return the newest paused runs."""
+    return list(Run.select().where(Run.status == RunStatus.PAUSED).order_by(Run.id.desc()).limit(limit))
+
+
+def ended_since(since: datetime, limit: int) -> Sequence[Run]:
+    """Return the newest runs that have begun and ended since then, as long as they have their items."""
+    begun = Run.started_at.is_null(False) & Run.items_removed_at.is_null()
+    found = Run.select().where(Run.ended_at >= since, begun)
+    return list(found.order_by(Run.ended_at.desc(), Run.id.desc()).limit(limit))
+
+
 def waiting() -> Sequence[tuple[str, str | None]]:
     """Return the sources and tenants that have a pending run."""
     found: Any = Run.select(Run.source, Run.tenant).where(Run.status == RunStatus.PENDING).distinct().tuples()

@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 
-from workers import database
+from workers import database, runs
 from workers.monitor.confirm import plain
 from workers.monitor.reading import reading
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
@@ -36,9 +36,7 @@ def lately() -> dict[tuple[datetime, int], Run]:
 
 
 def _ended() -> dict[tuple[datetime, int], Run]:
-    since = database.now() - _NEWS
-    begun = Run.started_at.is_null(False) & Run.items_removed_at.is_null()
-    found = Run.select().where(Run.ended_at >= since, begun).order_by(Run.ended_at.desc(), Run.id.desc()).limit(_MOST)
+    found = runs.ended_since(database.now() - _NEWS, _MOST)
     return {(run.ended_at, run.id): run for run in found}
 
 
