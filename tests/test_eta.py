@@ -12,7 +12,7 @@ from workers.eta import eta
 from workers.held import held
 from workers.limiter import BudgetState, WindowState
 from workers.pace import Pace, pace_of
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.tables import ItemStatus, Run, RunItem, RunStatus, Sample
 
 TWO = (Limit(500, seconds=20), Limit(2000, seconds=100))
 
@@ -269,6 +269,17 @@ def test_the_active_pace_leaves_waiting_out(moved_clock, house):
 
     # And of a run without samples the whole life tells the same
     assert pace(run, sampled=False).active_per_second == pytest.approx(50)
+
+
+@on_sqlite
+def test_requests_that_are_not_counted_are_taken_for_one_an_item(moved_clock, house):
+    # Given a run that is worked off by an older version
+    run = listed(1_000)
+    for _ in range(20):
+        works(run, 2, 100)
+        Run.update(requests_count=0).where(Run.id == run.id).execute()
+        Sample.update(requests=0).execute()
+    assert pace(run).requests_per_item == 1.0
 
 
 @on_sqlite

@@ -16,9 +16,11 @@ from streamlit.testing.v1 import AppTest
 
 from workers import RateLimiter, clock, database, presence, runner, runs, samples, schedule_stats, timetable
 from workers.errors import RateLimited
+from workers.monitor import run_form
 from workers.monitor.active_card import active_card
 from workers.monitor.run_card import run_card
 from workers.monitor.runs_table import runs_table
+from workers.monitor.unreadable import Unreadable
 from workers.registry import get_registry
 from workers.runs_list import LABELS
 from workers.stats import recent_runs, run_stats
@@ -183,6 +185,11 @@ def test_of_many_active_runs_three_are_large_and_the_others_counted(sqlite: pyte
     assert "23 runs active" in text(page)
     assert re.findall(r'id="now-(\d+)"', html(page)) == ["2", "3", "4"]  # the paused one comes last
     assert "and 20 more" in text(page)
+
+
+def test_where_a_run_was_called_off_something_had_been_imported(sqlite: pytest.MonkeyPatch) -> None:
+    record(RunStatus.CANCELLED, ended_at=clock.now())
+    assert "No run matches" in text(draw(status="running"))
 
 
 def test_while_nothing_runs_the_last_run_and_the_next_are_told(sqlite: pytest.MonkeyPatch) -> None:
@@ -561,6 +568,63 @@ def test_a_source_with_tenants_is_run_for_one(sqlite: pytest.MonkeyPatch) -> Non
     # Then
     new = runs.get(running.id + 1)
     assert (new.tenant, new.status, new.created_by) == ("acme", RunStatus.RUNNING, "monitor")
+
+
+def test_a_tenant_with_a_blank_does_not_set_the_page_going_for_ever(
+    sqlite: pytest.MonkeyPatch, moved_clock: clock.MovedClock
+) -> None:
+    past(tenant=" acme")
+    page = draw()
+    drawn: list[int] = []
+    whole = run_form.withdraw
+    sqlite.setattr(run_form, "withdraw", lambda: (drawn.append(1), whole()))
+    page.selectbox(key="form_tenant").set_value(" acme").run()
+    again(page)
+    assert "A new run of items for acme starts now" in text(page)
+    assert len(drawn) == 2
+
+
+def test_a_refusal_is_of_what_was_asked_for_alone(sqlite: pytest.MonkeyPatch) -> None:
+    run = runner.schedule("items", datetime(2099, 1, 1, tzinfo=UTC), who="me", door="test")
+    page = choose(draw(), "RESCHEDULE")
+    runner.cancel(run.id, who="me", door="test")
+    page.button(key="form_go").click().run()
+    assert "start a new one" in text(page)
+    assert "start a new one" not in text(choose(page, "NEW"))
+
+
+def test_the_form_leaves_no_connection_open(sqlite: pytest.MonkeyPatch, moved_clock: clock.MovedClock) -> None:
+    past(started_at=clock.now() - timedelta(seconds=9))
+    page = draw()
+    open_before = len(database.db.obj._in_use)
+    for _ in range(3):
+        moved_clock.advance(60)
+        again(page)
+    assert len(database.db.obj._in_use) == open_before
+
+
+def test_a_form_that_cannot_be_read_spoils_only_itself(sqlite: pytest.MonkeyPatch) -> None:
+    past(tenant="acme")
+
+    def hang() -> list[str]:
+        raise Unreadable("It takes too long to read", "Look at the database.")
+
+    sqlite.setattr(run_form, "_read_tenants", hang)
+    page = draw()
+    assert "Nothing can be started now. It takes too long" in text(page)
+    assert rows(page) == [1]
+
+
+@pytest.mark.parametrize("error", [Unreadable("It takes too long to read", "Look."), ZeroDivisionError("division")])
+def test_a_fault_after_the_first_panel_is_said(sqlite: pytest.MonkeyPatch, error: Exception) -> None:
+    def fail(_: object) -> bool:
+        raise error
+
+    past()
+    sqlite.setattr(run_form, "is_outdated", fail)
+    page = draw()
+    assert "cannot be shown now" in text(page) and "division" not in html(page)
+    assert ("It takes too long" in text(page)) == isinstance(error, Unreadable)
 
 
 @pytest.mark.parametrize(

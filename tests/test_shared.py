@@ -141,3 +141,22 @@ def test_a_reading_that_hangs_is_waited_for_once(moved_clock: MovedClock) -> Non
     go_on.set()
     wait_until(lambda: readings._readings["runs"].done is None, what="its answer")
     assert shared("runs", 0.9, hang) == "late"
+
+
+def test_a_reading_that_ends_its_thread_is_an_error_and_no_wait() -> None:
+    def leave() -> None:
+        raise SystemExit(3)
+
+    with pytest.raises(RuntimeError, match="SystemExit: 3"):
+        shared("runs", 60.0, leave)
+
+
+def test_where_no_thread_can_be_started_the_next_one_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="new thread"):
+            shared("runs", 60.0, lambda: 1)
+    assert shared("runs", 60.0, lambda: 2) == 2

@@ -143,7 +143,11 @@ def go_round(page: Page) -> dict[str, Any]:
     """Filter, go back and forward, load the page anew, and open the run, all but the last by the keyboard."""
     seen = {}
     counted = page.locator(".sl-filters .sl-title span")
-    page.locator("summary", has_text="Status").press("Enter")
+    menu = page.locator("summary", has_text="Status")
+    menu.press("Enter")
+    page.locator(".sl-pick[open] a").first.press("Escape")
+    seen["closed"] = page.locator(".sl-pick[open]").count() == 0
+    menu.press("Enter")
     page.locator(".sl-pick[open] a", has_text="failed").last.press("Enter")
     expect(counted).to_have_text("0 runs match")
     seen["filtered"] = urlsplit(page.url).query
@@ -164,6 +168,15 @@ def go_round(page: Page) -> dict[str, Any]:
     expect(page.locator("h1")).to_contain_text("Run 1", timeout=10_000)
     seen["run"] = page.url.rpartition("/")[2]
     seen["loaded again"] = page.evaluate("window.loaded")
+
+    page.goto(page.url.rpartition("/")[0] + "/schedule?new=1")
+    close = page.get_by_role("link", name="Close the form")
+    expect(close).to_be_focused(timeout=10_000)
+    page.keyboard.press("Tab")
+    page.keyboard.press("Escape")  # out of a field it has its own meaning
+    expect(close).to_be_visible()
+    close.press("Escape")
+    expect(close).to_have_count(0)
     return seen
 
 
@@ -204,6 +217,7 @@ def test_what_is_typed_selected_and_scrolled_survives_the_ticks(watched: Watched
 
 def test_filters_live_in_the_address_and_pages_open_without_loading_anew(watched: Watched) -> None:
     assert watched.visited == {
+        "closed": True,
         "filtered": "status=failed",
         "loaded once": 1,
         "row": "run 1 of items",

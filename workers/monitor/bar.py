@@ -7,7 +7,7 @@ from workers.stats import RunStats
 def bar(run: RunStats) -> Html:
     """Return the bar of a run; while the list is being read, one that promises nothing."""
     if run.percent is None:
-        looks = "sl-bar" if run.ended_at else "sl-bar sl-unknown"
+        looks = "sl-bar sl-unknown" if run.started_at and not run.ended_at else "sl-bar"
         return fill('<div class="{looks}" role="progressbar" aria-label="the list is not known"></div>', looks=looks)
     whole = max(run.total or 0, run.done, 1)
     shares = {

@@ -46,9 +46,9 @@ _CLOSED = """
 """
 _GROUP = """
 <section class="sl-failure" id="failed-{kind}-{fingerprint}">
-  <p class="sl-failure-what"><i class="sl-icon sl-i-cross"></i><b>{number}</b> <strong>{kind}</strong>
-    <span class="sl-dim">{means}</span></p>
-  <p class="sl-failure-reason">{reason}</p>
+  <p class="sl-failure-what"><i class="sl-icon sl-i-cross"></i><b>{number}</b>
+    <span class="sl-failure-reason">{reason}</span></p>
+  <p class="sl-dim"><b>{kind}</b>: {means}</p>
   <details id="first-{kind}-{fingerprint}"><summary>for example item {external_id}{more}</summary>{items}</details>
 </section>
 """

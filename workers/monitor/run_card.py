@@ -24,13 +24,15 @@ _LINE = '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>
 _ASIDE = '<p class="sl-slowed"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
 _TILE = '<div><dt>{name}</dt><dd>{value}</dd><dd class="sl-note">{note}</dd></div>'
 _SPLIT = """
-<span class="sl-split"><i style="width:{active}%"></i><b style="width:{waiting}%"></b></span>
+<span class="sl-split"><i style="width:{active}%"></i><b style="width:{waiting}%"></b>
+<u style="width:{held}%"></u></span>
 <span class="sl-whole"><span class="sl-key sl-key-active"></span>active {a}</span><span class="sl-unseen"> · </span>
 <span class="sl-whole"><span class="sl-key sl-key-waiting"></span>waiting {w}</span>
 """
 _HELD = (
     '<span class="sl-unseen"> · </span><span class="sl-whole"><span class="sl-key sl-key-held"></span>held {h}</span>'
 )
+_DASH = '<span class="sl-dim">–</span>'
 _SHAPES = {"bad": "cross", "warn": "alert", "wait": "wait", "good": "check", "calm": "stop"}
 
 
@@ -155,6 +157,8 @@ def _removed(at: datetime | None, zone: tzinfo, now: datetime) -> Html:
 
 
 def _pace_tile(run: RunStats, budget: BudgetState | None) -> Html:
+    if run.started_at is None:
+        return _tile("Pace", fill(_DASH), "")
     if run.status == RunStatus.PAUSED:
         return _tile("Pace", fill("stands still"), f"{pace(run.per_second)} items/s before{_allowed(budget)}")
     of = "on average" if run.ended_at else f"over the {measured(run)}"
@@ -172,7 +176,7 @@ def _end_tile(run: RunStats, zone: tzinfo, now: datetime) -> Html:
     if run.ended_at:
         return _tile("Ended", moment(run.ended_at, zone, now), _began(run, zone, now))
     if run.eta_seconds is None:
-        return _tile("End", fill('<span class="sl-dim">–</span>'), _why_no_end(run))
+        return _tile("End", fill(_DASH), _why_no_end(run))
     at = moment(run.eta_at, zone, now) if run.eta_at else fill("not in ten years")
     return _tile("End", at, run.eta_why)
 
@@ -197,6 +201,7 @@ def _time_tile(run: RunStats) -> Html:
         _SPLIT,
         active=f"{100 * run.active_seconds / whole:.1f}",
         waiting=f"{100 * run.waiting_seconds / whole:.1f}",
+        held=f"{100 * run.held_seconds / whole:.1f}",
         a=duration(run.active_seconds),
         w=duration(run.waiting_seconds),
     )

@@ -111,10 +111,12 @@ def _took(run: RunStats) -> Html:
         return fill(_DASH)
     whole = max(run.duration_seconds, 0.001)
     return fill(
-        '{d}<span class="sl-split"><i style="width:{active}%"></i><b style="width:{waiting}%"></b></span>{parts}',
+        '{d}<span class="sl-split"><i style="width:{active}%"></i><b style="width:{waiting}%"></b>'
+        '<u style="width:{held}%"></u></span>{parts}',
         d=duration(run.duration_seconds),
         active=round(100 * run.active_seconds / whole, 1),
         waiting=round(100 * run.waiting_seconds / whole, 1),
+        held=round(100 * run.held_seconds / whole, 1),
         parts=_sub(spent(run)),
     )
 

@@ -36,7 +36,8 @@ _HELP = "Minute, hour, day of month, month, weekday: `30 6 * * 1-5` is 06:30 fro
 
 _LINE = '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
 _TITLE = """
-<div class="sl-schedule-head"><h2>{title}</h2><a href="{href}" data-page aria-label="Close the form">Close</a></div>
+<div class="sl-schedule-head"><h2>{title}</h2>
+<a href="{href}" data-page data-escape aria-label="Close the form">Close</a></div>
 """
 
 

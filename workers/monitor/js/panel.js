@@ -6,9 +6,11 @@ export default function ({ data, parentElement }) {
     box = document.createElement("div");
     box.className = "sl-panel stHtml";
     box.addEventListener("click", open);
+    box.addEventListener("keydown", close);
     parentElement.append(box);
   }
   show(box, data);
+  hearEscape(box);
 }
 
 function show(box, html) {
@@ -23,6 +25,27 @@ function show(box, html) {
       // What a person has opened or closed is theirs.
       beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
     },
+  });
+}
+
+// A menu that is open closes at Escape.
+function close(event) {
+  const menu = event.key === "Escape" && event.target.closest("details.sl-pick[open]");
+  if (!menu) return;
+  menu.open = false;
+  menu.querySelector("summary").focus();
+}
+
+// A link with `data-escape` closes what it stands in: it has the focus once that is there, and Escape follows it, but
+// not out of a field, where Escape has a meaning of its own.
+function hearEscape(box) {
+  const link = box.querySelector("a[data-escape]");
+  if (!link || box.dataset.hears) return;
+  box.dataset.hears = "Escape";
+  link.focus();
+  document.addEventListener("keydown", function follow(event) {
+    if (!box.isConnected) document.removeEventListener("keydown", follow);
+    else if (event.key === "Escape" && !event.target.closest("input, textarea, [role]")) link.click();
   });
 }
 
