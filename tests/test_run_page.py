@@ -404,7 +404,7 @@ def test_failures_are_shown_by_kind_with_a_sample_and_what_to_do(house: pytest.M
     assert "Failed items 49 items, of 12 kinds" in said
     assert "37 404 Not Found not_found : The API says it has no such item." in said
     assert "and the first 10" in said and "and all 2" in said
-    assert said.index("37 not_found") < said.index("2 bug")
+    assert said.index("37 404 Not Found") < said.index("2 ZeroDivisionError bug :")
     assert "2 smaller kinds" in said
     retries = [label for label in labels(page) if label.startswith("Retry th")]
     assert retries == ["Retry these 37", "Retry these 2", *["Retry this one"] * 8]
