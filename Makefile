@@ -10,7 +10,7 @@ run: .venv/installed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/honcho start
 
 test: .venv/installed lint
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 # The limiter's properties, on 10,000 generated scenarios; `make test` tries some hundreds.
 scenarios: .venv/installed
