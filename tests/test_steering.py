@@ -668,7 +668,7 @@ def test_where_redis_is_away_a_notice_says_that_it_was_not_told(house):
 @pytest.mark.parametrize("tenant", ["", "x" * 101, "north\0", "no\nrth"])
 def test_a_tenant_that_cannot_be_stored_is_refused(sent, tenant):
     for order in (lambda: runner.start("items", tenant=tenant, **ANN), lambda: set_hourly(tenant)):
-        with pytest.raises(UsageError, match="A tenant has (1 to 100|only) characters"):
+        with pytest.raises(UsageError, match=r"A tenant has (1 to 100|only) characters"):
             order()
 
 
