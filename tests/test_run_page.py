@@ -162,6 +162,20 @@ def test_the_timeline_is_bounded_and_folds_what_is_old(house: pytest.MonkeyPatch
     assert text(page).index("no 229") < text(page).index("no 228")
 
 
+@SQLITE
+def test_items_that_are_tried_again_are_said_while_others_go_on(house: pytest.MonkeyPatch) -> None:
+    run = record(RunStatus.RUNNING)
+    soon = {"run_id": run.id, "due_at": clock.now() + timedelta(seconds=30), "failure_reason": "GET /a answered <500>"}
+    RunItem.create(external_id="1", **soon)
+    RunItem.create(external_id="2", **soon)
+    RunItem.create(run_id=run.id, external_id="3", due_at=clock.now())
+    page = draw("run", id=str(run.id))
+    assert "2 items wait for another attempt; the next of them failed: GET /a answered &lt;500&gt;" in html(page)
+
+    RunItem.update(due_at=clock.now()).execute()
+    assert "another attempt" not in text(again(page))
+
+
 def test_no_tick_reads_past_an_index(house: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     """Given a run with failed and open items, each statement of a tick finds them by an index."""
     run = record(RunStatus.RUNNING)

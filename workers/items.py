@@ -356,6 +356,17 @@ def last_reason(run_id: int) -> str:
     return RunItem.select(RunItem.failure_reason).where(waits).order_by(RunItem.due_at).limit(1).scalar() or ""
 
 
+def wait_again(run_id: int, now: datetime, most: int) -> tuple[int, str]:
+    """Return how many items wait for another attempt, and why the one of them failed that is due first.
+
+    Parameters:
+      most(int): More are not counted.
+    """
+    later = (RunItem.run_id == run_id) & (RunItem.status == ItemStatus.PENDING) & IS_OPEN & (RunItem.due_at > now)
+    reason = RunItem.select(RunItem.failure_reason).where(later).order_by(RunItem.due_at).limit(1).scalar()
+    return (RunItem.select(RunItem.id).where(later).limit(most).count() if reason else 0), reason or ""
+
+
 def in_hand(run_id: int) -> bool:
     """Whether an item of the run is claimed."""
     processing = RunItem.status == ItemStatus.PROCESSING

@@ -15,7 +15,7 @@ _CARD = """
   <div class="sl-progress"><strong class="sl-percent">{percent}</strong>{bar}
     <div class="sl-counts"><span>{counts}</span><span>{left}</span></div></div>
   {tally}
-  {line}{slowed}{removed}
+  {line}{slowed}{again}{removed}
   <dl class="sl-tiles sl-run-tiles">{tiles}</dl>
 </section>
 """
@@ -42,6 +42,7 @@ def run_card(
     now: datetime,
     *,
     in_hand: int = 0,
+    again: str = "",
     budget: BudgetState | None = None,
     items_removed_at: datetime | None = None,
 ) -> Html:
@@ -52,6 +53,7 @@ def run_card(
       zone(tzinfo): The viewer's time zone.
       now(datetime): The instant the run was read.
       in_hand(int): How many of its items a lane has in hand.
+      again(str): Says that items wait for another attempt; empty where none does.
       budget(BudgetState | None): The budget it uses; None where that cannot be told, or is of no interest any more.
       items_removed_at(datetime | None): When its items were removed for their age.
     """
@@ -65,6 +67,7 @@ def run_card(
         tally=_tally(run, in_hand),
         line=_line(run),
         slowed=_aside("alert", prose(run.slowed)) if run.slowed else "",
+        again=_aside("clock", prose(again)) if again else "",
         removed=_removed(items_removed_at, zone, now),
         tiles=join([_pace_tile(run, budget), _end_tile(run, zone, now), _time_tile(run), _waits_tile(run)]),
     )

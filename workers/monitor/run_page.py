@@ -15,7 +15,7 @@ from workers.monitor.markup import Html, fill, join
 from workers.monitor.panel import panel
 from workers.monitor.reading import reading
 from workers.monitor.run_card import run_card
-from workers.monitor.run_sheet import RunSheet, is_stuck, life_of, run_sheet
+from workers.monitor.run_sheet import MOST_AGAIN, RunSheet, is_stuck, life_of, run_sheet
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.timeline import by, timeline
 from workers.monitor.words import moment, so_many
@@ -91,8 +91,23 @@ def _card(sheet: RunSheet, zone: tzinfo) -> Html:
     removed_at = sheet.run.items_removed_at
 
     return run_card(
-        sheet.stats, zone, sheet.now, in_hand=sheet.in_hand, budget=sheet.budget, items_removed_at=removed_at
+        sheet.stats,
+        zone,
+        sheet.now,
+        in_hand=sheet.in_hand,
+        again=_again(*sheet.again),
+        budget=sheet.budget,
+        items_removed_at=removed_at,
     )
+
+
+def _again(number: int, reason: str) -> str:
+    """Say how many items wait for another attempt, and why one of them failed."""
+    if not number:
+        return ""
+    more = "more than " if number == MOST_AGAIN else ""
+    wait = "waits" if number == 1 else "wait"
+    return f"{more}{so_many(number, 'item')} {wait} for another attempt; the next of them failed: {reason}"
 
 
 def _title(run: Run) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from workers import database, runs, stats, stuck
+from workers import database, items, runs, stats, stuck
 from workers.errors import UnknownRun, UsageError
 from workers.history import history
 from workers.limiter import BudgetState
@@ -20,6 +20,10 @@ from workers.tables import ACTIVE, ENDED, IS_OPEN, ItemStatus, Run, RunEvent, Ru
 _LIFE_SECONDS, _ENDED_SECONDS, _STUCK_SECONDS = 1.9, 60.0, 5.0
 
 
+#: So many items that wait for another attempt are counted.
+MOST_AGAIN = 1_000
+
+
 @dataclass(frozen=True)
 class RunSheet:
     """One run.
@@ -28,6 +32,7 @@ class RunSheet:
       now: When it was read.
       budget: What it uses, while it is active and Redis answers.
       in_hand: How many of its items are claimed.
+      again: How many wait for another attempt, MOST_AGAIN at most, and why one of them failed.
       events: The newest of its timeline, the newest first.
       ahead, behind: The run that a pending one waits for; the pending one that waits for an active one.
     """
@@ -37,6 +42,7 @@ class RunSheet:
     stats: RunStats
     budget: BudgetState | None
     in_hand: int
+    again: tuple[int, str]
     events: tuple[RunEvent, ...]
     ahead: Run | None
     behind: Run | None
@@ -74,6 +80,7 @@ def _read(run_id: int) -> RunSheet | None:
         stats=stats.run_stats(run, now, in_the_way),
         budget=stats.budget_of(run) if asked else None,
         in_hand=_in_hand(run_id) if run.status not in ENDED else 0,
+        again=items.wait_again(run_id, now, MOST_AGAIN) if run.status == RunStatus.RUNNING else (0, ""),
         events=tuple(stats.events(run_id, MOST)),
         ahead=runs.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None,
         behind=runs.next_pending(run.source, run.tenant) if run.status in ACTIVE else None,
