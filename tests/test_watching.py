@@ -168,16 +168,36 @@ def go_round(page: Page) -> dict[str, Any]:
     expect(page.locator("h1")).to_contain_text("Run 1", timeout=10_000)
     seen["run"] = page.url.rpartition("/")[2]
     seen["loaded again"] = page.evaluate("window.loaded")
+    seen["end"] = watch_to_its_end(page)
 
     page.goto(page.url.rpartition("/")[0] + "/schedule?new=1")
     close = page.get_by_role("link", name="Close the form")
     expect(close).to_be_focused(timeout=10_000)
-    page.keyboard.press("Tab")
-    page.keyboard.press("Escape")  # out of a field it has its own meaning
+    field = page.locator(".st-key-schedule_form").get_by_role("combobox").first
+    field.focus()
+    field.press("Escape")  # in a field it has its own meaning
     expect(close).to_be_visible()
     close.press("Escape")
     expect(close).to_have_count(0)
     return seen
+
+
+def watch_to_its_end(page: Page) -> dict[str, Any]:
+    """Watch the page of the run until it has ended: how often its bar and its chart were seen to move, and what it said."""
+    chart = page.locator('[data-testid="stVegaLiteChart"]').first
+    chart.wait_for(timeout=10_000)
+    bars, charts = set(), set()
+    for _ in range(60):
+        bars.add(page.locator(".sl-part-ok").get_attribute("style"))
+        charts.add(chart.screenshot())
+        if page.locator(".sl-badge", has_text="completed").count():
+            break
+        page.wait_for_timeout(1000)
+    toast = page.locator('[data-testid="stToast"]', has_text="is done").inner_text(timeout=10_000)
+    duration = page.locator(".sl-run-tiles dd").nth(4)
+    before = duration.inner_text()
+    page.wait_for_timeout(2500)
+    return {"bars": len(bars), "charts": len(charts), "toast": toast, "took": (before, duration.inner_text())}
 
 
 def look_on(page: Page) -> str:
@@ -216,7 +236,7 @@ def test_what_is_typed_selected_and_scrolled_survives_the_ticks(watched: Watched
 
 
 def test_filters_live_in_the_address_and_pages_open_without_loading_anew(watched: Watched) -> None:
-    assert watched.visited == {
+    assert {name: said for name, said in watched.visited.items() if name != "end"} == {
         "closed": True,
         "filtered": "status=failed",
         "loaded once": 1,
@@ -224,6 +244,14 @@ def test_filters_live_in_the_address_and_pages_open_without_loading_anew(watched
         "run": "run?id=1",
         "loaded again": 2,
     }
+
+
+def test_the_run_is_watched_to_its_end(watched: Watched) -> None:
+    end = watched.visited["end"]
+    assert end["bars"] >= 3 and end["charts"] >= 3
+    assert "Run 1 of items is done: 600 items" in end["toast"]
+    before, after = end["took"]
+    assert before == after and before.endswith(" s")
 
 
 def test_who_may_only_look_finds_no_form(watched: Watched) -> None:
