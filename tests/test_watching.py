@@ -183,7 +183,7 @@ def go_round(page: Page) -> dict[str, Any]:
 
 
 def watch_to_its_end(page: Page) -> dict[str, Any]:
-    """Watch the page of the run until it has ended: how often its bar and its chart were seen to move, and what it said."""
+    """Watch the run until it has ended: how often its bar and its chart were seen to move, and what its page said."""
     chart = page.locator('[data-testid="stVegaLiteChart"]').first
     chart.wait_for(timeout=10_000)
     bars, charts = set(), set()
