@@ -14,7 +14,7 @@ import pytest
 from conftest import ROOT, forget, free_port
 from pages import again, draw, html, text
 from peewee import chunked
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 from serving import served
 from starlette.applications import Starlette
 from streamlit.testing.v1 import AppTest
@@ -48,6 +48,40 @@ def fail(run: Run, count: int, kind: str = "transient", reason: str = "no answer
         RunItem.insert_many(some).execute()
     Run.update(failed_count=Run.failed_count + count).where(Run.id == run.id).execute()
     return mark
+
+
+class Sent:
+    """What a page sends its server; it can be held back, so that it arrives all at once.
+
+    Parameters:
+      page(Page): Before it opens its address.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page, self._held, self._is_holding = page, list[bytes | str](), False
+        page.route_web_socket(re.compile("."), self._pass_on)
+
+    def hold(self, number: int) -> None:
+        """Hold it back from now on, and wait until so many are held in all: a tick comes each second."""
+        self._is_holding = True
+        for _ in range(100):
+            if len(self._held) >= number:
+                return
+            self._page.wait_for_timeout(50)
+        raise TimeoutError(f"{len(self._held)} came, of {number}")
+
+    def let_go(self) -> None:
+        """Let it arrive in the order in which it was sent, with nothing between."""
+        self._is_holding = False
+        for message in self._held:
+            self._server.send(message)
+        self._held.clear()
+
+    def _pass_on(self, socket: WebSocketRoute) -> None:
+        self._server = socket.connect_to_server()
+        socket.on_message(
+            lambda message: self._held.append(message) if self._is_holding else self._server.send(message)
+        )
 
 
 def labels(page: AppTest) -> list[str]:
@@ -536,6 +570,7 @@ def test_a_run_is_paused_retried_and_resumed_from_its_page(
     page.on("pageerror", lambda error: noise.append(f"error: {error}"))
     ours = (url, f"blob:{url}", "data:")
     page.on("request", lambda asked: None if asked.url.startswith(ours) else noise.append(asked.url))
+    sent = Sent(page)
     log_in(page, "correct horse battery", f"{url}/run?id={run.id}")
     dialog, toast = page.get_by_role("dialog"), page.locator('[data-testid="stToast"]')
 
@@ -563,9 +598,13 @@ def test_a_run_is_paused_retried_and_resumed_from_its_page(
     expect(dialog).to_have_count(0)
     assert runs.get(run.id).lanes == 16
 
-    # When he changes his mind about one thing, and does another
+    # When he changes his mind about one thing, in the very moment of a tick, and does another
     page.get_by_role("button", name="Cancel").click()
+    expect(dialog).to_contain_text("This cannot be undone")
+    sent.hold(2)
     dialog.get_by_role("button", name="Leave it as it is").click()
+    sent.hold(3)
+    sent.let_go()
     expect(dialog).to_have_count(0)
     page.get_by_role("button", name="Retry these 37").click()
     dialog.get_by_role("button", name="Retry 37 items").click()

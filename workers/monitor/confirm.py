@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import streamlit as st
 from peewee import PeeweeException
@@ -11,6 +12,7 @@ from workers import database
 from workers.errors import DependencyDown, SluiceError
 from workers.monitor import access
 from workers.monitor.complaint import complain
+from workers.monitor.dialog import open_dialog
 from workers.monitor.markup import fill, prose
 from workers.monitor.shared import forget
 
@@ -41,7 +43,7 @@ class Question:
 
 def ask(question: Question) -> None:
     """Ask. The dialog is none of the part that refreshes: it stays as it was opened until it is answered."""
-    st.dialog(question.title)(_draw)(question)
+    open_dialog(question.title, partial(_draw, question))
 
 
 def perform(do: Callable[[], str]) -> None:

@@ -9,6 +9,7 @@ import streamlit as st
 
 from workers.monitor import banner, news
 from workers.monitor.complaint import complain
+from workers.monitor.dialog import draw_opened
 from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.panel import panel
 from workers.monitor.unreadable import Unreadable
@@ -21,15 +22,22 @@ _NOTICE = """
 _FAULT = "It tries again each second; the monitor's log says what it is."
 
 
-@st.fragment(run_every=1)  # type: ignore[untyped-decorator]
 def live(title: str, draw: Callable[[tzinfo], None]) -> None:
     """Draw the part of a page that changes by itself, each second. One a page: all of a session share one thread.
+
+    The dialog that was opened in it is drawn beside it.
 
     Parameters:
       title(str): The page's, for when it cannot be drawn.
       draw(Callable[[tzinfo], None]): Draws it for a viewer in that time zone; `panel` and widgets as it likes. It must
         stay far below a second: read rollups, through `shared`, and scan nothing.
     """
+    draw_opened()
+    _live(title, draw)
+
+
+@st.fragment(run_every=1)  # type: ignore[untyped-decorator]
+def _live(title: str, draw: Callable[[tzinfo], None]) -> None:
     try:
         with suppress(Unreadable):  # what keeps it from being told keeps the page, too; or does not matter to it
             panel(banner.banner(banner.current()), key="banner")

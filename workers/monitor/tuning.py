@@ -6,6 +6,7 @@ import streamlit as st
 
 from workers import runner
 from workers.monitor import access, confirm
+from workers.monitor.dialog import open_dialog
 from workers.monitor.markup import Html, fill
 from workers.runner import MOST_LANES, MOST_PRIORITY
 from workers.tables import Run
@@ -22,7 +23,7 @@ _REFUSED = """
 
 def ask(run: Run) -> None:
     """Ask for them."""
-    st.dialog(f"Lanes and priority of run {run.id}")(_draw)(run.id, run.lanes, run.priority)
+    open_dialog(f"Lanes and priority of run {run.id}", partial(_draw, run.id, run.lanes, run.priority))
 
 
 def _draw(run_id: int, lanes: int, priority: int) -> None:
