@@ -9,8 +9,9 @@ run: .venv/installed
 	@$(BIN)/python scripts/prepare.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/honcho start
 
+# Three at once on two cores: half of the time the tests wait for a window, a drain or a browser.
 test: .venv/installed lint
-	@$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 # The limiter's properties, on 10,000 generated scenarios; `make test` tries some hundreds.
 scenarios: .venv/installed
