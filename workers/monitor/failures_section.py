@@ -124,16 +124,14 @@ def _draw_group(
     may_retry: bool,
 ) -> None:
     name = f"{group.failure_class} {group.fingerprint}"
-    left, right = st.columns([5, 1.35], vertical_alignment="top")
-    with left:
-        panel(html, key=f"failed {name}")
+    panel(html, key=f"failed {name}")
     if not may_retry or not (group.failure_class and group.fingerprint):
         return
     if items and not any(item.retriable for item in items):
-        right.html(fill('<p class="sl-dim">refused from the list: the next run reads them anew</p>'))
+        panel(fill('<p class="sl-dim">refused from the list: the next run reads them anew</p>'), key=f"refused {name}")
         return
     label = "Retry this one" if group.count == 1 else f"Retry these {count(group.count)}"
-    if right.button(label, key=f"retry {run.id} {name}", icon=":material/replay:", width="stretch"):
+    if st.button(label, key=f"retry {run.id} {name}", icon=":material/replay:", width="stretch"):
         acts.start(run.id, partial(questions.retry_failed, group=group))
 
 
