@@ -26,6 +26,8 @@ from workers.runs_list import LABELS
 from workers.stats import recent_runs, run_stats
 from workers.tables import ItemStatus, Run, RunItem, RunStatus
 
+#: As the page says one; of another day, before midnight.
+INSTANT = r"\s*(\d\d \w{3}, )?\d\d:\d\d"
 HOSTILE = (
     '<img src="https://evil.example/x.png" onerror="alert(1)"><script>alert(2)</script> ![x](https://evil.example/y)'
 )
@@ -234,7 +236,7 @@ def be_refused(budget: RateLimiter, retry_after: str) -> None:
 def test_a_paused_budget_says_why_and_until_when(budget: RateLimiter) -> None:
     be_refused(budget, "1800")
     said = text(draw())
-    assert re.search(r"the API answered 429, Retry-After 1800: paused for 1,[78]\d\d s, until [\d: -]+ UTC", said)
+    assert re.search(rf"the API answered 429, Retry-After 1800: paused for 1,[78]\d\d s, until {INSTANT}", said)
 
 
 def test_a_paced_budget_says_so_and_why_even_where_nothing_waits(budget: RateLimiter) -> None:
@@ -277,9 +279,8 @@ def test_a_run_that_was_paused_for_a_long_wait_says_until_when_its_api_is_not_as
     be_refused(budget, "3000")
     runs.pause_because(1, "rate-test: the API answered 429, Retry-After 86400")
     said = text(draw())
-    assert re.search(
-        r"paused: rate-test: the API answered 429, Retry-After 86400; its API is not asked until [\d: -]+ UTC", said
-    )
+    why = "paused: rate-test: the API answered 429, Retry-After 86400; its API is not asked until"
+    assert re.search(f"{why} {INSTANT}", said)
 
 
 def test_a_hostile_failure_is_shown_as_text(sqlite: pytest.MonkeyPatch) -> None:

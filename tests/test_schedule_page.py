@@ -161,7 +161,7 @@ def test_the_strip_says_what_became_of_each_run_and_why(items):
     (mark,) = re.findall(r'<a class="sl-strip-run[^>]*grid-column:4[^>]*>', html(page))
     assert f'href="run?id={run.id}" data-page' in mark
     for attribute in ("title", "aria-label"):
-        said = f'{attribute}="items: Sun 09:00, overtaken, run {run.id}, overtaken by the run of 2026-11-22 12:00 UTC'
+        said = f'{attribute}="items: Sun 09:00, overtaken, run {run.id}, overtaken by the run of 22 Nov, 12:00'
         assert said in mark
     assert "What did not go as planned, and why" in said_on(page)
     assert "<img" not in html(page)

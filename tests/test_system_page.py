@@ -2,6 +2,8 @@
 
 import logging
 import re
+from datetime import UTC, datetime
+from zoneinfo import ZoneInfo
 
 import pytest
 from conftest import forget, free_port
@@ -109,12 +111,13 @@ def test_figures_that_nobody_tells_are_said_to_be_missing(house):
 
 def test_the_banner_says_what_is_down_what_comes_of_it_and_what_to_do(house):
     down = Lack("Redis <b>does</b> not answer", "Nothing is sent.", "start it: `python -m workers redis`")
-    lacking = Lack("no worker runs", "It waits.", "start one", is_down=False)
+    lacking = Lack("no worker runs: the last was heard of at 11:59:00 UTC", "It waits.", "start one", is_down=False)
 
-    drawn = banner(Health((down, lacking), None))
+    drawn = banner(Health((down, lacking), None), ZoneInfo("Europe/Berlin"), datetime(2026, 11, 3, 12, 0, tzinfo=UTC))
 
     assert "<b>Redis &lt;b&gt;does&lt;/b&gt; not answer.</b> Nothing is sent." in drawn
     assert "<code>python -m workers redis</code>" in drawn
     assert drawn.index("sl-bad") < drawn.index("sl-warn")
     assert "sl-i-cross" in drawn and "sl-i-alert" in drawn
-    assert banner(Health((), ())) == ""
+    assert ">12:59:00</time>" in drawn
+    assert banner(Health((), ()), UTC, datetime.now(UTC)) == ""

@@ -5,8 +5,8 @@ from datetime import datetime, tzinfo
 from workers.monitor import links
 from workers.monitor.badge import badge
 from workers.monitor.bar import bar
-from workers.monitor.markup import Html, fill, join, prose
-from workers.monitor.words import counts, duration, measured, moment, pace, spent
+from workers.monitor.markup import Html, fill, join
+from workers.monitor.words import counts, duration, measured, moment, pace, sentence, spent
 from workers.stats import RunStats
 from workers.tables import RunStatus
 
@@ -40,7 +40,7 @@ def active_card(run: RunStats, zone: tzinfo, now: datetime) -> Html:
         bar=bar(run),
         counts=counts(run),
         facts=join([_now(run), _end(run, zone, now), _time(run)]),
-        line=_line(run),
+        line=_line(run, zone, now),
     )
 
 
@@ -77,7 +77,7 @@ def _fact(name: str, value: Html, note: Html) -> Html:
     )
 
 
-def _line(run: RunStats) -> Html:
+def _line(run: RunStats, zone: tzinfo, now: datetime) -> Html:
     """Say why it waits; else what makes it slow; else that nothing does, so that the card keeps its height."""
     shape, tone, text = "play", "busy", "nothing is in its way"
     if run.why:
@@ -88,5 +88,5 @@ def _line(run: RunStats) -> Html:
         '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>',
         tone=tone,
         shape=shape,
-        text=prose(text),
+        text=sentence(text, zone, now),
     )

@@ -1,8 +1,11 @@
 """The banner: what is down, what comes of it and what to do, above every page. Nothing where all is well."""
 
+from datetime import datetime, tzinfo
+
 from workers.health import Health, Lack, health
 from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.shared import shared
+from workers.monitor.words import sentence
 
 #: For so long what is known of it is good: an outage of so many seconds may pass unsaid.
 _SECONDS = 2.0
@@ -19,19 +22,19 @@ def current() -> Health:
     return shared("health", _SECONDS, health)
 
 
-def banner(health: Health) -> Html:
-    """Return what is down or lacking, a line each; empty where nothing is."""
+def banner(health: Health, zone: tzinfo, now: datetime) -> Html:
+    """Return what is down or lacking, a line each, with times in that zone; empty where nothing is."""
     if not health.lacks:
         return fill("")
-    return fill(_BANNER, lacks=join(map(_lack, health.lacks)))
+    return fill(_BANNER, lacks=join(_lack(lack, zone, now) for lack in health.lacks))
 
 
-def _lack(lack: Lack) -> Html:
+def _lack(lack: Lack, zone: tzinfo, now: datetime) -> Html:
     return fill(
         _LACK,
         tone="bad" if lack.is_down else "warn",
         shape="cross" if lack.is_down else "alert",
-        what=prose(_capital(lack.what)),
+        what=sentence(_capital(lack.what), zone, now),
         means=prose(lack.means),
         label="To do:",
         repair=prose(lack.repair.rstrip(".")),

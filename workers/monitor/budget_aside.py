@@ -6,8 +6,8 @@ from workers.budget_words import why_closed
 from workers.limiter import BudgetState
 from workers.monitor import links
 from workers.monitor.gauge import gauges
-from workers.monitor.markup import Html, fill, prose
-from workers.monitor.words import duration, moment, so_many
+from workers.monitor.markup import Html, fill
+from workers.monitor.words import duration, moment, sentence, so_many
 
 _ASIDE = """
 <section class="sl-card sl-aside" aria-label="budget {name}">
@@ -52,7 +52,7 @@ def _paused(state: BudgetState, zone: tzinfo, now: datetime) -> Html:
         said = "paused until {until}, for {left} more: {why}"
         left = duration(state.paused_for_seconds)
         return _line(fill(said, until=moment(until, zone, now), left=left, why=state.paused_why))
-    return _line(prose(why_closed(state, now))) if state.canary else fill("")
+    return _line(sentence(why_closed(state, now), zone, now)) if state.canary else fill("")
 
 
 def _line(text: Html) -> Html:

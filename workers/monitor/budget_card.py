@@ -8,8 +8,8 @@ from workers.budget_use import BudgetUse, User
 from workers.limiter import BudgetState, Note
 from workers.monitor import links
 from workers.monitor.gauge import gauges
-from workers.monitor.markup import Html, fill, join, prose
-from workers.monitor.words import count, duration, moment, pace, so_many
+from workers.monitor.markup import Html, fill, join
+from workers.monitor.words import count, duration, moment, pace, sentence, so_many
 from workers.tables import RunStatus
 
 _CARD = """
@@ -85,7 +85,7 @@ def _news(state: BudgetState | None, zone: tzinfo, now: datetime) -> Html:
         return fill("{why}: paused until {until}, for {left} more", why=state.paused_why, until=until, left=left)
     if not state.known:
         return fill("not used since Redis was last empty, or started")
-    return prose(budget_words.why_closed(state, now) or "requests may be sent")
+    return sentence(budget_words.why_closed(state, now) or "requests may be sent", zone, now)
 
 
 def _slowed(state: BudgetState | None) -> Html:

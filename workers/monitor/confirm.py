@@ -8,13 +8,15 @@ from functools import partial
 import streamlit as st
 from peewee import PeeweeException
 
-from workers import database
+from workers import clock, database
 from workers.errors import DependencyDown, SluiceError
 from workers.monitor import access
 from workers.monitor.complaint import complain
 from workers.monitor.dialog import open_dialog
-from workers.monitor.markup import fill, prose
+from workers.monitor.markup import fill
 from workers.monitor.shared import forget
+from workers.monitor.viewer import zone
+from workers.monitor.words import sentence
 
 _SAID = "sluice_said"
 _SENTENCE = '<p class="sl-sentence">{text}</p>'
@@ -65,8 +67,9 @@ def plain(text: str) -> str:
 
 
 def _draw(question: Question) -> None:
-    for sentence in question.sentences:
-        st.html(fill(_SENTENCE, text=prose(sentence)))
+    here = zone()
+    for text in question.sentences:
+        st.html(fill(_SENTENCE, text=sentence(text, here, clock.now())))
     with st.container(horizontal=True, key="confirm"):
         agreed = question.yes and st.button(question.yes, type="primary", key="confirm_yes")
         declined = st.button("Leave it as it is" if question.yes else "Close", key="confirm_no")

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, tzinfo
-from zoneinfo import ZoneInfo
+from datetime import tzinfo
 
 import streamlit as st
 
+from workers import clock
 from workers.monitor import banner, news
 from workers.monitor.complaint import complain
 from workers.monitor.dialog import draw_opened
 from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.panel import panel
 from workers.monitor.unreadable import Unreadable
+from workers.monitor.viewer import zone
 
 _HEAD = '<div class="sl-top"><h1>{title}</h1><p class="sl-state">{state}</p></div>'
 _NOTICE = """
@@ -38,11 +39,12 @@ def live(title: str, draw: Callable[[tzinfo], None]) -> None:
 
 @st.fragment(run_every=1)  # type: ignore[untyped-decorator]
 def _live(title: str, draw: Callable[[tzinfo], None]) -> None:
+    here = zone()
     try:
         with suppress(Unreadable):  # what keeps it from being told keeps the page, too; or does not matter to it
-            panel(banner.banner(banner.current()), key="banner")
+            panel(banner.banner(banner.current(), here, clock.now()), key="banner")
         news.tell()
-        draw(zone())
+        draw(here)
     except Unreadable as error:
         _draw_instead(title, notice(error.tone, "alert", error.what, error.repair))
     except Exception as error:  # whatever it is, its traceback is for the log
@@ -68,11 +70,3 @@ def notice(tone: str, shape: str, what: str, text: str) -> Html:
       shape(str): The icon beside it: a tone is never told by its colour alone.
     """
     return fill(_NOTICE, tone=tone, shape=shape, what=what, text=prose(text))
-
-
-def zone() -> tzinfo:
-    """Return the viewer's time zone. Its name comes from the browser and may be anything."""
-    try:
-        return ZoneInfo(st.context.timezone or "UTC")
-    except (ValueError, KeyError, OSError):
-        return UTC

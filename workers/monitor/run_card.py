@@ -6,7 +6,7 @@ from workers import eta
 from workers.limiter import BudgetState
 from workers.monitor.bar import bar
 from workers.monitor.markup import Html, fill, join, prose
-from workers.monitor.words import count, counts, duration, efficiency, measured, moment, pace, so_many, waits
+from workers.monitor.words import count, counts, duration, efficiency, measured, moment, pace, sentence, so_many, waits
 from workers.stats import RunStats
 from workers.tables import ACTIVE, ENDED, RunStatus
 
@@ -65,8 +65,8 @@ def run_card(
         counts=_counts(run),
         left=_left(run),
         tally=_tally(run, in_hand),
-        line=_line(run),
-        slowed=_aside("alert", prose(run.slowed)) if run.slowed else "",
+        line=_line(run, zone, now),
+        slowed=_aside("alert", sentence(run.slowed, zone, now)) if run.slowed else "",
         again=_aside("clock", prose(again)) if again else "",
         removed=_removed(items_removed_at, zone, now),
         tiles=join([_pace_tile(run, budget), _end_tile(run, zone, now), _time_tile(run), _waits_tile(run)]),
@@ -116,11 +116,11 @@ def _tally(run: RunStats, in_hand: int) -> Html:
 # --- the news ---------------------------------------------------------------------------------------------------------
 
 
-def _line(run: RunStats) -> Html:
+def _line(run: RunStats, zone: tzinfo, now: datetime) -> Html:
     """Say why nothing happens, or that all is well: always one line, so that the page does not jump."""
     tone, text = _news(run)
     shape = "pause" if run.status == RunStatus.PAUSED else _SHAPES.get(tone, "play")
-    return fill(_LINE, tone=tone, shape=shape, text=prose(text))
+    return fill(_LINE, tone=tone, shape=shape, text=sentence(text, zone, now))
 
 
 def _news(run: RunStats) -> tuple[str, str]:

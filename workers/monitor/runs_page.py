@@ -18,6 +18,7 @@ from workers.monitor.reading import reading
 from workers.monitor.runs_table import runs_table
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.source_table import source_table
+from workers.monitor.viewer import zone
 from workers.monitor.words import count, moment, pace
 from workers.registry import get_registry
 from workers.runs_list import Wanted
@@ -104,10 +105,10 @@ def show() -> None:
     run_form.withdraw()
     empty = st.session_state[_WAS_EMPTY] = _is_empty()
     if not empty:
-        run_form.draw(frame.zone(), folded=True)
+        run_form.draw(zone(), folded=True)
     frame.live("Runs", _draw)
     if empty:
-        run_form.draw(frame.zone(), folded=False)
+        run_form.draw(zone(), folded=False)
 
 
 def _draw(zone: tzinfo) -> None:

@@ -1,6 +1,6 @@
 """The runs table: one run a row, the newest first. HTML, so that it can be read aloud, selected and searched."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, time, tzinfo
 from functools import lru_cache
 
@@ -9,7 +9,7 @@ from workers.monitor.badge import badge
 from workers.monitor.bar import bar
 from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.timeline import by
-from workers.monitor.words import counts, duration, efficiency, measured, moment, pace, spent, waits
+from workers.monitor.words import counts, duration, efficiency, measured, moment, pace, sentence, spent, waits
 from workers.stats import RunStats
 from workers.tables import RunStatus
 
@@ -93,11 +93,17 @@ def _rate(run: RunStats) -> Html:
 def _end(run: RunStats, zone: tzinfo, today: datetime) -> Html:
     """Return when it ended, or will, and why then, or why not yet."""
     if run.ended_at:
-        return join([fill("{at}", at=moment(run.ended_at, zone, today)), _sub(run.error_summary or "")])
+        return join(
+            [fill("{at}", at=moment(run.ended_at, zone, today)), *_told((run.error_summary or "",), zone, today)]
+        )
     when = fill("in {d}", d=duration(run.eta_seconds)) if run.eta_seconds is not None else fill("")
     why = "" if run.label == RunStatus.SCHEDULED else run.why
-    said = join(_sub(text) for text in (_decides(run), why, run.slowed) if text)
+    said = join(_told((_decides(run), why, run.slowed), zone, today))
     return join([when, said]) if when or said else fill(_DASH)
+
+
+def _told(texts: Iterable[str], zone: tzinfo, today: datetime) -> list[Html]:
+    return [fill(_SUB, text=sentence(text, zone, today)) for text in texts if text]
 
 
 def _decides(run: RunStats) -> str:

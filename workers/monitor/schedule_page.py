@@ -19,6 +19,7 @@ from workers.monitor.schedule_table import schedule_table
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.strip import strip
 from workers.monitor.unreadable import Unreadable
+from workers.monitor.viewer import zone
 from workers.monitor.words import duration
 from workers.registry import get_registry
 from workers.schedule_stats import ScheduleStats, all_schedules
@@ -52,7 +53,7 @@ class Reading:
 
 def show() -> None:
     """Draw the page."""
-    schedule_form.draw(frame.zone())
+    schedule_form.draw(zone())
     frame.live("Schedule", _draw)
 
 

@@ -8,6 +8,7 @@ from workers.monitor import links
 from workers.monitor.badge import BADGES
 from workers.monitor.markup import Html, fill, join
 from workers.monitor.schedule_words import day_and_time
+from workers.monitor.words import local, sentence
 
 #: Outcomes that no badge has; and words for them where they are said of several.
 _MARKS = BADGES | {"overtaken": ("skip", "calm")}
@@ -119,7 +120,9 @@ def _say(part: Part, shown: Strip, zone: tzinfo) -> str:
     if part.runs > 1:
         which = f"the newest is {which}" if which else ""
         what = f"{part.runs:,} {what}"
-    return ", ".join(text for text in (_when(part, shown, zone), what, which, part.reason) if text)
+    return ", ".join(
+        text for text in (_when(part, shown, zone), what, which, local(part.reason, zone, shown.now)) if text
+    )
 
 
 def _when(part: Part, shown: Strip, zone: tzinfo) -> str:
@@ -161,7 +164,9 @@ def _line(row: Row, part: Part, shown: Strip, zone: tzinfo) -> Html:
     if part.run_id:
         href = links.to(links.RUN, id=part.run_id)
         mark = fill('<a href="{href}" data-page>{mark}</a>', href=href, mark=mark)
-    return fill(_LINE, when=_when(part, shown, zone), name=_name(row), mark=mark, reason=part.reason)
+    return fill(
+        _LINE, when=_when(part, shown, zone), name=_name(row), mark=mark, reason=sentence(part.reason, zone, shown.now)
+    )
 
 
 def _name(row: Row) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
 from workers.monitor.markup import Html, fill, join
-from workers.monitor.words import count, moment
+from workers.monitor.words import count, moment, sentence
 from workers.tables import RunEvent
 
 #: So many are read, and so many are shown at once.
@@ -80,7 +80,7 @@ def _line(event: RunEvent, zone: tzinfo, now: datetime) -> Html:
         shape=_SHAPES.get(event.what, "clock"),
         what=event.what,
         by=by(event.who, event.door),
-        detail=_readable(event.detail or ""),
+        detail=sentence(_readable(event.detail or ""), zone, now),
         full=event.detail or "",
         at=moment(event.at, zone, now),
     )

@@ -1,14 +1,33 @@
 """Figures as people say them: counts, paces, durations, moments, and whether the waiting went well."""
 
 import math
-from datetime import UTC, datetime, tzinfo
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from functools import partial
 
-from workers.monitor.markup import Html, fill
+from workers.monitor.markup import Html, fill, prose
 from workers.progress import duration
 from workers.stats import RunStats
 from workers.tables import ACTIVE
 
-__all__ = ["count", "counts", "duration", "efficiency", "measured", "moment", "pace", "so_many", "spent", "waits"]
+__all__ = [
+    "count",
+    "counts",
+    "duration",
+    "efficiency",
+    "local",
+    "measured",
+    "moment",
+    "pace",
+    "sentence",
+    "so_many",
+    "spent",
+    "waits",
+]
+
+#: An instant as the package writes it where nobody knows who will read it; without its date it is the nearest.
+_INSTANT = re.compile(r"\b(?:(?P<date>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d(?::\d\d)?) UTC\b")
 
 
 def count(number: int | None) -> str:
@@ -72,12 +91,36 @@ def moment(at: datetime | None, zone: tzinfo, now: datetime) -> Html:
     """Return an instant in the viewer's zone, the date left out where it is today's; UTC on hover."""
     if at is None:
         return fill('<span class="sl-dim">–</span>')
-    local = at.astimezone(zone)
-    today = now.astimezone(zone)
-    shown = (
-        f"{local:%H:%M:%S}"
-        if local.date() == today.date()
-        else f"{local:%d %b{'' if local.year == today.year else ' %Y'}, %H:%M}"
-    )
     utc = f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+    shown = _shown(at, zone, now)
     return fill('<time datetime="{iso}" title="{utc}">{shown}</time>', iso=at.isoformat(), utc=utc, shown=shown)
+
+
+def sentence(text: str, zone: tzinfo, now: datetime) -> Html:
+    """Return a sentence as `prose` does, with each instant of it, `14:03:22 UTC`, as `moment` shows it."""
+    return Html(_INSTANT.sub(partial(_replaced, moment, zone, now), prose(text)))
+
+
+def local(text: str, zone: tzinfo, now: datetime) -> str:
+    """Return a sentence with each instant of it in the viewer's zone: for where there is no room for HTML."""
+    return _INSTANT.sub(partial(_replaced, _shown, zone, now), text)
+
+
+def _replaced(
+    say: Callable[[datetime, tzinfo, datetime], str], zone: tzinfo, now: datetime, found: re.Match[str]
+) -> str:
+    try:
+        day = date.fromisoformat(found["date"]) if found["date"] else now.astimezone(UTC).date()
+        at = datetime.combine(day, time.fromisoformat(found["time"]), UTC)
+        if not found["date"]:
+            at += timedelta(days=round((now - at) / timedelta(days=1)))  # it is never far away
+        return say(at, zone, now)
+    except (ValueError, OverflowError):  # others write sentences, too: their errors are shown in ours
+        return found[0]
+
+
+def _shown(at: datetime, zone: tzinfo, now: datetime) -> str:
+    here, today = at.astimezone(zone), now.astimezone(zone)
+    if here.date() == today.date():
+        return f"{here:%H:%M:%S}"
+    return f"{here:%d %b{'' if here.year == today.year else ' %Y'}, %H:%M}"

@@ -1,0 +1,14 @@
+"""The viewer: what a browser says of who looks. Any of it may be made up."""
+
+from datetime import UTC, tzinfo
+from zoneinfo import ZoneInfo
+
+import streamlit as st
+
+
+def zone() -> tzinfo:
+    """Return the viewer's time zone; UTC where the browser names none that there is."""
+    try:
+        return ZoneInfo(st.context.timezone or "UTC")
+    except (ValueError, KeyError, OSError):
+        return UTC
