@@ -164,6 +164,8 @@ def test_the_strip_says_what_became_of_each_run_and_why(items):
         said = f'{attribute}="items: Sun 09:00, overtaken, run {run.id}, overtaken by the run of 22 Nov, 12:00'
         assert said in mark
     assert "What did not go as planned, and why" in said_on(page)
+    assert '<div title="overtaken by the run of 22 Nov, 12:00 &lt;img' in html(page)
+    assert re.search(r">overtaken by the run of <time [^<>]*>22 Nov, 12:00</time> &lt;img", html(page))
     assert "<img" not in html(page)
     coming = re.findall(r'<span class="sl-strip-run[^>]*tabindex="0"[^>]*>', html(page))
     assert len(coming) == 3 + 3 * 8  # one each three hours, beside the run of 12:00 that is made

@@ -93,9 +93,7 @@ def _rate(run: RunStats) -> Html:
 def _end(run: RunStats, zone: tzinfo, today: datetime) -> Html:
     """Return when it ended, or will, and why then, or why not yet."""
     if run.ended_at:
-        return join(
-            [fill("{at}", at=moment(run.ended_at, zone, today)), *_told((run.error_summary or "",), zone, today)]
-        )
+        return join([moment(run.ended_at, zone, today), *_told([run.error_summary or ""], zone, today)])
     when = fill("in {d}", d=duration(run.eta_seconds)) if run.eta_seconds is not None else fill("")
     why = "" if run.label == RunStatus.SCHEDULED else run.why
     said = join(_told((_decides(run), why, run.slowed), zone, today))

@@ -40,7 +40,7 @@ _LIST = """
 </thead><tbody>{rows}</tbody></table></div></details>
 """
 _LINE = """
-<tr><td>{when}</td><td>{name}</td><td>{mark}</td><td class="sl-text"><div title="{reason}">{reason}</div></td></tr>
+<tr><td>{when}</td><td>{name}</td><td>{mark}</td><td class="sl-text"><div title="{full}">{reason}</div></td></tr>
 """
 
 
@@ -165,7 +165,12 @@ def _line(row: Row, part: Part, shown: Strip, zone: tzinfo) -> Html:
         href = links.to(links.RUN, id=part.run_id)
         mark = fill('<a href="{href}" data-page>{mark}</a>', href=href, mark=mark)
     return fill(
-        _LINE, when=_when(part, shown, zone), name=_name(row), mark=mark, reason=sentence(part.reason, zone, shown.now)
+        _LINE,
+        when=_when(part, shown, zone),
+        name=_name(row),
+        mark=mark,
+        full=local(part.reason, zone, shown.now),
+        reason=sentence(part.reason, zone, shown.now),
     )
 
 
