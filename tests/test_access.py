@@ -46,6 +46,7 @@ ACTING, LOOKING = "correct horse battery", "only looking here"
 PAGE = """
 import streamlit as st
 from workers.monitor import access
+from workers.monitor.settling import settle
 
 access.guard()
 
@@ -61,6 +62,7 @@ tick()
 st.html(access.sign())
 st.button("Act", on_click=act)
 st.html(f'<p class="done">{st.session_state.get("done", "nothing done")}</p>')
+settle()
 """
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import streamlit as st
 
 from workers.monitor import access, budgets_page, links, panel, run_page, runs_page, schedule_page, system_page
+from workers.monitor.settling import settle
 
 _HERE = Path(__file__).parent
 
@@ -27,6 +28,7 @@ def show() -> None:
         st.Page(system_page.show, title="System", url_path=links.SYSTEM),
     ]
     st.navigation(pages, position="top").run()
+    settle()
 
 
 @lru_cache(maxsize=1)

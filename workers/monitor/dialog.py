@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import streamlit as st
 
+from workers.monitor.settling import settle
+
 _OPENED = "sluice_dialog"
 
 
@@ -26,4 +28,9 @@ def draw_opened() -> None:
     """Draw the one that was opened, if one was; to be called outside of every fragment."""
     if opened := st.session_state.pop(_OPENED, None):
         title, draw = opened
-        st.dialog(title)(draw)()
+        st.dialog(title)(_draw)(draw)
+
+
+def _draw(draw: Callable[[], None]) -> None:
+    draw()
+    settle()

@@ -17,6 +17,7 @@ from workers.monitor.markup import Html, fill
 from workers.monitor.panel import panel
 from workers.monitor.reading import reading
 from workers.monitor.schedule_words import CATCH_UP, consequences, elsewhere, slots
+from workers.monitor.settling import settle
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.unreadable import Unreadable
 from workers.registry import get_registry
@@ -94,6 +95,7 @@ def draw(zone: tzinfo) -> None:
             _draw(zone)
         except (Unreadable, SluiceError) as error:
             panel(fill(_LINE, tone="bad", shape="cross", text=error), key="schedule_refused")
+    settle()
 
 
 def is_asked() -> bool:
