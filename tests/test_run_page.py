@@ -22,7 +22,17 @@ from streamlit.testing.v1 import AppTest
 from workers import clock, database, runs, stats
 from workers.failure_groups import failure_groups
 from workers.failures import FailureClass, fingerprint
-from workers.monitor import acts, confirm, failed_csv, failures_section, password, questions, tuning
+from workers.monitor import (
+    acts,
+    confirm,
+    failed_csv,
+    failures_section,
+    password,
+    questions,
+    run_page,
+    run_sheet,
+    tuning,
+)
 from workers.monitor.routes import ROUTES
 from workers.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
 
@@ -205,6 +215,10 @@ def test_items_that_are_tried_again_are_said_while_others_go_on(house: pytest.Mo
     RunItem.create(run_id=run.id, external_id="3", due_at=clock.now())
     page = draw("run", id=str(run.id))
     assert "2 items wait for another attempt; the next of them failed: GET /a answered &lt;500&gt;" in html(page)
+
+    house.setattr(run_sheet, "MOST_AGAIN", 2)
+    house.setattr(run_page, "MOST_AGAIN", 2)
+    assert "at least 2 items wait for another attempt" in text(again(page))
 
     RunItem.update(due_at=clock.now()).execute()
     assert "another attempt" not in text(again(page))

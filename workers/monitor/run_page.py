@@ -105,9 +105,9 @@ def _again(number: int, reason: str) -> str:
     """Say how many items wait for another attempt, and why one of them failed."""
     if not number:
         return ""
-    more = "more than " if number == MOST_AGAIN else ""
+    least = "at least " if number == MOST_AGAIN else ""
     wait = "waits" if number == 1 else "wait"
-    return f"{more}{so_many(number, 'item')} {wait} for another attempt; the next of them failed: {reason}"
+    return f"{least}{so_many(number, 'item')} {wait} for another attempt; the next of them failed: {reason}"
 
 
 def _title(run: Run) -> str:
