@@ -221,18 +221,20 @@ def test_requests_that_outlast_the_drain_are_given_up_and_their_permits_go_on_co
 
 
 def test_a_second_signal_ends_the_supervisor_and_its_workers_at_once():
-    # Given workers that drain, for requests are in flight
+    # Given two processes of eight threads that drain, for each has requests in flight
     settings = {"SLUICE_LEASE_SECONDS": "40", "SLUICE_REQUEST_TIMEOUT_SECONDS": "20"}
-    with Fleet(items=40, limits="500/1", mock_options=[*SLOW, "--timeout-seconds", "9"], settings=settings) as fleet:
+    with Fleet(items=80, limits="500/1", mock_options=[*SLOW, "--timeout-seconds", "12"], settings=settings) as fleet:
         run_id = fleet.start_run()
-        fleet.wait_until(lambda: in_flight(fleet, run_id) >= 8, 30, "many are in flight")
+        fleet.wait_until(lambda: in_flight(fleet, run_id) >= 12, 30, "many are in flight, of both processes")
         children = fleet.worker_children()
-        worker = fleet._started.pop("worker")
+        worker = fleet._started["worker"]
         worker.terminate()
         time.sleep(2.5)
         assert worker.poll() is None
+        assert all(map(runs, children))
 
         # When the supervisor alone is told again, more than two seconds later, and one of them cannot hear
+        fleet._started.pop("worker")
         os.kill(children[0], signal.SIGSTOP)
         worker.terminate()
         began = time.monotonic()

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import pytest
 from conftest import ROOT, wait_until
 
 from sources import ItemSource
-from workers import Connector, Limit, items, runner, runs, settings
+from workers import Connector, InvalidTransition, Limit, items, runner, runs, settings
 from workers.tables import RunStatus
 
 LANES = 16
@@ -30,9 +30,10 @@ FAR = "20000/1"
 
 
 class FastApi(http.server.ThreadingHTTPServer):
-    """So many items in one list page, each answered after 3 ms; `asked` has the instant and the id of every request."""
+    """So many items in one list page, each answered after 10 ms; `asked` has each request's instant and id."""
 
     daemon_threads = True
+    request_queue_size = 128  # five, as it comes, are fewer than the lanes that connect at one moment
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
@@ -56,7 +57,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         number = self.path.partition("?")[0].removeprefix("/api/items").lstrip("/")
         self.server.asked.append((time.monotonic(), number))
-        time.sleep(0.003)
+        time.sleep(0.01)
         body: dict[str, Any] = {"id": number, "description": "b", "price": 1}
         if not number:
             body = {"data": [{"id": n, "name": "a"} for n in range(1, ITEMS + 1)], "next_page_url": None}
@@ -121,12 +122,13 @@ def test_after_pause_and_cancel_have_returned_a_lane_sends_one_request_at_most_a
     luck = random.Random(5)
     run_id = start()
 
-    # When it is paused at random instants, and resumed
+    # When it is paused at random instants, and resumed, until it has come to its end
     late: list[int] = []
-    while len(late) < PAUSES and runs.get(run_id).succeeded_count < ITEMS * 0.6:
-        time.sleep(luck.uniform(0.0, 0.1))
-        late.append(late_requests(api, run_id, runner.pause))
-        runner.resume(run_id, who="ann", door="test")
+    with suppress(InvalidTransition):  # a machine that stalls here does not stop the workers
+        while len(late) < PAUSES:
+            time.sleep(luck.uniform(0.0, 0.1))
+            late.append(late_requests(api, run_id, runner.pause))
+            runner.resume(run_id, who="ann", door="test")
 
     # Then no lane sent more than one request after a call had returned
     assert late
