@@ -1,13 +1,16 @@
 """Drawing a page of the monitor with Streamlit's own test double, and reading what it says."""
 
-import json
 import re
+import zlib
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
 
 from conftest import ROOT
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from workers.monitor import shared
+from workers.monitor import panel, shared
 
 
 def draw(page: str = "", **query: str) -> AppTest:
@@ -36,9 +39,30 @@ def again(test: AppTest) -> AppTest:
     return test
 
 
+def press(test: AppTest, name: Any, *, forged: bool = False) -> AppTest:
+    """Press a button that stands in a panel: it tells its name, as a browser does. A forged one need not be there."""
+    assert forged or f'data-press="{name}"' in html(test), f"no such button: {name}"
+    pressed = [name]  # once: the page that opens a dialog is drawn again
+    drawn = panel._panel
+
+    def told(*, key: str, **values: Any) -> Any:
+        answer = drawn(key=key, **values)
+        return SimpleNamespace(press=pressed.pop()) if pressed and key == "page_panel" else answer
+
+    with mock.patch.object(panel, "_panel", told):
+        return test.run()
+
+
+def labels(test: AppTest) -> list[str]:
+    """Return what the buttons say, Streamlit's own last."""
+    ours = re.findall(r"<button [^>]*>(?:<i [^>]*></i>)?([^<]*)</button>", html(test))
+    return [*ours, *(button.label for button in test.button)]
+
+
 def html(test: AppTest) -> str:
     """Return the HTML of all panels, and of what else was drawn as HTML."""
-    panels = [json.loads(element.proto.json) for element in test.get("bidi_component") if element.proto.json]
+    packed = [element.proto.bytes for element in test.get("bidi_component")]
+    panels = [zlib.decompress(part).decode() for part in packed if part]
     return "\n".join([*panels, *(part.proto.body for part in test.get("html") if "<style>" not in part.proto.body)])
 
 

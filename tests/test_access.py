@@ -357,7 +357,8 @@ def test_a_page_lives_behind_the_wall_until_somebody_logs_out(page: Served, brow
 
     # When he logs in by keyboard alone
     tab.goto(f"{page.url}/?a=1")
-    tab.keyboard.type(ACTING)  # the password has the focus
+    expect(tab.get_by_label("Password")).to_be_focused()
+    tab.keyboard.type(ACTING)
     tab.keyboard.press("Enter")
 
     # Then the page he asked for lives

@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 from conftest import ROOT, forget, free_port
-from pages import again, draw, html, text
+from pages import again, draw, html, labels, press, text
 from peewee import chunked
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 from serving import served
 from starlette.applications import Starlette
-from streamlit.testing.v1 import AppTest
 
 from workers import clock, database, runs, stats
 from workers.failure_groups import failure_groups
 from workers.failures import FailureClass, fingerprint
 from workers.monitor import (
+    access,
     acts,
     confirm,
     failed_csv,
@@ -92,10 +92,6 @@ class Sent:
         socket.on_message(
             lambda message: self._held.append(message) if self._is_holding else self._server.send(message)
         )
-
-
-def labels(page: AppTest) -> list[str]:
-    return [button.label for button in page.button]
 
 
 # --- what it says -----------------------------------------------------------------------------------------------------
@@ -285,7 +281,7 @@ def test_what_is_stuck_may_be_forced(house: pytest.MonkeyPatch) -> None:
     page = draw("run", id=str(run.id))
     assert "Force" in labels(page)
 
-    page.button(key=f"force {run.id}").click().run()
+    press(page, "force")
     assert "Run 1 is pending behind no other run, for 10 min" in text(page)
     assert questions.force(runs.get(run.id)).do() == "Run 1: started it"
     assert runs.get(run.id).status == RunStatus.RUNNING
@@ -298,7 +294,7 @@ def test_pressing_asks_first_and_names_what_will_happen(house: pytest.MonkeyPatc
     page = draw("run", id=str(run.id))
 
     # When
-    page.button(key=f"pause {run.id}").click().run()
+    press(page, "pause")
 
     # Then
     assert page.button(key="confirm_yes").label == "Pause run 1"
@@ -307,6 +303,30 @@ def test_pressing_asks_first_and_names_what_will_happen(house: pytest.MonkeyPatc
     assert "About 588 open items will stay open." in said
     assert "The API budget will stay with other runs." in said and "Resume will go on from here." in said
     assert runs.get(run.id).status == RunStatus.RUNNING
+
+
+@SQLITE
+@pytest.mark.parametrize(
+    "name", ["resume", "retry bug 581b0a", "relearn items", "<img src=x>", "x" * 100_000, {"a": 1}]
+)
+def test_a_press_of_what_is_not_offered_does_nothing(house: pytest.MonkeyPatch, name: Any) -> None:
+    run = record(RunStatus.RUNNING)
+    page = press(draw("run", id=str(run.id)), name, forged=True)
+    assert not page.exception and not page.button
+    said = ["Nothing was done: it has just changed. Look again."] if isinstance(name, str) else []
+    assert [toast.value for toast in page.toast] == said
+    assert runs.get(run.id).status == RunStatus.RUNNING
+
+
+@SQLITE
+def test_who_may_only_look_has_no_buttons_and_a_forged_press_does_nothing(house: pytest.MonkeyPatch) -> None:
+    house.setattr(access, "may_act", lambda: False)
+    run = record(RunStatus.RUNNING)
+    fail(run, 2, "bug", "ZeroDivisionError")
+    page = draw("run", id=str(run.id))
+    assert labels(page) == [] and "You may look" in text(page)
+    for name in ("pause", "retry", f"retry bug {fingerprint('bug', 'ZeroDivisionError')}"):
+        assert not press(page, name, forged=True).button  # no dialog
 
 
 @SQLITE
@@ -470,7 +490,7 @@ def test_failures_are_shown_by_kind_with_a_sample_and_what_to_do(house: pytest.M
     assert "2 smaller kinds" in said
     retries = [label for label in labels(page) if label.startswith("Retry th")]
     assert retries == ["Retry these 37", "Retry these 2", *["Retry this one"] * 8]
-    page.button(key=f"retry {run.id} bug {fingerprint('bug', 'ZeroDivisionError')}").click().run()
+    press(page, f"retry bug {fingerprint('bug', 'ZeroDivisionError')}")
     assert page.button(key="confirm_yes").label == "Retry 2 items"
 
 

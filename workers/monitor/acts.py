@@ -8,9 +8,9 @@ import streamlit as st
 from workers import runs
 from workers.errors import UsageError
 from workers.monitor import access, confirm, questions, tuning
+from workers.monitor.button import button
 from workers.monitor.confirm import Question
-from workers.monitor.markup import fill
-from workers.monitor.panel import panel
+from workers.monitor.markup import Html, fill, join
 from workers.monitor.reading import reading
 from workers.monitor.unreadable import Unreadable
 from workers.monitor.words import so_many
@@ -20,6 +20,7 @@ from workers.tables import ENDED, Run, RunStatus
 _LOOKING = """
 <p class="sl-dim sl-looking">You may look; pausing, resuming, cancelling and retrying are for operators.</p>
 """
+_ROW = '<div class="sl-acts">{buttons}</div>'
 
 
 @dataclass(frozen=True)
@@ -27,21 +28,21 @@ class Act:
     """Something a person may do with a run.
 
     Parameters:
-      name(str): Its name, for the widget.
-      label(str), icon(str): What the button shows.
+      name(str): Its name, which the button tells when it is pressed.
+      label(str), shape(str): What the button shows.
       question(Callable): Asks about it; None: it opens the dialog for lanes and priority.
       first(bool): Whether it is what one most likely wants.
     """
 
     name: str
     label: str
-    icon: str
+    shape: str
     question: Callable[[Run], Question] | None
     first: bool = False
 
 
-def draw(run: RunStats, *, is_stuck: bool, has_items: bool) -> None:
-    """Draw the buttons; for who may not act, a line that says so.
+def acts_row(run: RunStats, *, is_stuck: bool, has_items: bool) -> Html:
+    """Return the buttons; for who may not act, a line that says so.
 
     Parameters:
       run(RunStats): The run.
@@ -49,27 +50,33 @@ def draw(run: RunStats, *, is_stuck: bool, has_items: bool) -> None:
       has_items(bool): Whether its items are there still: they go when they are old.
     """
     if not access.may_act():
-        panel(fill(_LOOKING), key="acts")
-        return
-    with st.container(horizontal=True, key="run_acts"):
-        pressed = [act for act in acts_of(run, is_stuck=is_stuck, has_items=has_items) if _button(act, run.id)]
-    for act in pressed:
-        start(run.id, act.question)
+        return fill(_LOOKING)
+    offered = acts_of(run, is_stuck=is_stuck, has_items=has_items)
+    return fill(_ROW, buttons=join(button(act.label, act.name, act.shape, first=act.first) for act in offered))
+
+
+def press(run: RunStats, name: str, *, is_stuck: bool, has_items: bool) -> bool:
+    """Ask about the act of that name. Returns whether it is offered now. Other parameters as for `acts_row`."""
+    for act in acts_of(run, is_stuck=is_stuck, has_items=has_items) if access.may_act() else ():
+        if act.name == name:
+            start(run.id, act.question)
+            return True
+    return False
 
 
 def acts_of(run: RunStats, *, is_stuck: bool, has_items: bool) -> Iterator[Act]:
-    """Yield what a person may do with a run now. Parameters as for `draw`."""
+    """Yield what a person may do with a run now. Parameters as for `acts_row`."""
     if run.status == RunStatus.RUNNING:
         yield Act("pause", "Pause", "pause", questions.pause)
     if run.status == RunStatus.PAUSED:
-        yield Act("resume", "Resume", "play_arrow", questions.resume, first=True)
+        yield Act("resume", "Resume", "play", questions.resume, first=True)
     if is_stuck:
         yield Act("force", "Force", "bolt", questions.force)
     if has_items and (label := _retry_label(run)):
         yield Act("retry", label, "replay", questions.retry_failed, first=run.status in ENDED)
     if run.status not in ENDED:
         yield Act("tune", "Lanes, priority", "tune", None)
-        yield Act("cancel", "Cancel", "stop_circle", questions.cancel)
+        yield Act("cancel", "Cancel", "stop", questions.cancel)
 
 
 def start(run_id: int, question: Callable[[Run], Question] | None) -> None:
@@ -82,11 +89,6 @@ def start(run_id: int, question: Callable[[Run], Question] | None) -> None:
             confirm.ask(reading(lambda: question(run)))
     except (Unreadable, UsageError) as error:
         st.toast(confirm.plain(str(error)), icon=":material/warning:")
-
-
-def _button(act: Act, run_id: int) -> bool:
-    kind = "primary" if act.first else "secondary"
-    return st.button(act.label, key=f"{act.name} {run_id}", icon=f":material/{act.icon}:", type=kind)
 
 
 def _retry_label(run: RunStats) -> str:

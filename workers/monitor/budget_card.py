@@ -20,7 +20,7 @@ _CARD = """
   {gauges}
   <dl class="sl-tiles sl-tiles-wide">{tiles}</dl>
   <p class="sl-budget-users">{users}</p>
-  {notes}
+  {notes}{act}
 </section>
 """
 _TILE = '<div><dt>{title}</dt><dd>{figure}</dd><dd class="sl-note">{note}</dd></div>'
@@ -37,13 +37,14 @@ _LOOKS = {
 }
 
 
-def budget_card(use: BudgetUse, zone: tzinfo, now: datetime) -> Html:
+def budget_card(use: BudgetUse, zone: tzinfo, now: datetime, act: Html) -> Html:
     """Return one budget.
 
     Parameters:
       use(BudgetUse): The budget.
       zone(tzinfo): The viewer's time zone.
       now(datetime): When it was read.
+      act(Html): A button for what may be done with it; may be empty.
     """
     word = standing(use, now)
     shape, tone = _LOOKS[word]
@@ -60,6 +61,7 @@ def budget_card(use: BudgetUse, zone: tzinfo, now: datetime) -> Html:
         tiles=join(_tiles(use)),
         users=_users(use.users),
         notes=_notes(use.state.notes, zone, now) if use.state else "",
+        act=act,
     )
 
 

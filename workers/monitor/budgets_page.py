@@ -1,6 +1,7 @@
 """The page "budgets": what each API allows and what is used of it, live."""
 
 from collections import Counter
+from collections.abc import Iterator
 from datetime import datetime, tzinfo
 
 from workers import clock
@@ -9,8 +10,8 @@ from workers.errors import ConfigurationError
 from workers.monitor import confirm, frame, relearn_button
 from workers.monitor.banner import current
 from workers.monitor.budget_card import budget_card, standing
+from workers.monitor.frame import Part
 from workers.monitor.markup import Html, fill, join, prose
-from workers.monitor.panel import panel
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.words import so_many
 
@@ -24,10 +25,10 @@ _EMPTY = """
 
 def show() -> None:
     """Draw the page."""
-    frame.live("Budgets", _draw)
+    frame.live("Budgets", _draw, relearn_button.press)
 
 
-def _draw(zone: tzinfo) -> None:
+def _draw(zone: tzinfo) -> Iterator[Part]:
     confirm.tell()
     try:
         answers = current().processes is not None
@@ -35,17 +36,16 @@ def _draw(zone: tzinfo) -> None:
         key = ("budget uses", answers)
         now, (uses, troubles) = shared(key, seconds, lambda: (clock.now(), budget_uses(redis_answers=answers)))
     except ConfigurationError as error:
-        panel(frame.head("Budgets", fill("cannot be told")), key="head")
-        panel(frame.notice("bad", "alert", "No budget is known", str(error)), key="notices")
+        yield Part("head", frame.head("Budgets", fill("cannot be told")))
+        yield Part("notices", frame.notice("bad", "alert", "No budget is known", str(error)))
         return
-    panel(frame.head("Budgets", _state(uses, now)), key="head")
-    panel(_notices(troubles), key="notices")
+    yield Part("head", frame.head("Budgets", _state(uses, now)))
+    yield Part("notices", _notices(troubles))
     if not uses:
-        panel(fill(_EMPTY), key="empty")
+        yield Part("empty", fill(_EMPTY))
     for use in uses:
-        panel(budget_card(use, zone, now), key=f"budget {use.name}")
-        if use.state:
-            relearn_button.draw(use.state)
+        act = relearn_button.relearn_button(use.state) if use.state else fill("")
+        yield Part(f"budget-{use.name}", budget_card(use, zone, now, act))
 
 
 def _state(uses: tuple[BudgetUse, ...], now: datetime) -> Html:

@@ -9,13 +9,12 @@ import streamlit as st
 from workers.failure_groups import FailedItem, FailureGroup, failure_groups, first_failed
 from workers.failures import FailureClass
 from workers.monitor import access, acts, failed_csv, questions, wall
-from workers.monitor.markup import Html, fill
-from workers.monitor.panel import panel
+from workers.monitor.button import button
+from workers.monitor.markup import Html, fill, join
 from workers.monitor.reading import reading
 from workers.monitor.section import table
 from workers.monitor.shared import shared
 from workers.monitor.words import count, moment, so_many
-from workers.stats import RunStats
 from workers.tables import Run, RunStatus
 
 #: So many groups are shown with a button each, so many in all, and so many items of each.
@@ -44,6 +43,9 @@ _FILE = '<a class="sl-file" href="{address}" download="{name}">Download all as C
 _CLOSED = """
 <p class="sl-dim">They cannot be retried: a run that was called off is not taken up again. Start a new one.</p>
 """
+_SECTION = '<section class="sl-card sl-failures">{head}{rows}{rest}</section>'
+_ROW = '<div class="sl-failure-row">{group}{act}</div>'
+_REFUSED = '<p class="sl-dim">refused from the list: the next run reads them anew</p>'
 _GROUP = """
 <section class="sl-failure" id="failed-{kind}-{fingerprint}">
   <p class="sl-failure-what"><i class="sl-icon sl-i-cross"></i><b>{number}</b>
@@ -65,22 +67,56 @@ class Failures:
     drawn: tuple[Html, ...]
 
 
-def draw(run: Run, stats: RunStats, zone: tzinfo, now: datetime) -> None:
-    """Draw them; nothing where nothing failed, or the items are gone."""
-    if not run.failed_count or run.items_removed_at:
+def failures_section(run: Run, zone: tzinfo, now: datetime) -> Html:
+    """Return the section; nothing where nothing failed, or the items are gone."""
+    found = _found(run, zone, now)
+    if not found.groups:
+        return fill("")
+    may_retry = _may_retry(run)
+    shown = zip(found.groups, found.first, found.drawn, strict=False)
+    rows = join(_row(group, items, html, may_retry=may_retry) for group, items, html in shown)
+    rest = found.groups[_WITH_BUTTON:]
+    return fill(_SECTION, head=_head(run, found), rows=rows, rest=_folded(rest) if rest else "")
+
+
+def press(run: Run, name: str, zone: tzinfo, now: datetime) -> bool:
+    """Ask about the group whose button that is. Returns whether it is one of them."""
+    for group in _found(run, zone, now).groups if _may_retry(run) else ():
+        if name == _press(group):
+            acts.start(run.id, partial(questions.retry_failed, group=group))
+            return True
+    return False
+
+
+def draw_file(run: Run) -> None:
+    """Draw the button for the file with all of them, where nothing serves it under an address of its own."""
+    if wall.stands() or not _has_any(run):
         return
+    st.download_button(
+        "Download all as CSV",
+        partial(_whole_file, run.id),
+        failed_csv.file_name(run.id),
+        "text/csv",
+        key=f"csv {run.id}",
+        on_click="ignore",
+        icon=":material/download:",
+    )
+
+
+def _has_any(run: Run) -> bool:
+    return bool(run.failed_count) and not run.items_removed_at
+
+
+def _may_retry(run: Run) -> bool:
+    return access.may_act() and run.status != RunStatus.CANCELLED
+
+
+def _found(run: Run, zone: tzinfo, now: datetime) -> Failures:
+    if not _has_any(run):
+        return Failures((), (), ())
     age = max(_FRESH_SECONDS, run.failed_count / _QUICK_COUNT)
     key = ("failures", run.id, run.status, zone)
-    found = shared(key, age, partial(reading, partial(_read, run.id, zone, now)))
-    if not found.groups:
-        return
-    with st.container(key="failures"):
-        _draw_head(run, found)
-        may_retry = access.may_act() and run.status != RunStatus.CANCELLED
-        for group, items, html in zip(found.groups, found.first, found.drawn, strict=False):
-            _draw_group(stats, group, items, html, may_retry=may_retry)
-        if rest := found.groups[_WITH_BUTTON:]:
-            panel(_folded(rest), key="failures_rest")
+    return shared(key, age, partial(reading, partial(_read, run.id, zone, now)))
 
 
 def _read(run_id: int, zone: tzinfo, now: datetime) -> Failures:
@@ -90,49 +126,32 @@ def _read(run_id: int, zone: tzinfo, now: datetime) -> Failures:
     return Failures(groups, first, drawn)
 
 
-def _draw_head(run: Run, found: Failures) -> None:
+def _head(run: Run, found: Failures) -> Html:
     number = len(found.groups)
     kinds = "one kind" if number == 1 else f"{number} kinds" if number < _MOST else f"{_MOST} kinds and more"
-    name = failed_csv.file_name(run.id)
     served = wall.stands()  # and with it the route to the file
+    name = failed_csv.file_name(run.id)
     file = fill(_FILE, address=f"runs/{run.id}/failed.csv", name=name) if served else fill("")
-    items = so_many(run.failed_count, "item")
     closed = fill(_CLOSED) if run.status == RunStatus.CANCELLED else fill("")
-    panel(fill(_HEAD, items=items, kinds=kinds, file=file, closed=closed), key="failures_head")
-    if not served:
-        st.download_button(
-            "Download all as CSV",
-            partial(_whole_file, run.id),
-            name,
-            "text/csv",
-            key=f"csv {run.id}",
-            on_click="ignore",
-            icon=":material/download:",
-        )
+    return fill(_HEAD, items=so_many(run.failed_count, "item"), kinds=kinds, file=file, closed=closed)
 
 
 def _whole_file(run_id: int) -> str:
     return "".join(failed_csv.csv_parts(run_id))
 
 
-def _draw_group(
-    run: RunStats,
-    group: FailureGroup,
-    items: tuple[FailedItem, ...],
-    html: Html,
-    *,
-    may_retry: bool,
-) -> None:
-    name = f"{group.failure_class} {group.fingerprint}"
-    panel(html, key=f"failed {name}")
+def _row(group: FailureGroup, items: tuple[FailedItem, ...], html: Html, *, may_retry: bool) -> Html:
+    """Return a group, and beside it what may be done with it."""
     if not may_retry or not (group.failure_class and group.fingerprint):
-        return
+        return fill(_ROW, group=html, act="")
     if items and not any(item.retriable for item in items):
-        panel(fill('<p class="sl-dim">refused from the list: the next run reads them anew</p>'), key=f"refused {name}")
-        return
+        return fill(_ROW, group=html, act=fill(_REFUSED))
     label = "Retry this one" if group.count == 1 else f"Retry these {count(group.count)}"
-    if st.button(label, key=f"retry {run.id} {name}", icon=":material/replay:", width="stretch"):
-        acts.start(run.id, partial(questions.retry_failed, group=group))
+    return fill(_ROW, group=html, act=button(label, _press(group), "replay"))
+
+
+def _press(group: FailureGroup) -> str:
+    return f"retry {group.failure_class} {group.fingerprint}"
 
 
 def _group(group: FailureGroup, items: tuple[FailedItem, ...], zone: tzinfo, now: datetime) -> Html:

@@ -1,8 +1,9 @@
 """The frame: what every page has in common. Its live part, drawn each second; a banner where something is down."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import tzinfo
+from typing import NamedTuple
 
 import streamlit as st
 
@@ -20,41 +21,87 @@ _NOTICE = """
 <section class="sl-notice sl-{tone}" role="status"><i class="sl-icon sl-i-{shape}"></i>
 <div><h2>{what}</h2><p>{text}</p></div></section>
 """
+_PART = '<div class="sl-page-part" id="part-{name}">{html}</div>'
 _FAULT = "It tries again each second; the monitor's log says what it is."
 
 
-def live(title: str, draw: Callable[[tzinfo], None]) -> None:
+class Part(NamedTuple):
+    """A part of a page, by its name, which is its own on the page: what stands in it is compared with what stood."""
+
+    name: str
+    html: Html
+
+
+def live(
+    title: str,
+    draw: Callable[[tzinfo], Iterable[Part]],
+    press: Callable[[str], None] | None = None,
+    below: Callable[[tzinfo], None] | None = None,
+) -> None:
     """Draw the part of a page that changes by itself, each second. One a page: all of a session share one thread.
 
+    What is HTML of it becomes one element of Streamlit's, for each element costs each session a part of each second.
     The dialog that was opened in it is drawn beside it.
 
     Parameters:
       title(str): The page's, for when it cannot be drawn.
-      draw(Callable[[tzinfo], None]): Draws it for a viewer in that time zone; `panel` and widgets as it likes. It must
-        stay far below a second: read rollups, through `shared`, and scan nothing.
+      draw(Callable[[tzinfo], Iterable[Part]]): Yields it for a viewer in that time zone. It must stay far below a
+        second: read rollups, through `shared`, and scan nothing.
+      press(Callable[[str], None] | None): Does what a button in it is for; it gets the button's name, from a browser,
+        so it may be anything.
+      below(Callable[[tzinfo], None] | None): Draws what Streamlit has elements for, under it.
     """
     draw_opened()
-    _live(title, draw)
+    _live(title, draw, press, below)
 
 
 @st.fragment(run_every=1)  # type: ignore[untyped-decorator]
-def _live(title: str, draw: Callable[[tzinfo], None]) -> None:
+def _live(
+    title: str,
+    draw: Callable[[tzinfo], Iterable[Part]],
+    press: Callable[[str], None] | None,
+    below: Callable[[tzinfo], None] | None,
+) -> None:
     here = zone()
+    parts: list[Html] = []
+    drawn = _tried(title, parts, lambda: parts.extend(_parts(draw, here)))
+    pressed = panel(join(parts), key="page_panel")
+    if drawn and below:
+        said: list[Html] = []
+        if not _tried(title, said, lambda: below(here)):
+            panel(join(said), key="page_instead")
+    if drawn and press and pressed:
+        press(pressed)
+
+
+def _parts(draw: Callable[[tzinfo], Iterable[Part]], zone: tzinfo) -> Iterator[Html]:
+    with suppress(Unreadable):  # what keeps it from being told keeps the page, too; or does not matter to it
+        yield _part(Part("banner", banner.banner(banner.current(), zone, clock.now())))
+    news.tell()
+    yield from map(_part, draw(zone))
+
+
+def _tried(title: str, instead: list[Html], do: Callable[[], None]) -> bool:
+    """Do it. Where that fails, say what is the matter instead, and return False."""
     try:
-        with suppress(Unreadable):  # what keeps it from being told keeps the page, too; or does not matter to it
-            panel(banner.banner(banner.current(), here, clock.now()), key="banner")
-        news.tell()
-        draw(here)
+        do()
     except Unreadable as error:
-        _draw_instead(title, notice(error.tone, "alert", error.what, error.repair))
+        instead.append(_instead(title, notice(error.tone, "alert", error.what, error.repair)))
     except Exception as error:  # whatever it is, its traceback is for the log
         complain("the page could not be drawn", error, trace=True)
-        _draw_instead(title, notice("bad", "alert", "This page has a fault", _FAULT))
+        instead.append(_instead(title, notice("bad", "alert", "This page has a fault", _FAULT)))
+    else:
+        return True
+    return False
 
 
-def _draw_instead(title: str, said: Html) -> None:
-    """Draw what stands in a page's place, or below the part of it that was drawn before that failed."""
-    panel(join([head(title, fill("cannot be shown now")), said]), key="instead")
+def _part(part: Part) -> Html:
+    return fill(_PART, name=part.name, html=part.html)
+
+
+def _instead(title: str, said: Html) -> Html:
+    """Return what stands in a page's place, or below the part of it that was told before that failed."""
+    return _part(Part("instead", join([head(title, fill("cannot be shown now")), said])))
 
 
 def head(title: str, state: Html) -> Html:

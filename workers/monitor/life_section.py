@@ -4,7 +4,6 @@ import streamlit as st
 
 from workers.monitor.life_chart import Life
 from workers.monitor.markup import Html, fill, join
-from workers.monitor.panel import panel
 from workers.monitor.words import pace
 
 _HEAD = '<div class="sl-life-head"><h3 class="sl-title">{title}</h3><p class="sl-legend">{legend}</p></div>'
@@ -18,12 +17,12 @@ _NOT_YET = """
 def draw(life: Life | None) -> None:
     """Draw the charts of a run; in place of them, of one that has not begun, a line that says so."""
     if life is None:
-        panel(fill(_NOT_YET), key="life_empty")
+        st.html(fill(_NOT_YET))
         return
     pace_chart, progress_chart = life.charts()
-    panel(_pace_head(life), key="pace_head")
+    st.html(_pace_head(life))
     st.vega_lite_chart(pace_chart, width="stretch", key="life_pace", alt="items and requests a second, over its life")
-    panel(_progress_head(life), key="progress_head")
+    st.html(_progress_head(life))
     st.vega_lite_chart(progress_chart, width="stretch", key="life_progress", alt="items done, over its life")
 
 

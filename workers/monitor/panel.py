@@ -1,5 +1,7 @@
 """A panel: HTML on the page that changes in place, so that nobody loses what they have selected, scrolled or opened."""
 
+import zlib
+from functools import lru_cache
 from pathlib import Path
 
 from streamlit.components import v2
@@ -20,14 +22,30 @@ def prepare() -> None:
     _morph(key="sluice_morph", height=1)
 
 
-def panel(html: Html, key: str) -> None:
+def panel(html: Html, key: str) -> str:
     """Draw HTML. In a fragment, call it each time with the same key: only what has changed is then touched.
 
-    A link in it to a page of ours, `<a href="run?id=12" data-page>`, opens it without loading everything anew.
-    Elements that have an `id` are found again by it when others come or go before them: give rows one.
+    A link in it to a page of ours, `<a href="run?id=12" data-page>`, opens it without loading everything anew. A button
+    in it, see `button`, has the page, or the fragment, drawn again. Elements that have an `id` are found again by it
+    when others come or go before them: give rows one.
 
     Parameters:
       html(Html): From `markup.fill`: values in it are escaped.
       key(str): Its name, unique on the page.
+
+    Returns:
+      str: The name of the button in it that was pressed just now; empty where none was. It comes from the browser, and
+        may be anything.
     """
-    _panel(key=key, data=str(html))
+    pressed = _panel(key=key, data=_packed(html), on_press_change=_heard).press
+    return pressed if isinstance(pressed, str) else ""
+
+
+@lru_cache(maxsize=32)
+def _packed(html: Html) -> bytes:
+    """Pack HTML, once for all who look at the same page: a tenth of it is sent each second."""
+    return zlib.compress(html.encode(), level=1)
+
+
+def _heard() -> None:
+    """Do nothing: a component tells only what somebody asks for."""

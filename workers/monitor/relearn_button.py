@@ -2,23 +2,30 @@
 
 from functools import partial
 
-import streamlit as st
-
 from workers import stats
 from workers.errors import DependencyDown, SluiceError
 from workers.limiter import BudgetState
 from workers.monitor import access, confirm
+from workers.monitor.button import button
 from workers.monitor.complaint import complain
 from workers.monitor.confirm import Question
+from workers.monitor.markup import Html, fill
 from workers.relearn import relearn
 
+_PRESS = "relearn "
 
-def draw(state: BudgetState) -> None:
-    """Draw it below a budget that has learned something, for a person who may act."""
+
+def relearn_button(state: BudgetState) -> Html:
+    """Return it for a budget that has learned something, and a person who may act; else nothing."""
     if not access.may_act() or not _has_learned(state):
-        return
-    if st.button("As configured again", key=f"relearn {state.name}", icon=":material/restart_alt:"):
-        confirm.ask(question(state.name))
+        return fill("")
+    return button("As configured again", _PRESS + state.name, "replay")
+
+
+def press(name: str) -> None:
+    """Ask about what was pressed; of a name that is none of its buttons, nothing comes."""
+    if access.may_act() and name.startswith(_PRESS):
+        confirm.ask(question(name.removeprefix(_PRESS)))
 
 
 def question(name: str) -> Question:

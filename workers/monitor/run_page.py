@@ -1,6 +1,7 @@
 """The page of one run: how far, how fast, until when, why it waits, what failed, who did what; and the acts on it."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import tzinfo
 from functools import partial
@@ -11,13 +12,14 @@ from workers import stats
 from workers.monitor import acts, confirm, failures_section, frame, life_section, links
 from workers.monitor.badge import badge
 from workers.monitor.budget_aside import budget_aside
+from workers.monitor.frame import Part
 from workers.monitor.markup import Html, fill, join
-from workers.monitor.panel import panel
 from workers.monitor.reading import reading
 from workers.monitor.run_card import run_card
 from workers.monitor.run_sheet import MOST_AGAIN, RunSheet, is_stuck, life_of, run_sheet
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.timeline import by, timeline
+from workers.monitor.viewer import zone
 from workers.monitor.words import moment, so_many
 from workers.stats import RunStats
 from workers.tables import ENDED, Run
@@ -48,26 +50,49 @@ class Drawn:
 
 def show() -> None:
     """Draw the page of the run that the address names: `run?id=12`."""
-    frame.live("Run", _draw)
+    frame.live("Run", _draw, _press, _draw_below)
 
 
-def _draw(zone: tzinfo) -> None:
+def _draw(zone: tzinfo) -> Iterator[Part]:
     confirm.tell()
-    asked = _asked()
-    sheet = run_sheet(int(asked)) if _ID.fullmatch(asked) else None
+    sheet = _sheet()
     if sheet is None:
-        _draw_lost(asked)
+        yield from _lost(_asked())
         return
     drawn = shared(("run drawn", sheet.run.id, zone), EACH_TICK_SECONDS, partial(_compose, sheet, zone))
-    panel(drawn.head, key="head")
-    acts.draw(sheet.stats, is_stuck=is_stuck(sheet.run), has_items=sheet.run.items_removed_at is None)
-    panel(drawn.card, key="body")
-    failures_section.draw(sheet.run, sheet.stats, zone, sheet.now)
-    left, right = st.columns([2, 1])
-    with right:
-        panel(drawn.aside, key="aside")
-    with left, st.container(border=True, key="life"):  # last, because it takes longest
+    yield Part("head", drawn.head)
+    yield Part("acts", acts.acts_row(sheet.stats, is_stuck=is_stuck(sheet.run), has_items=_has_items(sheet)))
+    yield Part("card", drawn.card)
+    yield Part("failures", failures_section.failures_section(sheet.run, zone, sheet.now))
+    yield Part("aside", drawn.aside)
+
+
+def _press(name: str) -> None:
+    sheet = _sheet()
+    if sheet is None:
+        return
+    if acts.press(sheet.stats, name, is_stuck=is_stuck(sheet.run), has_items=_has_items(sheet)):
+        return
+    if not failures_section.press(sheet.run, name, zone(), sheet.now):
+        st.toast("Nothing was done: it has just changed. Look again.", icon=":material/warning:")
+
+
+def _draw_below(_: tzinfo) -> None:
+    sheet = _sheet()
+    if sheet is None:
+        return
+    failures_section.draw_file(sheet.run)
+    with st.container(border=True, key="life"):
         life_section.draw(life_of(sheet))
+
+
+def _sheet() -> RunSheet | None:
+    asked = _asked()
+    return run_sheet(int(asked)) if _ID.fullmatch(asked) else None
+
+
+def _has_items(sheet: RunSheet) -> bool:
+    return sheet.run.items_removed_at is None
 
 
 def _compose(sheet: RunSheet, zone: tzinfo) -> Drawn:
@@ -159,13 +184,13 @@ def _budget(sheet: RunSheet, zone: tzinfo) -> Html:
 # --- no such run ------------------------------------------------------------------------------------------------------
 
 
-def _draw_lost(asked: str) -> None:
+def _lost(asked: str) -> Iterator[Part]:
     recent = shared(("recent", _RECENT), EACH_TICK_SECONDS, partial(reading, partial(_newest, _RECENT)))
     number = _ID.fullmatch(asked)
     title = f"There is no run {int(asked)}" if number else "Which run?"
     text = "It may have been removed for its age." if number else "The address does not name one."
     about = "These are the newest:" if recent else "Nothing has been imported yet."
-    panel(frame.head("Run", fill("not found")), key="head")
+    yield Part("head", frame.head("Run", fill("not found")))
     page = fill(
         _LOST,
         title=title,
@@ -173,7 +198,7 @@ def _draw_lost(asked: str) -> None:
         recent=join(_recent(run) for run in recent),
         back=links.to(links.RUNS),
     )
-    panel(page, key="body")
+    yield Part("body", page)
 
 
 def _newest(limit: int) -> tuple[RunStats, ...]:

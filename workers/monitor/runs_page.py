@@ -1,6 +1,6 @@
 """The first page: what is going on, how each source does, and the runs, the newest first."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, tzinfo
 from functools import partial
@@ -12,8 +12,8 @@ from workers.errors import SluiceError
 from workers.monitor import frame, links, news, run_form, runs_filter
 from workers.monitor.active_card import active_card
 from workers.monitor.badge import badge
+from workers.monitor.frame import Part
 from workers.monitor.markup import Html, fill, join
-from workers.monitor.panel import panel
 from workers.monitor.reading import reading
 from workers.monitor.runs_table import runs_table
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
@@ -111,13 +111,13 @@ def show() -> None:
         run_form.draw(zone(), folded=False)
 
 
-def _draw(zone: tzinfo) -> None:
+def _draw(zone: tzinfo) -> Iterator[Part]:
     wanted = runs_filter.wanted(st.query_params)
     drawn = shared(("runs drawn", wanted, zone), EACH_TICK_SECONDS, partial(_compose, wanted, zone))
-    panel(drawn.top, key="body")
+    yield Part("top", drawn.top)
     if not drawn.empty:
-        panel(drawn.sources, key="sources")
-        panel(join([runs_filter.left_out(st.query_params), drawn.table]), key="table")
+        yield Part("sources", drawn.sources)
+        yield Part("table", join([runs_filter.left_out(st.query_params), drawn.table]))
     if drawn.empty != st.session_state.get(_WAS_EMPTY) or run_form.is_outdated(zone):
         st.rerun()
 

@@ -1,6 +1,6 @@
 """The page of schedules: when each source runs by itself, the week around today, and the form that changes it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from functools import partial
@@ -12,8 +12,8 @@ from workers.calendar_strip import calendar_strip
 from workers.errors import SluiceError
 from workers.last_run import LastRun, last_runs
 from workers.monitor import access, frame, schedule_form
+from workers.monitor.frame import Part
 from workers.monitor.markup import Html, fill
-from workers.monitor.panel import panel
 from workers.monitor.reading import reading
 from workers.monitor.schedule_table import schedule_table
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
@@ -57,16 +57,16 @@ def show() -> None:
     frame.live("Schedule", _draw)
 
 
-def _draw(zone: tzinfo) -> None:
+def _draw(zone: tzinfo) -> Iterator[Part]:
     found = shared("schedules", EACH_TICK_SECONDS, lambda: reading(_read))
-    panel(frame.head("Schedule", _state(found)), key="head")
+    yield Part("head", frame.head("Schedule", _state(found)))
     if not found.schedules and not found.without:
-        panel(fill(_EMPTY), key="body")
+        yield Part("body", fill(_EMPTY))
         return
-    panel(shared(("week", str(zone)), _WEEK_SECONDS, partial(reading, partial(_week, zone))), key="body")
+    yield Part("week", shared(("week", str(zone)), _WEEK_SECONDS, partial(reading, partial(_week, zone))))
     last = shared("last runs", _LAST_SECONDS, lambda: reading(_last))
     acts = access.may_act()
-    panel(schedule_table(found.schedules, found.without, last, (zone, found.now), acts=acts), key="table")
+    yield Part("table", schedule_table(found.schedules, found.without, last, (zone, found.now), acts=acts))
     if schedule_form.is_outdated():
         st.rerun()
 

@@ -1,5 +1,6 @@
 """The page "system": which processes live, what they stand on, how much there is to do, and what went wrong lately."""
 
+from collections.abc import Iterator
 from datetime import tzinfo
 from functools import partial
 
@@ -12,8 +13,8 @@ from workers.monitor import access, frame
 from workers.monitor.banner import current
 from workers.monitor.error_table import error_table
 from workers.monitor.figure_cards import figure_cards
+from workers.monitor.frame import Part
 from workers.monitor.markup import Html, fill
-from workers.monitor.panel import panel
 from workers.monitor.process_table import process_table
 from workers.monitor.shared import shared
 from workers.monitor.words import so_many
@@ -29,14 +30,14 @@ def show() -> None:
     frame.live("System", _draw)
 
 
-def _draw(zone: tzinfo) -> None:
+def _draw(zone: tzinfo) -> Iterator[Part]:
     now, health = clock.now(), current()
-    panel(frame.head("System", _state(health)), key="head")
-    panel(process_table(health.processes, zone, now), key="processes")
+    yield Part("head", frame.head("System", _state(health)))
+    yield Part("processes", process_table(health.processes, zone, now))
     answers = health.processes is not None
-    panel(_figures(redis_answers=answers), key="figures")
+    yield Part("figures", _figures(redis_answers=answers))
     last = _last_errors(redis_answers=answers)
-    panel(error_table(last, zone, now, in_full=access.may_act()), key="errors")
+    yield Part("errors", error_table(last, zone, now, in_full=access.may_act()))
 
 
 def _state(health: Health) -> Html:

@@ -1,16 +1,26 @@
 // A panel: shows the HTML it is given, and from then on changes only what has changed. So what a person has selected,
 // focused, scrolled or opened stays as it is.
-export default function ({ data, parentElement }) {
+export default function ({ data, parentElement, setTriggerValue }) {
   let box = parentElement.querySelector(":scope > .sl-panel");
   if (!box) {
     box = document.createElement("div");
     box.className = "sl-panel stHtml";
     box.addEventListener("click", open);
+    box.addEventListener("click", press);
     box.addEventListener("keydown", close);
     parentElement.append(box);
   }
-  show(box, data);
-  hearEscape(box);
+  box.sluiceTell = setTriggerValue;
+  const turn = (box.sluiceTurn = (box.sluiceTurn ?? 0) + 1);
+  unpacked(data).then((html) => {
+    if (turn !== box.sluiceTurn) return; // a later one came first
+    show(box, html);
+    hearEscape(box);
+  });
+}
+
+function unpacked(data) {
+  return new Response(new Blob([data]).stream().pipeThrough(new DecompressionStream("deflate"))).text();
 }
 
 function show(box, html) {
@@ -22,10 +32,17 @@ function show(box, html) {
   morph(box, html, {
     morphStyle: "innerHTML",
     callbacks: {
+      beforeNodeMorphed: (node, fresh) => !node.isEqualNode(fresh),
       // What a person has opened or closed is theirs.
       beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
     },
   });
+}
+
+// A button with `data-press` tells its name.
+function press(event) {
+  const button = event.target.closest("button[data-press]");
+  if (button) event.currentTarget.sluiceTell("press", button.dataset.press);
 }
 
 // A menu that is open closes at Escape.
