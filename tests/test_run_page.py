@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from conftest import ROOT, forget, free_port
@@ -34,6 +35,7 @@ from workers.monitor import (
     tuning,
 )
 from workers.monitor.routes import ROUTES
+from workers.monitor.unreadable import Unreadable
 from workers.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
 
 HOSTILE = '<img src="https://evil.example/x.png" onerror="alert(1)">'
@@ -316,6 +318,17 @@ def test_a_press_of_what_is_not_offered_does_nothing(house: pytest.MonkeyPatch, 
     said = ["Nothing was done: it has just changed. Look again."] if isinstance(name, str) else []
     assert [toast.value for toast in page.toast] == said
     assert runs.get(run.id).status == RunStatus.RUNNING
+
+
+@SQLITE
+@pytest.mark.parametrize("error", [Unreadable("The database is away", "start it"), RuntimeError("a fault")])
+def test_a_press_that_could_not_be_looked_at_is_said(house: pytest.MonkeyPatch, error: Exception) -> None:
+    run = record(RunStatus.RUNNING)
+    page = draw("run", id=str(run.id))
+    house.setattr(acts, "press", mock.Mock(side_effect=error))
+    assert [toast.value for toast in press(page, "pause").toast] == [
+        "Nothing was done: what is pressed could not be looked at. Try again."
+    ]
 
 
 @SQLITE

@@ -2,7 +2,7 @@
 
 from workers.monitor.markup import Html, fill
 
-_BUTTON = '<button type="button" id="press-{name}" class="sl-button{first}" data-press="{name}">{icon}{label}</button>'
+_BUTTON = '<button type="button" id="press-{id}" class="sl-button{first}" data-press="{name}">{icon}{label}</button>'
 _ICON = '<i class="sl-icon sl-i-{shape}"></i>'
 
 
@@ -15,4 +15,11 @@ def button(label: str, name: str, shape: str, *, first: bool = False) -> Html:
       shape(str): The icon before its label.
       first(bool): Whether it is what one most likely wants.
     """
-    return fill(_BUTTON, name=name, first=" sl-first" if first else "", icon=fill(_ICON, shape=shape), label=label)
+    return fill(
+        _BUTTON,
+        id=name.replace(" ", "-"),
+        name=name,
+        first=" sl-first" if first else "",
+        icon=fill(_ICON, shape=shape),
+        label=label,
+    )

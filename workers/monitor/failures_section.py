@@ -81,8 +81,9 @@ def failures_section(run: Run, zone: tzinfo, now: datetime) -> Html:
 
 def press(run: Run, name: str, zone: tzinfo, now: datetime) -> bool:
     """Ask about the group whose button that is. Returns whether it is one of them."""
-    for group in _found(run, zone, now).groups if _may_retry(run) else ():
-        if name == _press(group):
+    found = _found(run, zone, now)
+    for group, items in zip(found.groups, found.first, strict=False) if _may_retry(run) else ():
+        if name == _press(group) and _is_known(group) and _is_retriable(items):
             acts.start(run.id, partial(questions.retry_failed, group=group))
             return True
     return False
@@ -142,12 +143,21 @@ def _whole_file(run_id: int) -> str:
 
 def _row(group: FailureGroup, items: tuple[FailedItem, ...], html: Html, *, may_retry: bool) -> Html:
     """Return a group, and beside it what may be done with it."""
-    if not may_retry or not (group.failure_class and group.fingerprint):
+    if not may_retry or not _is_known(group):
         return fill(_ROW, group=html, act="")
-    if items and not any(item.retriable for item in items):
+    if not _is_retriable(items):
         return fill(_ROW, group=html, act=fill(_REFUSED))
     label = "Retry this one" if group.count == 1 else f"Retry these {count(group.count)}"
     return fill(_ROW, group=html, act=button(label, _press(group), "replay"))
+
+
+def _is_known(group: FailureGroup) -> bool:
+    """Whether its items can be told from others: those of old runs have no class."""
+    return bool(group.failure_class and group.fingerprint)
+
+
+def _is_retriable(items: tuple[FailedItem, ...]) -> bool:
+    return not items or any(item.retriable for item in items)
 
 
 def _press(group: FailureGroup) -> str:

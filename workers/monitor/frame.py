@@ -66,12 +66,11 @@ def _live(
     parts: list[Html] = []
     drawn = _tried(title, parts, lambda: parts.extend(_parts(draw, here)))
     pressed = panel(join(parts), key="page_panel")
-    if drawn and below:
-        said: list[Html] = []
-        if not _tried(title, said, lambda: below(here)):
-            panel(join(said), key="page_instead")
-    if drawn and press and pressed:
-        press(pressed)
+    said: list[Html] = []
+    if drawn and below and not _tried(title, said, lambda: below(here)):
+        panel(join(said), key="page_below")
+    if drawn and press and pressed and not _tried(title, said, lambda: press(pressed)):
+        st.toast("Nothing was done: what is pressed could not be looked at. Try again.", icon=":material/warning:")
 
 
 def _parts(draw: Callable[[tzinfo], Iterable[Part]], zone: tzinfo) -> Iterator[Html]:
