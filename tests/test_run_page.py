@@ -604,6 +604,37 @@ def log_in(page: Page, word: str, url: str) -> Page:
     return page
 
 
+#: Keeps from the page, until `window.arrived`, what changes a panel in place: on a busy machine it may come late.
+LATE = """let morph;
+const set = (found) => { morph = found; };
+Object.defineProperty(window, "sluiceMorph", {get: () => window.arrived && morph, set});"""
+
+
+@SQLITE
+def test_what_is_opened_before_the_page_has_all_its_code_stays_open(
+    house: pytest.MonkeyPatch, url: str, browser: Browser
+) -> None:
+    # Given a page whose code is on its way
+    run = record(RunStatus.RUNNING, succeeded_count=412)
+    fail(run, 37)
+    page = browser.new_page()
+    page.add_init_script(LATE)
+    log_in(page, "correct horse battery", f"{url}/run?id={run.id}")
+    page.get_by_text("for example item").click(timeout=20_000)
+    details, counts = page.locator(".sl-failure details"), page.locator(".sl-counts")
+    expect(counts).to_contain_text("449 of 1,000")
+
+    # When ticks bring something new, then what is open stays as it is
+    Run.update(succeeded_count=500).where(Run.id == run.id).execute()
+    page.wait_for_timeout(2_500)
+    assert details.get_attribute("open") is not None
+
+    # When the code has come, then it changes, and stays open
+    page.evaluate("window.arrived = true")
+    expect(counts).to_contain_text("537 of 1,000")
+    assert details.get_attribute("open") is not None
+
+
 @SQLITE
 def test_a_run_is_paused_retried_and_resumed_from_its_page(
     house: pytest.MonkeyPatch, url: str, browser: Browser

@@ -26,7 +26,8 @@ function unpacked(data) {
 function show(box, html) {
   const morph = window.sluiceMorph;
   if (!morph) {
-    box.innerHTML = html;
+    // It is on its way: until then what is shown stays, for somebody may have opened something in it.
+    if (!box.firstChild) box.innerHTML = html;
     return;
   }
   morph(box, html, {
