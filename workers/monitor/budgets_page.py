@@ -10,7 +10,7 @@ from workers.errors import ConfigurationError
 from workers.monitor import confirm, frame, relearn_button
 from workers.monitor.banner import current
 from workers.monitor.budget_card import budget_card, standing
-from workers.monitor.frame import Part
+from workers.monitor.frame import Piece
 from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.words import so_many
@@ -28,7 +28,7 @@ def show() -> None:
     frame.live("Budgets", _draw, relearn_button.press)
 
 
-def _draw(zone: tzinfo) -> Iterator[Part]:
+def _draw(zone: tzinfo) -> Iterator[Piece]:
     confirm.tell()
     try:
         answers = current().processes is not None
@@ -36,16 +36,16 @@ def _draw(zone: tzinfo) -> Iterator[Part]:
         key = ("budget uses", answers)
         now, (uses, troubles) = shared(key, seconds, lambda: (clock.now(), budget_uses(redis_answers=answers)))
     except ConfigurationError as error:
-        yield Part("head", frame.head("Budgets", fill("cannot be told")))
-        yield Part("notices", frame.notice("bad", "alert", "No budget is known", str(error)))
+        yield Piece("head", frame.head("Budgets", fill("cannot be told")))
+        yield Piece("notices", frame.notice("bad", "alert", "No budget is known", str(error)))
         return
-    yield Part("head", frame.head("Budgets", _state(uses, now)))
-    yield Part("notices", _notices(troubles))
+    yield Piece("head", frame.head("Budgets", _state(uses, now)))
+    yield Piece("notices", _notices(troubles))
     if not uses:
-        yield Part("empty", fill(_EMPTY))
+        yield Piece("empty", fill(_EMPTY))
     for use in uses:
         act = relearn_button.relearn_button(use.state) if use.state else fill("")
-        yield Part(f"budget-{use.name}", budget_card(use, zone, now, act))
+        yield Piece(f"budget-{use.name}", budget_card(use, zone, now, act))
 
 
 def _state(uses: tuple[BudgetUse, ...], now: datetime) -> Html:

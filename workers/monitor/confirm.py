@@ -15,8 +15,8 @@ from workers.monitor.complaint import complain
 from workers.monitor.dialog import open_dialog
 from workers.monitor.markup import fill
 from workers.monitor.shared import forget
-from workers.monitor.viewer import zone
 from workers.monitor.words import sentence
+from workers.monitor.zone import zone
 
 _SAID = "sluice_said"
 _SENTENCE = '<p class="sl-sentence">{text}</p>'

@@ -14,19 +14,19 @@ from workers.monitor.dialog import draw_opened
 from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.panel import panel
 from workers.monitor.unreadable import Unreadable
-from workers.monitor.viewer import zone
+from workers.monitor.zone import zone
 
 _HEAD = '<div class="sl-top"><h1>{title}</h1><p class="sl-state">{state}</p></div>'
 _NOTICE = """
 <section class="sl-notice sl-{tone}" role="status"><i class="sl-icon sl-i-{shape}"></i>
 <div><h2>{what}</h2><p>{text}</p></div></section>
 """
-_PART = '<div class="sl-page-part" id="part-{name}">{html}</div>'
+_PIECE = '<div class="sl-piece" id="piece-{name}">{html}</div>'
 _FAULT = "It tries again each second; the monitor's log says what it is."
 
 
-class Part(NamedTuple):
-    """A part of a page, by its name, which is its own on the page: what stands in it is compared with what stood."""
+class Piece(NamedTuple):
+    """A piece of a page, by its name, which is its own on the page: what stands in it is compared with what stood."""
 
     name: str
     html: Html
@@ -34,7 +34,7 @@ class Part(NamedTuple):
 
 def live(
     title: str,
-    draw: Callable[[tzinfo], Iterable[Part]],
+    draw: Callable[[tzinfo], Iterable[Piece]],
     press: Callable[[str], None] | None = None,
     below: Callable[[tzinfo], None] | None = None,
 ) -> None:
@@ -45,7 +45,7 @@ def live(
 
     Parameters:
       title(str): The page's, for when it cannot be drawn.
-      draw(Callable[[tzinfo], Iterable[Part]]): Yields it for a viewer in that time zone. It must stay far below a
+      draw(Callable[[tzinfo], Iterable[Piece]]): Yields it for a viewer in that time zone. It must stay far below a
         second: read rollups, through `shared`, and scan nothing.
       press(Callable[[str], None] | None): Does what a button in it is for; it gets the button's name, from a browser,
         so it may be anything.
@@ -58,26 +58,26 @@ def live(
 @st.fragment(run_every=1)  # type: ignore[untyped-decorator]
 def _live(
     title: str,
-    draw: Callable[[tzinfo], Iterable[Part]],
+    draw: Callable[[tzinfo], Iterable[Piece]],
     press: Callable[[str], None] | None,
     below: Callable[[tzinfo], None] | None,
 ) -> None:
     here = zone()
-    parts: list[Html] = []
-    drawn = _tried(title, parts, lambda: parts.extend(_parts(draw, here)))
-    pressed = panel(join(parts), key="page_panel")
+    pieces: list[Html] = []
+    drawn = _tried(title, pieces, lambda: pieces.extend(_pieces(draw, here)))
+    pressed = panel(join(pieces), key="page_panel")
     said: list[Html] = []
     if drawn and below and not _tried(title, said, lambda: below(here)):
         panel(join(said), key="page_below")
-    if drawn and press and pressed and not _tried(title, said, lambda: press(pressed)):
-        st.toast("Nothing was done: what is pressed could not be looked at. Try again.", icon=":material/warning:")
+    if drawn and press and pressed:
+        _obey(press, pressed)
 
 
-def _parts(draw: Callable[[tzinfo], Iterable[Part]], zone: tzinfo) -> Iterator[Html]:
+def _pieces(draw: Callable[[tzinfo], Iterable[Piece]], zone: tzinfo) -> Iterator[Html]:
     with suppress(Unreadable):  # what keeps it from being told keeps the page, too; or does not matter to it
-        yield _part(Part("banner", banner.banner(banner.current(), zone, clock.now())))
+        yield _piece(Piece("banner", banner.banner(banner.current(), zone, clock.now())))
     news.tell()
-    yield from map(_part, draw(zone))
+    yield from map(_piece, draw(zone))
 
 
 def _tried(title: str, instead: list[Html], do: Callable[[], None]) -> bool:
@@ -94,13 +94,21 @@ def _tried(title: str, instead: list[Html], do: Callable[[], None]) -> bool:
     return False
 
 
-def _part(part: Part) -> Html:
-    return fill(_PART, name=part.name, html=part.html)
+def _obey(press: Callable[[str], None], name: str) -> None:
+    try:
+        press(name)
+    except Exception as error:
+        complain("a press of the page was not obeyed", error, trace=not isinstance(error, Unreadable))
+        st.toast("Nothing was done: what is pressed could not be looked at. Try again.", icon=":material/warning:")
+
+
+def _piece(piece: Piece) -> Html:
+    return fill(_PIECE, name=piece.name, html=piece.html)
 
 
 def _instead(title: str, said: Html) -> Html:
     """Return what stands in a page's place, or below the part of it that was told before that failed."""
-    return _part(Part("instead", join([head(title, fill("cannot be shown now")), said])))
+    return _piece(Piece("instead", join([head(title, fill("cannot be shown now")), said])))
 
 
 def head(title: str, state: Html) -> Html:

@@ -12,15 +12,15 @@ from workers import stats
 from workers.monitor import acts, confirm, failures_section, frame, life_section, links
 from workers.monitor.badge import badge
 from workers.monitor.budget_aside import budget_aside
-from workers.monitor.frame import Part
+from workers.monitor.frame import Piece
 from workers.monitor.markup import Html, fill, join
 from workers.monitor.reading import reading
 from workers.monitor.run_card import run_card
 from workers.monitor.run_sheet import MOST_AGAIN, RunSheet, is_stuck, life_of, run_sheet
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.timeline import by, timeline
-from workers.monitor.viewer import zone
 from workers.monitor.words import moment, so_many
+from workers.monitor.zone import zone
 from workers.stats import RunStats
 from workers.tables import ENDED, Run
 
@@ -53,18 +53,18 @@ def show() -> None:
     frame.live("Run", _draw, _press, _draw_below)
 
 
-def _draw(zone: tzinfo) -> Iterator[Part]:
+def _draw(zone: tzinfo) -> Iterator[Piece]:
     confirm.tell()
     sheet = _sheet()
     if sheet is None:
         yield from _lost(_asked())
         return
     drawn = shared(("run drawn", sheet.run.id, zone), EACH_TICK_SECONDS, partial(_compose, sheet, zone))
-    yield Part("head", drawn.head)
-    yield Part("acts", acts.acts_row(sheet.stats, is_stuck=is_stuck(sheet.run), has_items=_has_items(sheet)))
-    yield Part("card", drawn.card)
-    yield Part("failures", failures_section.failures_section(sheet.run, zone, sheet.now))
-    yield Part("aside", drawn.aside)
+    yield Piece("head", drawn.head)
+    yield Piece("acts", acts.acts_row(sheet.stats, is_stuck=is_stuck(sheet.run), has_items=_has_items(sheet)))
+    yield Piece("card", drawn.card)
+    yield Piece("failures", failures_section.failures_section(sheet.run, zone, sheet.now))
+    yield Piece("aside", drawn.aside)
 
 
 def _press(name: str) -> None:
@@ -184,13 +184,13 @@ def _budget(sheet: RunSheet, zone: tzinfo) -> Html:
 # --- no such run ------------------------------------------------------------------------------------------------------
 
 
-def _lost(asked: str) -> Iterator[Part]:
+def _lost(asked: str) -> Iterator[Piece]:
     recent = shared(("recent", _RECENT), EACH_TICK_SECONDS, partial(reading, partial(_newest, _RECENT)))
     number = _ID.fullmatch(asked)
     title = f"There is no run {int(asked)}" if number else "Which run?"
     text = "It may have been removed for its age." if number else "The address does not name one."
     about = "These are the newest:" if recent else "Nothing has been imported yet."
-    yield Part("head", frame.head("Run", fill("not found")))
+    yield Piece("head", frame.head("Run", fill("not found")))
     page = fill(
         _LOST,
         title=title,
@@ -198,7 +198,7 @@ def _lost(asked: str) -> Iterator[Part]:
         recent=join(_recent(run) for run in recent),
         back=links.to(links.RUNS),
     )
-    yield Part("body", page)
+    yield Piece("body", page)
 
 
 def _newest(limit: int) -> tuple[RunStats, ...]:

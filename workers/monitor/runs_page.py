@@ -12,14 +12,14 @@ from workers.errors import SluiceError
 from workers.monitor import frame, links, news, run_form, runs_filter
 from workers.monitor.active_card import active_card
 from workers.monitor.badge import badge
-from workers.monitor.frame import Part
+from workers.monitor.frame import Piece
 from workers.monitor.markup import Html, fill, join
 from workers.monitor.reading import reading
 from workers.monitor.runs_table import runs_table
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.source_table import source_table
-from workers.monitor.viewer import zone
 from workers.monitor.words import count, moment, pace
+from workers.monitor.zone import zone
 from workers.registry import get_registry
 from workers.runs_list import Wanted
 from workers.source_stats import PastRun, SourceStats, source_stats
@@ -89,7 +89,7 @@ class Drawn:
 
     Attributes:
       top: The title, and what is going on.
-      sources: How each has done lately: it seldom changes, and is not sent again then.
+      sources: How each has done lately: it seldom changes.
       table: The runs.
       empty: As in `Reading`.
     """
@@ -111,13 +111,13 @@ def show() -> None:
         run_form.draw(zone(), folded=False)
 
 
-def _draw(zone: tzinfo) -> Iterator[Part]:
+def _draw(zone: tzinfo) -> Iterator[Piece]:
     wanted = runs_filter.wanted(st.query_params)
     drawn = shared(("runs drawn", wanted, zone), EACH_TICK_SECONDS, partial(_compose, wanted, zone))
-    yield Part("top", drawn.top)
+    yield Piece("top", drawn.top)
     if not drawn.empty:
-        yield Part("sources", drawn.sources)
-        yield Part("table", join([runs_filter.left_out(st.query_params), drawn.table]))
+        yield Piece("sources", drawn.sources)
+        yield Piece("table", join([runs_filter.left_out(st.query_params), drawn.table]))
     if drawn.empty != st.session_state.get(_WAS_EMPTY) or run_form.is_outdated(zone):
         st.rerun()
 

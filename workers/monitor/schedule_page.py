@@ -12,15 +12,15 @@ from workers.calendar_strip import calendar_strip
 from workers.errors import SluiceError
 from workers.last_run import LastRun, last_runs
 from workers.monitor import access, frame, schedule_form
-from workers.monitor.frame import Part
+from workers.monitor.frame import Piece
 from workers.monitor.markup import Html, fill
 from workers.monitor.reading import reading
 from workers.monitor.schedule_table import schedule_table
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.strip import strip
 from workers.monitor.unreadable import Unreadable
-from workers.monitor.viewer import zone
 from workers.monitor.words import duration
+from workers.monitor.zone import zone
 from workers.registry import get_registry
 from workers.schedule_stats import ScheduleStats, all_schedules
 
@@ -57,16 +57,16 @@ def show() -> None:
     frame.live("Schedule", _draw)
 
 
-def _draw(zone: tzinfo) -> Iterator[Part]:
+def _draw(zone: tzinfo) -> Iterator[Piece]:
     found = shared("schedules", EACH_TICK_SECONDS, lambda: reading(_read))
-    yield Part("head", frame.head("Schedule", _state(found)))
+    yield Piece("head", frame.head("Schedule", _state(found)))
     if not found.schedules and not found.without:
-        yield Part("body", fill(_EMPTY))
+        yield Piece("body", fill(_EMPTY))
         return
-    yield Part("week", shared(("week", str(zone)), _WEEK_SECONDS, partial(reading, partial(_week, zone))))
+    yield Piece("week", shared(("week", str(zone)), _WEEK_SECONDS, partial(reading, partial(_week, zone))))
     last = shared("last runs", _LAST_SECONDS, lambda: reading(_last))
     acts = access.may_act()
-    yield Part("table", schedule_table(found.schedules, found.without, last, (zone, found.now), acts=acts))
+    yield Piece("table", schedule_table(found.schedules, found.without, last, (zone, found.now), acts=acts))
     if schedule_form.is_outdated():
         st.rerun()
 

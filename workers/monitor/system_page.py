@@ -13,7 +13,7 @@ from workers.monitor import access, frame
 from workers.monitor.banner import current
 from workers.monitor.error_table import error_table
 from workers.monitor.figure_cards import figure_cards
-from workers.monitor.frame import Part
+from workers.monitor.frame import Piece
 from workers.monitor.markup import Html, fill
 from workers.monitor.process_table import process_table
 from workers.monitor.shared import shared
@@ -30,14 +30,14 @@ def show() -> None:
     frame.live("System", _draw)
 
 
-def _draw(zone: tzinfo) -> Iterator[Part]:
+def _draw(zone: tzinfo) -> Iterator[Piece]:
     now, health = clock.now(), current()
-    yield Part("head", frame.head("System", _state(health)))
-    yield Part("processes", process_table(health.processes, zone, now))
+    yield Piece("head", frame.head("System", _state(health)))
+    yield Piece("processes", process_table(health.processes, zone, now))
     answers = health.processes is not None
-    yield Part("figures", _figures(redis_answers=answers))
+    yield Piece("figures", _figures(redis_answers=answers))
     last = _last_errors(redis_answers=answers)
-    yield Part("errors", error_table(last, zone, now, in_full=access.may_act()))
+    yield Piece("errors", error_table(last, zone, now, in_full=access.may_act()))
 
 
 def _state(health: Health) -> Html:

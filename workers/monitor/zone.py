@@ -1,4 +1,4 @@
-"""The viewer: what a browser says of who looks. Any of it may be made up."""
+"""The time zone of who looks at a page, as the browser names it: it may be made up."""
 
 from datetime import UTC, tzinfo
 from zoneinfo import ZoneInfo
