@@ -23,8 +23,8 @@ LAYERS = {
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking saving "
     "page outages heartbeat presence recent_errors samples",
-    "names": "registry",
-    "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words",
+    "names": "registry address_probe",
+    "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
     "ground": "errors failures redaction settings clock cron catch_up log signals orphans version",
 }
 NAMES = list(LAYERS)

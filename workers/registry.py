@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from peewee import Model
 
-from workers import catch_up
+from workers import address_probe, catch_up
 from workers.connector import Connector
 from workers.contracts import ImportSource
 from workers.cron import Cron
@@ -147,6 +147,7 @@ def _check_model(title: str, source: ImportSource) -> None:
             f"{title}: unique_by={source.unique_by!r} must be a field of {model.__name__} with unique=True, "
             f"or a second import would double every row"
         )
+    address_probe.check(model, source.unique_by)
 
 
 def _check_budgets(sources: Iterable[ImportSource]) -> None:
