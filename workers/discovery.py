@@ -168,6 +168,7 @@ def _record(run: Run, source: ImportSource, read: Page, caller: Caller) -> bool:
         cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, **kept)
         if read.next_cursor is None:
             _tell_of_a_gap(run, (run.total_count or 0) + new.total(), kept)
+            _note_a_short_end(run, read.came, source.per_page, kept)
     caller.take_usage()  # it is written
     return read.next_cursor is None
 
@@ -212,6 +213,18 @@ def _tell_of_a_gap(run: Run, came: int, kept: Mapping[str, Any]) -> None:
     )
     log.warning("run %d: %s", run.id, detail)
     runs.note(run.id, "list changed", who="sluice", door="discovery", detail=detail)
+
+
+def _note_a_short_end(run: Run, came: int, per_page: int, kept: Mapping[str, Any]) -> None:
+    """Leave a line in the timeline where the last page was shorter than asked for, and no total says that all came."""
+    if kept["last_total"] is not None or not 0 < came < per_page:
+        return
+    detail = (
+        f"the list ended at a page of {came:,} where {per_page:,} were asked for, and the API states no total: if it "
+        f"gives shorter pages than it is asked for, let next_cursor end the list at an empty page"
+    )
+    log.info("run %d: %s", run.id, detail)
+    runs.note(run.id, "short last page", who="sluice", door="discovery", detail=detail)
 
 
 def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[str, Any]]:
