@@ -1,11 +1,12 @@
 """Addresses of requests: `path` quotes ids into one; what would be changed on its way to the API is found."""
 
 import re
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 #: The parsers of an address remove these, or stop at them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _USER = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*@", re.IGNORECASE)
 _NO_HOST = re.compile(r"https?:(?!//)", re.IGNORECASE)
 #: Where both are in one path, urllib3 quotes each % once more.
@@ -56,6 +57,23 @@ def _quoted(segment: str | int | UUID) -> str:
             f"resource. Give it as params= if the API allows it, or raise Skip in create_model_from_list_item"
         )
     return quote(text, safe="")
+
+
+def join(base_url: str, address: str) -> str:
+    """Return the absolute URL of an address, which stays as it is: `urljoin` drops `..`, an empty part, a last `;`.
+
+    Parameters:
+      base_url(str): With a slash at its end; what `address` is below.
+      address(str): Relative, from the host's root (it begins with /), or absolute.
+    """
+    if _SCHEME.match(address.lstrip(" ")):
+        return address.lstrip(" ")
+    base = urlsplit(base_url)
+    if address.startswith("//"):
+        return f"{base.scheme}:{address}"
+    if address.startswith("/"):
+        return f"{base.scheme}://{base.netloc}{address}"
+    return f"{base.scheme}://{base.netloc}{base.path.rpartition('/')[0]}/{address}"
 
 
 def flaw_of(address: str) -> str:
