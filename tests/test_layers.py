@@ -22,7 +22,7 @@ LAYERS = {
     "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking saving "
-    "page outages heartbeat presence recent_errors samples",
+    "pool faults page outages heartbeat presence recent_errors samples",
     "names": "registry",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words",
     "ground": "errors failures redaction settings clock cron catch_up log signals orphans version",

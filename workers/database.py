@@ -1,8 +1,7 @@
 """The database: the proxy every table is bound to, connecting by URL, its clock, and bringing the schema up to date."""
 
-import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,15 +15,15 @@ from peewee import (
     Field,
     InterfaceError,
     OperationalError,
-    PeeweeException,
     SqliteDatabase,
 )
 from playhouse.db_url import parse
 from playhouse.migrations import Runner
-from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+from playhouse.pool import PooledSqliteDatabase
 
-from workers import clock, redaction
+from workers import clock, faults, redaction
 from workers.errors import ConfigurationError, DependencyDown
+from workers.pool import Pool
 from workers.settings import get_settings
 
 #: Bound to the real database by `connect`.
@@ -37,6 +36,12 @@ _EXAMPLES = (
 )
 _LOCK_ID = 0x51_01_CE  # one advisory lock for all who migrate
 _connecting = threading.Lock()
+
+#: How errors of any database are sorted.
+is_away, is_of_the_statement = faults.is_away, faults.is_of_the_statement
+
+#: Called with each error that says that Postgres has no connection left.
+full_listeners: list[Callable[[BaseException], object]] = []
 
 
 class UTCDateTimeField(Field):
@@ -147,7 +152,9 @@ def is_migrated() -> bool:
     with connection():
         try:
             return all(m.applied for m in _runner().status())
-        except (OperationalError, InterfaceError) as error:
+        except (DatabaseError, InterfaceError) as error:
+            if not is_away(error):
+                raise
             raise DependencyDown(f"the database does not answer: {explain(error)}") from error
 
 
@@ -174,10 +181,14 @@ def _postgres(url: str) -> Database:
         readable = False
     if not readable:  # the URL is not repeated: it may hold a password
         raise ConfigurationError(f"SLUICE_DATABASE_URL cannot be read. {_EXAMPLES}") from None
-    options.pop("prefer_psycopg3", None)
-    return PooledPostgresqlDatabase(
-        **options, prefer_psycopg3=True, max_connections=512, stale_timeout=300, connect_timeout=10
-    )
+    options = {"connect_timeout": 10} | options
+    options |= {"prefer_psycopg3": True, "pooler": get_settings().database_pooler, "refused": _say_that_it_is_full}
+    return Pool(**options)
+
+
+def _say_that_it_is_full(error: BaseException) -> None:
+    for listener in full_listeners:
+        listener(error)
 
 
 def _sqlite(url: str) -> Database:
@@ -203,57 +214,6 @@ def _sqlite(url: str) -> Database:
         check_same_thread=False,
         cached_statements=32,  # of 128, the default, a process with many threads keeps megabytes
     )
-
-
-#: What SQLite says when the file, not the statement, is the matter; and its primary result codes for that.
-_FILE_TROUBLE = ("is locked", "is full", "disk i/o error", "unable to open", "readonly database", "is malformed")
-_FILE_CODES = {
-    getattr(sqlite3, f"SQLITE_{name}")
-    for name in ("BUSY", "LOCKED", "READONLY", "IOERR", "CORRUPT", "FULL", "CANTOPEN", "PROTOCOL", "NOTADB")
-}
-#: The SQLSTATE classes of Postgres that are about the server: connection, rollback, resources, locks, operator, system;
-#: and a transaction that may only read, as on a standby.
-_SERVER_TROUBLE = ("08", "40", "53", "55", "57", "58", "25006")
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether an error is about a database itself (away, locked, full), and not about the statement or its values.
-
-    Parameters:
-      error(BaseException): Whichever database it comes from: ours, or one of a user's own.
-    """
-    if not isinstance(error, (DatabaseError, InterfaceError)):
-        return False
-    original = _original(error)
-    if isinstance(original, sqlite3.Error):
-        code = getattr(original, "sqlite_errorcode", None)
-        if code is not None:
-            return code & 0xFF in _FILE_CODES
-    if state := _state(original):
-        return any(state.startswith(trouble) for trouble in _SERVER_TROUBLE)
-    if not isinstance(error, (OperationalError, InterfaceError)):
-        return False
-    if original is None or isinstance(original, sqlite3.Error):
-        return any(word in str(error).lower() for word in _FILE_TROUBLE)
-    return True  # a server's, without a state: the connection is gone
-
-
-def is_of_the_statement(error: BaseException) -> bool:
-    """Whether a server ended this statement alone, for it took or waited too long: the next try may fare no better."""
-    state = _state(_original(error))
-    return state == "57014" or state.startswith("55")
-
-
-def _original(error: BaseException) -> BaseException | None:
-    """Return what the driver raised, which peewee wraps: twice, where a connection is opened for a statement."""
-    original = getattr(error, "orig", None)
-    while isinstance(original, PeeweeException):
-        original = getattr(original, "orig", None)
-    return original
-
-
-def _state(original: BaseException | None) -> str:
-    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
 
 
 def reconnect(place: Any = None) -> None:
