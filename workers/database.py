@@ -1,11 +1,12 @@
 """The database: the proxy every table is bound to, connecting by URL, its clock, and bringing the schema up to date."""
 
+import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from peewee import (
@@ -23,8 +24,11 @@ from playhouse.pool import PooledSqliteDatabase
 
 from workers import clock, faults, redaction
 from workers.errors import ConfigurationError, DependencyDown
+from workers.faults import Fault
 from workers.pool import Pool
 from workers.settings import get_settings
+
+T = TypeVar("T")
 
 #: Bound to the real database by `connect`.
 db = DatabaseProxy()
@@ -36,6 +40,8 @@ _EXAMPLES = (
 )
 _LOCK_ID = 0x51_01_CE  # one advisory lock for all who migrate
 _connecting = threading.Lock()
+#: Waits before what failed by a conflict, or on a broken connection, is done again.
+_AGAIN_SECONDS = (0.1, 0.5)
 
 #: How errors of any database are sorted.
 is_away, is_of_the_statement = faults.is_away, faults.is_of_the_statement
@@ -227,6 +233,54 @@ def reconnect(place: Any = None) -> None:
         return
     with suppress(Exception):  # a broken one may not even be closed
         getattr(obj, "manual_close", obj.close)()
+
+
+def repeated(do: Callable[[], T], *places: Any) -> T:
+    """Do it; and again, on other connections, where a conflict, a session or a connection was the matter.
+
+    Parameters:
+      do(Callable): A whole transaction, or several; made twice, it must do no harm.
+      places(peewee.Database): Whose connections are dropped in between; ours when none is given.
+
+    Returns:
+      What `do` returns.
+
+    Raises:
+      Exception: Of the last of three tries, or any other error at once.
+    """
+    for wait in _AGAIN_SECONDS:
+        try:
+            return do()
+        except Exception as error:
+            if faults.sort(error) not in (Fault.CONFLICT, Fault.SESSION, Fault.CONNECTION):
+                raise
+        for place in places or (None,):
+            reconnect(place)
+        clock.sleep(wait)
+    return do()
+
+
+def refusal(error: BaseException, model: type[Any]) -> str:
+    """Say that a database refused what was asked of it, and which constraint of which table it was.
+
+    Parameters:
+      error(BaseException): The error.
+      model(type[peewee.Model]): Whose table was written.
+    """
+    said = getattr(faults.original_of(error), "diag", None)
+    constraint, table = getattr(said, "constraint_name", None), getattr(said, "table_name", None)
+    named = f"constraint {constraint} of table {table}" if constraint else _referring(error, model)
+    return f"the database refuses it: {f'{named}: ' if named else ''}{explain(error)}"
+
+
+def _referring(error: BaseException, model: type[Any]) -> str:
+    """Name the foreign keys of SQLite that refer to a model's table, where one was broken: SQLite does not."""
+    if getattr(faults.original_of(error), "sqlite_errorcode", None) != sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return ""
+    place, name = model._meta.database, model._meta.table_name
+    keys = [key for table in place.get_tables() for key in place.get_foreign_keys(table)]
+    found = [f"{key.table}.{key.column}" for key in keys if name in (key.dest_table, key.table)]
+    return f"a foreign key of table {name}, or to it ({', '.join(found)})"
 
 
 def storable(text: str | None, length: int = 500) -> str:
