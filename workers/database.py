@@ -187,7 +187,7 @@ def _postgres(url: str) -> Database:
         readable = False
     if not readable:  # the URL is not repeated: it may hold a password
         raise ConfigurationError(f"SLUICE_DATABASE_URL cannot be read. {_EXAMPLES}") from None
-    options = {"connect_timeout": 10} | options
+    options = {"connect_timeout": 10, "application_name": "sluice"} | options
     options |= {"prefer_psycopg3": True, "pooler": get_settings().database_pooler, "refused": _say_that_it_is_full}
     return Pool(**options)
 

@@ -5,6 +5,7 @@ Behind a pooler that gives each transaction another session (PgBouncer in transa
 
 import logging
 import re
+import secrets
 import select
 import tempfile
 import threading
@@ -97,11 +98,13 @@ class Pool(PooledPostgresqlDatabase):
 
     def _open(self) -> Any:
         connection = self._log_in()
-        if self.pooler == "auto" and _is_pooled(connection):
+        if self.pooler == "auto" and is_pooled(connection):
             self.pooler = "transaction"
             log.info("a pooler is between us and Postgres: statements are not prepared; %s", _SET_POOLER)
         if self.pooler == "transaction":
             connection.prepare_threshold = None
+        # psycopg counts names from 0 on each connection: behind a pooler, another's statement would be run as ours.
+        connection._prepared._prepared_idx = secrets.randbits(48)
         return connection
 
     def _log_in(self) -> Any:
@@ -177,8 +180,12 @@ class Pool(PooledPostgresqlDatabase):
                 connection.prepare_threshold = None
 
 
-def _is_pooled(connection: Any) -> bool:
-    """Whether a pooler is in between: it answers the login itself, and not with the id of the server's process."""
+def is_pooled(connection: Any) -> bool:
+    """Whether a pooler is in between: it answers the login itself, and not with the id of the server's process.
+
+    Parameters:
+      connection(psycopg.Connection): Any; it is asked one thing.
+    """
     (server,) = connection.execute("SELECT pg_backend_pid()").fetchone()
     return bool(connection.info.backend_pid != server)
 
