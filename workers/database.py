@@ -110,7 +110,9 @@ def connection() -> Iterator[None]:
     try:
         opened = db.connect(reuse_if_open=True)
     except (OperationalError, InterfaceError) as error:
-        raise DependencyDown(f"the database does not answer: {explain(error)}") from error
+        full = faults.sqlstate(error) == faults.TOO_MANY_CONNECTIONS
+        what = "Postgres has no connection left" if full else "the database does not answer"
+        raise DependencyDown(f"{what}: {explain(error)}") from error
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ Behind a pooler that gives each transaction another session (PgBouncer in transa
 """
 
 import logging
+import math
 import re
 import secrets
 import select
@@ -29,6 +30,8 @@ IDLE_SECONDS = 30.0
 _OLD_SECONDS = 300
 #: Where the server has no connection left, a thread tries again so often, and waits so long before each try.
 _TRIES, _WAIT_SECONDS = 12, 1.0
+#: For so long after that a process keeps one connection fewer than it had.
+_MODEST_SECONDS = 10.0
 #: The SQLSTATE that a failed connect gets where the server gave none.
 _NOT_CONNECTED = "08001"
 #: The SQLSTATEs of prepared statements that are in another session than the one they are used in.
@@ -49,6 +52,8 @@ class Pool(PooledPostgresqlDatabase):
     def __init__(self, *args: Any, pooler: str, refused: Callable[[BaseException], object], **kwargs: Any) -> None:
         self.pooler = pooler
         self._refused = refused
+        #: How many connections this process has at most, until when: after the server had none left for it.
+        self._share, self._share_until = 1, -math.inf
         self._given_back_at: dict[int, float] = {}
         self._sweeper: threading.Timer | None = None
         super().__init__(*args, **{"stale_timeout": _OLD_SECONDS, **kwargs, "max_connections": None})
@@ -62,17 +67,30 @@ class Pool(PooledPostgresqlDatabase):
           peewee.OperationalError: The server cannot be reached, or has none left.
         """
         for _ in range(_TRIES):
-            try:
-                return bool(super().connect(reuse_if_open))
-            except OperationalError as error:
-                if faults.sqlstate(error) != faults.TOO_MANY_CONNECTIONS:
-                    raise
-                self._refused(error)
+            if not self.is_closed() or self._may_have_one_more():
+                try:
+                    return bool(super().connect(reuse_if_open))
+                except OperationalError as error:
+                    if faults.sqlstate(error) != faults.TOO_MANY_CONNECTIONS:
+                        raise
+                    self._be_content_with_fewer()
+                    self._refused(error)
             if clock.stop_requested.is_set():
                 break
             with self._pool_available:  # another thread may give one back meanwhile
                 self._pool_available.wait(_WAIT_SECONDS)
         return bool(super().connect(reuse_if_open))
+
+    def _be_content_with_fewer(self) -> None:
+        """Keep one fewer than there are now, for a while: the scheduler, or who asks for the status, may need it."""
+        with self._pool_lock:
+            self._share = max(1, len(self._in_use) + len(self._connections) - 1)
+            self._share_until = clock.monotonic() + _MODEST_SECONDS
+
+    def _may_have_one_more(self) -> bool:
+        with self._pool_lock:
+            modest = clock.monotonic() < self._share_until
+            return bool(self._connections) or not modest or len(self._in_use) < self._share
 
     def _connect(self) -> Any:
         with self._pool_lock:
@@ -123,6 +141,8 @@ class Pool(PooledPostgresqlDatabase):
         with self._pool_lock:
             super()._close(conn, close_conn)
             self._given_back_at[self.conn_key(conn)] = clock.monotonic()
+            if clock.monotonic() < self._share_until and len(self._in_use) + len(self._connections) > self._share:
+                self.close_idle()
             self._sweep()
             self._sweep_later()
 

@@ -10,9 +10,11 @@ import pytest
 from clusters import cluster
 from conftest import free_port
 
-from workers import database, faults, outages
+from models import Item
+from workers import database, faults, outages, runner
 from workers.faults import Fault
 from workers.pool import Pool
+from workers.tables import RunStatus
 
 ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 
@@ -331,6 +333,36 @@ def test_a_connect_of_a_user_s_own_database_that_fails_is_an_outage():
 def at(address, user):
     host, _, port = address.partition(":")
     return {"host": host, "port": int(port), "user": user}
+
+
+# --- what a refusal says
+
+
+def test_a_foreign_key_that_forbids_fresh_is_named_and_no_bug_of_the_source(mock_api, import_from):
+    # Given a table of the user's that refers to the imported one
+    class Order(peewee.Model):
+        item = peewee.ForeignKeyField(Item)
+
+        class Meta:
+            database = database.db
+            table_name = "orders"
+
+    Order.create_table()
+    import_from(mock_api(items=3).url)
+    Order.create(item=Item.create(external_id="sold", name="no longer listed"))
+
+    # When the table is to be emptied
+    run = runner.start("items", who="test", door="test", send=False, fresh=True)
+    run = runner.run_inline(run)
+
+    # Then
+    assert run.status == RunStatus.FAILED
+    assert "a bug in the source" not in run.error_summary
+    assert "the database refuses it" in run.error_summary
+    assert "orders" in run.error_summary
+    if not database.is_sqlite():
+        assert "constraint orders_item_id_fkey of table orders" in run.error_summary
+    assert Item.select().count() == 1
 
 
 # --- SQLite
