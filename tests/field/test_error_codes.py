@@ -14,7 +14,7 @@ from models import Item
 from workers import database, faults, outages, runner
 from workers.faults import Fault
 from workers.pool import Pool
-from workers.tables import RunStatus
+from workers.tables import ItemStatus, RunItem, RunStatus
 
 ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 
@@ -363,6 +363,59 @@ def test_a_foreign_key_that_forbids_fresh_is_named_and_no_bug_of_the_source(mock
     if not database.is_sqlite():
         assert "constraint orders_item_id_fkey of table orders" in run.error_summary
     assert Item.select().count() == 1
+
+
+# --- what becomes of the item
+
+
+def too_many():
+    """Send a statement with more parameters than either database takes."""
+    mark = "?" if database.is_sqlite() else "%s"
+    marks = ",".join([mark] * 300_000)
+    return database.db.execute_sql(f"SELECT 1 WHERE 1 IN ({marks})", tuple(range(300_000)))
+
+
+@pytest.mark.parametrize("method", ["populate_from_api_response", "save"])
+def test_a_statement_that_is_too_large_fails_its_item_with_a_reason(moved_clock, mock_api, import_from, method):
+    # Given a model of whose rows one asks too much, whenever it is filled, or saved with its details
+    asked = []
+
+    def ask(self, *args, **options):
+        if str(self.external_id) == "2" and (method != "save" or self.price is not None):
+            asked.append(True)
+            too_many()
+        return getattr(Item, method)(self, *args, **options)
+
+    meta = type("Meta", (), {"table_name": "items"})
+    greedy = type("Greedy", (Item,), {"save_each": True, "Meta": meta, method: ask})
+    import_from(mock_api(items=3).url, model=greedy)
+
+    # When
+    run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
+
+    # Then the run ends, and it says why
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 2, 1)
+    item = RunItem.get(RunItem.status == ItemStatus.FAILED)
+    assert item.external_id == "2"
+    assert ("variables" if database.is_sqlite() else "65535") in item.failure_reason
+    assert len(asked) == 5 if method != "save" else len(asked) > 0
+
+
+@ON_POSTGRES
+@pytest.mark.parametrize("state", ["57014", "55P03", "54001", "26000"])
+def test_a_list_whose_statement_is_ended_each_time_fails_with_a_reason(moved_clock, mock_api, import_from, state):
+    asked = []
+
+    def get_list_request(self, cursor, per_page):
+        asked.append(cursor)
+        database.db.execute_sql(f"DO $$BEGIN RAISE 'no luck' USING ERRCODE = '{state}'; END$$")
+
+    import_from(mock_api(items=3).url, get_list_request=get_list_request)
+    run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
+
+    assert run.status == RunStatus.FAILED
+    assert "no luck" in run.error_summary
+    assert len(asked) == 5
 
 
 # --- SQLite
