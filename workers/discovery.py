@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from workers import broker, clock, cursor, database, items, lanes, page, runs, saving
+from workers import broker, clock, cursor, database, fresh, items, lanes, page, runs, saving
 from workers.attempt import DOWN_SECONDS
 from workers.caller import Caller
 from workers.contracts import ImportSource
@@ -89,6 +89,8 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
     try:
         _refuse_poison(run)
         source = get_registry()[run.source]
+        if run.total_count is None and not fresh.begin(run, source, _lease_seconds(run.id)):
+            return ()
         connector = source.get_connector(run)
         caller = connector.caller(run.id, f"{run.id}:list", Watermark(connector.name))
         request = source.get_list_request(run.discovery_cursor, source.per_page)
@@ -163,7 +165,9 @@ def _record(run: Run, source: ImportSource, read: Page, caller: Caller) -> bool:
             return False
         if database.is_ours(source.model):
             keys = _save(run, source, read)
-        new = items.add(run.id, _rows(source, read, keys))
+        rows = _rows(source, read, keys)
+        new = items.add(run.id, rows)
+        fresh.seen(source, (row["item_id"] for row in rows))
         kept = _what_to_keep(run, source, read, new)
         cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, **kept)
         if read.next_cursor is None:
@@ -251,20 +255,15 @@ def _save_elsewhere(run: Run, source: ImportSource, read: Page) -> dict[str, Any
     """
     with cursor.page_commit(run) as ours:
         pass
-    if not ours or database.now() >= run.discovery_due_at:  # a process that was stopped here would empty a full table
+    if not ours or database.now() >= run.discovery_due_at:
         return None
     with saving.connected(source.model):
         return _save(run, source, read)
 
 
 def _save(run: Run, source: ImportSource, read: Page) -> dict[str, Any]:
-    """Save the page's rows together or, where that fails, one by one; return external id -> primary key.
-
-    The first page of a run that was asked for `fresh` finds the table emptied.
-    """
+    """Save the page's rows together or, where that fails, one by one; return external id -> primary key."""
     where = source.model._meta.database
-    if run.total_count is None and run.options.get("fresh") and source.allow_fresh:
-        source.model.delete().execute()
     if not read.models:
         return {}
     try:

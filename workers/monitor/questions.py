@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from workers import budget_words, database, eta, retry, runner, runs, stats, stuck
+from workers import budget_words, database, eta, old_rows, retry, runner, runs, stats, stuck
 from workers.errors import UsageError
 from workers.failure_groups import FailureGroup, retriable_count
 from workers.monitor import access
@@ -153,7 +153,7 @@ def _lanes(run: Run) -> str:
 
 
 def _is_unfinished(run: Run) -> bool:
-    return run.discovered_at is None or runs.has_open_items(run.id)
+    return run.discovered_at is None or runs.has_open_items(run.id) or old_rows.has_failed(run.id)
 
 
 def _left_undone(run: Run) -> str:
