@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from peewee import ModelSelect
+from peewee import CompositeKey, ModelSelect
 
 from workers import cursor, database, old_rows, runs, saving
 from workers.contracts import ImportSource
@@ -32,6 +32,12 @@ def refuse(source: ImportSource, tenant: str | None) -> None:
         raise ConfigurationError(
             f"The source {source.name} does not allow --fresh: set allow_fresh = True on {title} "
             f"if rows that are no longer in its list may be removed"
+        )
+    key = source.model._meta.primary_key
+    if not key or isinstance(key, CompositeKey):
+        raise ConfigurationError(
+            f"The source {source.name} cannot be run with --fresh: {model} has no primary key of one column, "
+            f"by which its rows could be noted"
         )
     if whose := _not_only_its_own(source, tenant):
         raise ConfigurationError(

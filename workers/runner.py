@@ -241,7 +241,8 @@ def retry_failed(
             raise UsageError(retry.why_none(run_id, wanted))
         left = "the rows it could not remove" if kept else "what it left open"
         detail = f"{count:,} failed {'item' if count == 1 else 'items'}{wanted.said}" if count else left
-        old_rows.again(run_id)
+        if kept:
+            old_rows.again(run_id)
         if status in (RunStatus.COMPLETED, RunStatus.FAILED):
             runs.move(run_id, RunStatus.PENDING, who=who, door=door, detail=detail, what="retry")
             end_all(run_id)

@@ -55,7 +55,10 @@ TRANSITIONS: dict[tuple[RunStatus, RunStatus], str] = {
     (RunStatus.PENDING, RunStatus.CANCELLED): "Somebody called it off before its turn.",
     (RunStatus.RUNNING, RunStatus.PAUSED): "Somebody paused it; lanes stop at their next item.",
     (RunStatus.RUNNING, RunStatus.COMPLETED): "Finalize found no item left that can change.",
-    (RunStatus.RUNNING, RunStatus.FAILED): "Its list cannot be read, or everything is refused.",
+    (
+        RunStatus.RUNNING,
+        RunStatus.FAILED,
+    ): "Its list cannot be read, all is refused, or a row cannot be removed.",
     (RunStatus.RUNNING, RunStatus.CANCELLED): "Somebody called it off; lanes stop at their next item.",
     (RunStatus.PAUSED, RunStatus.RUNNING): "Somebody resumed it.",
     (RunStatus.PAUSED, RunStatus.CANCELLED): "Somebody called it off while it was paused.",

@@ -16,13 +16,30 @@ import pytest
 import requests
 
 from models import Item
-from workers import ConfigurationError, Limit, Skip, UsageError, clock, database, old_rows, retention, runner, runs
+from workers import (
+    ConfigurationError,
+    Limit,
+    Skip,
+    UsageError,
+    clock,
+    database,
+    old_rows,
+    presence,
+    retention,
+    runner,
+    runs,
+    stats,
+)
 from workers.discovery import discover
 from workers.finalize import finalize
 from workers.fresh import sources_of_table
+from workers.monitor import questions
 from workers.tables import OldRow, Removal, Run, RunEvent, RunStatus
 
 MANY = (Limit(1000, seconds=60),)
+
+
+ANN = {"who": "ann", "door": "test"}
 
 
 def nothing(number: int) -> None:
@@ -109,7 +126,8 @@ def rows(*ids: object) -> list[dict[str, Any]]:
 
 def there(*ids: object, model: Any = Item) -> dict[str, int]:
     """Make rows, as an earlier run has left them; return their primary keys."""
-    return {str(n): model.create(external_id=str(n), name="old").id for n in ids}
+    model.insert_many([{"external_id": str(n), "name": "old"} for n in ids]).execute()
+    return dict(model.select(model.external_id, model.id).tuples())
 
 
 def left(model: Any = Item) -> set[str]:
@@ -117,17 +135,47 @@ def left(model: Any = Item) -> set[str]:
 
 
 def start(**options: Any) -> Run:
-    return runner.start("items", who="test", door="test", send=False, fresh=True, **options)
+    return runner.start("items", **ANN, send=False, fresh=True, **options)
 
 
 def fresh(**options: Any) -> Run:
     return runner.run_inline(start(**options))
 
 
+def why(run: Run) -> str:
+    """What the doors say of a run that does not get on."""
+    return stats.run_stats(runs.get(run.id)).why
+
+
 def said(run: Run, what: str) -> str | None:
     """What the run's timeline says under a word; None where it does not stand there."""
     events = RunEvent.select().where(RunEvent.run_id == run.id, RunEvent.what == what)
     return events.order_by(RunEvent.id.desc()).get().detail if events.exists() else None
+
+
+def hooked(
+    source: Any, *, on_read: Callable[[int], None] = nothing, on_delete: Callable[[int], None] = nothing
+) -> None:
+    """Let the source's rows call back: with each row that is read, and with each deletion, and how many these were."""
+    reads, deletions = count(1), count(1)
+
+    class Calling(peewee.CharField):
+        def python_value(self, value: Any) -> Any:
+            on_read(next(reads))
+            return value
+
+    class Hooked(Listed):
+        external_id = Calling(unique=True)
+
+        class Meta:
+            table_name = "items"
+
+        @classmethod
+        def delete(cls) -> Any:
+            on_delete(next(deletions))
+            return super().delete()
+
+    type(source).fresh_query = lambda self, run: Hooked.select()
 
 
 # --- a whole list -----------------------------------------------------------------------------------------------------
@@ -161,7 +209,7 @@ def test_a_run_without_fresh_removes_nothing(source: Any, api: Api) -> None:
     there("a")
     api.pages = [rows("b")]
 
-    run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
+    run = runner.run_inline(runner.start("items", **ANN, send=False))
 
     assert (run.status, left()) == (RunStatus.COMPLETED, {"a", "b"})
     assert said(run, "removed") is None
@@ -246,7 +294,7 @@ def test_an_empty_list_empties_a_table_only_where_a_person_has_said_so(source: A
 
 def test_even_if_empty_means_nothing_without_fresh(source: Any) -> None:
     with pytest.raises(UsageError, match="--even-if-empty is for --fresh"):
-        runner.start("items", who="test", door="test", send=False, even_if_empty=True)
+        runner.start("items", **ANN, send=False, even_if_empty=True)
 
 
 def test_an_empty_list_of_an_empty_table_is_no_matter(source: Any) -> None:
@@ -272,7 +320,7 @@ def test_a_list_that_was_not_whole_stays_so_when_the_run_is_retried(source: Any,
     # When the credentials are mended
     api.pages[1] = []
     source.model = Listed
-    runner.retry_failed(run.id, who="test", door="test")
+    runner.retry_failed(run.id, **ANN)
     run = runner.run_inline(runs.get(run.id))
 
     # Then nothing is removed, as nothing would have been
@@ -289,7 +337,7 @@ def test_a_run_that_failed_at_its_list_removes_what_is_gone_once_a_retry_has_rea
     assert (run.status, left()) == (RunStatus.FAILED, {"a", "b", "c"})
 
     api.pages[1] = rows("c")
-    runner.retry_failed(run.id, who="test", door="test")
+    runner.retry_failed(run.id, **ANN)
     run = runner.run_inline(runs.get(run.id))
 
     assert (run.status, left()) == (RunStatus.COMPLETED, {"a", "c"})
@@ -385,11 +433,11 @@ def test_a_row_that_a_later_run_has_brought_is_not_removed_by_the_retry_of_an_ea
     api.pages = [rows("a"), 404]
     failed = fresh()
     api.pages = [rows("a", "b")]
-    runner.run_inline(runner.start("items", who="test", door="test", send=False))
+    runner.run_inline(runner.start("items", **ANN, send=False))
 
     # When the first is retried, and its second page is there now
     api.pages = [rows("a"), rows("new")]
-    runner.retry_failed(failed.id, who="test", door="test")
+    runner.retry_failed(failed.id, **ANN)
     runner.run_inline(runs.get(failed.id))
 
     assert left() == {"a", "b", "new"}
@@ -403,7 +451,7 @@ def test_a_run_whose_old_rows_a_later_fresh_run_took_over_removes_nothing(source
     later = fresh()
 
     api.pages = [rows("a"), rows("c")]
-    runner.retry_failed(failed.id, who="test", door="test")
+    runner.retry_failed(failed.id, **ANN)
     run = runner.run_inline(runs.get(failed.id))
 
     assert (run.status, left()) == (RunStatus.COMPLETED, {"a", "b", "c"})
@@ -438,7 +486,7 @@ def test_fresh_is_refused_where_nothing_says_whose_rows_they_are(source: Any, ho
     with pytest.raises(ConfigurationError, match=r"def fresh_query\(self, run\): return Listed\.select\(\)"):
         start(**options)
     with pytest.raises(ConfigurationError, match="TestSource must say which"):
-        runner.schedule("items", clock.now() + timedelta(hours=1), who="test", door="test", fresh=True, **options)
+        runner.schedule("items", clock.now() + timedelta(hours=1), **ANN, fresh=True, **options)
     assert Run.select().count() == 0
 
 
@@ -449,7 +497,7 @@ def test_a_scheduled_fresh_run_fails_where_the_source_has_become_such_a_one(
     there("a")
     type(source).fresh_query = lambda self, run: Item.select()
     options = how(source)
-    run = runner.schedule("items", clock.now() + timedelta(hours=1), who="test", door="test", fresh=True, **options)
+    run = runner.schedule("items", clock.now() + timedelta(hours=1), **ANN, fresh=True, **options)
     del type(source).fresh_query
     moved_clock.advance(3601)
     runner.start_due()
@@ -511,20 +559,36 @@ def test_a_fresh_query_that_fails_at_the_end_fails_the_run_and_removes_nothing(s
     assert left() == {"a", "b"}
 
 
+def test_a_table_without_a_primary_key_of_one_column_is_refused(import_from: Callable[..., Any]) -> None:
+    class Pair(Listed):
+        id = None
+        left = peewee.IntegerField()
+        right = peewee.IntegerField()
+
+        class Meta:
+            table_name = "pairs"
+            primary_key = peewee.CompositeKey("left", "right")
+
+    import_from("http://127.0.0.1:1", model=Pair)
+
+    with pytest.raises(ConfigurationError, match="Pair has no primary key of one column"):
+        start()
+
+
 # --- while another run of the table is active -------------------------------------------------------------------------
 
 
 def other_run(source: Any, **options: Any) -> Run:
     """An active run of another tenant, which writes to the same table."""
     type(source).fresh_query = lambda self, run: Item.select()
-    return runner.start("items", who="test", door="test", send=False, tenant="other", **options)
+    return runner.start("items", **ANN, send=False, tenant="other", **options)
 
 
 @pytest.mark.parametrize("status", [RunStatus.RUNNING, RunStatus.PAUSED])
 def test_fresh_is_refused_while_another_run_of_the_table_is_active(source: Any, status: RunStatus) -> None:
     other = other_run(source)
     if status is RunStatus.PAUSED:
-        runner.pause(other.id, who="test", door="test")
+        runner.pause(other.id, **ANN)
 
     with pytest.raises(UsageError, match=f"Run {other.id} of items for other is {status}.*cancel it first"):
         start()
@@ -534,14 +598,14 @@ def test_fresh_is_refused_while_a_run_of_another_source_on_the_table_is_active(s
     with_another_source_on_its_table(source)
     type(source).fresh_query = lambda self, run: Item.select()
     assert sources_of_table(source) == ["items", "others"]
-    other = runner.start("others", who="test", door="test", send=False)
+    other = runner.start("others", **ANN, send=False)
 
     with pytest.raises(UsageError, match=f"Run {other.id} of others is running"):
         start()
 
 
 def test_a_fresh_run_waits_behind_the_active_run_of_its_own_source(source: Any) -> None:
-    runner.start("items", who="test", door="test", send=False)
+    runner.start("items", **ANN, send=False)
 
     assert start().status == RunStatus.PENDING
 
@@ -551,7 +615,7 @@ def test_a_scheduled_fresh_run_that_begins_beside_another_removes_nothing(
 ) -> None:
     there("a")
     api.pages = [rows("b")]
-    run = runner.schedule("items", clock.now() + timedelta(hours=1), who="test", door="test", fresh=True)
+    run = runner.schedule("items", clock.now() + timedelta(hours=1), **ANN, fresh=True)
     other = other_run(source)
     moved_clock.advance(3601)
     runner.start_due()
@@ -577,6 +641,22 @@ def test_a_fresh_run_beside_which_another_has_begun_removes_nothing(source: Any,
 
     assert (run.status, left()) == (RunStatus.COMPLETED, {"a", "b"})
     assert f"run {others[0].id} of items, on the same table, is running" in str(said(run, "nothing removed"))
+
+
+def test_a_removal_beside_which_another_run_begins_removes_no_more(source: Any, api: Api) -> None:
+    there(*range(1300))
+    api.pages = [rows(1, 2)]
+    run = start()
+    others: list[Run] = []
+    hooked(source, on_delete=lambda n: others.append(runner.start("items", tenant="other", send=False, **ANN)))
+
+    run = runner.run_inline(run)
+
+    assert (run.status, len(left())) == (RunStatus.COMPLETED, 800)
+    assert said(run, "removed") == (
+        f"500 rows that are no longer in the list, and no more: run {others[0].id} of items, on the same table, is "
+        f"running; start a new run with --fresh"
+    )
 
 
 # --- rows that cannot go ----------------------------------------------------------------------------------------------
@@ -628,16 +708,21 @@ def test_a_row_that_another_table_refers_to_stays_and_the_run_fails_and_can_be_r
     if not database.is_sqlite():
         assert f"constraint '{table}_item_id_fkey'" in run.error_summary
 
+    # And the page offers to go on with it
+    question = questions.retry_failed(run)
+    assert question.title == f"Go on with run {run.id}?"
+    assert "The rows that it could not remove will be tried again." in question.sentences[0]
+
     # And when one of the two is mended, a retry removes that one
     referring.delete().where(referring.item == keys["3"]).execute()
-    assert runner.retry_failed(run.id, who="test", door="test") == 0
+    assert runner.retry_failed(run.id, **ANN) == 0
     run = runner.run_inline(runs.get(run.id))
     assert (run.status, left()) == (RunStatus.FAILED, {"a", "b", "17"})
     assert "1 row of items that is no longer" in run.error_summary
 
     # And when both are, the run completes
     referring.delete().execute()
-    runner.retry_failed(run.id, who="test", door="test")
+    runner.retry_failed(run.id, **ANN)
     run = runner.run_inline(runs.get(run.id))
     assert (run.status, run.error_summary, left()) == (RunStatus.COMPLETED, None, {"a", "b"})
     assert said(run, "removed") == "40 rows that are no longer in the list"
@@ -645,31 +730,6 @@ def test_a_row_that_another_table_refers_to_stays_and_the_run_fails_and_can_be_r
 
 
 # --- what dies, and what is stopped -----------------------------------------------------------------------------------
-
-
-def hooked(
-    source: Any, *, on_read: Callable[[int], None] = nothing, on_delete: Callable[[int], None] = nothing
-) -> None:
-    """Let the source's rows call back: with each row that is read, and with each deletion, and how many these were."""
-    reads, deletions = count(1), count(1)
-
-    class Calling(peewee.CharField):
-        def python_value(self, value: Any) -> Any:
-            on_read(next(reads))
-            return value
-
-    class Hooked(Listed):
-        external_id = Calling(unique=True)
-
-        class Meta:
-            table_name = "items"
-
-        @classmethod
-        def delete(cls) -> Any:
-            on_delete(next(deletions))
-            return super().delete()
-
-    type(source).fresh_query = lambda self, run: Hooked.select()
 
 
 def dies(when: int) -> Callable[[int], None]:
@@ -688,6 +748,8 @@ def test_the_copy_goes_on_where_a_worker_has_died(source: Any, api: Api, moved_c
     with pytest.raises(KeyboardInterrupt):
         runner.run_inline(run)
     assert OldRow.select().count() == 1000
+    presence._Word("worker").say()
+    assert why(run) == "notes which rows are there, before it asks for its list"
 
     # When its lease has ended, and another takes it up
     moved_clock.advance(1000)
@@ -718,14 +780,14 @@ def test_a_copy_whose_run_is_paused_stops_and_goes_on_when_it_is_resumed(source:
 
     def pause(number: int) -> None:
         if number == 1500:
-            runner.pause(run.id, who="test", door="test")
+            runner.pause(run.id, **ANN)
 
     hooked(source, on_read=pause)
     api.pages = [rows(1)]
     discover(run.id)
     assert (OldRow.select().count(), runs.get(run.id).requests_count) == (1000, 0)
 
-    runner.resume(run.id, who="test", door="test")
+    runner.resume(run.id, **ANN)
     run = runner.run_inline(runs.get(run.id))
 
     assert (run.status, left()) == (RunStatus.COMPLETED, {"1"})
@@ -740,6 +802,8 @@ def test_a_removal_goes_on_where_a_worker_has_died(source: Any, api: Api, moved_
     with pytest.raises(KeyboardInterrupt):
         runner.run_inline(run)
     assert (len(left()), runs.get(run.id).status) == (800, RunStatus.RUNNING)
+    presence._Word("worker").say()
+    assert why(run) == "removes the rows that are no longer in its list: 500 so far"
 
     # When another takes it up
     moved_clock.advance(1000)
@@ -770,7 +834,7 @@ def test_a_removal_whose_run_is_stopped_removes_no_more(source: Any, api: Api, s
 
     def stop(number: int) -> None:
         if number == 1:
-            runs.move(run.id, status, who="test", door="test")
+            runs.move(run.id, status, **ANN)
 
     hooked(source, on_delete=stop)
     api.pages = [rows(1, 2)]
@@ -790,7 +854,7 @@ def test_a_paused_removal_goes_on_when_it_is_resumed(source: Any, api: Api) -> N
     finalize(run.id)
     assert len(left()) == 800
 
-    runner.resume(run.id, who="test", door="test")
+    runner.resume(run.id, **ANN)
     run = runner.run_inline(runs.get(run.id))
 
     assert said(run, "removed") == "1,298 rows that are no longer in the list"
@@ -803,7 +867,7 @@ def test_force_leaves_the_removal_to_the_workers(source: Any, api: Api, moved_cl
     discover(run.id)
     moved_clock.advance(3600)
 
-    assert "a worker removes what is no longer in the list" in runner.force(run.id, who="test", door="test")
+    assert "a worker removes what is no longer in the list" in runner.force(run.id, **ANN)
 
     assert runs.get(run.id).status == RunStatus.RUNNING
     finalize(run.id)
@@ -839,6 +903,17 @@ def test_retention_forgets_old_rows_that_nothing_can_need(source: Any, api: Api)
 
     assert OldRow.select().count() == 0
     assert Removal.select().where(Removal.run_id == run.id).exists()
+
+
+def test_what_is_known_of_a_removal_goes_with_its_run(source: Any, api: Api, moved_clock: clock.MovedClock) -> None:
+    there("a")
+    api.pages = [rows("b")]
+    fresh()
+    moved_clock.advance(3 * 86_400)
+
+    assert retention.prune(items_days=1, runs_days=2).runs == 1
+
+    assert Removal.select().count() == 0
 
 
 # --- in many chunks, and elsewhere ------------------------------------------------------------------------------------
@@ -893,7 +968,7 @@ def test_a_model_on_another_database_is_treated_alike(
         Refers.delete().execute()
     assert run.status == RunStatus.FAILED
     assert "the table 'refers' may refer to it" in run.error_summary
-    runner.retry_failed(run.id, who="test", door="test")
+    runner.retry_failed(run.id, **ANN)
     run = runner.run_inline(runs.get(run.id))
     with theirs.connection_context():
         assert left(Elsewhere) == {"1", "new"}

@@ -178,17 +178,20 @@ def _again(run: Run, number: int) -> str:
     return f"{each}: {so_many(number, 'request')}{time}."
 
 
+def _what_is_left(run: Run) -> str:
+    if run.discovered_at is None:
+        return "Its list will be read on from where it broke off"
+    if old_rows.has_failed(run.id):
+        return "The rows that it could not remove will be tried again"
+    return "What it left open will be asked for"
+
+
 def _goes_on(run: Run, *, broken: bool) -> str:
     if run.status == RunStatus.PAUSED:
         return "The run will stay paused: they will wait until it is resumed."
     if run.status not in ENDED:
         return "The run is going on: they will join what it has still to do."
-    what = (
-        "Its list will be read on from where it broke off"
-        if run.discovered_at is None
-        else "What it left open will be asked for"
-    )
-    said = f"{what}. " if broken else ""
+    said = f"{_what_is_left(run)}. " if broken else ""
     ahead = runs.active(run.source, run.tenant)
     if ahead:
         return f"{said}The run will be pending: it will wait behind run {ahead.id}, which is {ahead.status}."
