@@ -1,0 +1,43 @@
+"""Referrers: what forbids to delete a row: which tables refer to it, as far as the driver or the schema tells."""
+
+from typing import Any
+
+from peewee import IntegrityError, PeeweeException
+
+from workers import database
+from workers.tracking import item_type
+
+#: What a trigger of Postgres raises.
+_RAISED = "P0001"
+
+
+def forbid(error: PeeweeException) -> bool:
+    """Whether a constraint, or a trigger, has refused the deletion of a row."""
+    return isinstance(error, IntegrityError) or getattr(_driver_s(error), "sqlstate", None) == _RAISED
+
+
+def who(error: PeeweeException, model: type[Any]) -> str:
+    """Return what refused the deletion of a row of `model`, as a sentence."""
+    diag = getattr(_driver_s(error), "diag", None)
+    if diag is None:
+        return _by_schema(model) + database.explain(error)  # SQLite says no more than that a constraint failed
+    if diag.constraint_name:
+        return f"the table {diag.table_name!r} refers to it (constraint {diag.constraint_name!r})"
+    return database.explain(error)
+
+
+def _by_schema(model: type[Any]) -> str:
+    """Name the tables that have a foreign key to the table of `model`; empty where none has."""
+    its, table = model._meta.database, item_type(model)
+    names = [name for name in its.get_tables() if any(key.dest_table == table for key in its.get_foreign_keys(name))]
+    if not names:
+        return ""
+    return f"{'the table' if len(names) == 1 else 'the tables'} {' and '.join(map(repr, names))} may refer to it: "
+
+
+def _driver_s(error: PeeweeException) -> BaseException | None:
+    """Return the driver's own error, which peewee wraps."""
+    original: BaseException | None = getattr(error, "orig", None)
+    while isinstance(original, PeeweeException):
+        original = getattr(original, "orig", None)
+    return original
