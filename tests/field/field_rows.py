@@ -178,7 +178,8 @@ def update_alone(twin: Any, row: Row) -> Exception | None:
         known = twin.get(twin.external_id == row.external_id)
         for column, value in plain(row.given).items():
             setattr(known, column, value)
-        known.save(only=known.dirty_fields)
+        if known.dirty_fields:
+            known.save(only=known.dirty_fields)
     except Exception as error:
         return error
     return None
