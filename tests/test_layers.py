@@ -16,16 +16,16 @@ LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
     "control": "runner scheduler supervisor worker redis_server redis_address preflight retry stuck plan timetable "
     "doctor figures health relearn schedule_plan",
-    "work": "actors discovery detail attempt finalize reaper inline retention sampling",
+    "work": "actors discovery listed detail patience attempt finalize reaper inline retention sampling",
     "queue": "broker consumer middleware notices",
     "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
     "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking saving "
-    "page outages heartbeat presence recent_errors samples",
+    "given matching storable page outages heartbeat presence recent_errors samples",
     "names": "registry",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words",
-    "ground": "errors failures redaction settings clock cron catch_up log signals orphans version",
+    "ground": "errors failures redaction settings clock cron catch_up log signals orphans version exact row_keys",
 }
 NAMES = list(LAYERS)
 PLACES = {

@@ -13,6 +13,7 @@ from workers.items import Outcome
 from workers.page import describe
 from workers.settings import get_settings
 from workers.tables import ItemStatus, RunItem
+from workers.tracking import item_type
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
       connector(Connector): The API.
       caller(Caller): Whose permit the request takes.
       item(RunItem): A claimed item; its attempt has been counted.
-      row(peewee.Model | None): The user's row.
+      row(peewee.Model | Exception | None): The user's row, or why it cannot be read.
 
     Returns:
       Outcome: completed, skipped, failed, or pending again after the backoff.
@@ -40,9 +41,10 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
     """
     if item.attempts > get_settings().max_attempts:
         return _failed(item, FailureClass.BUG, _of_the_dead(item), asked=False)
-    if row is None:
-        return _failed(item, FailureClass.BAD_DATA, "its row is no longer in the table", asked=False)
     try:
+        unusable = _why_unusable(item, row)
+        if unusable:
+            return _failed(item, FailureClass.BAD_DATA, unusable, asked=False)
         return _fill(connector, caller, item, row)
     except (RateLimited, KeyboardInterrupt):
         raise
@@ -54,6 +56,23 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
         if database.is_away(error):  # the model's own method asked it
             raise RateLimited(DOWN_SECONDS, f"the database does not answer: {database.explain(error)}") from error
         return _sort(item, row, error)
+
+
+def _why_unusable(item: RunItem, row: Any) -> str:
+    """Say why a row is not the item's own, or cannot be read: a database may give a primary key again."""
+    if row is None:
+        return "its row is no longer in the table"
+    if isinstance(row, Exception):
+        return f"its row cannot be read: {describe(row)}"
+    if item.item_type is not None and item.item_type != item_type(type(row)):
+        return f"its row is in {item.item_type}, and the source's model is in {item_type(type(row))} now"
+    try:
+        external_id = str(row.get_external_id())
+    except Skip:  # the list's id counts: see `listed`
+        return ""
+    if external_id != item.external_id:
+        return f"its row is no longer in the table: {row._pk} is the primary key of {external_id!r:.80} now"
+    return ""
 
 
 def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:

@@ -37,7 +37,8 @@ class ImportSource(ABC):
       name(str): How people call it; lower case, digits, - and _.
       model(type[peewee.Model]): What each item becomes; an Importable.
       connector(Connector): The API.
-      unique_by(str): The model's unique field that tells whether a row is already there.
+      unique_by(str | tuple[str, ...]): The model's unique field, or the fields that are unique together, that tell
+        whether a row is already there.
       per_page(int): How many items to ask for at once.
       lanes(int): How many strands may fetch details at the same time.
       allow_fresh(bool): Whether a run may empty the model's table first.
@@ -52,7 +53,7 @@ class ImportSource(ABC):
     name: ClassVar[str]
     model: ClassVar[type[Any]]
     connector: ClassVar[Connector]
-    unique_by: ClassVar[str] = "external_id"
+    unique_by: ClassVar[str | tuple[str, ...]] = "external_id"
     per_page: ClassVar[int] = 100
     lanes: ClassVar[int] = 16
     allow_fresh: ClassVar[bool] = False

@@ -10,6 +10,7 @@ from peewee import fn
 from workers import database, runs
 from workers.caller import Usage
 from workers.failures import storable_reason
+from workers.saving import Change
 from workers.tables import ItemStatus, Run, RunStatus
 
 
@@ -51,20 +52,32 @@ def page_commit(run: Run) -> Iterator[bool]:
         yield bool(held)
 
 
-def end_page(run: Run, new: Mapping[str, int], usage: Usage, *, cursor: Any, **kept: Any) -> None:
+def end_page(
+    run: Run,
+    new: Mapping[str, int],
+    usage: Usage,
+    *,
+    cursor: Any,
+    changes: Mapping[Change, int] | None = None,
+    **kept: Any,
+) -> None:
     """Within `page_commit`: count what the page brought and move the cursor.
 
     Parameters:
       new(Mapping[str, int]): How many items were new, by status.
       usage(Usage): Requests, hits and sleeps to add to the run.
       cursor(Any): The next page's; None ends discovery.
+      changes(Mapping[Change, int]): How many of the user's rows were created, updated and left as they were.
       kept(Any): What is to be known of the list at its next page: goes into the run's metadata.
     """
-    now = database.now()
+    now, rows = database.now(), changes or {}
     values: dict[Any, Any] = runs.usage_values(usage) | {
         Run.total_count: fn.COALESCE(Run.total_count, 0) + sum(new.values()),
         Run.failed_count: Run.failed_count + new.get(ItemStatus.FAILED, 0),
         Run.skipped_count: Run.skipped_count + new.get(ItemStatus.SKIPPED, 0),
+        Run.rows_created: Run.rows_created + rows.get(Change.CREATED, 0),
+        Run.rows_updated: Run.rows_updated + rows.get(Change.UPDATED, 0),
+        Run.rows_unchanged: Run.rows_unchanged + rows.get(Change.UNCHANGED, 0),
         Run.discovery_cursor: cursor,
         Run.discovery_attempts: 0,
         Run.discovery_due_at: now if cursor is not None else None,

@@ -244,6 +244,11 @@ def is_of_the_statement(error: BaseException) -> bool:
     return state == "57014" or state.startswith("55")
 
 
+def state_of(error: BaseException) -> str:
+    """Return the SQLSTATE of an error of Postgres; empty where it has none."""
+    return _state(_original(error))
+
+
 def _original(error: BaseException) -> BaseException | None:
     """Return what the driver raised, which peewee wraps: twice, where a connection is opened for a statement."""
     original = getattr(error, "orig", None)

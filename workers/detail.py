@@ -1,12 +1,11 @@
 """fetch_details(run_id, lane, turn): claim due items, fetch and fill each, commit; again until the turn is over."""
 
-import itertools
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workers import broker, clock, database, items, lanes, notices, outages, precedence, runs, saving
+from workers import broker, clock, database, items, lanes, notices, outages, precedence, row_keys, runs, saving
 from workers.attempt import DOWN_SECONDS, attempt
 from workers.caller import Caller, Usage
 from workers.connector import Connector
@@ -16,6 +15,7 @@ from workers.failures import FailureClass
 from workers.finalize import tidy_up
 from workers.items import Claim, Outcome
 from workers.page import describe
+from workers.patience import patiently
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ENDED, Run, RunItem, RunStatus
@@ -199,10 +199,11 @@ class Turn:
         return max(1, min(get_settings().batch_size, smallest // run.lanes, -(-left // run.lanes)))
 
     def _rows(self, claimed: Sequence[RunItem]) -> dict[str, Any]:
+        """Return the items' rows by their primary keys as text."""
         model = self.source.model
-        key = model._meta.primary_key
-        wanted = [key.python_value(item.item_id) for item in claimed]
-        return {str(row._pk): row for row in model.select().where(key.in_(wanted))}
+        wanted = [row_keys.from_text(model, item.item_id) for item in claimed if item.item_id is not None]
+        found = saving.load(model, wanted, self.source.unique_by)
+        return {row_keys.text(key): row for key, row in found.items()}
 
     def _flush(self) -> None:
         """Commit before a sleep. It runs inside an item's attempt, which must not be blamed for the database."""
@@ -217,23 +218,15 @@ class Turn:
         self._patiently(lambda: self._commit(self.caller.take_usage()))
 
     def _patiently(self, do: Callable[[], object]) -> None:
-        """Do it again while the database is away, so that no request is repeated; not when a stop is asked for.
+        """Do it again while the database is away, so that no request is repeated.
 
         Our lease may end meanwhile: nobody can take our items, for that, too, needs the database.
         """
-        for wait in itertools.chain(_PATIENCE_SECONDS, itertools.repeat(_PATIENCE_SECONDS[-1])):
-            try:
-                do()
-                return
-            except Exception as error:
-                patience = 0.0 if database.is_of_the_statement(error) else _OUTAGE_SECONDS
-                over = clock.monotonic() + wait > self._lease_ends_at + patience
-                if not database.is_away(error) or over or clock.stop_requested.is_set():
-                    raise
-                outages.tell(error)
-            for place in {database.db.obj, self.source.model._meta.database}:
-                database.reconnect(place)
-            clock.sleep(wait)
+        patiently(do, {database.db.obj, self.source.model._meta.database}, self._seconds_left)
+
+    def _seconds_left(self, error: BaseException) -> float:
+        patience = 0.0 if database.is_of_the_statement(error) else _OUTAGE_SECONDS
+        return self._lease_ends_at + patience - clock.monotonic()
 
     def _commit(self, usage: Usage) -> None:
         """Commit what has come of items so far, and hear whether the run goes on."""
@@ -257,8 +250,6 @@ class Turn:
 _IDLE_SECONDS = 0.5
 #: How long a lane stays away that gives way to a run of higher priority.
 _GIVE_WAY_SECONDS = 1.0
-#: Waits between two tries of a commit while the database is away.
-_PATIENCE_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0)
 #: For so long after its lease a lane keeps what it has fetched.
 _OUTAGE_SECONDS = 600.0
 #: How often the flusher looks for what waits too long for its commit.

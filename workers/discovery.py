@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from workers import broker, clock, cursor, database, items, lanes, page, runs, saving
+from peewee import PeeweeException
+
+from workers import broker, clock, cursor, database, items, lanes, listed, page, runs, saving
 from workers.attempt import DOWN_SECONDS
 from workers.caller import Caller
 from workers.contracts import ImportSource
@@ -22,8 +24,10 @@ from workers.errors import (
 )
 from workers.failures import FailureClass, fingerprint, storable_reason
 from workers.finalize import tidy_up
+from workers.listed import Listed
 from workers.middleware import resend_delay
 from workers.page import Page, describe
+from workers.patience import patiently
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ItemStatus, Run, RunStatus
@@ -152,27 +156,52 @@ def _refuse_poison(run: Run) -> None:
 
 
 def _record(run: Run, source: ImportSource, read: Page, caller: Caller) -> bool:
-    """Write a page, and what it took of the caller; return whether it was the list's last, and ours."""
-    keys: dict[str, Any] | None = {}
-    if not database.is_ours(source.model):
-        keys = _save_elsewhere(run, source, read)
-    if keys is None:
-        return False
+    """Write a page, and what it took of the caller; return whether it was the list's last, and ours.
+
+    It is repeated while the database is away, and after a deadlock, until the page's lease ends: no request is.
+    """
+    ends_at = clock.monotonic() + (run.discovery_due_at - database.now()).total_seconds()
+    last = patiently(
+        lambda: _record_once(run, source, read, caller),
+        {database.db.obj, source.model._meta.database},
+        lambda error: ends_at - clock.monotonic(),
+    )
+    caller.take_usage()  # it is written
+    return last
+
+
+def _record_once(run: Run, source: ImportSource, read: Page, caller: Caller) -> bool:
+    try:
+        return _write(run, source, read, caller)
+    except PeeweeException as error:
+        if database.is_away(error) or not read.models:
+            raise
+        # A constraint that is checked as late as at the commit: each row in a transaction of its own shows whose it is.
+        return _write(run, source, read, caller, row_by_row=True)
+
+
+def _write(run: Run, source: ImportSource, read: Page, caller: Caller, *, row_by_row: bool = False) -> bool:
+    saved: Listed | None = None
+    if row_by_row or not database.is_ours(source.model):
+        saved = _save_apart(run, source, read, row_by_row=row_by_row)
+        if saved is None:
+            return False
     with cursor.page_commit(run) as ours:
         if not ours:
             return False
-        if database.is_ours(source.model):
-            keys = _save(run, source, read)
-        new = items.add(run.id, _rows(source, read, keys))
-        kept = _what_to_keep(run, source, read, new)
-        cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, **kept)
+        if saved is None:
+            _empty_first(run, source)
+            saved = listed.save_page(source, read)
+        new = items.add(run.id, _rows(source, read, saved))
+        kept = _what_to_keep(run, source, read, saved, new)
+        cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, changes=saved.changes, **kept)
         if read.next_cursor is None:
             _tell_of_a_gap(run, (run.total_count or 0) + new.total(), kept)
-    caller.take_usage()  # it is written
+            _tell_of_others(run, kept)
     return read.next_cursor is None
 
 
-def _what_to_keep(run: Run, source: ImportSource, read: Page, new: Counter[str]) -> dict[str, Any]:
+def _what_to_keep(run: Run, source: ImportSource, read: Page, saved: Listed, new: Counter[str]) -> dict[str, Any]:
     """Return what the next page must know of the ones before it.
 
     Raises:
@@ -197,7 +226,29 @@ def _what_to_keep(run: Run, source: ImportSource, read: Page, new: Counter[str])
         "pages_without_a_row": [*seen, read.digest][-_BARREN_PAGES:] if read.digest else seen,
         "first_total": read.total if first is None else first,
         "last_total": run.metadata.get("last_total") if read.total is None else read.total,
+        "rows_of_others": _rows_of_others(run, source, saved),
     }
+
+
+def _rows_of_others(run: Run, source: ImportSource, saved: Listed) -> dict[str, int]:
+    """Return, by tenant, how many rows of the list were written by runs of other tenants."""
+    so_far = Counter(run.metadata.get("rows_of_others", {}))
+    so_far.update(items.rows_of_other_tenants(item_type(source.model), saved.known, run.tenant))
+    return dict(so_far)
+
+
+def _tell_of_others(run: Run, kept: Mapping[str, Any]) -> None:
+    """Leave a line in the timeline where runs of other tenants write the same rows."""
+    others = kept["rows_of_others"]
+    if not others:
+        return
+    said = ", ".join(f"{count:,} by {tenant or 'runs without a tenant'}" for tenant, count in sorted(others.items()))
+    detail = (
+        f"rows of this list were written for others before: {said}. Each run overwrites what the other wrote: let "
+        f"unique_by hold the tenant as well, as in unique_by = ('shop', 'external_id')"
+    )
+    log.warning("run %d: %s", run.id, detail)
+    runs.note(run.id, "rows shared by tenants", who="sluice", door="discovery", detail=detail)
 
 
 def _tell_of_a_gap(run: Run, came: int, kept: Mapping[str, Any]) -> None:
@@ -214,7 +265,7 @@ def _tell_of_a_gap(run: Run, came: int, kept: Mapping[str, Any]) -> None:
     runs.note(run.id, "list changed", who="sluice", door="discovery", detail=detail)
 
 
-def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(source: ImportSource, read: Page, saved: Listed) -> list[dict[str, Any]]:
     now = database.now()
     blank = dict.fromkeys(("item_id", "failure_class", "failure_reason", "failure_fingerprint", "last_failed_at"))
     common = blank | {"item_type": item_type(source.model), "due_at": now, "failure_count": 0}
@@ -226,7 +277,7 @@ def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[s
         "last_failed_at": now,
     }
     return [
-        *(common | {"status": ItemStatus.PENDING, "external_id": i, "item_id": str(key)} for i, key in keys.items()),
+        *(common | {"status": ItemStatus.PENDING, "external_id": i, "item_id": key} for i, key in saved.rows.items()),
         *(
             skipped | {"external_id": where, "failure_reason": storable_reason(why)}
             for where, why in read.skipped.items()
@@ -238,54 +289,30 @@ def _rows(source: ImportSource, read: Page, keys: dict[str, Any]) -> list[dict[s
                 "failure_reason": storable_reason(why),
                 "failure_fingerprint": fingerprint(FailureClass.BAD_DATA, storable_reason(why), where),
             }
-            for where, why in read.refused.items()
+            for where, why in (read.refused | saved.refused).items()
         ),
     ]
 
 
-def _save_elsewhere(run: Run, source: ImportSource, read: Page) -> dict[str, Any] | None:
-    """As `_save`, for a model on another database than ours, before our transaction: none spans two databases.
+def _save_apart(run: Run, source: ImportSource, read: Page, *, row_by_row: bool) -> Listed | None:
+    """Save a page's rows before our transaction: those of another database, for none spans two; or each in its own.
 
     Returns:
-      dict[str, Any] | None: None where the page is not ours any more, or its lease is over: it is read again.
+      Listed | None: None where the page is not ours any more, or its lease is over: it is read again.
     """
     with cursor.page_commit(run) as ours:
         pass
     if not ours or database.now() >= run.discovery_due_at:  # a process that was stopped here would empty a full table
         return None
     with saving.connected(source.model):
-        return _save(run, source, read)
+        _empty_first(run, source)
+        return listed.save_row_by_row(source, read) if row_by_row else listed.save_page(source, read)
 
 
-def _save(run: Run, source: ImportSource, read: Page) -> dict[str, Any]:
-    """Save the page's rows together or, where that fails, one by one; return external id -> primary key.
-
-    The first page of a run that was asked for `fresh` finds the table emptied.
-    """
-    where = source.model._meta.database
+def _empty_first(run: Run, source: ImportSource) -> None:
+    """The first page of a run that was asked for `fresh` finds the table emptied."""
     if run.total_count is None and run.options.get("fresh") and source.allow_fresh:
         source.model.delete().execute()
-    if not read.models:
-        return {}
-    try:
-        with where.atomic():
-            return _upsert(source, read.models)
-    except items.UNSAVABLE as error:
-        if database.is_away(error):
-            raise
-        keys: dict[str, Any] = {}
-        for external_id, model in read.models.items():
-            try:
-                with where.atomic():
-                    keys |= _upsert(source, {external_id: model})
-            except items.UNSAVABLE as error:
-                read.refused[external_id] = f"the row could not be saved: {describe(error)}"
-        return keys
-
-
-def _upsert(source: ImportSource, models: dict[str, Any]) -> dict[str, Any]:
-    keys = saving.upsert(source.model, list(models.values()), source.unique_by)
-    return dict(zip(models, keys, strict=True))
 
 
 def wake_lanes(run_id: int) -> None:

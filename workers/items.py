@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import SQL, PeeweeException, chunked, fn
+from peewee import SQL, chunked, fn
 
 from workers import database, runs, saving
 from workers.caller import Usage
@@ -19,9 +19,6 @@ _CHUNK = 500
 
 #: From so many attempts on, an item whose lease ran out is suspected of killing its process.
 _SUSPECT_ATTEMPTS = 2
-
-#: What saving a row raises when its values are to blame.
-UNSAVABLE = (PeeweeException, ValueError, TypeError, ArithmeticError, LookupError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -72,6 +69,28 @@ def add(run_id: int, rows: Iterable[dict[str, Any]]) -> Counter[str]:
         insert = RunItem.insert_many(some).on_conflict(action="NOTHING", conflict_target=fields)
         new.update(status for (status,) in insert.returning(RunItem.status).tuples().execute())
     return new
+
+
+def rows_of_other_tenants(item_type: str, item_ids: Sequence[str], tenant: str | None) -> Counter[str]:
+    """Return how many of these rows the runs of other tenants had as items, by tenant; "" stands for none.
+
+    Parameters:
+      item_type(str), item_ids(Sequence[str]): The rows: see `RunItem`.
+      tenant(str | None): Whose runs are not meant.
+    """
+    whose = fn.COALESCE(Run.tenant, "")
+    found: Counter[str] = Counter()
+    if tenant is None and not Run.select(Run.id).where(Run.tenant.is_null(False)).limit(1).exists():
+        return found
+    for some in chunked(item_ids, _CHUNK):
+        count = (
+            RunItem.select(whose, fn.COUNT(RunItem.item_id.distinct()))
+            .join(Run, on=(Run.id == RunItem.run_id))
+            .where(RunItem.item_type == item_type, RunItem.item_id.in_(some), whose != (tenant or ""))
+            .group_by(whose)
+        )
+        found.update(dict(count.tuples().execute()))
+    return found
 
 
 def claim(run_id: int, limit: int, lease_seconds: float) -> Claim:

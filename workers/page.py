@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from workers import database, redaction, saving
+from workers import database, given, redaction, row_keys, storable
 from workers.contracts import ImportSource
 from workers.errors import PermanentError, Skip
 from workers.failures import FailureClass
@@ -31,7 +31,8 @@ class Page:
     """What a decoded list page came to.
 
     Parameters:
-      models(dict[str, Model]): External id -> unsaved instance; of two with one id the later.
+      models(dict[tuple, Model]): External id and key -> unsaved instance; of two with the same the later.
+      places(dict[tuple, str]): The same -> where it stands on the page.
       refused(dict[str, str]): Where it stands on the page -> why it cannot become a row.
       skipped(dict[str, str]): Where it stands on the page -> why the source does not want it.
       next_cursor(Any): The page after this one, or None.
@@ -39,7 +40,8 @@ class Page:
       digest(str): Of a page without a row: the same for the same items.
     """
 
-    models: dict[str, Any] = field(default_factory=dict)
+    models: dict[tuple[str, str], Any] = field(default_factory=dict)
+    places: dict[tuple[str, str], str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
     next_cursor: Any = None
@@ -69,7 +71,7 @@ def read(source: ImportSource, data: Any, cursor: Any) -> Page:
     page = Page(next_cursor=_storable_cursor(title, following), total=_stated_total(source, data))
     if page.next_cursor == cursor:
         raise _broken("the page names itself as the next one")
-    saving.prepare(source.model)
+    given.prepare(source.model)
     for position, item in enumerate(found, start=1):
         _read_item(page, source, item, f"page {short(cursor)}, item {position}")
     if not page.models:
@@ -87,7 +89,7 @@ def _storable_cursor(title: str, cursor: Any) -> Any:
         text = json.dumps(cursor, ensure_ascii=False, allow_nan=False)
         if len(text) > _CURSOR_LENGTH:
             raise ValueError(f"it is {len(text):,} characters long, and {_CURSOR_LENGTH:,} can be kept")
-        if _has_unstorable(text) or "\\u0000" in text.replace("\\\\", ""):
+        if storable.has_unstorable(text) or "\\u0000" in text.replace("\\\\", ""):
             raise ValueError(_UNSTORABLE)
         return json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
@@ -103,24 +105,32 @@ def _stated_total(source: ImportSource, data: Any) -> int | None:
 
 def _read_item(page: Page, source: ImportSource, item: Any, where: str) -> None:
     try:
-        with saving.given_fields_only():
-            model = source.create_model_from_list_item(item)
-        external_id = model.get_external_id()
+        model = source.create_model_from_list_item(item)
+        if not isinstance(model, source.model):
+            raise TypeError(f"create_model_from_list_item returned a {type(model).__name__}")
+        external_id = usable_id(model.get_external_id())
     except Skip as skip:
         page.skipped[where] = str(skip)
+        return
+    except _NoId as error:
+        page.refused[where] = f"{where} has no usable id: {error}"
         return
     except Exception as error:  # whatever a user's code raises, it refuses this item only
         if database.is_away(error):
             raise  # which is nothing to blame the item for
         page.refused[where] = f"{where} cannot become a {source.model.__name__}: {describe(error)}"
         return
-    try:
-        page.models[_usable(external_id)] = model
-    except ValueError as error:
-        page.refused[where] = f"{where} has no usable id: {error}"
+    # Two of one id may be two rows, where several fields make the key: the database decides.
+    key = external_id, repr(row_keys.values(model, row_keys.fields(source.model, source.unique_by)))
+    page.models.pop(key, None)  # of two, the later counts, in its place
+    page.models[key], page.places[key] = model, where
 
 
-def _usable(external_id: Any) -> str:
+class _NoId(ValueError):
+    """What `get_external_id` returned is no id."""
+
+
+def usable_id(external_id: Any) -> str:
     """Return an id as text.
 
     Raises:
@@ -128,21 +138,20 @@ def _usable(external_id: Any) -> str:
     """
     if isinstance(external_id, bool) or not isinstance(external_id, (str, int, UUID)):
         kind = "nothing" if external_id is None else f"a {type(external_id).__name__}"
-        raise ValueError(f"it is {kind}; text, a whole number or a UUID can be one")
-    text = str(external_id)  # of a number with thousands of digits: a ValueError, too
+        raise _NoId(f"it is {kind}; text, a whole number or a UUID can be one")
+    try:
+        text = str(external_id)
+    except ValueError as error:  # a number with thousands of digits
+        raise _NoId(str(error)) from None
     if not text.strip():
-        raise ValueError("it is empty")
+        raise _NoId("it is empty")
     if len(text) > _ID_LENGTH:
-        raise ValueError(f"it has {len(text):,} characters, and {_ID_LENGTH} can be kept")
-    if _has_unstorable(text):
-        raise ValueError(_UNSTORABLE)
+        raise _NoId(f"it has {len(text):,} characters, and {_ID_LENGTH} can be kept")
+    if storable.has_unstorable(text):
+        raise _NoId(_UNSTORABLE)
     if _PLACE.fullmatch(text):
-        raise ValueError("it looks like a place on a page, by which refused items are known")
+        raise _NoId("it looks like a place on a page, by which refused items are known")
     return text
-
-
-def _has_unstorable(text: str) -> bool:
-    return any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _digest(found: Sequence[Any]) -> str:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from peewee import Model
 
-from workers import catch_up
+from workers import catch_up, row_keys
 from workers.connector import Connector
 from workers.contracts import ImportSource
 from workers.cron import Cron
@@ -141,12 +141,7 @@ def _check_model(title: str, source: ImportSource) -> None:
         raise ConfigurationError(
             f"{title}: the model {model.__name__} has no {', '.join(missing)} (docs/write-a-source.md)"
         )
-    unique = model._meta.fields.get(source.unique_by)
-    if unique is None or not (unique.unique or unique.primary_key):
-        raise ConfigurationError(
-            f"{title}: unique_by={source.unique_by!r} must be a field of {model.__name__} with unique=True, "
-            f"or a second import would double every row"
-        )
+    row_keys.check(title, model, source.unique_by)
 
 
 def _check_budgets(sources: Iterable[ImportSource]) -> None:

@@ -1,91 +1,103 @@
-"""How the package saves a user's rows: in bulk, writing only the fields it was given."""
+"""How the package saves a user's rows: many at a time, writing only the fields they were given."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
 from itertools import groupby
 from typing import Any
 
-from peewee import chunked
+import peewee
+from peewee import ModelUpdate, PeeweeException, chunked
 
-from workers import database
-from workers.errors import ConfigurationError
+from workers import database, given, matching, row_keys, storable
 
-#: Rows of one INSERT: a statement takes 65,535 values on Postgres.
-_CHUNK = 500
-
-_bare: ContextVar[bool] = ContextVar("bare", default=False)
-
-
-def prepare(model: type[Any]) -> None:
-    """Let instances of `model` be made without their defaults inside `given_fields_only`.
-
-    Peewee gives a new instance all its defaults, and then nothing tells a field that was given from one that was not:
-    an import would put every default back over what is in the table.
-    """
-    meta = model._meta
-    if getattr(meta, "_sluice_prepared", False):
-        return
-    defaults: Callable[[], dict[str, Any]] = meta.get_default_dict
-    meta.get_default_dict = lambda: {} if _bare.get() else defaults()
-    meta._sluice_prepared = True
+#: Rows of one statement, and values: it takes 65,535 on Postgres, 32,766 on SQLite.
+_MOST_ROWS, _MOST_VALUES = 500, 30_000
+#: Postgres: two rows of one INSERT have the same key, as the database compares it.
+_TWICE_IN_ONE_STATEMENT = "21000"
 
 
-@contextmanager
-def given_fields_only() -> Iterator[None]:
-    """Within the block, new instances hold only the fields that were given to them."""
-    token = _bare.set(True)
-    try:
-        yield
-    finally:
-        _bare.reset(token)
+class Change(StrEnum):
+    """What writing an item of a list did to its row."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
 
 
-def upsert(model: type[Any], instances: Sequence[Any], unique_by: str) -> list[Any]:
-    """Insert the instances, or update the given fields of the rows that are there already.
+@dataclass(frozen=True)
+class Stored:
+    """A row as the database has it.
 
     Parameters:
-      model(type[peewee.Model]): Their class.
-      instances(Sequence[peewee.Model]): Unsaved, made within `given_fields_only`; no two of one `unique_by` value.
-      unique_by(str): The unique field that tells whether a row is there.
+      row(peewee.Model): Loaded after it was written: its key is in the spelling that is stored.
+      change(Change): What became of it.
+    """
+
+    row: Any
+    change: Change
+
+
+class RowGone(ValueError):
+    """The row of an item is no longer in the table, or has become another item's."""
+
+
+def upsert(model: type[Any], instances: Sequence[Any], unique_by: str | Sequence[str]) -> list[Stored]:
+    """Within a transaction: insert the instances, or update the given fields of the rows that are there already.
+
+    The rows that are there are found and locked first, then those that differ are updated, and the rest is inserted:
+    so a row that is known costs no value of a sequence. An insert meets the row of another writer as an update.
+
+    Parameters:
+      model(type[peewee.Model]): Their class, `given.prepare`d before they were made.
+      instances(Sequence[peewee.Model]): Unsaved.
+      unique_by(str | Sequence[str]): The unique field, or fields, that tell whether a row is there.
 
     Returns:
-      list: The rows' primary keys, in the order of `instances`.
+      list[Stored]: In the order of `instances`. Two whose keys the database takes for the same have one row; what the
+        later was given is what it holds.
+
+    Raises:
+      ValueError: A key is missing, or a value cannot be kept. The message names the field.
+      peewee.PeeweeException: The database refuses a row.
     """
-    key = model._meta.fields[unique_by]
-    if getattr(model, "save_each", False):
-        return [_save_one(model, instance, key) for instance in instances]
-    return [pk for some in chunked(instances, _CHUNK) for pk in _upsert(model, some, key)]
+    keys = row_keys.fields(model, unique_by)
+    return [stored for some in chunked(instances, _rows_at_once(model)) for stored in _upsert(model, some, keys)]
 
 
-def _upsert(model: type[Any], instances: Sequence[Any], key: Any) -> list[Any]:
-    for names, group in groupby(sorted(instances, key=_given), key=_given):
-        if key.name not in names:
-            raise ConfigurationError(
-                f"{model.__name__} instances come without {key.name}, by which a row is known again"
-            )
-        insert = model.insert_many([{name: instance.__data__[name] for name in names} for instance in group])
-        others = [model._meta.fields[name] for name in names if name != key.name]
-        if others:
-            insert = insert.on_conflict(conflict_target=[key], preserve=others)
-        else:
-            insert = insert.on_conflict(action="NOTHING", conflict_target=[key])
-        insert.execute()
-    values = [key.python_value(key.db_value(instance.__data__[key.name])) for instance in instances]
-    keys = dict(model.select(key, model._meta.primary_key).where(key.in_(values)).tuples())
-    return [keys[value] for value in values]
+def save_fields(rows: Sequence[Any]) -> None:
+    """Within a transaction: write the changed fields of loaded rows. Nothing is ever inserted.
+
+    Parameters:
+      rows(Sequence[peewee.Model]): As `load` returned them, and changed since.
+
+    Raises:
+      RowGone: A row is no longer there, or its key is another's now.
+      ValueError: A value cannot be kept; or the primary key was changed.
+      peewee.PeeweeException: The database refuses a value.
+    """
+    for model, some in groupby(sorted(rows, key=_table_name), key=type):
+        _save_loaded(model, list(some))
 
 
-def save_fields(models: Sequence[Any]) -> None:
-    """Write the changed fields of loaded rows: one statement for each set of fields that changed together."""
-    for (model, names), group in groupby(sorted(models, key=_kind), key=_kind_and_fields):
-        rows = list(group)
-        if getattr(model, "save_each", False):
-            for row in rows:
-                row.save()
-                row._dirty.update(names)  # save() forgets them, and this one may be rolled back and made again
-        elif names:
-            model.bulk_update(rows, [model._meta.fields[name] for name in names])
+def load(model: type[Any], primary_keys: Sequence[Any], unique_by: str | Sequence[str]) -> dict[Any, Any]:
+    """Return rows by their primary keys; a row that cannot be read stands as the exception that reading it raised.
+
+    Parameters:
+      unique_by(str | Sequence[str]): What `save_fields` knows them again by.
+    """
+    try:
+        found = matching.rows(model, primary_keys)
+    except Exception as error:
+        if database.is_away(error) or isinstance(error, PeeweeException):
+            raise
+        found = {key: row for key in primary_keys for row in _load_one(model, key)}
+    for row in found.values():
+        if not isinstance(row, Exception):
+            given.remember(row)
+            row.__dict__["_sluice_keys"] = row_keys.fields(model, unique_by)
+    return found
 
 
 @contextmanager
@@ -103,26 +115,244 @@ def connected(model: type[Any]) -> Iterator[None]:
             theirs.close()
 
 
-def _save_one(model: type[Any], instance: Any, key: Any) -> Any:
-    existing = model.get_or_none(key == instance.__data__[key.name])
-    if existing is None:
-        for name, value in model._meta.get_default_dict().items():
-            instance.__data__.setdefault(name, value)
-        instance.save(force_insert=instance._pk is not None)
-        return instance._pk
-    for name in _given(instance):
-        setattr(existing, name, instance.__data__[name])
-    existing.save()
-    return existing._pk
+def _load_one(model: type[Any], key: Any) -> list[Any]:
+    try:
+        return list(matching.rows(model, [key]).values())
+    except Exception as error:
+        if database.is_away(error):
+            raise
+        return [error]
 
 
-def _given(instance: Any) -> tuple[str, ...]:
-    return tuple(sorted(instance._dirty))
+# --- a list's rows
 
 
-def _kind(instance: Any) -> tuple[str, tuple[str, ...]]:
-    return type(instance).__qualname__, _given(instance)
+def _upsert(model: type[Any], instances: Sequence[Any], keys: Sequence[Any]) -> list[Stored]:
+    values = [_given_values(instance, keys) for instance in instances]
+    wanted = [[given_here[key] for key in keys] for given_here in values]
+    found = matching.find(model, keys, wanted)
+    before = matching.rows(model, set(found.values()), lock=True)
+    there = {number: key for number, key in found.items() if key in before}
+    new = [number for number in range(len(instances)) if number not in there]
+    if getattr(model, "save_each", False):
+        written = _save_each(instances, values, {number: before[key] for number, key in there.items()})
+    else:
+        written = _update(model, keys, before, {there[number]: values[number] for number in sorted(there)})
+        _insert(
+            model, keys, [values[number] for number in sorted(new, key=lambda number: _place_in_line(wanted[number]))]
+        )
+    if new:
+        there |= _new_ones(model, keys, wanted, new)
+        _settle_twins(model, keys, there, values, set(new))
+    after = matching.rows(model, set(there.values())) if new or written else before
+    return [Stored(after[there[n]], _change(before.get(there[n]), after[there[n]])) for n in range(len(instances))]
 
 
-def _kind_and_fields(instance: Any) -> tuple[type[Any], tuple[str, ...]]:
-    return type(instance), _given(instance)
+def _given_values(instance: Any, keys: Sequence[Any]) -> dict[Any, Any]:
+    """Return field -> value of what an instance was given.
+
+    Raises:
+      ValueError: A value cannot be kept, or a key is missing, and so its row could not be found again.
+    """
+    data, fields = instance.__data__, instance._meta.fields
+    names = {*given.names(instance), *(key.name for key in keys if not isinstance(data, given.Defaults))}
+    found = {fields[name]: storable.value_of(fields[name], data.get(name)) for name in sorted(names)}
+    for key in keys:
+        if found.get(key) is None:
+            raise ValueError(f"it comes without {key.name}, by which its row is found again")
+    return found
+
+
+def _new_ones(
+    model: type[Any], keys: Sequence[Any], wanted: Sequence[Sequence[Any]], new: Sequence[int]
+) -> dict[int, Any]:
+    found = matching.find(model, keys, [wanted[number] for number in new])
+    if len(found) < len(new):
+        lost = next(number for position, number in enumerate(new) if position not in found)
+        said = ", ".join(f"{key.name} {value!r:.80}" for key, value in zip(keys, wanted[lost], strict=True))
+        raise ValueError(f"after it was written, the table has no row with {said}: does a trigger change it?")
+    return {new[position]: key for position, key in found.items()}
+
+
+def _settle_twins(
+    model: type[Any], keys: Sequence[Any], there: Mapping[int, Any], values: Sequence[Any], new: set[int]
+) -> None:
+    """Where several instances came to one new row, let it hold what the last of them was given."""
+    twins: dict[Any, list[int]] = {}
+    for number, key in sorted(there.items()):
+        twins.setdefault(key, []).append(number)
+    again = {key: values[numbers[-1]] for key, numbers in twins.items() if len(numbers) > 1 and new & set(numbers)}
+    if again and not getattr(model, "save_each", False):
+        _update(model, keys, matching.rows(model, again), again)
+
+
+def _update(
+    model: type[Any], keys: Sequence[Any], before: Mapping[Any, Any], wanted: Mapping[Any, Mapping[Any, Any]]
+) -> bool:
+    """Write the values that differ from what is stored; the keys stay as they are. Return whether any differed."""
+    fixed, changes = _fixed(model, keys), {}
+    for primary_key, values in wanted.items():
+        stored = before[primary_key].__data__
+        changes[primary_key] = {
+            field: value
+            for field, value in values.items()
+            if field.name not in fixed and not _is_stored(field, value, stored)
+        }
+    changes = {key: values for key, values in changes.items() if values}
+    _write(model, changes)
+    return bool(changes)
+
+
+def _place_in_line(wanted: Sequence[Any]) -> tuple[int, str]:
+    """Return by what new rows are ordered: alike in each process that has them, and "2" before "10"."""
+    said = repr(wanted)
+    return len(said), said
+
+
+def _fixed(model: type[Any], keys: Sequence[Any]) -> set[str]:
+    """Return the names of the fields that stay as they are in a row that is there."""
+    return {model._meta.primary_key.name, *(key.name for key in keys)}
+
+
+def _is_stored(field: Any, value: Any, stored: Mapping[str, Any]) -> bool:
+    there = stored.get(field.name)
+    if given.identical(there, value):
+        return True
+    try:  # in the form in which it would be read
+        return given.identical(there, field.python_value(field.db_value(value)))
+    except Exception:
+        return False
+
+
+def _insert(model: type[Any], keys: Sequence[Any], rows: Sequence[Mapping[Any, Any]]) -> None:
+    fixed = _fixed(model, keys)
+    for fields, group in groupby(sorted(rows, key=_field_names), key=_field_names):
+        some = [{field.name: value for field, value in row.items()} for row in group]
+        others = [model._meta.fields[name] for name in fields if name not in fixed]
+        if len(some) == 1:
+            _insert_rows(model, keys, some, others)
+            continue
+        try:
+            with model._meta.database.atomic():
+                _insert_rows(model, keys, some, others)
+        except PeeweeException as error:
+            if database.state_of(error) != _TWICE_IN_ONE_STATEMENT:
+                raise
+            for row in some:
+                _insert_rows(model, keys, [row], others)
+
+
+def _insert_rows(model: type[Any], keys: Sequence[Any], rows: Sequence[Any], others: Sequence[Any]) -> None:
+    insert = model.insert_many(rows)
+    if others:
+        insert = insert.on_conflict(conflict_target=list(keys), preserve=others)
+    else:
+        insert = insert.on_conflict(action="NOTHING", conflict_target=list(keys))
+    insert.execute()
+
+
+def _save_each(instances: Sequence[Any], values: Sequence[Mapping[Any, Any]], there: Mapping[int, Any]) -> bool:
+    """Let each row save itself, in their order."""
+    for number, instance in enumerate(instances):
+        row = there.get(number)
+        if row is None:
+            for field, value in values[number].items():
+                instance.__data__[field.name] = value
+            instance.save(force_insert=instance._pk is not None)
+            continue
+        for field, value in values[number].items():
+            if not field.primary_key:
+                setattr(row, field.name, value)
+        row.save()
+    return True
+
+
+def _change(before: Any, after: Any) -> Change:
+    if before is None:
+        return Change.CREATED
+    same = before is after or given.identical(dict(before.__data__), dict(after.__data__))
+    return Change.UNCHANGED if same else Change.UPDATED
+
+
+# --- rows that were loaded
+
+
+def _save_loaded(model: type[Any], rows: Sequence[Any]) -> None:
+    changes = {_primary_key(row): _changed_values(row) for row in rows}
+    for some in chunked(rows, _rows_at_once(model)):
+        _refuse_gone(model, some)
+    if getattr(model, "save_each", False):
+        for row in rows:
+            dirty = set(row._dirty)
+            row.save()
+            row._dirty |= dirty  # save() forgets them, and this one may be rolled back and made again
+    else:
+        _write(model, {key: values for key, values in changes.items() if values})
+
+
+def _refuse_gone(model: type[Any], rows: Sequence[Any]) -> None:
+    """Lock rows; refuse one that is no longer there, or whose key is no longer what it was when it was loaded.
+
+    Raises:
+      RowGone: There is such a row.
+    """
+    keys = rows[0].__dict__.get("_sluice_keys", ())
+    there = matching.locked_keys(model, [_primary_key(row) for row in rows], keys)
+    for row in rows:
+        now, then = there.get(_primary_key(row)), given.loaded(row)
+        if now is None:
+            raise RowGone("its row is no longer in the table")
+        if then and not given.identical(now, tuple(then.get(key.name) for key in keys)):
+            raise RowGone(f"its row was given another {' and '.join(key.name for key in keys)} meanwhile")
+
+
+def _changed_values(row: Any) -> dict[Any, Any]:
+    meta = row._meta
+    found = {meta.fields[name]: storable.value_of(meta.fields[name], row.__data__[name]) for name in given.names(row)}
+    if found.pop(meta.primary_key, _primary_key(row)) != _primary_key(row):
+        raise ValueError(f"its primary key was changed: {meta.primary_key.name} must stay {_primary_key(row)!r}")
+    return found
+
+
+def _primary_key(row: Any) -> Any:
+    """Return the primary key under which a row was loaded."""
+    return given.loaded(row).get(row._meta.primary_key.name, row._pk)
+
+
+# --- statements
+
+
+def _write(model: type[Any], changes: Mapping[Any, Mapping[Any, Any]]) -> None:
+    """Update each row by its primary key, as `save()` would: each value has the type of its column.
+
+    One UPDATE for many rows needs types for its values that no driver knows: a NULL, a number as text, a UUID, an enum
+    or an empty list fail in it on Postgres, and which do depends on the other rows. One statement for each row, sent
+    together, has no such trouble, and no limit to its parameters.
+    """
+    primary, place = model._meta.primary_key, matching.database_of(model)
+    statements: dict[str, list[Sequence[Any]]] = {}
+    for key in changes:
+        sql, params = ModelUpdate(model, dict(changes[key])).where(primary == key).sql()
+        statements.setdefault(sql, []).append(params)
+    for sql, many in statements.items():
+        _execute_many(place, sql, many)
+
+
+def _execute_many(place: Any, sql: str, many: Sequence[Sequence[Any]]) -> None:
+    if len(many) == 1:
+        place.execute_sql(sql, many[0])
+        return
+    with peewee.__exception_wrapper__:  # type: ignore[attr-defined]
+        place.cursor().executemany(sql, many)
+
+
+def _rows_at_once(model: type[Any]) -> int:
+    return max(1, min(_MOST_ROWS, _MOST_VALUES // len(model._meta.sorted_fields)))
+
+
+def _field_names(row: Mapping[Any, Any]) -> tuple[str, ...]:
+    return tuple(sorted(field.name for field in row))
+
+
+def _table_name(row: Any) -> str:
+    return f"{type(row).__qualname__} {row._meta.table_name}"

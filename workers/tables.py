@@ -114,6 +114,10 @@ class Run(Table):
     succeeded_count = IntegerField(default=0)
     failed_count = IntegerField(default=0)
     skipped_count = IntegerField(default=0)
+    #: What its list did to the user's rows.
+    rows_created = IntegerField(default=0)
+    rows_updated = IntegerField(default=0)
+    rows_unchanged = IntegerField(default=0)
     discovery_cursor = JSONField(null=True)
     discovery_attempts = IntegerField(default=0)
     discovery_due_at = UTCDateTimeField(null=True)

@@ -15,8 +15,10 @@ class HasImportStatus:
 
     def import_statuses(self) -> list[RunItem]:
         """Return this row's items in all runs, the latest first."""
-        query = RunItem.select().where(RunItem.item_type == item_type(type(self)), RunItem.item_id == str(self._pk))  # type: ignore[attr-defined]
-        return list(query.order_by(RunItem.id.desc()))
+        mine = (RunItem.item_type == item_type(type(self))) & (RunItem.item_id == str(self._pk))  # type: ignore[attr-defined]
+        if hasattr(self, "get_external_id"):  # a primary key may have been another row's before
+            mine &= RunItem.external_id == str(self.get_external_id())
+        return list(RunItem.select().where(mine).order_by(RunItem.id.desc()))
 
     def import_status(self) -> RunItem | None:
         """Return this row's item in the latest run that knew it."""

@@ -1,0 +1,117 @@
+"""The rows of a list page, saved: which row each item has, what was done to it, and which items are refused."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workers import database, page, row_keys, saving
+from workers.contracts import ImportSource
+from workers.errors import Skip
+from workers.page import Page, describe
+from workers.saving import Change, Stored
+
+#: A row may have to wait for one that comes later on its page: so often the refused ones are tried once more.
+_PASSES = 10
+
+
+@dataclass
+class Listed:
+    """What became of the items of a page.
+
+    Parameters:
+      rows(dict[str, str]): External id, in the spelling that is stored -> primary key as text.
+      refused(dict[str, str]): External id, or place on the page -> why there is no row.
+    """
+
+    rows: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    _changes: dict[str, Change] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> Counter[Change]:
+        """How many rows were created, updated and left as they were."""
+        return Counter(self._changes.values())
+
+    @property
+    def known(self) -> list[str]:
+        """The primary keys, as text, of rows that were there before."""
+        return [key for key, change in self._changes.items() if change is not Change.CREATED]
+
+    def add(self, model: type[Any], listed_as: str, place: str, stored: Stored) -> None:
+        """Take up a row that was saved.
+
+        Parameters:
+          listed_as(str): Its external id, as the list gave it.
+          place(str): Where it stands on the page.
+
+        Raises:
+          ValueError: An item cannot point at it.
+        """
+        external_id = page.usable_id(_own_id(stored.row, listed_as))
+        key = row_keys.text(stored.row._pk)
+        if row_keys.from_text(model, key) != stored.row._pk:
+            raise ValueError(f"its primary key {stored.row._pk!r:.80} cannot be found again by its text")
+        if self.rows.setdefault(external_id, key) != key:
+            self.refused[place] = (
+                f"{place} has the id {external_id!r} of another row: let get_external_id tell the two apart"
+            )
+            return
+        if self._changes.get(key) is not Change.CREATED:
+            self._changes[key] = stored.change
+
+
+def save_page(source: ImportSource, read: Page) -> Listed:
+    """Save a page's rows together or, where that fails, one by one: one that cannot be saved is refused alone.
+
+    *Warning:* a constraint that is checked at the commit is not met here.
+    """
+    if not read.models:
+        return Listed()
+    try:
+        with source.model._meta.database.atomic():
+            listed = Listed()
+            _add(source, read, listed, read.models)
+            return listed
+    except Exception as error:
+        if database.is_away(error):
+            raise
+    return save_row_by_row(source, read)
+
+
+def save_row_by_row(source: ImportSource, read: Page) -> Listed:
+    """As `save_page`, each row in a savepoint or, outside of a transaction, in a transaction of its own."""
+    listed, left = Listed(), dict(read.models)
+    for _ in range(_PASSES):
+        refused = {key: reason for key, model in left.items() if (reason := _why_not(source, read, listed, key, model))}
+        if not refused or len(refused) == len(left):
+            break
+        left = {key: left[key] for key in refused}
+    listed.refused |= {external_id: reason for (external_id, _), reason in refused.items()}
+    return listed
+
+
+def _why_not(source: ImportSource, read: Page, listed: Listed, key: tuple[str, str], model: Any) -> str:
+    """Save one row; return why it cannot be, empty where it was."""
+    try:
+        with source.model._meta.database.atomic():
+            _add(source, read, listed, {key: model})
+        return ""
+    except Exception as error:
+        if database.is_away(error):
+            raise
+        return f"the row could not be saved: {describe(error)}"
+
+
+def _add(source: ImportSource, read: Page, listed: Listed, models: Mapping[tuple[str, str], Any]) -> None:
+    stored = saving.upsert(source.model, list(models.values()), source.unique_by)
+    for key, row in zip(models, stored, strict=True):
+        listed.add(source.model, key[0], read.places[key], row)
+
+
+def _own_id(row: Any, listed_as: str) -> Any:
+    """Return the external id of a row as it is stored."""
+    try:
+        return row.get_external_id()
+    except Skip:  # raised for what is loaded, and not for what was listed: that one counts
+        return listed_as

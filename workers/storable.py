@@ -1,0 +1,86 @@
+"""Whether a value can be kept: what one database would drop, change or refuse is refused on both, by name."""
+
+import math
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Any
+
+from peewee import BlobField, DecimalField, FloatField, IntegerField, Node
+
+from workers.exact import ExactFloat
+
+
+def value_of(field: Any, value: Any) -> Any:
+    """Return what is to be written into a field.
+
+    Parameters:
+      field(peewee.Field): The field.
+      value(Any): What a user's method has set it to. A number with more digits than a float keeps is made exact where
+        the field is a DecimalField.
+
+    Raises:
+      ValueError: It holds a NUL or half a surrogate pair, or is no finite number, or could not be read back; the
+        message names the field and the fix.
+    """
+    if isinstance(value, Node) or value is None:
+        return value
+    if isinstance(field, DecimalField) and isinstance(value, ExactFloat):
+        value = value.to_decimal()
+    if not isinstance(field, BlobField):
+        _refuse_unstorable(field, value)
+        _refuse_unreadable(field, value)
+    return value
+
+
+def has_unstorable(text: str) -> bool:
+    """Whether a text holds a character that not every database keeps: a NUL, or half a surrogate pair."""
+    return "\0" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text))
+
+
+def _refuse_unstorable(field: Any, value: Any) -> None:
+    for leaf in _leaves(field, value):
+        if isinstance(leaf, str):
+            if "\0" in leaf:
+                raise ValueError(f"{field.name} holds a NUL character (U+0000), which no database keeps: remove it")
+            if has_unstorable(leaf):
+                raise ValueError(f"{field.name} holds half a surrogate pair, which is no character: replace it")
+        elif isinstance(leaf, (float, Decimal)) and not math.isfinite(leaf):
+            raise ValueError(f"{field.name} is {leaf}, which is no finite number: set it to None")
+
+
+def _leaves(field: Any, value: Any) -> Iterator[Any]:
+    """Yield what a value is made of, keys included."""
+    waiting = [value]
+    seen = 0
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, Mapping):
+            waiting += [*part.keys(), *part.values()]
+        elif isinstance(part, (list, tuple, set, frozenset)):
+            waiting += part
+        else:
+            yield part
+        seen += 1
+        if seen > _MOST_PARTS:
+            raise ValueError(f"{field.name} holds more than {_MOST_PARTS:,} values, or contains itself")
+
+
+def _refuse_unreadable(field: Any, value: Any) -> None:
+    """Refuse what SQLite would store and peewee could not read: it would break every later reading of the row."""
+    try:
+        stored = field.db_value(value)
+        read = field.python_value(stored) if isinstance(stored, str) else stored
+    except (ValueError, TypeError, ArithmeticError, OSError) as error:  # an address that is none is an OSError
+        raise ValueError(f"{field.name} cannot be {value!r:.80}: {_kind(field)} does not take it") from error
+    if isinstance(field, (IntegerField, FloatField)) and isinstance(stored, str):
+        raise ValueError(f"{field.name} cannot be {value!r:.80}: {_kind(field)} does not take it")
+    if isinstance(read, (float, Decimal)) and not math.isfinite(read):
+        raise ValueError(f"{field.name} is {value!r:.80}, which is no finite number: set it to None")
+
+
+def _kind(field: Any) -> str:
+    return type(field).__name__
+
+
+#: So many values one field may hold: a bound for what contains itself.
+_MOST_PARTS = 5_000_000
