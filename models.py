@@ -3,7 +3,7 @@
 import requests
 from peewee import CharField, DecimalField, Model, TextField
 
-from workers import HasImportStatus, Run, RunItem, db
+from workers import HasImportStatus, Run, RunItem, db, path
 
 __all__ = ["Item", "Run", "RunItem"]
 
@@ -24,7 +24,7 @@ class Item(HasImportStatus, Model):
         return self.external_id
 
     def get_api_detail_request(self):
-        return requests.Request("GET", f"api/items/{self.external_id}")
+        return requests.Request("GET", path("api/items", self.external_id))
 
     def populate_from_api_response(self, data):
         self.description = data["description"]

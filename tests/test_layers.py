@@ -23,9 +23,9 @@ LAYERS = {
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking saving "
     "given matching storable page outages heartbeat presence recent_errors samples",
-    "names": "registry",
-    "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words",
-    "ground": "errors failures redaction settings clock cron catch_up log signals orphans version exact row_keys",
+    "names": "registry address_probe",
+    "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
+    "ground": "errors failures redaction settings clock cron catch_up log signals orphans version row_keys",
 }
 NAMES = list(LAYERS)
 PLACES = {

@@ -37,6 +37,7 @@ PUBLIC = [
     "UnknownSource",
     "UsageError",
     "db",
+    "path",
 ]
 
 #: Python itself tells of everything that reaches outside the process, whoever asks for it.

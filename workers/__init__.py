@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workers.version import VERSION
 
 if TYPE_CHECKING:
+    from workers.address import path
     from workers.budget import Budget, Limit
     from workers.connector import Connector
     from workers.contracts import Importable, ImportSource
@@ -59,9 +60,11 @@ __all__ = [
     "UnknownSource",
     "UsageError",
     "db",
+    "path",
 ]
 
 _HOMES = {
+    "address": "path",
     "budget": "Budget Limit",
     "connector": "Connector",
     "contracts": "Importable ImportSource",

@@ -14,9 +14,11 @@ from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionErro
 from urllib3.util import Timeout
 
 from workers import redaction
+from workers.address import flaw_of
 from workers.budget import Budget, Limit, Profile
 from workers.caller import Caller
 from workers.errors import AuthError, ConfigurationError, DependencyDown, PermanentError, RateLimited, RetryableError
+from workers.exact import NotANumber, read_float
 from workers.failures import FailureClass
 from workers.ledger import FRESH_SECONDS, Watermark
 from workers.limiter import RateLimiter, redis_client
@@ -43,8 +45,8 @@ _TELLING = re.compile("auth|key|token|secret|session|cookie|signature|password",
 _OPEN = re.compile("user|name|url|type|scope|realm", re.IGNORECASE)
 
 
-class _NotANumber(ValueError):
-    """NaN, Infinity, or more digits than Python turns into a number."""
+#: A user and a password in what a parser takes for a path.
+_USER_INFO = re.compile("[^/]*:[^/]*@")
 
 
 class Connector:
@@ -93,9 +95,24 @@ class Connector:
             redaction.hide(secret)
         self.auth = auth
         self.timeout = timeout
-        self._origin = _origin(base_url)
+        self._origin = self._origin_as_sent()
         self._limiter: RateLimiter | None = None
         self._adapter = DeadlineAdapter(pool_connections=4, pool_maxsize=256, max_retries=0)
+
+    def _origin_as_sent(self) -> str:
+        """Return the origin of the base URL as the HTTP client spells it: a host of other letters is sent in ASCII.
+
+        Raises:
+          ConfigurationError: It cannot be sent, or not as it is written.
+        """
+        try:
+            flaw = flaw_of(self.base_url)
+            origin = _origin(str(requests.Request("GET", self.base_url).prepare().url))
+        except (requests.RequestException, ValueError) as error:
+            flaw = f"is not an address that can be called ({type(error).__name__})"
+        if flaw:
+            raise ConfigurationError(f"Connector {self.name!r}: base_url {self.base_url!r} {flaw}")
+        return origin
 
     @property
     def limiter(self) -> RateLimiter:
@@ -139,7 +156,8 @@ class Connector:
 
         Raises:
           RetryableError: The body is no JSON: the next one may be whole.
-          PermanentError: There is none (204), or it holds what cannot be used: NaN, an endless number, endless nesting.
+          PermanentError: There is none (204), or it holds what cannot be used: NaN, a number beyond all floats or of
+            too many digits, endless nesting.
         """
         response = self.send(request, caller)
         said = f"{_title(request)} answered {response.status_code}"
@@ -147,7 +165,7 @@ class Connector:
             raise PermanentError(f"{said}: it has no content", FailureClass.BAD_DATA)
         try:
             return _decode(response)
-        except _NotANumber as error:
+        except NotANumber as error:
             raise PermanentError(f"{said} with {error}", FailureClass.BAD_DATA) from None
         except RecursionError:
             raise PermanentError(f"{said} with JSON that is nested too deeply", FailureClass.BAD_DATA) from None
@@ -171,7 +189,7 @@ class Connector:
           RetryableError: Timeout, connection trouble, 5xx.
           AuthError: 401 or 403.
           PermanentError: Any other refusal, a redirect, a body over the size limit or packed in an unknown way, an
-            address of another host.
+            address of another host or one that would be changed on its way.
           DependencyDown: Redis does not answer, so there is no permit.
         """
         prepared = self._prepare(request)
@@ -224,6 +242,12 @@ class Connector:
         return f"the connection broke ({type(error).__name__})"
 
     def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
+        """Return the request as it is sent; it asks for what `request` names, on this host, or is refused.
+
+        Raises:
+          PermanentError: It is not.
+        """
+        _refuse_flaw(request, str(request.url))  # before it is joined, which drops `..` and control characters
         try:
             full = requests.Request(
                 method=request.method or "GET",
@@ -250,6 +274,7 @@ class Connector:
                 f"{_title(request)} is not on {self._origin}: a connector calls its own host only",
                 FailureClass.CONTRACT,
             )
+        _refuse_flaw(request, str(full.url))  # an auth object may have changed it
         return full
 
     def _read(self, response: requests.Response, request: requests.Request) -> None:
@@ -318,12 +343,19 @@ def _origin(url: str) -> str:
     return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
+def _refuse_flaw(request: requests.Request, address: str) -> None:
+    if flaw := flaw_of(address):
+        raise PermanentError(f"{_title(request)} is not sent: the address {flaw}", FailureClass.CONTRACT)
+
+
 def _title(request: requests.Request) -> str:
     """Name a request without its host, which may hold a password, and its query, which may hold a key."""
     try:
-        path = urlsplit(str(request.url)).path.lstrip("/")
+        parts = urlsplit(str(request.url))
     except ValueError:
-        path = "?"
+        return f"{request.method or 'GET'} /?"
+    is_ours = parts.scheme in ("", "http", "https")  # else the path begins with what may be a password
+    path = _USER_INFO.sub("***@", parts.path.lstrip("/")) if is_ours else "?"
     return f"{request.method or 'GET'} /{path[:200]}"
 
 
@@ -352,15 +384,15 @@ def _decode(response: requests.Response) -> Any:
 
 def _loads(body: bytes | str) -> Any:
     try:
-        return json.loads(body, parse_constant=_refuse)
-    except (json.JSONDecodeError, UnicodeDecodeError, _NotANumber):
+        return json.loads(body, parse_float=read_float, parse_constant=_refuse)
+    except (json.JSONDecodeError, UnicodeDecodeError, NotANumber):
         raise
     except ValueError:
-        raise _NotANumber("a number of too many digits") from None
+        raise NotANumber("a number of too many digits") from None
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise _NotANumber(f"{constant}, which JSON does not have: the API should say null")
+    raise NotANumber(f"{constant}, which JSON does not have: the API should say null")
 
 
 def _content_type(response: requests.Response) -> str:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from peewee import Model
 
-from workers import catch_up, row_keys
+from workers import address_probe, catch_up, row_keys
 from workers.connector import Connector
 from workers.contracts import ImportSource
 from workers.cron import Cron
@@ -142,6 +142,7 @@ def _check_model(title: str, source: ImportSource) -> None:
             f"{title}: the model {model.__name__} has no {', '.join(missing)} (docs/write-a-source.md)"
         )
     row_keys.check(title, model, source.unique_by)
+    address_probe.check(model, source.unique_by)
 
 
 def _check_budgets(sources: Iterable[ImportSource]) -> None:
