@@ -9,7 +9,7 @@ from typing import Any
 from field_kinds import KINDS, Kind, here, stored
 from field_rows import Row, insert_alone, is_readable, make, plain, update_alone
 
-from workers import database, saving
+from workers import database, given, saving
 
 #: Writes a batch into a table as the package does; returns the external ids of the rows that cannot be saved.
 Writer = Callable[[Any, Sequence[Row]], set[str]]
@@ -126,12 +126,11 @@ def _value(chance: random.Random, column: Column, known: Known, wrong: float) ->
 
 def package_list(model: Any, rows: Sequence[Row]) -> set[str]:
     """Write a list page with the package: all rows together, or one by one where that fails."""
-    saving.prepare(model)
+    given.prepare(model)
     instances, refused = {}, set()
     for row in rows:
         try:
-            with saving.given_fields_only():
-                instances[row.external_id] = model(external_id=row.external_id, **plain(row.given))
+            instances[row.external_id] = model(external_id=row.external_id, **plain(row.given))
         except Exception:
             refused.add(row.external_id)
     return refused | _together_or_alone(instances, lambda some: saving.upsert(model, some, "external_id"))
@@ -139,13 +138,15 @@ def package_list(model: Any, rows: Sequence[Row]) -> set[str]:
 
 def package_detail(model: Any, rows: Sequence[Row]) -> set[str]:
     """Fill loaded rows and save them with the package: all together, or one by one where that fails."""
-    loaded = {row.external_id: row for row in model.select()}
+    keys = dict(model.select(model.external_id, model.id).tuples())
+    loaded = saving.load(model, list(keys.values()), "external_id")
     instances, refused = {}, set()
     for row in rows:
+        instance = loaded[keys[row.external_id]]
         try:
             for column, value in plain(row.given).items():
-                setattr(loaded[row.external_id], column, value)
-            instances[row.external_id] = loaded[row.external_id]
+                setattr(instance, column, value)
+            instances[row.external_id] = instance
         except Exception:
             refused.add(row.external_id)
     return refused | _together_or_alone(instances, saving.save_fields)

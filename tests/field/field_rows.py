@@ -7,15 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import peewee
 import requests
-from field_kinds import KINDS, Literal, Number
+from field_kinds import KINDS, Kind, Literal, Number
 
-from workers import ImportSource, db
+from workers import ImportSource, db, path
 
 _PLACE = re.compile(r'"@spelled:(\d+)"')
+
+
+def sent_as_text(spelled: str) -> Literal:
+    """Return JSON that the API sends as text and the source's code decodes: with Infinity and NaN."""
+    return Literal(json.dumps({"@json": spelled}))
 
 
 class Row:
@@ -40,7 +45,7 @@ def make(name: str, columns: Mapping[str, peewee.Field], *, detailed: bool = Tru
 
 def _model(name: str, columns: Mapping[str, Any], detailed: bool) -> Any:
     def request_of(self: Any) -> requests.Request | None:
-        return requests.Request("GET", f"rows/{quote(self.external_id)}") if detailed else None
+        return requests.Request("GET", path("rows", self.external_id)) if detailed else None
 
     def populate(self: Any, data: Mapping[str, Any]) -> None:
         for column, value in decoded(data["given"]).items():
@@ -81,12 +86,19 @@ def _sent(column: str, value: Any) -> Any:
             return value
     except TypeError:
         pass
-    kind = KINDS[column.rpartition("__")[0] or column]
+    kind = kind_of(column)
     case = next(case for case, known in kind.values.items() if known is value)
     return {"@python": [kind.name, case]}
 
 
+def kind_of(column: str) -> Kind:
+    """Return a column's kind: the columns of a wide model are numbered, as in `date__7`."""
+    return KINDS[column.rpartition("__")[0] or column]
+
+
 def _received(value: Any) -> Any:
+    if isinstance(value, dict) and "@json" in value:
+        return json.loads(value["@json"])
     if isinstance(value, dict) and "@python" in value:
         kind, case = value["@python"]
         return KINDS[kind].values[case]
@@ -164,8 +176,9 @@ class RowSource(ImportSource):
 
 
 def insert_alone(twin: Any, row: Row) -> Exception | None:
-    """Write a new row with the driver, by itself; return why it refused."""
+    """Write a new row with the driver, by itself; return why it is refused."""
     try:
+        _bar(row)
         twin(external_id=row.external_id, **plain(row.given)).save()
     except Exception as error:
         return error
@@ -173,8 +186,9 @@ def insert_alone(twin: Any, row: Row) -> Exception | None:
 
 
 def update_alone(twin: Any, row: Row) -> Exception | None:
-    """Change a row that is there with the driver, by itself; return why it refused."""
+    """Change a row that is there with the driver, by itself; return why it is refused."""
     try:
+        _bar(row)
         known = twin.get(twin.external_id == row.external_id)
         for column, value in plain(row.given).items():
             setattr(known, column, value)
@@ -183,6 +197,13 @@ def update_alone(twin: Any, row: Row) -> Exception | None:
     except Exception as error:
         return error
     return None
+
+
+def _bar(row: Row) -> None:
+    for column, value in row.given.items():
+        kind = kind_of(column)
+        if any(value is kind.values[case] for case in kind.barred):
+            raise ValueError(f"{column} is not to take {value!r} on any database")
 
 
 def is_readable(twin: Any, row: Row) -> bool:
