@@ -22,7 +22,7 @@ LAYERS = {
     "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking saving "
-    "given matching storable page outages heartbeat presence recent_errors samples",
+    "given matching storable model_tables table_check page outages heartbeat presence recent_errors samples",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
     "ground": "errors failures redaction settings clock cron catch_up log signals orphans version row_keys",

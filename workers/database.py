@@ -25,6 +25,7 @@ from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
 
 from workers import clock, redaction
 from workers.errors import ConfigurationError, DependencyDown
+from workers.model_tables import create_tables
 from workers.settings import get_settings
 
 #: Bound to the real database by `connect`.
@@ -130,11 +131,10 @@ def migrate(models: Iterable[Any] = ()) -> list[str]:
         if not is_sqlite():
             db.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK_ID,))
         applied: list[str] = _runner().up()
-        for model in ours:
-            model.create_table(safe=True)
+        create_tables(ours)
     for model in theirs:
         with model._meta.database.connection_context():
-            model.create_table(safe=True)
+            create_tables([model])
     return applied
 
 

@@ -31,6 +31,11 @@ def database_of(model: type[Any]) -> Any:
     return getattr(theirs, "obj", theirs)
 
 
+def is_sqlite(model: type[Any]) -> bool:
+    """Whether a model's table is on SQLite."""
+    return isinstance(database_of(model), SqliteDatabase)
+
+
 def find(model: type[Any], keys: Sequence[Any], wanted: Sequence[Sequence[Any]]) -> dict[int, Any]:
     """Return which rows have the wanted keys.
 
@@ -45,7 +50,7 @@ def find(model: type[Any], keys: Sequence[Any], wanted: Sequence[Sequence[Any]])
     if not wanted:
         return {}
     place = database_of(model)
-    types = {} if isinstance(place, SqliteDatabase) else _types(place, model)
+    types = {} if is_sqlite(model) else _types(place, model)
     rows = [
         EnclosedNodeList(
             [SQL(str(number)), *(_typed(field, value, types) for field, value in zip(keys, row, strict=True))]
@@ -65,7 +70,7 @@ def find(model: type[Any], keys: Sequence[Any], wanted: Sequence[Sequence[Any]])
             SQL(") SELECT v.n, "),
             Entity("t", primary.column_name),
             SQL(" FROM v JOIN "),
-            _table(model),
+            table(model),
             SQL(" AS t ON "),
             NodeList(same, glue=" AND "),
         ),
@@ -96,13 +101,13 @@ def locked_keys(model: type[Any], primary_keys: Iterable[Any], keys: Sequence[An
 
 def _locking(model: type[Any], query: Any) -> Any:
     ordered = query.order_by(model._meta.primary_key)
-    if isinstance(database_of(model), SqliteDatabase):
+    if is_sqlite(model):
         return ordered  # the transaction holds the whole file
     return ordered.for_update("FOR NO KEY UPDATE")  # rows that refer to these may be inserted meanwhile
 
 
 def _types(place: Any, model: type[Any]) -> dict[str, str]:
-    name, _ = place.get_sql_context().sql(_table(model)).query()
+    name, _ = place.get_sql_context().sql(table(model)).query()
     return dict(place.execute_sql(_TYPES, (name,)).fetchall())
 
 
@@ -112,6 +117,7 @@ def _typed(field: Any, value: Any, types: dict[str, str]) -> Any:
     return Cast(node, kind) if kind else node
 
 
-def _table(model: type[Any]) -> Any:
+def table(model: type[Any]) -> Any:
+    """Return a model's table as it stands in a statement."""
     meta = model._meta
     return Entity(meta.schema, meta.table_name) if meta.schema else Entity(meta.table_name)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from workers import broker, clock, database, finalize, inline, items, notices, retry, runs, saving, stuck
+from workers import broker, clock, database, finalize, inline, items, notices, retry, runs, saving, stuck, table_check
 from workers.caller import Usage
 from workers.contracts import ImportSource
 from workers.discovery import open_lanes
@@ -327,13 +327,9 @@ def _create(
             f"The source {source.name} does not allow --fresh: set allow_fresh = True on {type(source).__name__} "
             f"if its table may be emptied"
         )
+    table_check.check_named(type(source).__name__, source.model)
     with saving.connected(source.model):
-        is_there = source.model.table_exists()
-    if not is_there:
-        raise ConfigurationError(
-            f"The database has no table {source.model._meta.table_name!r} for {source.model.__name__}: create it, "
-            f"or let `python -m workers migrate --create-models` do it"
-        )
+        table_check.check(type(source).__name__, source.model, source.unique_by)
     options: dict[str, Any] = {"fresh": True} if fresh else {}
     lanes = get_settings().lanes or source.lanes
     return runs.create(

@@ -8,7 +8,7 @@ from itertools import groupby
 from typing import Any
 
 import peewee
-from peewee import ModelUpdate, PeeweeException, chunked
+from peewee import ModelUpdate, Node, PeeweeException, chunked
 
 from workers import database, given, matching, row_keys, storable
 
@@ -329,13 +329,30 @@ def _write(model: type[Any], changes: Mapping[Any, Mapping[Any, Any]]) -> None:
     or an empty list fail in it on Postgres, and which do depends on the other rows. One statement for each row, sent
     together, has no such trouble, and no limit to its parameters.
     """
-    primary, place = model._meta.primary_key, matching.database_of(model)
-    statements: dict[str, list[Sequence[Any]]] = {}
-    for key in changes:
-        sql, params = ModelUpdate(model, dict(changes[key])).where(primary == key).sql()
-        statements.setdefault(sql, []).append(params)
-    for sql, many in statements.items():
-        _execute_many(place, sql, many)
+    place = matching.database_of(model)
+    alike: dict[tuple[Any, ...], list[Any]] = {}
+    for key, values in changes.items():
+        alike.setdefault(tuple(values), []).append(key)
+    for fields, keys in alike.items():
+        sql, first = _statement(model, keys[0], changes[keys[0]])
+        plain = [params for key in keys[1:] if (params := _params(model, key, changes[key])) is not None]
+        if len(plain) == len(keys) - 1 and len(first) == len(fields) + 1:
+            _execute_many(place, sql, [first, *plain])
+            continue
+        for key in keys:  # a value is an SQL expression of its own
+            place.execute_sql(*_statement(model, key, changes[key]))
+
+
+def _statement(model: type[Any], key: Any, values: Mapping[Any, Any]) -> tuple[str, Sequence[Any]]:
+    statement: tuple[str, Sequence[Any]] = ModelUpdate(model, dict(values)).where(model._meta.primary_key == key).sql()
+    return statement
+
+
+def _params(model: type[Any], key: Any, values: Mapping[Any, Any]) -> list[Any] | None:
+    """Return the parameters of a row's statement, which has the text of the others; None where it may have another."""
+    in_order = sorted(values, key=lambda field: field._sort_key)  # as Peewee writes them
+    params = [*(field.db_value(values[field]) for field in in_order), model._meta.primary_key.db_value(key)]
+    return None if any(isinstance(param, Node) for param in params) else params
 
 
 def _execute_many(place: Any, sql: str, many: Sequence[Sequence[Any]]) -> None:
