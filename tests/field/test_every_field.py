@@ -328,7 +328,7 @@ def test_a_json_number_keeps_its_digits_in_a_decimal_column(import_rows, house, 
     # When
     run = import_rows(model, [Row("1", {"wide_decimal": Number("12345678901234567.89")})], bare=bare)
 
-    # Then it is kept as it was sent; in SQLite a number has sixteen digits at most
+    # Then it is kept as it was sent; SQLite keeps the digits of a float
     assert failures(run) == []
     assert model.get().wide_decimal == Decimal("12345678901234568" if database.is_sqlite() else "12345678901234567.89")
 
