@@ -204,7 +204,7 @@ RAW = [
          {"good": datetime.timedelta(seconds=1.6), "text": "1.6 seconds", "wrong": "soon"}, POSTGRES),
     Kind("instant", _raw("TIMESTAMPTZ(0)"), {"good": _AWARE, "text": "2024-01-02T12:30:15.6Z"}, POSTGRES),
     Kind("jsonb", _raw("JSONB"), {"good": Jsonb(_TREE), "text": '{"a": 1.50}', "wrong": {"a": 1}}, POSTGRES),
-    Kind("plain_json", _raw("JSON"), {"good": Jsonb(_TREE), "text": '{"a":  1}', "wrong": "{"}, POSTGRES),
+    Kind("plain_json", _raw("json"), {"good": Jsonb(_TREE), "text": '{"a":  1}', "wrong": "{"}, POSTGRES),
     Kind("money", _raw("MONEY"), {"good": "$1,234.50", "text": "19.999", "wrong": "abc"}, POSTGRES),
     Kind("xml", _raw("XML"), {"good": "<a>b</a>", "text": "b", "wrong": "<a>"}, POSTGRES),
     Kind("point", _raw("POINT"), {"good": "(1,2)", "text": "1.5,2", "wrong": "1"}, POSTGRES),
