@@ -78,18 +78,18 @@ def rows_of_other_tenants(item_type: str, item_ids: Sequence[str], tenant: str |
       item_type(str), item_ids(Sequence[str]): The rows: see `RunItem`.
       tenant(str | None): Whose runs are not meant.
     """
-    whose = fn.COALESCE(Run.tenant, "")
     found: Counter[str] = Counter()
     if tenant is None and not Run.select(Run.id).where(Run.tenant.is_null(False)).limit(1).exists():
         return found
     for some in chunked(item_ids, _CHUNK):
         count = (
-            RunItem.select(whose, fn.COUNT(RunItem.item_id.distinct()))
+            RunItem.select(Run.tenant, fn.COUNT(RunItem.item_id.distinct()))
             .join(Run, on=(Run.id == RunItem.run_id))
-            .where(RunItem.item_type == item_type, RunItem.item_id.in_(some), whose != (tenant or ""))
-            .group_by(whose)
+            .where(RunItem.item_type == item_type, RunItem.item_id.in_(some))
+            .where(fn.COALESCE(Run.tenant, "") != (tenant or ""))
+            .group_by(Run.tenant)
         )
-        found.update(dict(count.tuples().execute()))
+        found.update({whose or "": rows for whose, rows in count.tuples().execute()})
     return found
 
 

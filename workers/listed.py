@@ -38,27 +38,27 @@ class Listed:
         """The primary keys, as text, of rows that were there before."""
         return [key for key, change in self._changes.items() if change is not Change.CREATED]
 
-    def add(self, model: type[Any], listed_as: str, place: str, stored: Stored) -> None:
-        """Take up a row that was saved.
+    def add(self, place: str, row: "_Row") -> None:
+        """Take up a row that was saved; refuse the item where another row has its id.
 
         Parameters:
-          listed_as(str): Its external id, as the list gave it.
           place(str): Where it stands on the page.
-
-        Raises:
-          ValueError: An item cannot point at it.
         """
-        external_id = page.usable_id(_own_id(stored.row, listed_as))
-        key = row_keys.text(stored.row._pk)
-        if row_keys.from_text(model, key) != stored.row._pk:
-            raise ValueError(f"its primary key {stored.row._pk!r:.80} cannot be found again by its text")
-        if self.rows.setdefault(external_id, key) != key:
+        if self.rows.setdefault(row.external_id, row.key) != row.key:
             self.refused[place] = (
-                f"{place} has the id {external_id!r} of another row: let get_external_id tell the two apart"
+                f"{place} has the id {row.external_id!r} of another row: let get_external_id tell the two apart"
             )
-            return
-        if self._changes.get(key) is not Change.CREATED:
-            self._changes[key] = stored.change
+        elif self._changes.get(row.key) is not Change.CREATED:
+            self._changes[row.key] = row.change
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row that was saved: its external id as it is stored, its primary key as text, what was done to it."""
+
+    external_id: str
+    key: str
+    change: Change
 
 
 def save_page(source: ImportSource, read: Page) -> Listed:
@@ -70,13 +70,15 @@ def save_page(source: ImportSource, read: Page) -> Listed:
         return Listed()
     try:
         with source.model._meta.database.atomic():
-            listed = Listed()
-            _add(source, read, listed, read.models)
-            return listed
+            rows = _upsert(source, read.models)
     except Exception as error:
         if database.is_away(error):
             raise
-    return save_row_by_row(source, read)
+        return save_row_by_row(source, read)
+    listed = Listed()
+    for key, row in zip(read.models, rows, strict=True):
+        listed.add(read.places[key], row)
+    return listed
 
 
 def save_row_by_row(source: ImportSource, read: Page) -> Listed:
@@ -95,23 +97,34 @@ def _why_not(source: ImportSource, read: Page, listed: Listed, key: tuple[str, s
     """Save one row; return why it cannot be, empty where it was."""
     try:
         with source.model._meta.database.atomic():
-            _add(source, read, listed, {key: model})
-        return ""
+            (row,) = _upsert(source, {key: model})
     except Exception as error:
         if database.is_away(error):
             raise
         return f"the row could not be saved: {describe(error)}"
+    listed.add(read.places[key], row)  # not before the commit, which may be refused
+    return ""
 
 
-def _add(source: ImportSource, read: Page, listed: Listed, models: Mapping[tuple[str, str], Any]) -> None:
+def _upsert(source: ImportSource, models: Mapping[tuple[str, str], Any]) -> list[_Row]:
     stored = saving.upsert(source.model, list(models.values()), source.unique_by)
-    for key, row in zip(models, stored, strict=True):
-        listed.add(source.model, key[0], read.places[key], row)
+    return [_checked(source.model, listed_as, row) for (listed_as, _), row in zip(models, stored, strict=True)]
 
 
-def _own_id(row: Any, listed_as: str) -> Any:
-    """Return the external id of a row as it is stored."""
+def _checked(model: type[Any], listed_as: str, stored: Stored) -> _Row:
+    """Return what an item needs to know of its row.
+
+    Parameters:
+      listed_as(str): Its external id, as the list gave it.
+
+    Raises:
+      ValueError: An item cannot point at it.
+    """
     try:
-        return row.get_external_id()
+        external_id = page.usable_id(stored.row.get_external_id())
     except Skip:  # raised for what is loaded, and not for what was listed: that one counts
-        return listed_as
+        external_id = listed_as
+    key = row_keys.text(stored.row._pk)
+    if row_keys.from_text(model, key) != stored.row._pk:
+        raise ValueError(f"its primary key {stored.row._pk!r:.80} cannot be found again by its text")
+    return _Row(external_id, key, stored.change)

@@ -4,8 +4,9 @@ import math
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
-from peewee import BlobField, DecimalField, FloatField, IntegerField, Node
+from peewee import BlobField, DecimalField, FloatField, IntegerField, Node, UUIDField
 
 from workers.exact import ExactFloat
 
@@ -26,10 +27,19 @@ def value_of(field: Any, value: Any) -> Any:
         return value
     if isinstance(field, DecimalField) and isinstance(value, ExactFloat):
         value = value.to_decimal()
+    if isinstance(field, UUIDField) and isinstance(value, str):
+        value = _uuid(value)  # SQLite would keep its spelling, and compare that
     if not isinstance(field, BlobField):
         _refuse_unstorable(field, value)
         _refuse_unreadable(field, value)
     return value
+
+
+def _uuid(text: str) -> UUID | str:
+    try:
+        return UUID(text)
+    except ValueError:
+        return text  # which is refused below
 
 
 def has_unstorable(text: str) -> bool:
