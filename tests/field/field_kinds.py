@@ -244,7 +244,8 @@ def stored(model: type[peewee.Model]) -> dict[str, dict[str, Any]]:
     """Return what the rows of a table hold, as the database itself spells it: external id -> column -> text."""
     names = [each.name for each in model._meta.sorted_fields if each.name not in ("id", "external_id")]
     spelled = ", ".join(_SPELLED[database.is_sqlite()].format(model._meta.fields[name].column_name) for name in names)
-    rows = db.execute_sql(f"SELECT external_id, {spelled} FROM {model._meta.table_name}").fetchall()
+    place = model._meta.database
+    rows = place.execute_sql(f"SELECT external_id, {spelled} FROM {model._meta.table_name}").fetchall()
     return {row[0]: dict(zip(names, row[1:], strict=True)) for row in rows}
 
 

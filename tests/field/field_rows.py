@@ -3,7 +3,7 @@
 import json
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -38,12 +38,21 @@ class Row:
         self.case = case or external_id
 
 
-def make(name: str, columns: Mapping[str, peewee.Field], *, detailed: bool = True) -> tuple[Any, Any]:
-    """Return a model that an import fills, and its twin, whose rows are written one by one with the driver."""
-    return _model(name, columns, detailed), _model(f"{name}_twin", columns, detailed)
+def make(
+    name: str, columns: Mapping[str, Callable[[], peewee.Field]], *, detailed: bool = True, place: Any = db, **more: Any
+) -> tuple[Any, Any]:
+    """Return a model that an import fills, and its twin, whose rows are written one by one with the driver.
+
+    Parameters:
+      columns(Mapping[str, Callable]): Name -> what makes its field.
+      detailed(bool): Whether a row has a detail request.
+      place(peewee.Database): Where the tables are.
+      more: Attributes of the model.
+    """
+    return tuple(_model(each, columns, detailed, place, more) for each in (name, f"{name}_twin"))  # type: ignore[return-value]
 
 
-def _model(name: str, columns: Mapping[str, Any], detailed: bool) -> Any:
+def _model(name: str, columns: Mapping[str, Any], detailed: bool, place: Any, more: Mapping[str, Any]) -> Any:
     def request_of(self: Any) -> requests.Request | None:
         return requests.Request("GET", path("rows", self.external_id)) if detailed else None
 
@@ -51,7 +60,7 @@ def _model(name: str, columns: Mapping[str, Any], detailed: bool) -> Any:
         for column, value in decoded(data["given"]).items():
             setattr(self, column, value)
 
-    meta = type("Meta", (), {"database": db, "table_name": name})
+    meta = type("Meta", (), {"database": place, "table_name": name})
     own = {
         "Meta": meta,
         "external_id": peewee.CharField(unique=True),
@@ -59,7 +68,7 @@ def _model(name: str, columns: Mapping[str, Any], detailed: bool) -> Any:
         "get_api_detail_request": request_of,
         "populate_from_api_response": populate,
     }
-    model = type(name, (peewee.Model,), {**own, **{column: build() for column, build in columns.items()}})
+    model = type(name, (peewee.Model,), {**own, **{column: build() for column, build in columns.items()}, **more})
     model.create_table()
     return model
 

@@ -7,6 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import hosts
+import peewee
 import pytest
 from field_kinds import KINDS, Kind, Literal, Number, here, prepare, stored
 from field_rows import Row, RowSource, insert_alone, is_readable, make, sent_as_text, served, update_alone
@@ -116,16 +117,42 @@ def test_what_the_driver_takes_alone_is_written_with_others(import_rows, bare, o
     assert differences(model, twin) == {}
 
 
-@pytest.mark.parametrize("together", [1, 100])
+@pytest.fixture
+def their_database(house: pytest.MonkeyPatch) -> Iterator[peewee.Database]:
+    """A database that is not ours: another file of SQLite, or the same Postgres by another object."""
+    ours = database.db.obj
+    if database.is_sqlite():
+        theirs = peewee.SqliteDatabase(f"{ours.database}-theirs")
+    else:
+        theirs = peewee.PostgresqlDatabase(ours.database, prefer_psycopg3=True, **ours.connect_params)
+    yield theirs
+    theirs.close()
+
+
+#: How many rows come together, what is particular about the model, and which kinds it cannot have: save() writes what
+#: was loaded, and psycopg takes no bare dictionary; the shelves are on our database.
+WAYS: Mapping[str, tuple[int, dict[str, Any], Sequence[str]]] = {
+    "one by one": (1, {}, ()),
+    "together": (100, {}, ()),
+    "each by its own save()": (100, {"save_each": True}, ("jsonb", "plain_json")),
+    "on a database of its own": (100, {"place": "theirs"}, ("foreign_key",)),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("bare", [False, True], ids=["list", "detail"])
-def test_what_the_driver_refuses_fails_alone(import_rows, bare, together):
+def test_what_the_driver_refuses_fails_alone(import_rows, request, bare, way):
     # Given the driver's judgement of each row
-    model, twin = make("thing", columns(here()), detailed=bare)
-    rows = rows_of_one_case(here())
+    together, options, left_out = WAYS[way]
+    kinds = [kind for kind in here() if kind.name not in left_out]
+    if "place" in options:
+        options = {"place": request.getfixturevalue("their_database")}
+    model, twin = make("thing", columns(kinds), detailed=bare, **options)
+    rows = rows_of_one_case(kinds)
     taken = {row.external_id for row in rows if write_alone(twin, row, bare)}
     assert 0 < len(taken) < len(rows)
 
-    # When all come, one in a page and commit, or a hundred
+    # When all come
     run = import_rows(model, rows, bare=bare, together=together)
 
     # Then
