@@ -1,16 +1,16 @@
 """Addresses of requests: `path` quotes ids into one; what would be changed on its way to the API is found."""
 
 import re
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 #: The parsers of an address remove these, or stop at them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _USER = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*@", re.IGNORECASE)
 _NO_HOST = re.compile(r"https?:(?!//)", re.IGNORECASE)
-#: Where both are in one path, urllib3 quotes each % once more.
+#: A % that quotes nothing. Beside one, urllib3 quotes every other % once more.
 _STRAY = re.compile(r"%(?![0-9a-f]{2})", re.IGNORECASE)
-_ESCAPE = re.compile(r"%[0-9a-f]{2}", re.IGNORECASE)
 _DOTS = {".", ".."}
 _REPAIR = 'quote ids with path("api/items", id)'
 
@@ -58,6 +58,23 @@ def _quoted(segment: str | int | UUID) -> str:
     return quote(text, safe="")
 
 
+def join(base_url: str, address: str) -> str:
+    """Return the absolute URL of an address, which stays as it is: `urljoin` drops `..`, an empty part, a last `;`.
+
+    Parameters:
+      base_url(str): With a slash at its end; what `address` is below.
+      address(str): Relative, from the host's root (it begins with /), or absolute.
+    """
+    address = _STRAY.sub("%25", address)
+    if _SCHEME.match(address.lstrip(" ")):
+        return address.lstrip(" ")
+    base = urlsplit(base_url)
+    if address.startswith("//"):
+        return f"{base.scheme}:{address}"
+    folder = "" if address.startswith("/") else f"{base.path.rpartition('/')[0]}/"
+    return f"{base.scheme}://{base.netloc}{folder}{address}"
+
+
 def flaw_of(address: str) -> str:
     """Say why an address would not be sent as it is written; empty where it would.
 
@@ -84,8 +101,6 @@ def _flaw_of_host(address: str) -> str:
 def _flaw_of_path(address: str) -> str:
     if "\\" in address:
         return f"holds a backslash, which some servers read as a slash: {_REPAIR}"
-    if _STRAY.search(address) and _ESCAPE.search(address):
-        return f"holds a % that is not quoted beside others that are: {_REPAIR}"
     if any(_is_dots(segment) for segment in address.split("/")):
         return f"climbs: a part of it is . or .., so another resource would be asked for: {_REPAIR}"
     return ""

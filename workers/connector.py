@@ -6,7 +6,7 @@ import re
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase
@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionErro
 from urllib3.util import Timeout
 
 from workers import redaction
-from workers.address import flaw_of
+from workers.address import flaw_of, join
 from workers.budget import Budget, Limit, Profile
 from workers.caller import Caller
 from workers.errors import AuthError, ConfigurationError, DependencyDown, PermanentError, RateLimited, RetryableError
@@ -247,11 +247,12 @@ class Connector:
         Raises:
           PermanentError: It is not.
         """
-        _refuse_flaw(request, str(request.url))  # before it is joined, which drops `..` and control characters
+        address = join(self.base_url, str(request.url))
+        _refuse_flaw(request, address)  # before requests drops `..`
         try:
             full = requests.Request(
                 method=request.method or "GET",
-                url=urljoin(self.base_url, str(request.url)),
+                url=address,
                 headers={"Accept": "application/json", **self.headers, **(request.headers or {})},
                 files=request.files,
                 params=request.params,

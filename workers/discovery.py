@@ -198,6 +198,7 @@ def _write(run: Run, source: ImportSource, read: Page, caller: Caller, *, row_by
         if read.next_cursor is None:
             _tell_of_a_gap(run, (run.total_count or 0) + new.total(), kept)
             _tell_of_others(run, kept)
+            _note_a_short_end(run, read.came, source.per_page, kept)
     return read.next_cursor is None
 
 
@@ -263,6 +264,18 @@ def _tell_of_a_gap(run: Run, came: int, kept: Mapping[str, Any]) -> None:
     )
     log.warning("run %d: %s", run.id, detail)
     runs.note(run.id, "list changed", who="sluice", door="discovery", detail=detail)
+
+
+def _note_a_short_end(run: Run, came: int, per_page: int, kept: Mapping[str, Any]) -> None:
+    """Leave a line in the timeline where the last page was shorter than asked for, and no total says that all came."""
+    if kept["last_total"] is not None or not 0 < came < per_page:
+        return
+    detail = (
+        f"the list ended at a page of {came:,} where {per_page:,} were asked for, and the API states no total: if it "
+        f"gives shorter pages than it is asked for, let next_cursor end the list at an empty page"
+    )
+    log.info("run %d: %s", run.id, detail)
+    runs.note(run.id, "short last page", who="sluice", door="discovery", detail=detail)
 
 
 def _rows(source: ImportSource, read: Page, saved: Listed) -> list[dict[str, Any]]:

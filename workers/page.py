@@ -38,6 +38,7 @@ class Page:
       next_cursor(Any): The page after this one, or None.
       total(int | None): How many items the list has, if the page says it.
       digest(str): Of a page without a row: the same for the same items.
+      came(int): How many items it held, the refused, skipped and doubled ones included.
     """
 
     models: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class Page:
     next_cursor: Any = None
     total: int | None = None
     digest: str = ""
+    came: int = 0
 
 
 def read(source: ImportSource, data: Any, cursor: Any) -> Page:
@@ -68,7 +70,7 @@ def read(source: ImportSource, data: Any, cursor: Any) -> Page:
             f"it holds {len(found):,} items, and {_MOST_ITEMS:,} are the most that are taken at once: "
             f"let {title}.get_list_request ask for smaller pages"
         )
-    page = Page(next_cursor=_storable_cursor(title, following), total=_stated_total(source, data))
+    page = Page(next_cursor=_storable_cursor(title, following), total=_stated_total(source, data), came=len(found))
     if page.next_cursor == cursor:
         raise _broken("the page names itself as the next one")
     given.prepare(source.model)

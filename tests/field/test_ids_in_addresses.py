@@ -1,11 +1,12 @@
 """Ids that mean something in an address: each item asks for its own resource, or nothing is sent."""
 
+import contextlib
 import http.server
 import itertools
 import json
+import random
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 from uuid import UUID
@@ -13,6 +14,7 @@ from uuid import UUID
 import pytest
 import requests
 from peewee import CharField, Field, ForeignKeyField, IntegerField, Model, TextField, UUIDField
+from urllib3.util.url import _encode_target
 
 from workers import Connector, ImportSource, Limit, address_probe, database, db, path, runner
 from workers.errors import ConfigurationError, PermanentError
@@ -81,7 +83,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
-@contextmanager
+@contextlib.contextmanager
 def answering(ids: list[str] | None = None) -> Iterator[Answering]:
     with Answering(ids or []) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,))
@@ -204,7 +206,6 @@ OTHERS = [
         *zip(CLIMBING, itertools.repeat("climbs"), strict=False),
         *zip(BACKSLASHES, itertools.repeat("holds a backslash"), strict=False),
         *zip(CONTROL, itertools.repeat("holds a control character"), strict=False),
-        ("api/a%2Fb/50%", "holds a % that is not quoted"),
     ],
 )
 def test_an_address_that_would_ask_for_another_resource_is_not_sent(connect, url, why):
@@ -265,7 +266,13 @@ def test_an_auth_object_cannot_lead_elsewhere(connect):
         ("/users/bob@x.example", "/users/bob@x.example"),
         ("/files/v1..2/.hidden/a.", "/files/v1..2/.hidden/a."),
         ("/rates/5%", "/rates/5%25"),
+        ("/rates/a%2Fb/5%", "/rates/a%2Fb/5%25"),
+        ("/rates?of=5%&after=a%2Fb%3D", "/rates?of=5%25&after=a%2Fb%3D"),
         ("?page=2", "/v2/?page=2"),
+        ("", "/v2/"),
+        ("shops//items", "/v2/shops//items"),
+        ("items/A;", "/v2/items/A;"),
+        (" {url}/items", "/items"),
         ("//{host}/api/items", "/api/items"),
         ("/odata/Items('a')?$skip=2", "/odata/Items('a')?$skip=2"),
     ],
@@ -306,6 +313,65 @@ def test_a_host_of_other_letters_is_one_host_in_both_spellings(connect):
     assert connector._prepare(requests.Request("GET", "http://xn--bcher-kva.example/x")).url.endswith("/x")
     with pytest.raises(PermanentError, match=r"is not on http://xn--bcher-kva\.example:80"):
         connector._prepare(requests.Request("GET", "http://bucher.example/x"))
+
+
+PIECES = [
+    *(
+        "a",
+        "b",
+        "/",
+        "//",
+        ".",
+        "..",
+        "%2e",
+        "%2E",
+        "%2f",
+        "%5c",
+        "\\",
+        "?",
+        "#",
+        ";",
+        "%",
+        "%25",
+        "%252e",
+        "@",
+        ":",
+        "&",
+    ),
+    *("=", "\t", "\n", " ", "é", "．", "%zz", "%00", "\u2028", "~", "+", "http:", "//h", "[", "]", "\x85", "\xa0"),
+]
+
+
+def generated(seed: int) -> list[str]:
+    dice = random.Random(seed)
+    return ["".join(dice.choices(PIECES, k=dice.randint(1, 7))) for _ in range(2000)]
+
+
+def target_of(connector: Connector, url: str) -> str:
+    """The target as it is written to the socket."""
+    return _encode_target(str(connector._prepare(requests.Request("GET", url)).path_url))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_any_id_is_one_segment_and_any_address_is_sent_as_written_or_not_at_all(connect, seed):
+    connector = connect("http://127.0.0.1:1/v2")
+    sent = 0
+    for text in generated(seed):
+        if text not in (".", ".."):
+            # An id, given to path(), is the last segment
+            *above, last = target_of(connector, path("items", text)).split("/")
+            assert (above, unquote(last)) == (["", "v2", "items"], text)
+
+        # Raw, as an address, it names what it says, or it is refused
+        with contextlib.suppress(PermanentError):
+            found, _, query = target_of(connector, text).partition("?")
+            meant, _, meant_query = text.partition("#")[0].partition("?")
+            if not meant.startswith("//"):
+                meant = meant if meant.startswith("/") else f"/v2/{meant}"
+                assert [unquote(part) for part in found.split("/")] == [unquote(part) for part in meant.split("/")]
+                assert unquote(query) == unquote(meant_query)
+                sent += 1
+    assert sent > 500
 
 
 # --- a whole import ---------------------------------------------------------------------------------------------------
