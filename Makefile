@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test scenarios faults lint bench bench-limiter requirements clean
+.PHONY: run test scenarios faults fields lint bench bench-limiter requirements clean
 
 run: .venv/installed
 	@$(BIN)/python scripts/prepare.py
@@ -20,6 +20,10 @@ scenarios: .venv/installed
 # Fleets that are killed, stopped, flushed and restarted by a seeded schedule: 20 seeds on both databases, about an hour.
 faults: .venv/installed
 	@$(BIN)/python tests/faults
+
+# Random models and batches of rows, written together and row by row by the driver: 2,000 pairs on both databases.
+fields: .venv/installed
+	@$(BIN)/python tests/field/generated.py
 
 lint: .venv/installed
 	@$(BIN)/ruff check .
