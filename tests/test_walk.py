@@ -185,7 +185,7 @@ def test_a_retried_item_waits_30_60_120_and_240_seconds_and_then_fails(moved_clo
             table_name = "items"
 
         def get_api_detail_request(self):
-            if self.id:  # the probe at registration has no row
+            if self.id is not None:  # it is no probe at registration
                 instants.append(clock.monotonic())
             return requests.Request("GET", "api/items/1")
 
