@@ -510,6 +510,44 @@ def test_a_scheduled_fresh_run_fails_where_the_source_has_become_such_a_one(
     assert left() == {"a"}
 
 
+def test_a_run_whose_source_has_become_such_a_one_at_its_end_removes_nothing(source: Any, api: Api) -> None:
+    there("a")
+    api.pages = [rows("b")]
+    api.on_page = lambda number: setattr(type(source), "allow_fresh", False)
+
+    run = fresh()
+
+    assert (run.status, left()) == (RunStatus.COMPLETED, {"a", "b"})
+    assert "set allow_fresh = True on TestSource" in str(said(run, "nothing removed"))
+
+
+def test_a_retry_of_failed_items_says_nothing_more_of_a_removal_that_is_over(source: Any, api: Api) -> None:
+    # Given a fresh run that has completed, with a failed item
+    class Detailed(Item):
+        class Meta:
+            table_name = "items"
+
+        def get_api_detail_request(self) -> requests.Request:
+            return requests.Request("GET", f"{api.url}?page=2")
+
+    source.model = Detailed
+    source.next_cursor = lambda data, cursor: None
+    there("gone")
+    api.pages = [rows("a"), 404]
+    run = fresh()
+    assert (run.failed_count, said(run, "removed")) == (1, "1 row that is no longer in the list")
+
+    # When that item is tried again, after another row was made
+    there("by hand")
+    source.model = Listed
+    runner.retry_failed(run.id, **ANN)
+    run = runner.run_inline(runs.get(run.id))
+
+    assert (run.failed_count, left()) == (0, {"a", "by hand"})
+    events = RunEvent.select().where(RunEvent.run_id == run.id)
+    assert [event.what for event in events.order_by(RunEvent.id)].count("removed") == 1
+
+
 def test_a_tenant_s_rows_go_and_the_others_stay(source: Any, api: Api) -> None:
     there("acme 1", "acme 2", "blue 1")
     type(source).fresh_query = lambda self, run: Item.select().where(Item.external_id.startswith(run.tenant))
@@ -749,13 +787,20 @@ def test_a_copy_that_takes_longer_than_a_page_s_lease_keeps_its_page(
     source: Any, api: Api, moved_clock: clock.MovedClock
 ) -> None:
     there(*range(3500))
-    hooked(source, on_read=lambda number: moved_clock.advance(80 if number % 1000 == 1 else 0))
     api.pages = [rows(1)]
+    run = start()
+    taken = []
 
-    run = fresh()
+    def be_slow(number: int) -> None:
+        if number % 1000 == 1:
+            moved_clock.advance(80)
+            taken.append(cursor.begin_page(run.id, 60))  # as another process would
 
-    assert (run.status, left()) == (RunStatus.COMPLETED, {"1"})
-    assert run.requests_count == 1
+    hooked(source, on_read=be_slow)
+    run = runner.run_inline(run)
+
+    assert taken[:4] == [None] * 4
+    assert (run.status, left(), run.requests_count) == (RunStatus.COMPLETED, {"1"}, 1)
 
 
 def test_a_copy_whose_run_is_paused_stops_and_goes_on_when_it_is_resumed(source: Any, api: Api) -> None:
