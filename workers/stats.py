@@ -39,6 +39,7 @@ class RunStats:
       percent: Ended items of all, rounded down: 999 of 1,000 is 99. None while the list is still being read.
       active_seconds, waiting_seconds, held_seconds: The parts of `duration_seconds`: at work, kept waiting by its API,
         held by a person or between its end and a retry. They stop growing at the end.
+      rows_created, rows_updated, rows_unchanged: What its list did to the rows of its model; details are not counted.
       requests: What was sent for it, list pages and repeated ones included.
       efficiency: sleeps / (hits + sleeps), 0 to 1; None where nothing has waited yet.
       per_second: Items completed each second: over the last minute, or over all of a run that is not running.
@@ -65,6 +66,9 @@ class RunStats:
     succeeded: int
     failed: int
     skipped: int
+    rows_created: int
+    rows_updated: int
+    rows_unchanged: int
     requests: int
     hits: int
     sleeps: int
@@ -147,6 +151,9 @@ def run_stats(
         succeeded=run.succeeded_count,
         failed=run.failed_count,
         skipped=run.skipped_count,
+        rows_created=run.rows_created,
+        rows_updated=run.rows_updated,
+        rows_unchanged=run.rows_unchanged,
         requests=run.requests_count,
         hits=run.rate_limit_hits_count,
         sleeps=run.rate_limit_sleeps_count,
