@@ -75,6 +75,11 @@ def _why_unusable(item: RunItem, row: Any) -> str:
     return ""
 
 
+def ended(item: RunItem, error: Exception) -> Outcome:
+    """Return what becomes of an item whose row a database would not save in time: pending again, or failed."""
+    return _again(item, FailureClass.TRANSIENT, f"the row could not be saved: {describe(error)}")
+
+
 def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
     request = row.get_api_detail_request()
     if request is not None:

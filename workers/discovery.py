@@ -362,18 +362,18 @@ def _retry_later(run: Run, error: RetryableError) -> None:
     broker.send("discover", run.id, delay_seconds=wait)
 
 
-def _reason(run: Run, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, SluiceError):
         return str(error)
     if isinstance(error, PeeweeException):
-        return database.refusal(error, get_registry()[run.source].model)
+        return f"the database refuses it: {database.explain(error)}"
     return f"a bug in the source: {describe(error)}"
 
 
 def _give_up(run: Run, error: Exception) -> None:
     if not isinstance(error, (SluiceError, IntegrityError, DataError)):
         log.exception("run %d: list page %s", run.id, page.short(run.discovery_cursor))
-    reason = _reason(run, error)
+    reason = _reason(error)
     if runs.get(run.id).discovery_due_at != run.discovery_due_at:
         return  # somebody else has the page now
     try:

@@ -4,7 +4,7 @@ from typing import Any
 
 from peewee import IntegrityError, PeeweeException
 
-from workers import database
+from workers import database, faults
 from workers.tracking import item_type
 
 #: What a trigger of Postgres raises.
@@ -13,12 +13,12 @@ _RAISED = "P0001"
 
 def forbid(error: PeeweeException) -> bool:
     """Whether a constraint, or a trigger, has refused the deletion of a row."""
-    return isinstance(error, IntegrityError) or getattr(_driver_s(error), "sqlstate", None) == _RAISED
+    return isinstance(error, IntegrityError) or getattr(faults.original_of(error), "sqlstate", None) == _RAISED
 
 
 def who(error: PeeweeException, model: type[Any]) -> str:
     """Return what refused the deletion of a row of `model`, as a sentence."""
-    diag = getattr(_driver_s(error), "diag", None)
+    diag = getattr(faults.original_of(error), "diag", None)
     if diag is None:
         return _by_schema(model) + database.explain(error)  # SQLite says no more than that a constraint failed
     if diag.constraint_name:
@@ -33,11 +33,3 @@ def _by_schema(model: type[Any]) -> str:
     if not names:
         return ""
     return f"{'the table' if len(names) == 1 else 'the tables'} {' and '.join(map(repr, names))} may refer to it: "
-
-
-def _driver_s(error: PeeweeException) -> BaseException | None:
-    """Return the driver's own error, which peewee wraps."""
-    original: BaseException | None = getattr(error, "orig", None)
-    while isinstance(original, PeeweeException):
-        original = getattr(original, "orig", None)
-    return original
