@@ -22,6 +22,7 @@ from workers import (
     Skip,
     UsageError,
     clock,
+    cursor,
     database,
     old_rows,
     presence,
