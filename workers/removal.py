@@ -76,7 +76,7 @@ def _why_nothing(run: Run, source: ImportSource, removal: Removal | None) -> str
         return f"it is not known which rows were there when this run began; {_AGAIN}"
     if removal.state == RemovalState.OVER:
         return f"{removal.reason}; {_AGAIN}"
-    if other := fresh.other_active(run, source):
+    if old_rows.are_there(run.id) and (other := fresh.other_active(run, source)):
         return f"run {other.id} of {other.source}, on the same table, is {other.status}; {_AGAIN}"
     return _why_not_whole(run) if removal.state == RemovalState.COPIED else ""
 
