@@ -236,7 +236,7 @@ def test_a_failed_item_is_in_the_list_and_keeps_its_row(source: Any, api: Api) -
     assert left() == {"a", "b"}
 
 
-# --- a list that does not tell what is gone ---------------------------------------------------------------------------
+# --- a list that does not show what is gone ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [404, 500])
