@@ -42,7 +42,7 @@ def refuse(source: ImportSource, tenant: str | None) -> None:
 
 
 def _not_only_its_own(source: ImportSource, tenant: str | None) -> str:
-    """Say why rows of a source's table may be others', where nothing tells which; empty where all are its own."""
+    """Say why rows of a source's table may be others', where nothing says which; empty where all are its own."""
     kind, table = type(source), source.model._meta.table_name
     if kind.fresh_query is not ImportSource.fresh_query:
         return ""

@@ -97,7 +97,7 @@ def take(run_id: int, lease_seconds: float) -> Removal | None:
 
 
 def give_back(removal: Removal) -> None:
-    """Let others go on with a removal at once."""
+    """Let other processes continue a removal at once."""
     Removal.update({Removal.due_at: None}).where(_ours(removal)).execute()
 
 
@@ -176,7 +176,7 @@ def again(run_id: int) -> None:
 
 
 def has_failed(run_id: int) -> bool:
-    """Whether the removal of a run that has failed left rows, so that a retry can go on with it."""
+    """Whether the removal of a run that has failed left rows, so that a retry can continue it."""
     removing = (Removal.run_id == run_id) & (Removal.state == RemovalState.REMOVING)
     return Removal.select(Removal.run_id).where(removing).exists()
 

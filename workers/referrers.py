@@ -1,4 +1,4 @@
-"""Referrers: what forbids to delete a row: which tables refer to it, as far as the driver or the schema tells."""
+"""Referrers: what forbids to delete a row: which tables refer to it, as far as the driver or the schema says."""
 
 from typing import Any
 

@@ -52,7 +52,7 @@ def work(run: Run) -> Removed | None:
         why = str(error)
     if why:
         return _no_more(removal, why)
-    taken = old_rows.take(run.id, get_settings().lease_seconds)
+    taken = old_rows.take(run.id, get_settings().lane_lease_seconds)
     return _turn(run, source, taken) if taken else None
 
 
@@ -76,13 +76,13 @@ def _why_nothing(run: Run, source: ImportSource, removal: Removal | None) -> str
         return f"it is not known which rows were there when this run began; {_AGAIN}"
     if removal.state == RemovalState.OVER:
         return f"{removal.reason}; {_AGAIN}"
-    if other := fresh.other_active(run, source):
+    if old_rows.are_there(run.id) and (other := fresh.other_active(run, source)):
         return f"run {other.id} of {other.source}, on the same table, is {other.status}; {_AGAIN}"
     return _why_not_whole(run) if removal.state == RemovalState.COPIED else ""
 
 
 def _why_not_whole(run: Run) -> str:
-    """Say why a list that was read to its end does not tell which rows are gone; empty where it does."""
+    """Say why a list that was read to its end does not show which rows are gone; empty where it does."""
     came = run.total_count or 0
     without_a_row = RunItem.select().where(RunItem.run_id == run.id, RunItem.item_id.is_null())
     if run.failed_count and (refused := without_a_row.where(HAS_FAILED).count()):
@@ -137,7 +137,7 @@ def _remove(removal: Removal, rows: FreshRows, known: dict[str, str]) -> None:
                 _remove(removal, rows, half)
             return
         reason = referrers.who(error, rows.model)
-    if not old_rows.advance(removal, next(reversed(known)), get_settings().lease_seconds, reason):
+    if not old_rows.advance(removal, next(reversed(known)), get_settings().lane_lease_seconds, reason):
         raise _Stopped
 
 

@@ -236,7 +236,7 @@ def test_a_failed_item_is_in_the_list_and_keeps_its_row(source: Any, api: Api) -
     assert left() == {"a", "b"}
 
 
-# --- a list that does not tell what is gone ---------------------------------------------------------------------------
+# --- a list that does not show what is gone ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [404, 500])
@@ -750,6 +750,41 @@ def test_a_row_that_another_table_refers_to_stays_and_the_run_fails_and_can_be_r
     assert (run.status, run.error_summary, left()) == (RunStatus.COMPLETED, None, {"a", "b"})
     assert said(run, "removed") == "40 rows that are no longer in the list"
     assert OldRow.select().count() == 0
+
+
+def test_a_row_that_a_trigger_protects_stays_and_the_run_says_what_it_said(source: Any, api: Api) -> None:
+    there(*range(40))
+    when = "WHEN (old.external_id = '7')"
+    if database.is_sqlite():
+        keep = f"CREATE TRIGGER keep BEFORE DELETE ON items {when} BEGIN SELECT RAISE(ABORT, 'seven is kept'); END"
+    else:
+        body = "$$ BEGIN RAISE EXCEPTION 'seven is kept'; END $$ LANGUAGE plpgsql"
+        database.db.execute_sql(f"CREATE FUNCTION keep() RETURNS trigger AS {body}")
+        keep = f"CREATE TRIGGER keep BEFORE DELETE ON items FOR EACH ROW {when} EXECUTE FUNCTION keep()"
+    database.db.execute_sql(keep)
+    api.pages = [rows(1)]
+
+    run = fresh()
+
+    assert (run.status, left()) == (RunStatus.FAILED, {"1", "7"})
+    assert "seven is kept" in run.error_summary
+
+
+def test_a_table_from_which_nothing_may_be_deleted_fails_the_run_at_once(source: Any, api: Api) -> None:
+    there(*range(40))
+    tried = []
+
+    def refuse(number: int) -> None:
+        tried.append(number)
+        raise peewee.ProgrammingError("permission denied for table items")
+
+    hooked(source, on_delete=refuse)
+    api.pages = [rows(1)]
+
+    run = fresh()
+
+    assert (run.status, len(left()), tried) == (RunStatus.FAILED, 40, [1])
+    assert "permission denied for table items" in run.error_summary
 
 
 # --- what dies, and what is stopped -----------------------------------------------------------------------------------
