@@ -81,7 +81,11 @@ def ended(item: RunItem, error: Exception) -> Outcome:
 
 
 def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
-    request = row.get_api_detail_request()
+    try:
+        request = row.get_api_detail_request()
+    except _CANNOT_TAKE as error:
+        reason = f"{type(row).__name__} cannot make the request for its details: {describe(error)}"
+        return _failed(item, FailureClass.BAD_DATA, reason, asked=False)
     if request is not None:
         row.populate_from_api_response(connector.get_json(request, caller))
     return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)
