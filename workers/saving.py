@@ -135,7 +135,8 @@ def _upsert(model: type[Any], instances: Sequence[Any], keys: Sequence[Any]) -> 
     there = {number: key for number, key in found.items() if key in before}
     new = [number for number in range(len(instances)) if number not in there]
     if getattr(model, "save_each", False):
-        written = _save_each(instances, values, {number: before[key] for number, key in there.items()})
+        rows = matching.rows(model, set(there.values()))  # not those of `before`, which `_change` looks at
+        written = _save_each(instances, values, {number: rows[key] for number, key in there.items()})
     else:
         written = _update(model, keys, before, {there[number]: values[number] for number in sorted(there)})
         _insert(
@@ -155,7 +156,7 @@ def _given_values(instance: Any, keys: Sequence[Any]) -> dict[Any, Any]:
       ValueError: A value cannot be kept, or a key is missing, and so its row could not be found again.
     """
     data, fields = instance.__data__, instance._meta.fields
-    names = {*given.names(instance), *(key.name for key in keys if not isinstance(data, given.Defaults))}
+    names = {*given.names(instance), *(key.name for key in keys)}  # a default is a part of the key, too
     found = {fields[name]: storable.value_of(fields[name], data.get(name)) for name in sorted(names)}
     for key in keys:
         if found.get(key) is None:

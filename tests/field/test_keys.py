@@ -239,6 +239,39 @@ def test_an_item_without_its_key_is_refused_alone(item: dict[str, Any]) -> None:
     assert "comes without external_id" in items_of(run)["b"][1]
 
 
+def test_a_default_is_a_part_of_the_key() -> None:
+    model = keyed(CharField(), shop=CharField(default="main"))
+    model._meta.indexes = ((("shop", "external_id"), True),)
+    with serving([[{"external_id": "1", "name": "a"}]]) as api:
+        register(model, api.url, unique_by=("shop", "external_id"))
+        runs = [imported(), imported()]
+
+    assert [changes_of(run) for run in runs] == [(1, 0, 0), (0, 0, 1)]
+    assert [(row.shop, row.external_id) for row in model.select()] == [("main", "1")]
+
+
+def test_rows_that_save_themselves_are_counted_as_the_others() -> None:
+    saved = []
+
+    class Saving(Complete):
+        save_each = True
+
+        def save(self, *args: Any, **kwargs: Any) -> Any:
+            saved.append(self.external_id)
+            return super().save(*args, **kwargs)  # type: ignore[misc]
+
+    model = keyed(CharField(unique=True), Saving)
+    with serving([[{"external_id": str(n), "name": "a"} for n in range(3)]]) as api:
+        register(model, api.url)
+        first = imported()
+        api.pages = [[{"external_id": str(n), "name": "a" if n else "b"} for n in range(4)]]
+        second = imported()
+
+    assert [changes_of(run) for run in (first, second)] == [(3, 0, 0), (1, 1, 2)]
+    assert sorted(saved)[:4] == ["0", "0", "0", "0"]  # its list, and its details, twice each
+    assert model.get(external_id="0").name == "b"
+
+
 # --- keys that cannot be used are refused at registration ------------------------------------------------------------
 
 
