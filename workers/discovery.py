@@ -194,8 +194,9 @@ def _write(run: Run, source: ImportSource, read: Page, caller: Caller, *, row_by
             return False
         if saved is None:
             saved = listed.save_page(source, read)
-        new = items.add(run.id, _rows(source, read, saved))
         fresh.seen(source, saved.rows.values())
+        saved.refuse(items.of_other_rows(run.id, saved.rows))
+        new = items.add(run.id, _rows(source, read, saved))
         kept = _what_to_keep(run, source, read, saved, new)
         cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, changes=saved.changes, **kept)
         if read.next_cursor is None:

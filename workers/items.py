@@ -1,7 +1,7 @@
 """RunItem: claims, and the commit of what came of them. A claim is only a due time: what is lost is due again."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -69,6 +69,20 @@ def add(run_id: int, rows: Iterable[dict[str, Any]]) -> Counter[str]:
         insert = RunItem.insert_many(some).on_conflict(action="NOTHING", conflict_target=fields)
         new.update(status for (status,) in insert.returning(RunItem.status).tuples().execute())
     return new
+
+
+def of_other_rows(run_id: int, rows: Mapping[str, str]) -> list[str]:
+    """Return the external ids under which the run has items of other rows than these.
+
+    Parameters:
+      rows(Mapping[str, str]): External id -> primary key as text.
+    """
+    found: list[str] = []
+    for some in chunked(rows, _CHUNK):
+        known = RunItem.select(RunItem.external_id, RunItem.item_id)
+        listed: Any = known.where(RunItem.run_id == run_id, RunItem.external_id.in_(some)).tuples()
+        found += [external_id for external_id, item_id in listed if item_id not in (None, rows[external_id])]
+    return found
 
 
 def rows_of_other_tenants(item_type: str, item_ids: Sequence[str], tenant: str | None) -> Counter[str]:

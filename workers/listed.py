@@ -1,7 +1,7 @@
 """The rows of a list page, saved: which row each item has, what was done to it, and which items are refused."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,7 @@ class Listed:
     rows: dict[str, str] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     _changes: dict[str, Change] = field(default_factory=dict)
+    _places: dict[str, str] = field(default_factory=dict)
 
     @property
     def changes(self) -> Counter[Change]:
@@ -45,11 +46,22 @@ class Listed:
           place(str): Where it stands on the page.
         """
         if self.rows.setdefault(row.external_id, row.key) != row.key:
-            self.refused[place] = (
-                f"{place} has the id {row.external_id!r} of another row: let get_external_id tell the two apart"
-            )
-        elif self._changes.get(row.key) is not Change.CREATED:
+            self.refused[place] = _same_id(place, row.external_id)
+            return
+        self._places[row.external_id] = place
+        if self._changes.get(row.key) is not Change.CREATED:
             self._changes[row.key] = row.change
+
+    def refuse(self, external_ids: Iterable[str]) -> None:
+        """Refuse items whose ids an earlier page has given to other rows."""
+        for external_id in external_ids:
+            del self.rows[external_id]
+            place = self._places[external_id]
+            self.refused[place] = _same_id(place, external_id)
+
+
+def _same_id(place: str, external_id: str) -> str:
+    return f"{place} has the id {external_id!r} of another row: let get_external_id tell the two apart"
 
 
 @dataclass(frozen=True)

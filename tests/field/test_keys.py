@@ -205,7 +205,8 @@ def test_several_fields_make_a_key() -> None:
     assert sorted(row.name for row in Article.select()) == ["north0", "north1", "north2", "south0", "south1", "south2"]
 
 
-def test_two_rows_that_share_an_id_are_told_apart_or_refused() -> None:
+@pytest.mark.parametrize("pages", [1, 2], ids=["on one page", "on two pages"])
+def test_two_rows_that_share_an_id_are_told_apart_or_refused(pages: int) -> None:
     # Given a source whose external id does not say which shop is meant
     class Vague(Complete, Model):
         shop = CharField()
@@ -216,14 +217,15 @@ def test_two_rows_that_share_an_id_are_told_apart_or_refused() -> None:
             table_name = "vague"
             indexes = ((("shop", "external_id"), True),)
 
-    with serving([[{"shop": "north", "external_id": "1"}, {"shop": "south", "external_id": "1"}]]) as api:
+    north, south = {"shop": "north", "external_id": "1"}, {"shop": "south", "external_id": "1"}
+    with serving([[north, south]] if pages == 1 else [[north], [south]]) as api:
         register(Vague, api.url, unique_by=("shop", "external_id"))
 
         run = imported()
 
     # Then the second is refused, by its place, and counted
     assert (run.total_count, run.succeeded_count, run.failed_count) == (2, 1, 1)
-    status, reason = items_of(run)["page 1, item 2"]
+    status, reason = items_of(run)["page 1, item 2" if pages == 1 else "page 2, item 1"]
     assert status == ItemStatus.FAILED
     assert "let get_external_id tell the two apart" in reason
 
