@@ -22,7 +22,8 @@ class Defaults(dict[str, Any]):
     """The values of an instance that began with its defaults; `given` names those that were set since."""
 
     def __init__(self, defaults: dict[str, Any], given: frozenset[str] = frozenset()) -> None:
-        super().__init__(defaults)
+        # Of its own: Peewee hands the one list or dictionary of a column's default to every row.
+        super().__init__({name: _own(value) for name, value in defaults.items()})
         self.given = set(given)
         self.before = _snapshot(defaults)
 
@@ -109,6 +110,10 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _snapshot(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value if isinstance(value, _UNCHANGING) else _copied(value) for name, value in values.items()}
+
+
+def _own(value: Any) -> Any:
+    return copy.deepcopy(value) if isinstance(value, (dict, list, set, bytearray)) else value
 
 
 def _copied(value: Any) -> Any:

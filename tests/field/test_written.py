@@ -204,6 +204,22 @@ def test_other_rows_made_by_a_source_s_method_keep_their_defaults() -> None:
     assert list(found.tuples()) == [("1", True, "child"), ("parent", True, "parent")]
 
 
+def test_a_default_that_is_one_object_is_not_shared_by_rows() -> None:
+    model = model_with(Complete, extra=JSONField(default={"tags": []}))
+
+    def create_model_from_list_item(self: Any, item: Any) -> Any:
+        row = self.model(**item)
+        row.extra["tags"].append(item["external_id"])
+        return row
+
+    with serving([listed("1", "2")]) as api:
+        register(model, api.url, create_model_from_list_item=create_model_from_list_item)
+        assert imported().succeeded_count == 2
+
+    assert {row.external_id: row.extra for row in model.select()} == {"1": {"tags": ["1"]}, "2": {"tags": ["2"]}}
+    assert model.extra.default == {"tags": []}
+
+
 def test_a_copy_of_a_template_gives_what_was_given_to_it_alone() -> None:
     model = model_with(Complete, active=BooleanField(default=True), name=TextField(default="unnamed"))
     given.prepare(model)
