@@ -21,8 +21,9 @@ LAYERS = {
     "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
     "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
-    "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking saving "
-    "given matching storable model_tables table_check page outages heartbeat presence recent_errors samples",
+    "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking "
+    "saving pool faults given matching storable model_tables table_check page outages heartbeat "
+    "presence recent_errors samples",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
     "ground": "errors failures redaction settings clock cron catch_up log signals orphans version row_keys",

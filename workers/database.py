@@ -2,11 +2,11 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from peewee import (
@@ -16,17 +16,19 @@ from peewee import (
     Field,
     InterfaceError,
     OperationalError,
-    PeeweeException,
     SqliteDatabase,
 )
 from playhouse.db_url import parse
 from playhouse.migrations import Runner
-from playhouse.pool import PooledPostgresqlDatabase, PooledSqliteDatabase
+from playhouse.pool import PooledSqliteDatabase
 
-from workers import clock, redaction
+from workers import clock, faults, redaction
 from workers.errors import ConfigurationError, DependencyDown
 from workers.model_tables import create_tables
+from workers.pool import Pool
 from workers.settings import get_settings
+
+T = TypeVar("T")
 
 #: Bound to the real database by `connect`.
 db = DatabaseProxy()
@@ -38,6 +40,12 @@ _EXAMPLES = (
 )
 _LOCK_ID = 0x51_01_CE  # one advisory lock for all who migrate
 _connecting = threading.Lock()
+
+#: How errors of any database are sorted.
+is_away, is_of_the_statement = faults.is_away, faults.is_of_the_statement
+
+#: Called with each error that says that Postgres has no connection left.
+full_listeners: list[Callable[[BaseException], object]] = []
 
 
 class UTCDateTimeField(Field):
@@ -100,7 +108,9 @@ def connection() -> Iterator[None]:
     try:
         opened = db.connect(reuse_if_open=True)
     except (OperationalError, InterfaceError) as error:
-        raise DependencyDown(f"the database does not answer: {explain(error)}") from error
+        full = faults.sqlstate(error) == faults.TOO_MANY_CONNECTIONS
+        what = "Postgres has no connection left" if full else "the database does not answer"
+        raise DependencyDown(f"{what}: {explain(error)}") from error
     try:
         yield
     finally:
@@ -147,7 +157,9 @@ def is_migrated() -> bool:
     with connection():
         try:
             return all(m.applied for m in _runner().status())
-        except (OperationalError, InterfaceError) as error:
+        except (DatabaseError, InterfaceError) as error:
+            if not is_away(error):
+                raise
             raise DependencyDown(f"the database does not answer: {explain(error)}") from error
 
 
@@ -174,10 +186,14 @@ def _postgres(url: str) -> Database:
         readable = False
     if not readable:  # the URL is not repeated: it may hold a password
         raise ConfigurationError(f"SLUICE_DATABASE_URL cannot be read. {_EXAMPLES}") from None
-    options.pop("prefer_psycopg3", None)
-    return PooledPostgresqlDatabase(
-        **options, prefer_psycopg3=True, max_connections=512, stale_timeout=300, connect_timeout=10
-    )
+    options = {"connect_timeout": 10, "application_name": "sluice"} | options
+    options |= {"prefer_psycopg3": True, "pooler": get_settings().database_pooler, "refused": _say_that_it_is_full}
+    return Pool(**options)
+
+
+def _say_that_it_is_full(error: BaseException) -> None:
+    for listener in full_listeners:
+        listener(error)
 
 
 def _sqlite(url: str) -> Database:
@@ -205,62 +221,6 @@ def _sqlite(url: str) -> Database:
     )
 
 
-#: What SQLite says when the file, not the statement, is the matter; and its primary result codes for that.
-_FILE_TROUBLE = ("is locked", "is full", "disk i/o error", "unable to open", "readonly database", "is malformed")
-_FILE_CODES = {
-    getattr(sqlite3, f"SQLITE_{name}")
-    for name in ("BUSY", "LOCKED", "READONLY", "IOERR", "CORRUPT", "FULL", "CANTOPEN", "PROTOCOL", "NOTADB")
-}
-#: The SQLSTATE classes of Postgres that are about the server: connection, rollback, resources, locks, operator, system;
-#: and a transaction that may only read, as on a standby.
-_SERVER_TROUBLE = ("08", "40", "53", "55", "57", "58", "25006")
-
-
-def is_away(error: BaseException) -> bool:
-    """Whether an error is about a database itself (away, locked, full), and not about the statement or its values.
-
-    Parameters:
-      error(BaseException): Whichever database it comes from: ours, or one of a user's own.
-    """
-    if not isinstance(error, (DatabaseError, InterfaceError)):
-        return False
-    original = _original(error)
-    if isinstance(original, sqlite3.Error):
-        code = getattr(original, "sqlite_errorcode", None)
-        if code is not None:
-            return code & 0xFF in _FILE_CODES
-    if state := _state(original):
-        return any(state.startswith(trouble) for trouble in _SERVER_TROUBLE)
-    if not isinstance(error, (OperationalError, InterfaceError)):
-        return False
-    if original is None or isinstance(original, sqlite3.Error):
-        return any(word in str(error).lower() for word in _FILE_TROUBLE)
-    return True  # a server's, without a state: the connection is gone
-
-
-def is_of_the_statement(error: BaseException) -> bool:
-    """Whether a server ended this statement alone, for it took or waited too long: the next try may fare no better."""
-    state = _state(_original(error))
-    return state == "57014" or state.startswith("55")
-
-
-def state_of(error: BaseException) -> str:
-    """Return the SQLSTATE of an error of Postgres; empty where it has none."""
-    return _state(_original(error))
-
-
-def _original(error: BaseException) -> BaseException | None:
-    """Return what the driver raised, which peewee wraps: twice, where a connection is opened for a statement."""
-    original = getattr(error, "orig", None)
-    while isinstance(original, PeeweeException):
-        original = getattr(original, "orig", None)
-    return original
-
-
-def _state(original: BaseException | None) -> str:
-    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None) or ""
-
-
 def reconnect(place: Any = None) -> None:
     """Drop this thread's connection, outside of any transaction; the next use opens another.
 
@@ -272,6 +232,29 @@ def reconnect(place: Any = None) -> None:
         return
     with suppress(Exception):  # a broken one may not even be closed
         getattr(obj, "manual_close", obj.close)()
+
+
+def refusal(error: BaseException, model: type[Any]) -> str:
+    """Say that a database refused what was asked of it, and which constraint of which table it was.
+
+    Parameters:
+      error(BaseException): The error.
+      model(type[peewee.Model]): Whose table was written.
+    """
+    said = getattr(faults.original_of(error), "diag", None)
+    constraint, table = getattr(said, "constraint_name", None), getattr(said, "table_name", None)
+    named = f"constraint {constraint} of table {table}" if constraint else _referring(error, model)
+    return f"the database refuses it: {f'{named}: ' if named else ''}{explain(error)}"
+
+
+def _referring(error: BaseException, model: type[Any]) -> str:
+    """Name the foreign keys of SQLite that refer to a model's table, where one was broken: SQLite does not."""
+    if getattr(faults.original_of(error), "sqlite_errorcode", None) != sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
+        return ""
+    place, name = model._meta.database, model._meta.table_name
+    keys = [key for table in place.get_tables() for key in place.get_foreign_keys(table)]
+    found = [f"{key.table}.{key.column}" for key in keys if name in (key.dest_table, key.table)]
+    return f"a foreign key of table {name}, or to it ({', '.join(found)})"
 
 
 def storable(text: str | None, length: int = 500) -> str:

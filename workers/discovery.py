@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from peewee import PeeweeException
+from peewee import DataError, IntegrityError, PeeweeException
 
 from workers import broker, clock, cursor, database, items, lanes, listed, page, runs, saving
 from workers.attempt import DOWN_SECONDS
@@ -97,7 +97,8 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         caller = connector.caller(run.id, f"{run.id}:list", Watermark(connector.name))
         request = source.get_list_request(run.discovery_cursor, source.per_page)
         data = connector.get_json(request, caller)
-        if _record(run, source, page.read(source, data, run.discovery_cursor), caller):
+        read = page.read(source, data, run.discovery_cursor)
+        if _record(run, source, read, caller):
             return _lanes_of(run.id)
     except LongWait as wait:
         cursor.put_page_back(run, 0.0, refund=True)
@@ -366,10 +367,18 @@ def _retry_later(run: Run, error: RetryableError) -> None:
     broker.send("discover", run.id, delay_seconds=wait)
 
 
+def _reason(run: Run, error: Exception) -> str:
+    if isinstance(error, SluiceError):
+        return str(error)
+    if isinstance(error, PeeweeException):
+        return database.refusal(error, get_registry()[run.source].model)
+    return f"a bug in the source: {describe(error)}"
+
+
 def _give_up(run: Run, error: Exception) -> None:
-    if not isinstance(error, SluiceError):
+    if not isinstance(error, (SluiceError, IntegrityError, DataError)):
         log.exception("run %d: list page %s", run.id, page.short(run.discovery_cursor))
-    reason = str(error) if isinstance(error, SluiceError) else f"a bug in the source: {describe(error)}"
+    reason = _reason(run, error)
     if runs.get(run.id).discovery_due_at != run.discovery_due_at:
         return  # somebody else has the page now
     try:

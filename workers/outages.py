@@ -6,6 +6,7 @@ expires, and every door shows it as the reason why a run does not go on.
 
 import logging
 import math
+import sqlite3
 import threading
 from collections.abc import Callable
 from functools import lru_cache
@@ -13,7 +14,7 @@ from typing import Any
 
 import redis
 
-from workers import clock, database, redaction, redis_words
+from workers import clock, database, faults, redaction, redis_words
 from workers.errors import DependencyDown
 from workers.limiter import quick_client
 from workers.redis_words import Trouble
@@ -30,20 +31,45 @@ _TOLD_SECONDS = 45
 _TELL_AGAIN_SECONDS = 5.0
 _LENGTH = 300
 
-#: By what an error says: the repair.
-_DATABASE_REPAIRS = {
-    "locked": "end the transaction that another program holds open in it",
-    "full": "free disk space",
-    "no space left": "free disk space",
-    "readonly": "make its file and folder writable",
-    "read-only": "let SLUICE_DATABASE_URL name a server that can be written",
-    "unable to open": "see that its folder is there and can be written",
-    "malformed": "restore a backup",
-    "not a database": "move it away, or restore a copy",
-    "password authentication failed": "correct the password in SLUICE_DATABASE_URL",
-    "too many clients": "raise max_connections of Postgres, or run fewer worker threads",
+_END_THE_OTHER = "end the transaction that another program holds open in it"
+_SET_POOLER = "set SLUICE_DATABASE_POOLER=transaction: a pooler gives each transaction another session"
+
+#: The repair, by SQLSTATE; the longest prefix counts.
+_BY_SQLSTATE = {
+    "08P01": "see the log of Postgres, or of the pooler in front of it",
+    "25006": "let SLUICE_DATABASE_URL name a server that can be written",
+    "25": _SET_POOLER,
+    "26": _SET_POOLER,
+    "28": "correct the user or the password in SLUICE_DATABASE_URL, or what its pg_hba.conf lets in",
+    "28P01": "correct the password in SLUICE_DATABASE_URL",
+    "3D": "correct the database's name in SLUICE_DATABASE_URL, or create it",
+    "40": "nothing: it is repeated",
+    "42P05": _SET_POOLER,
+    "53": "see its log: it has run out of something",
+    "53100": "free disk space",
+    "53200": "give it more memory",
+    faults.TOO_MANY_CONNECTIONS: "raise max_connections of Postgres, or run fewer worker threads",
+    "55": _END_THE_OTHER,
+    "57014": f"{_END_THE_OTHER}, or raise its statement_timeout",
+    "57P": "nothing, if somebody restarts it; else see its log",
+    "58": "see its log, and its disk",
+    "XX": "see its log: a part of it is damaged; restore a backup",
+}
+#: The repair, by SQLite's primary result code.
+_BY_SQLITE_CODE = {
+    sqlite3.SQLITE_BUSY: _END_THE_OTHER,
+    sqlite3.SQLITE_LOCKED: _END_THE_OTHER,
+    sqlite3.SQLITE_FULL: "free disk space",
+    sqlite3.SQLITE_IOERR: "see the disk that it is on",
+    sqlite3.SQLITE_READONLY: "make its file and folder writable",
+    sqlite3.SQLITE_PERM: "make its file and folder writable",
+    sqlite3.SQLITE_CANTOPEN: "see that its folder is there and can be written",
+    sqlite3.SQLITE_CORRUPT: "restore a backup",
+    sqlite3.SQLITE_NOTADB: "move it away, or restore a copy",
+    sqlite3.SQLITE_NOMEM: "give this machine more memory",
 }
 _START_IT = "start it, or correct SLUICE_DATABASE_URL"
+_FULL = "Postgres has no connection left"
 
 
 class Outage:
@@ -52,11 +78,13 @@ class Outage:
     Parameters:
       name(str): What is away.
       promise(str): What that means for the work.
+      calm_seconds(float): It is over after so long without an error.
     """
 
-    def __init__(self, name: str, promise: str) -> None:
+    def __init__(self, name: str, promise: str, calm_seconds: float = _CALM_SECONDS) -> None:
         self.name = name
         self.promise = promise
+        self.calm_seconds = calm_seconds
         self._lock = threading.Lock()
         self._since: float | None = None
         self._what = ""
@@ -92,7 +120,7 @@ class Outage:
             return False
         now = clock.monotonic()
         with self._lock:
-            if self._since is None or now - self._last < _CALM_SECONDS:
+            if self._since is None or now - self._last < self.calm_seconds:
                 return False
             since, self._since = self._since, None
         log.warning("%s works again, after %.0f s", self.name, now - since)
@@ -102,6 +130,8 @@ class Outage:
 _redis = Outage("Redis", "no permit is given, and nothing is lost: what was ordered and not sent, the scheduler sends")
 _broker = Outage("the broker", "nothing is lost: what was ordered and not sent, the scheduler sends")
 _database = Outage("the database", "nothing is claimed or committed, and nothing is lost: it goes on by itself")
+#: Some have a connection, so that its end is not the first statement that succeeds.
+_full = Outage("Postgres, which had no connection left,", "nothing is lost: who has none waits for one", 60.0)
 _tell_lock = threading.Lock()
 _told_at = -math.inf
 
@@ -121,8 +151,8 @@ def tell(error: BaseException) -> bool:
             return True
         if database.is_away(cause) and not isinstance(cause, DependencyDown):
             what = database_trouble(cause)
-            _database.met(what)
-            _tell_doors(what)
+            (_full if what.what == _FULL else _database).met(what)
+            _tell_doors(what, cause)
             return True
     return False
 
@@ -142,6 +172,7 @@ def over() -> None:
 def database_over() -> None:
     """Say that the database could be used."""
     global _told_at
+    _full.over()
     if _database.over():
         _told_at = -math.inf
         _quietly(lambda client: client.delete(_key()))
@@ -151,7 +182,7 @@ def forget() -> None:
     """Take up as a new process would: what was met before is not known any more."""
     global _told_at
     _told_at = -math.inf
-    for outage in (_redis, _broker, _database):
+    for outage in (_redis, _broker, _database, _full):
         outage.forget()
 
 
@@ -178,8 +209,16 @@ def redis_trouble() -> Trouble | None:
 def database_trouble(error: BaseException) -> Trouble:
     """Return what an error of the database means."""
     said = redaction.redact(database.explain(error))
-    repair = next((repair for word, repair in _DATABASE_REPAIRS.items() if word in said.lower()), _START_IT)
-    return Trouble("the database cannot be used", repair, said)
+    cause = next((cause for cause in _causes(error) if faults.sort(cause)), error)
+    what = _FULL if faults.sqlstate(cause) == faults.TOO_MANY_CONNECTIONS else "the database cannot be used"
+    return Trouble(what, _repair(cause), said)
+
+
+def _repair(error: BaseException) -> str:
+    if code := faults.sqlite_code(error):
+        return _BY_SQLITE_CODE.get(code, _START_IT)
+    state = faults.sqlstate(error)
+    return next((_BY_SQLSTATE[state[:n]] for n in (5, 3, 2) if state[:n] in _BY_SQLSTATE), _START_IT)
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -190,7 +229,7 @@ def _causes(error: BaseException | None) -> list[BaseException]:
     return found
 
 
-def _tell_doors(what: Trouble) -> None:
+def _tell_doors(what: Trouble, error: BaseException) -> None:
     global _told_at
     with _tell_lock:
         now = clock.monotonic()
@@ -199,8 +238,10 @@ def _tell_doors(what: Trouble) -> None:
         _told_at = now
     at = f"{clock.now():%H:%M:%S} UTC"
     # Where it is, and as whom they connect, is for the log: pages show this to whoever may look.
-    said = "it refuses the connection" if "connection" in what.said.lower() else what.said
-    text = f"the workers cannot use the database: {said} ({at}): {what.repair}; it goes on by itself"
+    hidden = faults.is_of_no_connection(error) or "://" in what.said
+    said = "it refuses the connection" if hidden else what.said
+    text = what.what if what.what == _FULL else f"the workers cannot use the database: {said}"
+    text = f"{text} ({at}): {what.repair}; it goes on by itself"
     _quietly(lambda client: client.set(_key(), text[:_LENGTH], ex=_TOLD_SECONDS))
 
 
@@ -218,3 +259,6 @@ def _quietly(do: Callable[["redis.Redis"], Any]) -> object:
 @lru_cache(maxsize=4)
 def _client(url: str) -> "redis.Redis":
     return quick_client(url)
+
+
+database.full_listeners.append(tell)

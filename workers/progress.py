@@ -3,7 +3,7 @@
 import time
 from typing import Any
 
-from peewee import InterfaceError, OperationalError
+from peewee import PeeweeException
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, Task, TaskProgressColumn, TextColumn
@@ -128,7 +128,9 @@ def watch(run: Run) -> Run:
                     run = runs.get(run.id)
                     display.show(run)
                 answered_at = clock.monotonic()
-            except (DependencyDown, OperationalError, InterfaceError) as error:
+            except (DependencyDown, PeeweeException) as error:
+                if not isinstance(error, DependencyDown) and not database.is_away(error):
+                    raise
                 left = answered_at + _PATIENCE_SECONDS - clock.monotonic()
                 if left <= 0:
                     raise

@@ -10,7 +10,7 @@ from typing import Any
 import peewee
 from peewee import ModelUpdate, Node, PeeweeException, chunked
 
-from workers import database, given, matching, row_keys, storable
+from workers import database, faults, given, matching, row_keys, storable
 
 #: Rows of one statement, and values: it takes 65,535 on Postgres, 32,766 on SQLite.
 _MOST_ROWS, _MOST_VALUES = 500, 30_000
@@ -236,7 +236,7 @@ def _insert(model: type[Any], keys: Sequence[Any], rows: Sequence[Mapping[Any, A
             with model._meta.database.atomic():
                 _insert_rows(model, keys, some, others)
         except PeeweeException as error:
-            if database.state_of(error) != _TWICE_IN_ONE_STATEMENT:
+            if faults.sqlstate(error) != _TWICE_IN_ONE_STATEMENT:
                 raise
             for row in some:
                 _insert_rows(model, keys, [row], others)

@@ -42,6 +42,11 @@ class Settings(BaseSettings):
     database_url: str = Field(
         "", description="sqlite:///file or postgresql://...; default: sluice.db in the data folder."
     )
+    database_pooler: Literal["auto", "none", "transaction"] = Field(
+        "auto",
+        description="What is in front of Postgres: transaction for a pooler as PgBouncer in transaction mode; "
+        "auto finds out at each connect.",
+    )
     data_dir: Path = Field(Path("data"), description="Where the SQLite file and the embedded Redis keep their data.")
     sources: str = Field("sources:SOURCES", pattern=r"^[\w.]+:\w+$", description="module:NAME of the list of sources.")
 

@@ -17,6 +17,7 @@ from workers.database import db
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.doctor.redis_checks import apart
 from workers.errors import ConfigurationError, DependencyDown
+from workers.pool import is_pooled
 from workers.settings import Settings, get_settings
 from workers.tables import Run, RunStatus
 
@@ -26,8 +27,15 @@ _OLDEST_SQLITE, _OLDEST_POSTGRES = (3, 35), 12
 _REMOTE = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.s3fs", "vboxsf")
 _SLOW_SECONDS = 0.05
 _ASKED = 3
-#: Connections of the scheduler, the page and a few commands.
+#: Connections of the scheduler (1), the page and a few commands.
 _OTHERS = 10
+#: Connections of a worker process beside its threads': the flusher's, the sampler's, and that of who stops it.
+_OF_A_PROCESS = 3
+#: Sessions that are not this installation's.
+_OTHERS_CONNECTIONS = """
+    SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND NOT coalesce(datname = current_database()
+    AND usename = current_user AND application_name = current_setting('application_name'), false)
+"""
 #: A run is overdue for longer than a scheduler needs to see it.
 _TICKS = 3
 _MIGRATE = "`python -m workers migrate --create-models`"
@@ -212,6 +220,7 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
         return
     yield ok("database", said)
     yield from _may_write()
+    yield from _pooler(settings)
     yield from _room(settings)
     before = clock.now()
     there = _asked("SELECT clock_timestamp()")
@@ -243,15 +252,36 @@ def _lacking_rights() -> str:
     return ", ".join(name for (name,) in found.fetchall())
 
 
+def _pooler(settings: Settings) -> Iterator[Finding]:
+    """Check whether a pooler is in front of Postgres, and that it is known."""
+    if settings.database_pooler == "transaction":
+        yield ok("database", "SLUICE_DATABASE_POOLER=transaction: no statement is prepared")
+    elif is_pooled(db.connection()):
+        what = "a pooler (PgBouncer or the like) is in front of Postgres, and SLUICE_DATABASE_POOLER does not say so"
+        yield warning("database", what, "set SLUICE_DATABASE_POOLER=transaction")
+
+
 def _room(settings: Settings) -> Iterator[Finding]:
-    """Check max_connections against the threads: each keeps a connection."""
-    most = int(_shown("max_connections")) - int(_shown("superuser_reserved_connections"))
-    needed = settings.worker_processes * (settings.worker_threads + 2) + _OTHERS
-    said = f"{most} connections may be open, and this installation needs about {needed}"
-    if needed > most:
-        yield warning("database", said, f"set max_connections={needed + 20} in postgresql.conf, or run fewer threads")
+    """Check the connections that may be open against the threads, each of which keeps one, and what others use."""
+    most, others = _most_connections(), _asked(_OTHERS_CONNECTIONS)
+    needed = settings.worker_processes * (settings.worker_threads + _OF_A_PROCESS) + _OTHERS
+    said = f"{most} connections may be open, others use {others}, and this installation needs up to {needed}"
+    if needed + others > most:
+        more = int(_shown("max_connections")) + needed + others - most
+        yield warning("database", said, f"set max_connections={more} in postgresql.conf, or run fewer threads")
     else:
         yield ok("database", said)
+
+
+def _most_connections() -> int:
+    """Return how many connections this user may have open in this database, all together."""
+    reserved = _asked("SELECT coalesce(current_setting('reserved_connections', true), '0')::int")
+    most = int(_shown("max_connections")) - int(_shown("superuser_reserved_connections")) - int(reserved)
+    limits = db.execute_sql(
+        "SELECT rolconnlimit FROM pg_roles WHERE rolname = current_user "
+        "UNION ALL SELECT datconnlimit FROM pg_database WHERE datname = current_database()"
+    )
+    return min([most, *(limit for (limit,) in limits.fetchall() if limit >= 0)])
 
 
 def _shown(name: str) -> str:
