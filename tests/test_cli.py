@@ -253,6 +253,18 @@ def test_fresh_is_refused_where_the_source_does_not_allow_it(import_from: Any, s
     assert "set allow_fresh = True on TestSource" in said.err
 
 
+def test_a_fresh_run_of_an_empty_list_takes_a_word_of_its_own(import_from: Any, sluice: Sluice) -> None:
+    import_from("http://127.0.0.1:1")
+
+    refused = sluice("run", "--even-if-empty")
+    started = sluice("run", "--fresh", "--even-if-empty", "--at", "2099-01-01")
+
+    assert (refused.code, refused.out) == (2, "")
+    assert "--even-if-empty is for --fresh: give both, or neither" in refused.err
+    assert started.code == 0
+    assert [run.options for run in Run.select()] == [{"fresh": True, "even_if_empty": True}]
+
+
 def test_a_password_with_special_characters_reaches_postgres_as_it_is(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("SLUICE_DATABASE_URL", f"postgresql://ann:p%40ss%231@127.0.0.1:{free_port()}/sluice")
 

@@ -584,7 +584,7 @@ def test_a_model_on_another_database_is_imported_with_exact_counts(moved_clock, 
     assert set(asked(server).values()) == {2}
 
 
-def test_a_fresh_import_empties_a_table_of_another_database_once(moved_clock, mock_api, import_from, elsewhere):
+def test_a_fresh_import_removes_what_is_gone_from_another_database(moved_clock, mock_api, import_from, elsewhere):
     # Given a row that the API does not know
     import_from(mock_api(items=30).url, model=elsewhere, per_page=10)
     elsewhere.create(external_id="old", name="left over")

@@ -16,13 +16,14 @@ LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
     "control": "runner scheduler supervisor worker redis_server redis_address preflight retry stuck plan timetable "
     "doctor figures health relearn schedule_plan",
-    "work": "actors discovery listed detail patience attempt finalize reaper inline retention sampling",
+    "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention sampling fresh "
+    "referrers",
     "queue": "broker consumer middleware notices",
     "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
     "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
-    "record": "database migrations tables runs cursor old_runs items lanes schedules decide watermark tracking "
-    "saving pool faults given matching storable model_tables table_check page outages heartbeat "
+    "record": "database migrations tables runs cursor old_runs old_rows items lanes schedules decide watermark "
+    "tracking saving pool faults given matching storable model_tables table_check page outages heartbeat "
     "presence recent_errors samples",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
@@ -39,9 +40,10 @@ PLACES = {
 HOST = {"models", "sources", "mock_server", "scripts", "benchmarks", "tests", "monitor_app"}
 
 RECORDERS = {
-    f"workers.{name}" for name in ("runs", "cursor", "old_runs", "items", "lanes", "samples", "schedules", "watermark")
+    f"workers.{name}"
+    for name in ("runs", "cursor", "old_runs", "old_rows", "items", "lanes", "samples", "schedules", "watermark")
 }
-TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "Sample", "BudgetRow", "Schedule"}
+TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "Sample", "Removal", "OldRow", "BudgetRow", "Schedule"}
 WRITES = {
     *("create", "insert", "insert_many", "insert_from", "replace", "replace_many", "bulk_create", "get_or_create"),
     *("update", "bulk_update", "set_by_id", "delete", "delete_by_id", "truncate_table", "drop_table"),

@@ -541,11 +541,11 @@ def test_reschedule_refuses_in_words_when_somebody_was_faster_and_only_what_was_
     assert "start a new one" not in text(choose(page, "NEW"))
 
 
-def test_fresh_warns_before_it_empties_a_table(sqlite: pytest.MonkeyPatch) -> None:
+def test_fresh_says_which_rows_it_will_delete(sqlite: pytest.MonkeyPatch) -> None:
     page = draw()
     page.checkbox[0].check().run()
-    assert "Every row of the table items is deleted" in re.sub(r" +", " ", text(page))
-    assert page.button(key="form_go").label == "Empty and import"
+    assert "every row of the table items that is no longer in the list is deleted" in re.sub(r" +", " ", text(page))
+    assert page.button(key="form_go").label == "Import and remove"
     page.button(key="form_go").click().run()
     assert runs.get(1).options == {"fresh": True}
     assert not page.checkbox[0].value

@@ -97,7 +97,7 @@ def test_a_second_import_neither_doubles_nor_blanks_a_row(mock_api, import_from)
     assert Item.get(Item.external_id == "3").name != "renamed"
 
 
-def test_fresh_empties_the_table_first_and_only_where_the_source_allows_it(mock_api, import_from):
+def test_fresh_removes_at_the_end_what_is_no_longer_in_the_list(mock_api, import_from):
     import_from(mock_api(items=3).url)
     Item.create(external_id="old", name="left over")
 

@@ -75,8 +75,17 @@ def _why_unusable(item: RunItem, row: Any) -> str:
     return ""
 
 
+def ended(item: RunItem, error: Exception) -> Outcome:
+    """Return what becomes of an item whose row a database would not save in time: pending again, or failed."""
+    return _again(item, FailureClass.TRANSIENT, f"the row could not be saved: {describe(error)}")
+
+
 def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
-    request = row.get_api_detail_request()
+    try:
+        request = row.get_api_detail_request()
+    except _CANNOT_TAKE as error:
+        reason = f"{type(row).__name__} cannot make the request for its details: {describe(error)}"
+        return _failed(item, FailureClass.BAD_DATA, reason, asked=False)
     if request is not None:
         row.populate_from_api_response(connector.get_json(request, caller))
     return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)

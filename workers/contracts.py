@@ -41,7 +41,7 @@ class ImportSource(ABC):
         whether a row is already there.
       per_page(int): How many items to ask for at once.
       lanes(int): How many strands may fetch details at the same time.
-      allow_fresh(bool): Whether a run may empty the model's table first.
+      allow_fresh(bool): Whether a run may remove rows that are no longer in the list: see `fresh_query`.
       max_items(int): The list is taken for endless when it has brought more, skipped and refused ones included.
       total_key(str | None): Where a page says how many items the list has; None: it does not, or counts otherwise.
       schedule(str | None): When it runs by itself: five cron fields, as in "0 */3 * * *"; None: when somebody asks.
@@ -66,6 +66,20 @@ class ImportSource(ABC):
     def get_connector(self, run: Any) -> Connector:
         """Return the API for this run; override where each tenant (`run.tenant`) has its own."""
         return self.connector
+
+    def fresh_query(self, run: Any) -> Any:
+        """Return a select of the model's rows that a fresh run may remove; by default, all of them.
+
+        At the end of a run with `--fresh`, those of these rows are deleted that were there when it began and that its
+        list did not bring. Override it where the table has rows of others: of other tenants, other sources, people.
+
+        Parameters:
+          run(Run): The run; `run.tenant` says for whom it is.
+
+        Returns:
+          peewee.ModelSelect: Of the source's model, without a limit.
+        """
+        return self.model.select()
 
     @abstractmethod
     def get_list_request(self, cursor: Any, per_page: int) -> requests.Request:

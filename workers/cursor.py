@@ -89,6 +89,12 @@ def end_page(
     Run.update(values).where(Run.id == run.id).execute()
 
 
+def extend_page(run: Run, lease_seconds: float) -> None:
+    """Within `page_commit`: let the lease begin again, for what comes before the page takes longer than one."""
+    run.discovery_due_at = database.now() + timedelta(seconds=lease_seconds)
+    Run.update({Run.discovery_due_at: run.discovery_due_at}).where(Run.id == run.id).execute()
+
+
 def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | None = None) -> bool:
     """Let the page be tried again after `wait_seconds`; `refund` says that the attempt did not count.
 

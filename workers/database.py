@@ -1,12 +1,11 @@
 """The database: the proxy every table is bound to, connecting by URL, its clock, and bringing the schema up to date."""
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urlsplit
 
 from peewee import (
@@ -27,8 +26,6 @@ from workers.errors import ConfigurationError, DependencyDown
 from workers.model_tables import create_tables
 from workers.pool import Pool
 from workers.settings import get_settings
-
-T = TypeVar("T")
 
 #: Bound to the real database by `connect`.
 db = DatabaseProxy()
@@ -232,29 +229,6 @@ def reconnect(place: Any = None) -> None:
         return
     with suppress(Exception):  # a broken one may not even be closed
         getattr(obj, "manual_close", obj.close)()
-
-
-def refusal(error: BaseException, model: type[Any]) -> str:
-    """Say that a database refused what was asked of it, and which constraint of which table it was.
-
-    Parameters:
-      error(BaseException): The error.
-      model(type[peewee.Model]): Whose table was written.
-    """
-    said = getattr(faults.original_of(error), "diag", None)
-    constraint, table = getattr(said, "constraint_name", None), getattr(said, "table_name", None)
-    named = f"constraint {constraint} of table {table}" if constraint else _referring(error, model)
-    return f"the database refuses it: {f'{named}: ' if named else ''}{explain(error)}"
-
-
-def _referring(error: BaseException, model: type[Any]) -> str:
-    """Name the foreign keys of SQLite that refer to a model's table, where one was broken: SQLite does not."""
-    if getattr(faults.original_of(error), "sqlite_errorcode", None) != sqlite3.SQLITE_CONSTRAINT_FOREIGNKEY:
-        return ""
-    place, name = model._meta.database, model._meta.table_name
-    keys = [key for table in place.get_tables() for key in place.get_foreign_keys(table)]
-    found = [f"{key.table}.{key.column}" for key in keys if name in (key.dest_table, key.table)]
-    return f"a foreign key of table {name}, or to it ({', '.join(found)})"
 
 
 def storable(text: str | None, length: int = 500) -> str:

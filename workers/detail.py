@@ -3,10 +3,11 @@
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from workers import broker, clock, database, items, lanes, notices, outages, precedence, row_keys, runs, saving
-from workers.attempt import DOWN_SECONDS, attempt
+from workers.attempt import DOWN_SECONDS, attempt, ended
 from workers.caller import Caller, Usage
 from workers.connector import Connector
 from workers.contracts import ImportSource
@@ -215,7 +216,29 @@ class Turn:
                 log.warning("run %d: a commit failed; it is tried again: %s", self.run.id, describe(error))
 
     def _commit_patiently(self) -> None:
-        self._patiently(lambda: self._commit(self.caller.take_usage()))
+        try:
+            self._patiently(lambda: self._commit(self.caller.take_usage()))
+        except Exception as error:
+            if not database.is_of_the_statement(error) or clock.stop_requested.is_set():
+                raise
+            self._commit_apart()
+
+    def _commit_apart(self) -> None:
+        """Commit each outcome alone. One whose own save is ended each time spends its attempt, and says why."""
+        with self._committing:
+            while self.claim and self.outcomes:
+                outcome = self.outcomes[0]
+                commit = partial(items.commit, self.run.id, self.claim, save=saving.save_fields)
+                try:
+                    self.status = commit([outcome], Usage())
+                except Exception as error:
+                    if not database.is_of_the_statement(error):
+                        raise
+                    for place in {database.db.obj, self.source.model._meta.database}:
+                        database.reconnect(place)
+                    self.status = commit([ended(outcome.item, error)], Usage())
+                self._done += 1
+                del self.outcomes[0]
 
     def _patiently(self, do: Callable[[], object]) -> None:
         """Do it again while the database is away, so that no request is repeated.

@@ -8,7 +8,7 @@ from typing import Any
 
 from peewee import DataError, IntegrityError, PeeweeException
 
-from workers import broker, clock, cursor, database, items, lanes, listed, page, runs, saving
+from workers import broker, clock, cursor, database, fresh, items, lanes, listed, page, runs, saving
 from workers.attempt import DOWN_SECONDS
 from workers.caller import Caller
 from workers.contracts import ImportSource
@@ -93,6 +93,8 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
     try:
         _refuse_poison(run)
         source = get_registry()[run.source]
+        if run.total_count is None and not fresh.begin(run, source, _lease_seconds(run.id)):
+            return ()
         connector = source.get_connector(run)
         caller = connector.caller(run.id, f"{run.id}:list", Watermark(connector.name))
         request = source.get_list_request(run.discovery_cursor, source.per_page)
@@ -191,9 +193,9 @@ def _write(run: Run, source: ImportSource, read: Page, caller: Caller, *, row_by
         if not ours:
             return False
         if saved is None:
-            _empty_first(run, source)
             saved = listed.save_page(source, read)
         new = items.add(run.id, _rows(source, read, saved))
+        fresh.seen(source, saved.rows.values())
         kept = _what_to_keep(run, source, read, saved, new)
         cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, changes=saved.changes, **kept)
         if read.next_cursor is None:
@@ -316,17 +318,10 @@ def _save_apart(run: Run, source: ImportSource, read: Page, *, row_by_row: bool)
     """
     with cursor.page_commit(run) as ours:
         pass
-    if not ours or database.now() >= run.discovery_due_at:  # a process that was stopped here would empty a full table
+    if not ours or database.now() >= run.discovery_due_at:
         return None
     with saving.connected(source.model):
-        _empty_first(run, source)
         return listed.save_row_by_row(source, read) if row_by_row else listed.save_page(source, read)
-
-
-def _empty_first(run: Run, source: ImportSource) -> None:
-    """The first page of a run that was asked for `fresh` finds the table emptied."""
-    if run.total_count is None and run.options.get("fresh") and source.allow_fresh:
-        source.model.delete().execute()
 
 
 def wake_lanes(run_id: int) -> None:
@@ -367,18 +362,18 @@ def _retry_later(run: Run, error: RetryableError) -> None:
     broker.send("discover", run.id, delay_seconds=wait)
 
 
-def _reason(run: Run, error: Exception) -> str:
+def _reason(error: Exception) -> str:
     if isinstance(error, SluiceError):
         return str(error)
     if isinstance(error, PeeweeException):
-        return database.refusal(error, get_registry()[run.source].model)
+        return f"the database refuses it: {database.explain(error)}"
     return f"a bug in the source: {describe(error)}"
 
 
 def _give_up(run: Run, error: Exception) -> None:
     if not isinstance(error, (SluiceError, IntegrityError, DataError)):
         log.exception("run %d: list page %s", run.id, page.short(run.discovery_cursor))
-    reason = _reason(run, error)
+    reason = _reason(error)
     if runs.get(run.id).discovery_due_at != run.discovery_due_at:
         return  # somebody else has the page now
     try:

@@ -1,8 +1,8 @@
-"""finalize(run_id): are all items terminal? Then close the run and start the next one of its source."""
+"""finalize(run_id): has every item ended? Then remove what a fresh run may, close the run, start the next one."""
 
 import logging
 
-from workers import broker, runs
+from workers import broker, database, old_rows, removal, runs
 from workers.registry import get_registry
 from workers.tables import Run
 
@@ -11,8 +11,13 @@ log = logging.getLogger(__name__)
 
 def finalize(run_id: int) -> None:
     """End the run if no item is left that can change; else do nothing: the reaper looks again."""
-    if not runs.complete_if_done(run_id):
-        return
+    found = Run.get_or_none(Run.id == run_id)
+    removed = removal.work(found) if found and found.options.get("fresh") else None
+    with database.db.atomic():
+        if not runs.complete_if_done(run_id, removed):
+            return
+        if removed and not removed.failure:
+            old_rows.close(run_id)
     run = runs.get(run_id)
     log.info(
         "run %d %s: %d succeeded, %d skipped, %d failed",
@@ -23,6 +28,8 @@ def finalize(run_id: int) -> None:
         run.failed_count,
     )
     tidy_up(run)
+    if removed and not removed.failure:
+        old_rows.clear(run_id)
 
 
 def tidy_up(run: Run) -> None:

@@ -89,7 +89,8 @@ def _database(trouble: Trouble | None) -> Iterator[Lack]:
         yield Lack("the database cannot be used", stands, str(error))
         return
     except (DependencyDown, PeeweeException) as error:
-        yield Lack("the database does not answer", stands, outages.database_trouble(error).repair)
+        met = outages.database_trouble(error)
+        yield Lack(met.what if met.what == outages.FULL else "the database does not answer", stands, met.repair)
         return
     if not trouble and (told := outages.told()):
         what, _, repair = told.rpartition(" UTC): ")

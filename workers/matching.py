@@ -86,8 +86,10 @@ def rows(model: type[Any], primary_keys: Iterable[Any], *, lock: bool = False) -
       lock(bool): Hold them until the transaction ends, in the order of their keys: of two writers with the same rows
         in another order, none waits for the other crosswise.
     """
-    key = model._meta.primary_key
-    query = ModelSelect(model, model._meta.sorted_fields).where(key.in_(list(primary_keys)))
+    key, wanted = model._meta.primary_key, list(primary_keys)
+    if not wanted:
+        return {}
+    query = ModelSelect(model, model._meta.sorted_fields).where(key.in_(wanted))
     found: Any = _locking(model, query) if lock else query
     return {row._pk: row for row in found}
 

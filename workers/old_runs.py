@@ -8,7 +8,7 @@ from peewee import fn
 
 from workers import database
 from workers.runs import note
-from workers.tables import ENDED, Lane, Run, RunEvent, RunItem, Sample
+from workers.tables import ENDED, Lane, OldRow, Removal, Run, RunEvent, RunItem, Sample
 
 
 def with_old_items(ended_before: datetime) -> Any:
@@ -67,7 +67,7 @@ def mark_items_removed(held: Sequence[int], *, who: str, door: str) -> list[int]
 
 
 def remove(held: Sequence[int]) -> None:
-    """Within a transaction that holds these runs: remove their rows, their lanes, timelines and samples."""
-    for table in (RunEvent, Lane, Sample):
+    """Within a transaction that holds these runs: remove their rows, their lanes, timelines, samples and removals."""
+    for table in (RunEvent, Lane, Sample, OldRow, Removal):
         table.delete().where(table.run_id.in_(held)).execute()
     Run.delete().where(Run.id.in_(held)).execute()

@@ -69,7 +69,8 @@ _BY_SQLITE_CODE = {
     sqlite3.SQLITE_NOMEM: "give this machine more memory",
 }
 _START_IT = "start it, or correct SLUICE_DATABASE_URL"
-_FULL = "Postgres has no connection left"
+#: What `database_trouble` says of SQLSTATE 53300.
+FULL = "Postgres has no connection left"
 
 
 class Outage:
@@ -151,7 +152,7 @@ def tell(error: BaseException) -> bool:
             return True
         if database.is_away(cause) and not isinstance(cause, DependencyDown):
             what = database_trouble(cause)
-            (_full if what.what == _FULL else _database).met(what)
+            (_full if what.what == FULL else _database).met(what)
             _tell_doors(what, cause)
             return True
     return False
@@ -210,7 +211,7 @@ def database_trouble(error: BaseException) -> Trouble:
     """Return what an error of the database means."""
     said = redaction.redact(database.explain(error))
     cause = next((cause for cause in _causes(error) if faults.sort(cause)), error)
-    what = _FULL if faults.sqlstate(cause) == faults.TOO_MANY_CONNECTIONS else "the database cannot be used"
+    what = FULL if faults.sqlstate(cause) == faults.TOO_MANY_CONNECTIONS else "the database cannot be used"
     return Trouble(what, _repair(cause), said)
 
 
@@ -240,7 +241,7 @@ def _tell_doors(what: Trouble, error: BaseException) -> None:
     # Where it is, and as whom they connect, is for the log: pages show this to whoever may look.
     hidden = faults.is_of_no_connection(error) or "://" in what.said
     said = "it refuses the connection" if hidden else what.said
-    text = what.what if what.what == _FULL else f"the workers cannot use the database: {said}"
+    text = what.what if what.what == FULL else f"the workers cannot use the database: {said}"
     text = f"{text} ({at}): {what.repair}; it goes on by itself"
     _quietly(lambda client: client.set(_key(), text[:_LENGTH], ex=_TOLD_SECONDS))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from workers import clock, database, items, old_runs, samples
+from workers import clock, database, items, old_rows, old_runs, samples
 from workers.errors import UsageError
 from workers.settings import get_settings
 from workers.tables import RunItem
@@ -112,7 +112,10 @@ def _days_ago(items_days: float, runs_days: float) -> tuple[datetime, datetime]:
 def _batches(items_before: datetime, runs_before: datetime, who: str, door: str) -> Iterator[Pruned]:
     """Yield what each batch removed: nothing, where another process is at it."""
     while True:
-        if old_runs.with_old_items(items_before).limit(1).scalar() is not None:
+        if (useless := old_rows.leftover()) is not None:
+            old_rows.clear_some(useless)
+            yield Pruned()
+        elif old_runs.with_old_items(items_before).limit(1).scalar() is not None:
             yield _remove_items(items_before, who, door)
         elif old_runs.outlived(runs_before).limit(1).scalar() is not None:
             yield _remove_runs(runs_before)

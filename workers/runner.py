@@ -6,11 +6,26 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from workers import broker, clock, database, finalize, inline, items, notices, retry, runs, saving, stuck, table_check
+from workers import (
+    broker,
+    clock,
+    database,
+    finalize,
+    inline,
+    items,
+    notices,
+    old_rows,
+    retry,
+    runs,
+    saving,
+    stuck,
+    table_check,
+)
 from workers.caller import Usage
 from workers.contracts import ImportSource
 from workers.discovery import open_lanes
-from workers.errors import ConfigurationError, UsageError
+from workers.errors import UsageError
+from workers.fresh import refuse, sources_of_table
 from workers.lanes import end_all
 from workers.limiter import RateLimiter, quick_client
 from workers.registry import get_registry
@@ -30,6 +45,7 @@ def start(
     door: str,
     tenant: str | None = None,
     fresh: bool = False,
+    even_if_empty: bool = False,
     send: bool = True,
 ) -> Run:
     """Start a run now, or queue it behind the active run of its source and tenant.
@@ -39,7 +55,9 @@ def start(
       who(str): Who asked.
       door(str): From where: cli, script, monitor, scheduler.
       tenant(str | None): For whom, where the source has tenants.
-      fresh(bool): Empty the source's table first; only where it declares `allow_fresh`.
+      fresh(bool): At its end, remove the rows that are no longer in the list; only where the source declares
+        `allow_fresh`.
+      even_if_empty(bool): With `fresh`: also where the list was empty.
       send(bool): Wake the workers; False for a run that `run_inline` is to do.
 
     Returns:
@@ -47,18 +65,26 @@ def start(
 
     Raises:
       UnknownSource: No source has this name.
-      ConfigurationError: The sources cannot be loaded, or `fresh` is not allowed.
+      ConfigurationError: The sources cannot be loaded, or `fresh` is not allowed, or needs `fresh_query`.
+      UsageError: `fresh` was asked for while another run of that table is active.
     """
     if send:
         broker.get_broker()  # a broker that cannot be must not leave a run behind
-    run = _create(source_name, who=who, door=door, tenant=tenant, fresh=fresh, at=None)
+    options = _options(fresh, even_if_empty)
+    run = _create(source_name, who=who, door=door, tenant=tenant, options=options, at=None)
     if runs.activate(run.id) and send:
         broker.send("discover", run.id)
     return runs.get(run.id)
 
 
 def start_inline(
-    source_name: str | None = None, *, who: str, door: str, tenant: str | None = None, fresh: bool = False
+    source_name: str | None = None,
+    *,
+    who: str,
+    door: str,
+    tenant: str | None = None,
+    fresh: bool = False,
+    even_if_empty: bool = False,
 ) -> Run:
     """Start a run that this process is to do, or take up the one that is active: its process may have been killed.
 
@@ -68,7 +94,9 @@ def start_inline(
     source = _source(source_name)
     running = runs.active(source.name, tenant)
     if running is None:
-        return start(source.name, who=who, door=door, tenant=tenant, fresh=fresh, send=False)
+        return start(
+            source.name, who=who, door=door, tenant=tenant, fresh=fresh, even_if_empty=even_if_empty, send=False
+        )
     if fresh or running.status == RunStatus.PAUSED:
         raise UsageError(f"Run {running.id} of {source.name} is {running.status}: resume or cancel it first")
     return running
@@ -86,12 +114,19 @@ def run_inline(run: Run, on_progress: Callable[[Run], None] = lambda run: None) 
 
 
 def schedule(
-    source_name: str, at: datetime, *, who: str, door: str, tenant: str | None = None, fresh: bool = False
+    source_name: str,
+    at: datetime,
+    *,
+    who: str,
+    door: str,
+    tenant: str | None = None,
+    fresh: bool = False,
+    even_if_empty: bool = False,
 ) -> Run:
     """Record a run that the scheduler starts at `at` (UTC-aware). Errors are those of `start`."""
     if at <= clock.now():
         raise UsageError(f"{at:%Y-%m-%d %H:%M:%S %Z} has passed: give a time in the future, or start the run now")
-    return _create(source_name, who=who, door=door, tenant=tenant, fresh=fresh, at=at)
+    return _create(source_name, who=who, door=door, tenant=tenant, options=_options(fresh, even_if_empty), at=at)
 
 
 def reschedule(source_name: str, *, who: str, door: str, at: datetime | None = None, tenant: str | None = None) -> Run:
@@ -166,6 +201,7 @@ def cancel(run_id: int, *, who: str, door: str, reason: str | None = None) -> No
     if begun:
         _tell_lanes(run, stop=True)
     finalize.start_next(run.source, run.tenant)
+    old_rows.give_up(run_id)
 
 
 def retry_failed(
@@ -178,6 +214,8 @@ def retry_failed(
     external_ids: Sequence[str] = (),
 ) -> int:
     """Make failed items of an ended or running run pending again; a run that failed reading its list goes on there.
+
+    So does one that could not remove a row that is no longer in its list.
 
     Parameters:
       failure_class(str | None): Only those filed under this word: see `failures.FailureClass`.
@@ -198,10 +236,14 @@ def retry_failed(
         run = runs.get(run_id)
         retry.refuse(run, wanted)
         count = items.reopen_failed(run_id, wanted.failure_class, wanted.fingerprint, wanted.external_ids)
-        unfinished = run.discovered_at is None or runs.has_open_items(run_id)
+        kept = status == RunStatus.FAILED and old_rows.has_failed(run_id)
+        unfinished = run.discovered_at is None or runs.has_open_items(run_id) or kept
         if not count and (wanted.said or not (status == RunStatus.FAILED and unfinished)):
             raise UsageError(retry.why_none(run_id, wanted))
-        detail = f"{count:,} failed {'item' if count == 1 else 'items'}{wanted.said}" if count else "what it left open"
+        left = "the rows it could not remove" if kept else "what it left open"
+        detail = f"{count:,} failed {'item' if count == 1 else 'items'}{wanted.said}" if count else left
+        if kept:
+            old_rows.again(run_id)
         if status in (RunStatus.COMPLETED, RunStatus.FAILED):
             runs.move(run_id, RunStatus.PENDING, who=who, door=door, detail=detail, what="retry")
             end_all(run_id)
@@ -317,21 +359,50 @@ def _source(name: str | None) -> ImportSource:
     return get_registry()[name] if name else get_registry().only()
 
 
+def _options(fresh: bool, even_if_empty: bool) -> dict[str, Any]:
+    """Return a run's options.
+
+    Raises:
+      UsageError: `even_if_empty` means nothing without `fresh`.
+    """
+    if even_if_empty and not fresh:
+        raise UsageError("--even-if-empty is for --fresh: give both, or neither")
+    return ({"fresh": True} if fresh else {}) | ({"even_if_empty": True} if even_if_empty else {})
+
+
 def _create(
-    source_name: str | None, *, who: str, door: str, tenant: str | None, fresh: bool, at: datetime | None
+    source_name: str | None,
+    *,
+    who: str,
+    door: str,
+    tenant: str | None,
+    options: dict[str, Any],
+    at: datetime | None,
 ) -> Run:
     source = _source(source_name)
     check_tenant(tenant)
-    if fresh and not source.allow_fresh:
-        raise ConfigurationError(
-            f"The source {source.name} does not allow --fresh: set allow_fresh = True on {type(source).__name__} "
-            f"if its table may be emptied"
-        )
+    if options.get("fresh"):
+        _refuse_fresh(source, tenant, at)
     table_check.check_named(type(source).__name__, source.model)
     with saving.connected(source.model):
         table_check.check(type(source).__name__, source.model, source.unique_by)
-    options: dict[str, Any] = {"fresh": True} if fresh else {}
     lanes = get_settings().lanes or source.lanes
     return runs.create(
         source.name, lanes=lanes, created_by=who, door=door, tenant=tenant, scheduled_at=at, options=options
     )
+
+
+def _refuse_fresh(source: ImportSource, tenant: str | None, at: datetime | None) -> None:
+    """Refuse a fresh run that could remove rows which another run writes, or rows of others.
+
+    One for later is not refused for what is active now: that is looked at when it begins, and when it removes.
+    """
+    if source.allow_fresh and at is None:
+        for run in runs.active_of(sources_of_table(source)):
+            if (run.source, run.tenant) != (source.name, tenant):  # behind that one it waits
+                whose = f"{run.source} for {run.tenant}" if run.tenant else run.source
+                raise UsageError(
+                    f"Run {run.id} of {whose} is {run.status}, and writes to the same table: "
+                    f"start the fresh run when it has ended, or cancel it first"
+                )
+    refuse(source, tenant)

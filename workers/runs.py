@@ -3,8 +3,9 @@
 Only this module, `items` and `lanes` write a status or a counter.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -28,6 +29,20 @@ from workers.tables import (
     RunStatus,
     Schedule,
 )
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What the removal at the end of a fresh run came to.
+
+    Parameters:
+      what(str), detail(str): The line of the run's timeline; empty where there is nothing to say.
+      failure(str): Why the run fails; empty where it completes.
+    """
+
+    what: str = ""
+    detail: str = ""
+    failure: str = ""
 
 
 def get(run_id: int) -> Run:
@@ -132,6 +147,11 @@ def active(source: str, tenant: str | None) -> Run | None:
     return Run.get_or_none(Run.source == source, fn.COALESCE(Run.tenant, "") == (tenant or ""), Run.status.in_(ACTIVE))
 
 
+def active_of(sources: Collection[str]) -> list[Run]:
+    """Return the running and paused runs of some sources, whatever their tenants."""
+    return list(Run.select().where(Run.source.in_(sources), Run.status.in_(ACTIVE)).order_by(Run.id))
+
+
 def next_pending(source: str, tenant: str | None) -> Run | None:
     """Return the run that starts when the active one of this source and tenant ends."""
     return (
@@ -174,11 +194,12 @@ def move(
             Run.error_summary: None,
             Run.discovery_attempts: 0,
             Run.auth_failures_in_a_row: 0,
-            Run.metadata: {},  # what the pages before said of the list, which may be mended
         }
     with database.db.atomic():
         if not Run.update(values).where(Run.id == run_id, Run.status.in_(froms)).execute():
             raise InvalidTransition(run_id, get(run_id).status, to.value, hint)
+        if to is RunStatus.PENDING:  # what the pages said of a list that may be mended; of a whole one it stays true
+            Run.update({Run.metadata: {}}).where(Run.id == run_id, Run.discovered_at.is_null()).execute()
         note(run_id, what or to.value, who=who, door=door, detail=detail)
 
 
@@ -382,14 +403,18 @@ def open_circuit(run_id: int, refused: int, reason: str) -> RunStatus:
     return RunStatus.FAILED
 
 
-def complete_if_done(run_id: int) -> bool:
-    """Complete the run if no item is left that can change.
+def complete_if_done(run_id: int, removed: Removed | None = None) -> bool:
+    """End the run if no item is left that can change, and what a fresh one may remove is removed.
 
     The row is locked by a statement of its own first: on Postgres, one UPDATE with NOT EXISTS re-checks with the
     snapshot it began with, and could complete a run that has just been given a pending item.
 
+    Parameters:
+      removed(Removed | None): What the removal of a fresh run came to; None while it is not over.
+
     Returns:
-      bool: Whether this call ended it: completed or, where every item was refused for its credentials, failed.
+      bool: Whether this call ended it: completed or, where every item was refused for its credentials, or rows could
+        not be removed, failed.
     """
     now = database.now()
     with database.db.atomic():
@@ -400,15 +425,34 @@ def complete_if_done(run_id: int) -> bool:
         run = next(iter(locked.returning(Run).execute()), None)
         if run is None or has_open_items(run_id):
             return False
-        if 0 < run.total_count == run.failed_count == run.auth_failures_in_a_row:  # too few to have opened the circuit
+        if _is_refused_everywhere(run):
             refused = RunItem.select(RunItem.failure_reason).where(RunItem.run_id == run_id, HAS_FAILED)
             open_circuit(run_id, run.failed_count, refused.limit(1).scalar())
+            return True
+        if run.options.get("fresh") and removed is None:
+            return False
+        if removed and removed.what:
+            note(run_id, removed.what, who="sluice", door="queue", detail=removed.detail)
+        if removed and removed.failure:
+            move(run_id, RunStatus.FAILED, who="sluice", door="queue", detail=removed.failure)
             return True
         Run.update(
             {Run.status: RunStatus.COMPLETED, Run.ended_at: now, Run.updated_at: now, Run.error_summary: None}
         ).where(Run.id == run_id).execute()
         note(run_id, "completed", who="sluice", door="queue")
     return True
+
+
+def has_nothing_open(run: Run) -> bool:
+    """Whether a running run's list and items have ended, so that nothing but its removal is left."""
+    if run.status != RunStatus.RUNNING or run.discovered_at is None or _is_refused_everywhere(run):
+        return False
+    return not has_open_items(run.id)
+
+
+def _is_refused_everywhere(run: Run) -> bool:
+    """Whether the credentials were refused for every item, and those were too few to have opened the circuit."""
+    return bool(0 < (run.total_count or 0) == run.failed_count == run.auth_failures_in_a_row)
 
 
 def has_open_items(run_id: int) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from peewee import InterfaceError, OperationalError
 
-from workers import beside, budget_words, database, heartbeat, items, outages, precedence, presence, runs
+from workers import beside, budget_words, database, heartbeat, items, old_rows, outages, precedence, presence, runs
 from workers.beside import Beside
 from workers.budget import Budget
 from workers.errors import DependencyDown
@@ -21,7 +21,7 @@ from workers.pace import Pace, pace_of
 from workers.redis_words import AWAY, Trouble
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import ACTIVE, ENDED, Lane, Run, RunEvent, RunStatus
+from workers.tables import ACTIVE, ENDED, Lane, RemovalState, Run, RunEvent, RunStatus
 
 #: A run that was made for a slot and never began: its slot was overtaken or missed, or somebody called it off.
 _SKIPPED = (Run.status == RunStatus.CANCELLED) & Run.slot_at.is_null(False) & Run.started_at.is_null()
@@ -39,6 +39,7 @@ class RunStats:
       percent: Ended items of all, rounded down: 999 of 1,000 is 99. None while the list is still being read.
       active_seconds, waiting_seconds, held_seconds: The parts of `duration_seconds`: at work, kept waiting by its API,
         held by a person or between its end and a retry. They stop growing at the end.
+      rows_created, rows_updated, rows_unchanged: What its list did to the rows of its model; details are not counted.
       requests: What was sent for it, list pages and repeated ones included.
       efficiency: sleeps / (hits + sleeps), 0 to 1; None where nothing has waited yet.
       per_second: Items completed each second: over the last minute, or over all of a run that is not running.
@@ -65,6 +66,9 @@ class RunStats:
     succeeded: int
     failed: int
     skipped: int
+    rows_created: int
+    rows_updated: int
+    rows_unchanged: int
     requests: int
     hits: int
     sleeps: int
@@ -147,6 +151,9 @@ def run_stats(
         succeeded=run.succeeded_count,
         failed=run.failed_count,
         skipped=run.skipped_count,
+        rows_created=run.rows_created,
+        rows_updated=run.rows_updated,
+        rows_unchanged=run.rows_unchanged,
         requests=run.requests_count,
         hits=run.rate_limit_hits_count,
         sleeps=run.rate_limit_sleeps_count,
@@ -360,8 +367,10 @@ def _quiet(run: Run, now: datetime) -> str:
     """Say why a running run with an open budget makes no progress."""
     silent = now - timedelta(seconds=3 * get_settings().lane_lease_seconds)
     if run.discovered_at is None:
-        return _nobody() if run.discovery_due_at and run.discovery_due_at < silent else ""
+        return _nobody() if run.discovery_due_at and run.discovery_due_at < silent else _copying(run)
     due = items.next_due(run.id)
+    if due is None and run.options.get("fresh") and (removal := old_rows.get(run.id)):
+        return f"removes the rows that are no longer in its list: {removal.removed_count:,} so far"
     if due and due > now + timedelta(seconds=1) and not items.in_hand(run.id):
         last = items.last_reason(run.id)
         said = f"; the last one failed: {last}" if last else ""
@@ -369,6 +378,13 @@ def _quiet(run: Run, now: datetime) -> str:
     if Lane.select().where(Lane.run_id == run.id, Lane.due_at < silent).exists():
         return _nobody()
     return ""
+
+
+def _copying(run: Run) -> str:
+    """Say that a fresh run does not ask for its list yet; empty where it does."""
+    removal = old_rows.get(run.id) if run.options.get("fresh") and run.total_count is None else None
+    copying = removal is not None and removal.state == RemovalState.COPYING
+    return "notes which rows are there, before it asks for its list" if copying else ""
 
 
 def _nobody_on(run: Run, now: datetime, others: Beside) -> str:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from peewee import BlobField, DecimalField, FloatField, IntegerField, Node, UUIDField
+from peewee import BlobField, CharField, DecimalField, FloatField, IntegerField, Node, TextField, UUIDField
 
 from workers.exact import ExactFloat
 
@@ -23,8 +23,10 @@ def value_of(field: Any, value: Any) -> Any:
       ValueError: It holds a NUL or half a surrogate pair, or is no finite number, or could not be read back; the
         message names the field and the fix.
     """
-    if isinstance(value, Node) or value is None:
+    if value is None or isinstance(value, (bool, Node)):
         return value
+    if isinstance(value, str) and type(field) in _TEXT and value.isascii() and "\0" not in value:
+        return value  # most of what is written
     if isinstance(field, DecimalField) and isinstance(value, ExactFloat):
         value = value.to_decimal()
     if isinstance(field, UUIDField) and isinstance(value, str):
@@ -40,6 +42,10 @@ def _uuid(text: str) -> UUID | str:
         return UUID(text)
     except ValueError:
         return text  # which is refused below
+
+
+#: Fields that keep any text as it is.
+_TEXT = (CharField, TextField)
 
 
 def has_unstorable(text: str) -> bool:

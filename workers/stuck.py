@@ -34,6 +34,9 @@ class Stuck:
         return max(0.0, (database.now() - self.since).total_seconds())
 
 
+_SENT = "sent its finalize message again: a worker removes what is no longer in the list, and closes it"
+
+
 def look(run: Run) -> Stuck:
     """Return what is stuck about a run.
 
@@ -48,6 +51,8 @@ def look(run: Run) -> Stuck:
     if run.status == RunStatus.SCHEDULED and run.scheduled_at <= database.now():
         return Stuck("is overdue", run.scheduled_at, lambda: _begin(run), lambda: _next_of(run))
     if run.status == RunStatus.RUNNING and run.discovered_at and items.next_due(run.id) is None:
+        if run.options.get("fresh"):  # a worker removes what is no longer in the list, in more than one transaction
+            return Stuck("has nothing left to do", since, lambda: _SENT, lambda: broker.send("finalize", run.id))
         return Stuck("has nothing left to do", since, lambda: _end(run), lambda: finalize.tidy_up(run))
     raise UsageError(f"Run {run.id} {_doing(run)}")
 

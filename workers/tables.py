@@ -1,6 +1,6 @@
 """Sluice's own tables and their statuses. They sit in the package, so that a project may have a models.py of its own.
 
-Only `runs`, `items` and `lanes` write to them, `schedules`, `watermark` and `samples` to their own.
+Only `runs`, `items` and `lanes` write to them, `schedules`, `watermark`, `samples` and `old_rows` to their own.
 """
 
 from enum import StrEnum
@@ -55,7 +55,10 @@ TRANSITIONS: dict[tuple[RunStatus, RunStatus], str] = {
     (RunStatus.PENDING, RunStatus.CANCELLED): "Somebody called it off before its turn.",
     (RunStatus.RUNNING, RunStatus.PAUSED): "Somebody paused it; lanes stop at their next item.",
     (RunStatus.RUNNING, RunStatus.COMPLETED): "Finalize found no item left that can change.",
-    (RunStatus.RUNNING, RunStatus.FAILED): "Its list cannot be read, or everything is refused.",
+    (
+        RunStatus.RUNNING,
+        RunStatus.FAILED,
+    ): "Its list cannot be read, all is refused, or a row cannot be removed.",
     (RunStatus.RUNNING, RunStatus.CANCELLED): "Somebody called it off; lanes stop at their next item.",
     (RunStatus.PAUSED, RunStatus.RUNNING): "Somebody resumed it.",
     (RunStatus.PAUSED, RunStatus.CANCELLED): "Somebody called it off while it was paused.",
@@ -306,6 +309,50 @@ class Sample(Table):
         primary_key = CompositeKey("run_id", "slot")
 
 
+class RemovalState(StrEnum):
+    """How far a fresh run is with the removal of rows that its list does not bring."""
+
+    #: The keys of the rows that are there are being copied, before the first list page is asked for.
+    COPYING = "copying"
+    #: They are copied; the list is read, and the items are imported.
+    COPIED = "copied"
+    #: The list was whole: the rows that it did not bring are being removed.
+    REMOVING = "removing"
+    #: Nothing is left to be removed, or nothing may be.
+    OVER = "over"
+
+
+class Removal(Table):
+    """The removal at the end of a fresh run: how far it is, and who is at it."""
+
+    run_id = BigIntegerField(primary_key=True)
+    state = CharField(max_length=20, default=RemovalState.COPYING)
+    #: The last key that was copied or, later, looked at for the removal; null: none yet.
+    position = TextField(null=True)
+    #: When the lease ends of the process that is removing; null: none is.
+    due_at = UTCDateTimeField(null=True)
+    removed_count = IntegerField(default=0)
+    #: Why nothing may be removed; or, while rows are removed, why the first one could not be.
+    reason = TextField(null=True)
+
+    class Meta:
+        table_name = "sluice_removals"
+
+
+class OldRow(Table):
+    """A row that a fresh run may remove: it was there before the run's list, and no list has brought it since."""
+
+    run_id = BigIntegerField()
+    #: Its primary key as text, as in `RunItem.item_id`.
+    item_id = TextField()
+    #: Its `unique_by` value when the run began: SQLite may give the primary key to another row.
+    row_key = TextField()
+
+    class Meta:
+        table_name = "sluice_old_rows"
+        primary_key = CompositeKey("run_id", "item_id")
+
+
 class BudgetRow(Table):
     """What outlives Redis of one budget."""
 
@@ -358,7 +405,7 @@ Schedule.add_index(
 )
 
 
-TABLES = (Run, RunItem, Lane, RunEvent, Sample, BudgetRow, Schedule)
+TABLES = (Run, RunItem, Lane, RunEvent, Sample, Removal, OldRow, BudgetRow, Schedule)
 
 __all__ = [
     "ACTIVE",
@@ -374,6 +421,9 @@ __all__ = [
     "BudgetRow",
     "ItemStatus",
     "Lane",
+    "OldRow",
+    "Removal",
+    "RemovalState",
     "Run",
     "RunEvent",
     "RunItem",

@@ -7,6 +7,7 @@ from contextlib import suppress
 import peewee
 import psycopg
 import pytest
+import requests
 from clusters import cluster
 from conftest import free_port
 
@@ -335,36 +336,6 @@ def at(address, user):
     return {"host": host, "port": int(port), "user": user}
 
 
-# --- what a refusal says
-
-
-def test_a_foreign_key_that_forbids_fresh_is_named_and_no_bug_of_the_source(mock_api, import_from):
-    # Given a table of the user's that refers to the imported one
-    class Order(peewee.Model):
-        item = peewee.ForeignKeyField(Item)
-
-        class Meta:
-            database = database.db
-            table_name = "orders"
-
-    Order.create_table()
-    import_from(mock_api(items=3).url)
-    Order.create(item=Item.create(external_id="sold", name="no longer listed"))
-
-    # When the table is to be emptied
-    run = runner.start("items", who="test", door="test", send=False, fresh=True)
-    run = runner.run_inline(run)
-
-    # Then
-    assert run.status == RunStatus.FAILED
-    assert "a bug in the source" not in run.error_summary
-    assert "the database refuses it" in run.error_summary
-    assert "orders" in run.error_summary
-    if not database.is_sqlite():
-        assert "constraint orders_item_id_fkey of table orders" in run.error_summary
-    assert Item.select().count() == 1
-
-
 # --- what becomes of the item
 
 
@@ -399,6 +370,36 @@ def test_a_statement_that_is_too_large_fails_its_item_with_a_reason(moved_clock,
     assert item.external_id == "2"
     assert ("variables" if database.is_sqlite() else "65535") in item.failure_reason
     assert len(asked) == 5 if method != "save" else len(asked) > 0
+
+
+@ON_POSTGRES
+@pytest.mark.parametrize("state", ["57014", "55P03", "25P01"])
+def test_a_row_whose_save_is_ended_each_time_fails_alone_with_a_reason(moved_clock, mock_api, import_from, state):
+    # Given a row that another program keeps locked, or the like
+    class Locked(Item):
+        save_each = True
+
+        class Meta:
+            table_name = "items"
+
+        def save(self, *args, **options):
+            if str(self.external_id) == "2" and self.price is not None:
+                database.db.execute_sql(f"DO $$BEGIN RAISE 'no luck' USING ERRCODE = '{state}'; END$$")
+            return super().save(*args, **options)
+
+    server = mock_api(items=4)
+    import_from(server.url, model=Locked)
+
+    # When
+    run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
+
+    # Then the others are in, each asked for once, and it has had its five attempts
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 3, 1)
+    item = RunItem.get(RunItem.status == ItemStatus.FAILED)
+    assert (item.external_id, item.attempts, item.failure_class) == ("2", 5, "transient")
+    assert "no luck" in item.failure_reason
+    asked = requests.get(f"{server.url}/stats", timeout=5).json()["items"]
+    assert asked == {"1": 1, "2": 5, "3": 1, "4": 1}
 
 
 @ON_POSTGRES

@@ -13,6 +13,7 @@ from benchmarks.fleet import Fleet
 from models import Item
 from workers import database, runner, settings
 from workers.doctor import Level, database_checks
+from workers.patience import patiently
 from workers.pool import is_pooled
 from workers.tables import RunStatus
 
@@ -118,11 +119,11 @@ def test_within_a_transaction_it_is_the_transaction_that_is_repeated(house):
                 database.db.execute_sql(FORGET)
             return ask()
 
-    # Then once outside of `repeated` it fails as a session's, and within it it is done, once
+    # Then once outside of `patiently` it fails as one of a session, and within it it is done, once
     with pytest.raises(peewee.DatabaseError) as met:
         work()
     assert database.is_away(met.value)
-    assert database.repeated(work) == (1,)
+    assert patiently(work, {database.db.obj}, lambda error: 10.0) == (1,)
     assert Item.select().count() == 1
 
 

@@ -1,6 +1,7 @@
 """`run`: start a run of a source, now, at a time, or in this process."""
 
 from datetime import datetime
+from typing import Any
 
 import click
 
@@ -18,7 +19,12 @@ from workers.tables import Run, RunStatus
 @SOURCE
 @watch.WAIT
 @click.option("--inline", is_flag=True, help="Do all the work in this process: no broker, no workers.")
-@click.option("--fresh", is_flag=True, help="Empty the source's table first, where the source allows it.")
+@click.option(
+    "--fresh",
+    is_flag=True,
+    help="At its end, remove the rows that are no longer in the list, where the source allows it.",
+)
+@click.option("--even-if-empty", is_flag=True, help="With --fresh: remove all of them where the list was empty.")
 @click.option(
     "--at",
     type=Instant(),
@@ -35,6 +41,7 @@ def run(
     wait: bool,
     inline: bool,
     fresh: bool,
+    even_if_empty: bool,
     at: datetime | None,
     tenant: str | None,
     as_json: bool,
@@ -55,9 +62,12 @@ def run(
     """
     if inline and at:
         raise click.UsageError("--inline works now and --at later: give one of them")
+    if even_if_empty and not fresh:
+        raise click.UsageError("--even-if-empty is for --fresh: give both, or neither")
+    asked: dict[str, Any] = {"tenant": tenant, "fresh": fresh, "even_if_empty": even_if_empty}
     with database.connection():
         door.prepare()
-        made = _begin(door, source, inline=inline, fresh=fresh, at=at, tenant=tenant)
+        made = _begin(door, source, asked, inline=inline, at=at)
         if not (as_json and (wait or inline)):  # which answers with the run as it has become
             answer_run(made, as_json=as_json)
         _say_when(made)
@@ -69,21 +79,18 @@ def run(
     return watch.to_the_end(made, as_json=as_json) if wait else ending.EXIT_DONE
 
 
-def _begin(
-    door: Door, source: str | None, *, inline: bool, fresh: bool, at: datetime | None, tenant: str | None
-) -> Run:
+def _begin(door: Door, source: str | None, asked: dict[str, Any], *, inline: bool, at: datetime | None) -> Run:
     if at:
-        name = source or get_registry().only().name
-        return runner.schedule(name, at, who=me(), door=door.name, tenant=tenant, fresh=fresh)
+        return runner.schedule(source or get_registry().only().name, at, who=me(), door=door.name, **asked)
     if inline:
-        return _taken_up(door, source or get_registry().only().name, fresh=fresh, tenant=tenant)
-    return runner.start(source, who=me(), door=door.name, tenant=tenant, fresh=fresh)
+        return _taken_up(door, source or get_registry().only().name, asked)
+    return runner.start(source, who=me(), door=door.name, **asked)
 
 
-def _taken_up(door: Door, source: str, *, fresh: bool, tenant: str | None) -> Run:
+def _taken_up(door: Door, source: str, asked: dict[str, Any]) -> Run:
     """Start a run that this process is to do or, where one is active, take that up, and say so."""
-    active = runs.active(source, tenant)
-    made = runner.start_inline(source, who=me(), door=door.name, tenant=tenant, fresh=fresh)
+    active = runs.active(source, asked["tenant"])
+    made = runner.start_inline(source, who=me(), door=door.name, **asked)
     if active and active.id == made.id:
         say(f"run {made.id} is active: this process works on it, and no new run is made")
     return made

@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from workers import budget_words, database, eta, retry, runner, runs, stats, stuck
+from workers import budget_words, database, eta, old_rows, retry, runner, runs, stats, stuck
 from workers.errors import UsageError
 from workers.failure_groups import FailureGroup, retriable_count
 from workers.monitor import access
@@ -153,7 +153,7 @@ def _lanes(run: Run) -> str:
 
 
 def _is_unfinished(run: Run) -> bool:
-    return run.discovered_at is None or runs.has_open_items(run.id)
+    return run.discovered_at is None or runs.has_open_items(run.id) or old_rows.has_failed(run.id)
 
 
 def _left_undone(run: Run) -> str:
@@ -178,17 +178,20 @@ def _again(run: Run, number: int) -> str:
     return f"{each}: {so_many(number, 'request')}{time}."
 
 
+def _what_is_left(run: Run) -> str:
+    if run.discovered_at is None:
+        return "Its list will be read on from where it broke off"
+    if old_rows.has_failed(run.id):
+        return "The rows that it could not remove will be tried again"
+    return "What it left open will be asked for"
+
+
 def _goes_on(run: Run, *, broken: bool) -> str:
     if run.status == RunStatus.PAUSED:
         return "The run will stay paused: they will wait until it is resumed."
     if run.status not in ENDED:
         return "The run is going on: they will join what it has still to do."
-    what = (
-        "Its list will be read on from where it broke off"
-        if run.discovered_at is None
-        else "What it left open will be asked for"
-    )
-    said = f"{what}. " if broken else ""
+    said = f"{_what_is_left(run)}. " if broken else ""
     ahead = runs.active(run.source, run.tenant)
     if ahead:
         return f"{said}The run will be pending: it will wait behind run {ahead.id}, which is {ahead.status}."

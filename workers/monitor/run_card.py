@@ -15,7 +15,7 @@ _CARD = """
   <div class="sl-progress"><strong class="sl-percent">{percent}</strong>{bar}
     <div class="sl-counts"><span>{counts}</span><span>{left}</span></div></div>
   {tally}
-  {line}{slowed}{again}{removed}
+  {line}{slowed}{again}{rows}{removed}
   <dl class="sl-tiles sl-run-tiles">{tiles}</dl>
 </section>
 """
@@ -68,6 +68,7 @@ def run_card(
         line=_line(run, zone, now),
         slowed=_aside("alert", sentence(run.slowed, zone, now)) if run.slowed else "",
         again=_aside("clock", prose(again)) if again else "",
+        rows=_rows(run),
         removed=_removed(items_removed_at, zone, now),
         tiles=join([_pace_tile(run, budget), _end_tile(run, zone, now), _time_tile(run), _waits_tile(run)]),
     )
@@ -147,6 +148,13 @@ def _outcome(run: RunStats) -> tuple[str, str]:
 def _aside(shape: str, text: Html) -> Html:
     """Say what stays true while the news above changes."""
     return fill(_ASIDE, shape=shape, text=text)
+
+
+def _rows(run: RunStats) -> Html:
+    """Say what the list did to the rows of the model."""
+    parts = [("created", run.rows_created), ("updated", run.rows_updated), ("unchanged", run.rows_unchanged)]
+    said = ", ".join(f"{count(number)} {what}" for what, number in parts if number)
+    return _aside("check", prose(f"rows of the list: {said}")) if said else fill("")
 
 
 def _removed(at: datetime | None, zone: tzinfo, now: datetime) -> Html:

@@ -36,7 +36,10 @@ one now.</p>
 _LOOKS = '<p class="sl-viewer">{text}</p>'
 _LINE = '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
 _VIEWER = "You may look; starting imports is for operators."
-_EMPTIES = "Every row of the table {table} is deleted before the import. This cannot be undone."
+_REMOVES = (
+    "When the import has ended, every row of the table {table} that is no longer in the list is deleted, if the list "
+    "was read whole and was not empty. This cannot be undone."
+)
 
 
 #: Which source, how, and for which tenant.
@@ -141,7 +144,7 @@ def _draw(zone: tzinfo) -> None:
         st.html(_line("bad", "cross", refusal))
     started = st.session_state.get(_STARTED, 0)
     st.button(
-        "Empty and import" if fresh else "Import now" if how == NEW else "Run the next one now",
+        "Import and remove" if fresh else "Import now" if how == NEW else "Run the next one now",
         type="primary",
         disabled=not plan.possible,
         on_click=_press,
@@ -189,9 +192,9 @@ def _read_tenants() -> list[str]:
 def _draw_fresh(source: ImportSource, how: str) -> bool:
     if how != NEW or not source.allow_fresh:
         return False
-    fresh = st.checkbox("Fresh: empty the table first", key=_FRESH)
+    fresh = st.checkbox("Fresh: remove rows that are no longer in the list", key=_FRESH)
     if fresh:
-        st.html(_line("warn", "alert", _EMPTIES.format(table=source.model._meta.table_name)))
+        st.html(_line("warn", "alert", _REMOVES.format(table=source.model._meta.table_name)))
     return fresh
 
 

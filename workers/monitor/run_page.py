@@ -146,7 +146,7 @@ def _state(sheet: RunSheet, zone: tzinfo) -> Html:
         by=by(sheet.run.created_by),
         when=_when(sheet, zone),
         lanes=so_many(sheet.run.lanes, "lane"),
-        fresh=" · its table was emptied first" if sheet.run.options.get("fresh") else "",
+        fresh=" · fresh: rows no longer in the list are removed at its end" if sheet.run.options.get("fresh") else "",
         line=_line(sheet),
         back=links.to(links.RUNS),
     )
