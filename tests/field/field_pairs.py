@@ -1,5 +1,6 @@
 """A pair: a random model and a random batch of rows, written together by the package and row by row by the driver."""
 
+import copy
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -30,7 +31,7 @@ class Column:
     default: str | None
 
     def make(self) -> Any:
-        options = {"default": KINDS[self.kind].values[self.default]} if self.default else {}
+        options = {"default": copy.deepcopy(KINDS[self.kind].values[self.default])} if self.default else {}
         return KINDS[self.kind].make(null=self.null, **options)
 
 
