@@ -13,7 +13,7 @@ from workers.items import Outcome
 from workers.page import describe
 from workers.settings import get_settings
 from workers.tables import ItemStatus, RunItem
-from workers.tracking import item_type
+from workers.tracking import external_id_of, item_type
 
 log = logging.getLogger(__name__)
 
@@ -66,10 +66,7 @@ def _why_unusable(item: RunItem, row: Any) -> str:
         return f"its row cannot be read: {describe(row)}"
     if item.item_type is not None and item.item_type != item_type(type(row)):
         return f"its row is in {item.item_type}, and the source's model is in {item_type(type(row))} now"
-    try:
-        external_id = str(row.get_external_id())
-    except Skip:  # the list's id counts: see `listed`
-        return ""
+    external_id = external_id_of(row, item.external_id)
     if external_id != item.external_id:
         return f"its row is no longer in the table: {row._pk} is the primary key of {external_id!r:.80} now"
     return ""

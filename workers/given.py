@@ -28,8 +28,10 @@ class Defaults(dict[str, Any]):
         self.before = _snapshot(defaults)
 
     def __setitem__(self, name: str, value: Any) -> None:
+        there = self.get(name)
         # A BigBitField puts a buffer in place of its bytes when it is merely read.
-        if not (isinstance(value, bytearray) and identical(self.get(name), value)):
+        is_read = isinstance(value, bytearray) and isinstance(there, bytes) and identical(there, value)
+        if not is_read and not (value is there and isinstance(value, bytearray)):
             self.given.add(name)
         super().__setitem__(name, value)
 
@@ -100,11 +102,22 @@ def identical(one: Any, other: Any) -> bool:
 
 
 def _equal(one: Any, other: Any) -> bool:
+    if one is other:
+        return True
     if isinstance(one, float):
         return repr(one) == repr(other)  # -0.0 is not 0.0
+    if "__eq__" not in {name for kind in type(one).__mro__[:-1] for name in vars(kind)}:  # it compares by identity only, as psycopg's Jsonb does
+        return _alike_inside(one, other)
     try:
         return bool(one == other)
     except Exception:  # a class of a user's own may compare in any way
+        return False
+
+
+def _alike_inside(one: Any, other: Any) -> bool:
+    try:
+        return identical(one.__reduce_ex__(2), other.__reduce_ex__(2))
+    except Exception:  # what cannot be copied cannot be compared
         return False
 
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from workers import database, page, row_keys, saving
 from workers.contracts import ImportSource
-from workers.errors import Skip
 from workers.page import Page, describe
 from workers.saving import Change, Stored
+from workers.tracking import external_id_of
 
 #: A row may have to wait for one that comes later on its page: so often the refused ones are tried once more.
 _PASSES = 10
@@ -132,10 +132,7 @@ def _checked(model: type[Any], listed_as: str, stored: Stored) -> _Row:
     Raises:
       ValueError: An item cannot point at it.
     """
-    try:
-        external_id = page.usable_id(stored.row.get_external_id())
-    except Skip:  # raised for what is loaded, and not for what was listed: that one counts
-        external_id = listed_as
+    external_id = page.usable_id(external_id_of(stored.row, listed_as))
     key = row_keys.text(stored.row._pk)
     if row_keys.from_text(model, key) != stored.row._pk:
         raise ValueError(f"its primary key {stored.row._pk!r:.80} cannot be found again by its text")

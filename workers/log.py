@@ -14,6 +14,7 @@ _QUIETER = {
     "dramatiq": logging.WARNING,
     "urllib3": logging.WARNING,
     "peewee": logging.WARNING,
+    "psycopg": logging.ERROR,  # its warnings quote the row that was refused
     "streamlit": logging.WARNING,
 }
 

@@ -5,18 +5,12 @@ from typing import Any
 from uuid import UUID
 
 from peewee import (
-    BigBitField,
     BinaryUUIDField,
     BitField,
-    BlobField,
-    BooleanField,
-    DecimalField,
     Field,
-    FloatField,
     ForeignKeyField,
     IntegerField,
     IPField,
-    JSONField,
     MySQLDatabase,
     TimestampField,
     UUIDField,
@@ -31,7 +25,6 @@ LENGTH = 255
 #: Primary keys whose text says exactly which row is meant. IPField and TimestampField are IntegerFields to Peewee.
 _EXACT = (IntegerField, StringField, UUIDField, BinaryUUIDField)
 _INEXACT = (TimestampField, BitField)
-_UNUSABLE = (BlobField, BooleanField, DecimalField, FloatField, JSONField, BigBitField)
 
 
 def names(unique_by: str | Iterable[str]) -> tuple[str, ...]:

@@ -2,12 +2,29 @@
 
 from typing import Any
 
+from workers import database
 from workers.tables import RunItem
 
 
 def item_type(model: type[Any]) -> str:
     """Return the name under which rows of `model` are tracked. It is only ever compared, never imported."""
     return str(model._meta.table_name)
+
+
+def external_id_of(row: Any, listed_as: str) -> str:
+    """Return the external id of a row as it is stored.
+
+    Parameters:
+      row(peewee.Model): An Importable, loaded.
+      listed_as(str): What the list called it. It counts where the model's method raises for a stored row, as one may
+        that was written for what the list brings.
+    """
+    try:
+        return str(row.get_external_id())
+    except Exception as error:
+        if database.is_away(error):
+            raise
+        return listed_as
 
 
 class HasImportStatus:
