@@ -195,8 +195,10 @@ def _write(run: Run, source: ImportSource, read: Page, caller: Caller, *, row_by
         if saved is None:
             saved = listed.save_page(source, read)
         fresh.seen(source, saved.rows.values())
-        saved.refuse(items.of_other_rows(run.id, saved.rows))
-        new = items.add(run.id, _rows(source, read, saved))
+        new = items.add(run.id, _pending(source, saved))
+        if new.total() < len(saved.rows):  # an earlier page had the others, if they are the same
+            saved.refuse(items.of_other_rows(run.id, saved.rows))
+        new += items.add(run.id, _not_wanted(source, read, saved))
         kept = _what_to_keep(run, source, read, saved, new)
         cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, changes=saved.changes, **kept)
         if read.next_cursor is None:
@@ -282,19 +284,19 @@ def _note_a_short_end(run: Run, came: int, per_page: int, kept: Mapping[str, Any
     runs.note(run.id, "short last page", who="sluice", door="discovery", detail=detail)
 
 
-def _rows(source: ImportSource, read: Page, saved: Listed) -> list[dict[str, Any]]:
-    now = database.now()
-    blank = dict.fromkeys(("item_id", "failure_class", "failure_reason", "failure_fingerprint", "last_failed_at"))
-    common = blank | {"item_type": item_type(source.model), "due_at": now, "failure_count": 0}
-    skipped = common | {"status": ItemStatus.SKIPPED}
-    failed = common | {
-        "status": ItemStatus.FAILED,
-        "failure_class": FailureClass.BAD_DATA,
-        "failure_count": 1,
-        "last_failed_at": now,
-    }
+def _pending(source: ImportSource, saved: Listed) -> list[dict[str, Any]]:
+    """Return the columns of the items that have a row."""
+    common = _columns(source, ItemStatus.PENDING)
+    return [common | {"external_id": external_id, "item_id": key} for external_id, key in saved.rows.items()]
+
+
+def _not_wanted(source: ImportSource, read: Page, saved: Listed) -> list[dict[str, Any]]:
+    """Return the columns of the items that the source skips, and of those that were refused."""
+    skipped = _columns(source, ItemStatus.SKIPPED)
+    failed = _columns(source, ItemStatus.FAILED)
+    failed |= {"failure_class": FailureClass.BAD_DATA, "failure_count": 1, "last_failed_at": failed["due_at"]}
+    refused = [(where, storable_reason(why)) for where, why in (read.refused | saved.refused).items()]
     return [
-        *(common | {"status": ItemStatus.PENDING, "external_id": i, "item_id": key} for i, key in saved.rows.items()),
         *(
             skipped | {"external_id": where, "failure_reason": storable_reason(why)}
             for where, why in read.skipped.items()
@@ -303,12 +305,22 @@ def _rows(source: ImportSource, read: Page, saved: Listed) -> list[dict[str, Any
             failed
             | {
                 "external_id": where,
-                "failure_reason": storable_reason(why),
-                "failure_fingerprint": fingerprint(FailureClass.BAD_DATA, storable_reason(why), where),
+                "failure_reason": why,
+                "failure_fingerprint": fingerprint(FailureClass.BAD_DATA, why, where),
             }
-            for where, why in (read.refused | saved.refused).items()
+            for where, why in refused
         ),
     ]
+
+
+def _columns(source: ImportSource, status: ItemStatus) -> dict[str, Any]:
+    blank = dict.fromkeys(("item_id", "failure_class", "failure_reason", "failure_fingerprint", "last_failed_at"))
+    return blank | {
+        "item_type": item_type(source.model),
+        "status": status,
+        "due_at": database.now(),
+        "failure_count": 0,
+    }
 
 
 def _save_apart(run: Run, source: ImportSource, read: Page, *, row_by_row: bool) -> Listed | None:

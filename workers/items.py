@@ -93,7 +93,7 @@ def rows_of_other_tenants(item_type: str, item_ids: Sequence[str], tenant: str |
       tenant(str | None): Whose runs are not meant.
     """
     found: Counter[str] = Counter()
-    if tenant is None and not Run.select(Run.id).where(Run.tenant.is_null(False)).limit(1).exists():
+    if not item_ids or (tenant is None and not Run.select(Run.id).where(Run.tenant.is_null(False)).limit(1).exists()):
         return found
     for some in chunked(item_ids, _CHUNK):
         count = (

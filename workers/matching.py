@@ -9,6 +9,8 @@ from typing import Any
 
 from peewee import SQL, Cast, CommaNodeList, EnclosedNodeList, Entity, ModelSelect, NodeList, SqliteDatabase
 
+from workers import clock
+
 #: The type of each column. Without its modifiers: CAST('abcdef' AS varchar(5)) would cut silently what an INSERT
 #: refuses. But where an INSERT rounds, the key is rounded alike. A domain stands for what it is made of.
 _TYPES = """
@@ -23,6 +25,9 @@ SELECT name, pg_catalog.format_type(kind.oid, CASE
     WHEN typname IN ('numeric', 'timestamp', 'timestamptz', 'time', 'timetz', 'interval') THEN modifier ELSE -1 END)
 FROM kind JOIN pg_catalog.pg_type AS base ON base.oid = kind.oid WHERE base.typtype <> 'd'
 """
+
+
+_TYPES_SECONDS = 60.0
 
 
 def database_of(model: type[Any]) -> Any:
@@ -109,8 +114,12 @@ def _locking(model: type[Any], query: Any) -> Any:
 
 
 def _types(place: Any, model: type[Any]) -> dict[str, str]:
+    """Return column -> type, read from the catalogue at most once a minute: a table may be altered while it is used."""
     name, _ = place.get_sql_context().sql(table(model)).query()
-    return dict(place.execute_sql(_TYPES, (name,)).fetchall())
+    known: dict[str, tuple[float, dict[str, str]]] = place.__dict__.setdefault("_sluice_types", {})
+    if name not in known or clock.monotonic() - known[name][0] > _TYPES_SECONDS:
+        known[name] = clock.monotonic(), dict(place.execute_sql(_TYPES, (name,)).fetchall())
+    return known[name][1]
 
 
 def _typed(field: Any, value: Any, types: dict[str, str]) -> Any:

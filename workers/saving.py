@@ -10,12 +10,10 @@ from typing import Any
 import peewee
 from peewee import ModelUpdate, Node, PeeweeException, chunked
 
-from workers import database, faults, given, matching, row_keys, storable
+from workers import database, given, matching, row_keys, storable
 
 #: Rows of one statement, and values: it takes 65,535 on Postgres, 32,766 on SQLite.
 _MOST_ROWS, _MOST_VALUES = 500, 30_000
-#: Postgres: two rows of one INSERT have the same key, as the database compares it.
-_TWICE_IN_ONE_STATEMENT = "21000"
 
 
 class Change(StrEnum):
@@ -56,11 +54,11 @@ def upsert(model: type[Any], instances: Sequence[Any], unique_by: str | Sequence
 
     Returns:
       list[Stored]: In the order of `instances`. Two whose keys the database takes for the same have one row; what the
-        later was given is what it holds.
+        later was given is what it holds. (Postgres takes no two such new rows at once: see Raises.)
 
     Raises:
       ValueError: A key is missing, or a value cannot be kept. The message names the field.
-      peewee.PeeweeException: The database refuses a row.
+      peewee.PeeweeException: The database refuses a row, or two new ones of one key; one by one they can be written.
     """
     keys = row_keys.fields(model, unique_by)
     return [stored for some in chunked(instances, _rows_at_once(model)) for stored in _upsert(model, some, keys)]
@@ -230,26 +228,12 @@ def _insert(model: type[Any], keys: Sequence[Any], rows: Sequence[Mapping[Any, A
     for fields, group in groupby(sorted(rows, key=_field_names), key=_field_names):
         some = [{field.name: value for field, value in row.items()} for row in group]
         others = [model._meta.fields[name] for name in fields if name not in fixed]
-        if len(some) == 1:
-            _insert_rows(model, keys, some, others)
-            continue
-        try:
-            with model._meta.database.atomic():
-                _insert_rows(model, keys, some, others)
-        except PeeweeException as error:
-            if faults.sqlstate(error) != _TWICE_IN_ONE_STATEMENT:
-                raise
-            for row in some:
-                _insert_rows(model, keys, [row], others)
-
-
-def _insert_rows(model: type[Any], keys: Sequence[Any], rows: Sequence[Any], others: Sequence[Any]) -> None:
-    insert = model.insert_many(rows)
-    if others:
-        insert = insert.on_conflict(conflict_target=list(keys), preserve=others)
-    else:
-        insert = insert.on_conflict(action="NOTHING", conflict_target=list(keys))
-    insert.execute()
+        insert = model.insert_many(some)
+        if others:
+            insert = insert.on_conflict(conflict_target=list(keys), preserve=others)
+        else:
+            insert = insert.on_conflict(action="NOTHING", conflict_target=list(keys))
+        insert.execute()
 
 
 def _save_each(instances: Sequence[Any], values: Sequence[Mapping[Any, Any]], there: Mapping[int, Any]) -> bool:
