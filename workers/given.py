@@ -30,8 +30,8 @@ class Defaults(dict[str, Any]):
     def __setitem__(self, name: str, value: Any) -> None:
         there = self.get(name)
         # A BigBitField puts a buffer in place of its bytes when it is merely read.
-        is_read = isinstance(value, bytearray) and isinstance(there, bytes) and identical(there, value)
-        if not is_read and not (value is there and isinstance(value, bytearray)):
+        of_bytes = isinstance(there, bytes) and identical(there, value)
+        if not isinstance(value, bytearray) or not (value is there or of_bytes):
             self.given.add(name)
         super().__setitem__(name, value)
 
