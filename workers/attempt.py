@@ -4,7 +4,7 @@ import logging
 from http import HTTPStatus
 from typing import Any
 
-from workers import database
+from workers import database, saving
 from workers.caller import Caller
 from workers.connector import Connector
 from workers.errors import AuthError, DependencyDown, PermanentError, RateLimited, RetryableError, Skip
@@ -13,7 +13,7 @@ from workers.items import Outcome
 from workers.page import describe
 from workers.settings import get_settings
 from workers.tables import ItemStatus, RunItem
-from workers.tracking import external_id_of, item_type
+from workers.tracking import external_id_of, item_type, item_types
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +64,10 @@ def _why_unusable(item: RunItem, row: Any) -> str:
         return "its row is no longer in the table"
     if isinstance(row, Exception):
         return f"its row cannot be read: {describe(row)}"
-    if item.item_type is not None and item.item_type != item_type(type(row)):
+    if item.item_type is not None and item.item_type not in item_types(type(row)):
         return f"its row is in {item.item_type}, and the source's model is in {item_type(type(row))} now"
     external_id = external_id_of(row, item.external_id)
-    if external_id != item.external_id:
+    if external_id != item.external_id and not saving.is_respelled(row, item.external_id):
         return f"its row is no longer in the table: {row._pk} is the primary key of {external_id!r:.80} now"
     return ""
 

@@ -83,7 +83,10 @@ def names(row: Any) -> tuple[str, ...]:
         found = set(data.names())
     else:
         before = loaded(row)
-        found = {name for name, value in data.items() if name in before and _is_changed(before[name], value)}
+        if before:
+            found = {name for name, value in data.items() if name in before and _is_changed(before[name], value)}
+        else:  # a source's method has loaded it: what can be changed in place may have been
+            found = {name for name, value in data.items() if not isinstance(value, _UNCHANGING)}
         found |= row._dirty
     return tuple(sorted(found & row._meta.fields.keys()))
 

@@ -28,6 +28,8 @@ FROM kind JOIN pg_catalog.pg_type AS base ON base.oid = kind.oid WHERE base.typt
 
 
 _TYPES_SECONDS = 60.0
+#: What the given keys are called in a statement: a user's table of that name could not be seen in it.
+_WANTED = "sluice_wanted"
 
 
 def database_of(model: type[Any]) -> Any:
@@ -64,17 +66,17 @@ def find(model: type[Any], keys: Sequence[Any], wanted: Sequence[Sequence[Any]])
     ]
     names = [f"k{number}" for number in range(len(keys))]
     same = [
-        NodeList((Entity("t", field.column_name), SQL(" = "), Entity("v", name)), glue="")
+        NodeList((Entity("t", field.column_name), SQL(" = "), Entity(_WANTED, name)), glue="")
         for field, name in zip(keys, names, strict=True)
     ]
     primary = model._meta.primary_key
     query = NodeList(
         (
-            SQL(f"WITH v(n, {', '.join(names)}) AS (VALUES "),
+            SQL(f"WITH {_WANTED}(n, {', '.join(names)}) AS (VALUES "),
             CommaNodeList(rows),
-            SQL(") SELECT v.n, "),
+            SQL(f") SELECT {_WANTED}.n, "),
             Entity("t", primary.column_name),
-            SQL(" FROM v JOIN "),
+            SQL(f" FROM {_WANTED} JOIN "),
             table(model),
             SQL(" AS t ON "),
             NodeList(same, glue=" AND "),

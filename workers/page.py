@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -73,12 +73,20 @@ def read(source: ImportSource, data: Any, cursor: Any) -> Page:
     page = Page(next_cursor=_storable_cursor(title, following), total=_stated_total(source, data), came=len(found))
     if page.next_cursor == cursor:
         raise _broken("the page names itself as the next one")
-    given.prepare(source.model)
+    for model in _kinds(source.model):
+        given.prepare(model)
     for position, item in enumerate(found, start=1):
         _read_item(page, source, item, f"page {short(cursor)}, item {position}")
     if not page.models:
         page.digest = _digest(found)
     return page
+
+
+def _kinds(model: type[Any]) -> Iterator[type[Any]]:
+    """Yield a model and those made of it, which a source's method may return as well."""
+    yield model
+    for kind in model.__subclasses__():
+        yield from _kinds(kind)
 
 
 def _broken(why: str) -> PermanentError:

@@ -5,7 +5,6 @@ from typing import Any
 from peewee import IntegrityError, PeeweeException
 
 from workers import database, faults
-from workers.tracking import item_type
 
 #: What a trigger of Postgres raises.
 _RAISED = "P0001"
@@ -28,7 +27,7 @@ def who(error: PeeweeException, model: type[Any]) -> str:
 
 def _by_schema(model: type[Any]) -> str:
     """Name the tables that have a foreign key to the table of `model`; empty where none has."""
-    its, table = model._meta.database, item_type(model)
+    its, table = model._meta.database, model._meta.table_name
     names = [name for name in its.get_tables() if any(key.dest_table == table for key in its.get_foreign_keys(name))]
     if not names:
         return ""

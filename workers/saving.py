@@ -1,5 +1,6 @@
 """How the package saves a user's rows: many at a time, writing only the fields they were given."""
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 import peewee
-from peewee import ModelUpdate, Node, PeeweeException, chunked
+from peewee import ModelInsert, ModelUpdate, Node, PeeweeException, chunked
 
 from workers import database, given, matching, row_keys, storable
 
@@ -98,6 +99,22 @@ def load(model: type[Any], primary_keys: Sequence[Any], unique_by: str | Sequenc
     return found
 
 
+def is_respelled(row: Any, external_id: str) -> bool:
+    """Whether an id is another spelling of a loaded row's key, as the database compares it.
+
+    A detail may have changed the spelling; and earlier versions kept ids as the list gave them.
+    """
+    keys = row.__dict__.get("_sluice_keys", ())
+    if len(keys) != 1:
+        return False
+    try:
+        return matching.find(type(row), keys, [[external_id]]).get(0) == _primary_key(row)
+    except Exception as error:
+        if database.is_away(error):
+            raise
+        return False  # it is no such key at all
+
+
 @contextmanager
 def connected(model: type[Any]) -> Iterator[None]:
     """Hold this thread's connection to a model's database for a block, where it is another than ours."""
@@ -126,7 +143,7 @@ def _load_one(model: type[Any], key: Any) -> list[Any]:
 
 
 def _upsert(model: type[Any], instances: Sequence[Any], keys: Sequence[Any]) -> list[Stored]:
-    values = [_given_values(instance, keys) for instance in instances]
+    values = [_given_values(model, instance, keys) for instance in instances]
     wanted = [[given_here[key] for key in keys] for given_here in values]
     found = matching.find(model, keys, wanted)
     before = matching.rows(model, set(found.values()), lock=True)
@@ -134,12 +151,14 @@ def _upsert(model: type[Any], instances: Sequence[Any], keys: Sequence[Any]) -> 
     new = [number for number in range(len(instances)) if number not in there]
     if getattr(model, "save_each", False):
         rows = matching.rows(model, set(there.values()))  # not those of `before`, which `_change` looks at
-        written = _save_each(instances, values, {number: rows[key] for number, key in there.items()})
+        written = _save_each(model, keys, instances, values, {number: rows[key] for number, key in there.items()})
     else:
-        written = _update(model, keys, before, {there[number]: values[number] for number in sorted(there)})
-        _insert(
-            model, keys, [values[number] for number in sorted(new, key=lambda number: _place_in_line(wanted[number]))]
-        )
+        known: dict[Any, dict[Any, Any]] = {}
+        for number in sorted(there):  # of two with one row, what the later was given counts
+            known.setdefault(there[number], {}).update(values[number])
+        written = _update(model, keys, before, known)
+        in_line = sorted(new, key=lambda number: _place_in_line(wanted[number]))
+        _insert(model, keys, [(values[number], _defaults(model, instances[number])) for number in in_line])
     if new:
         there |= _new_ones(model, keys, wanted, new)
         _settle_twins(model, keys, there, values, set(new))
@@ -147,14 +166,14 @@ def _upsert(model: type[Any], instances: Sequence[Any], keys: Sequence[Any]) -> 
     return [Stored(after[there[n]], _change(before.get(there[n]), after[there[n]])) for n in range(len(instances))]
 
 
-def _given_values(instance: Any, keys: Sequence[Any]) -> dict[Any, Any]:
+def _given_values(model: type[Any], instance: Any, keys: Sequence[Any]) -> dict[Any, Any]:
     """Return field -> value of what an instance was given.
 
     Raises:
       ValueError: A value cannot be kept, or a key is missing, and so its row could not be found again.
     """
-    data, fields = instance.__data__, instance._meta.fields
-    names = {*given.names(instance), *(key.name for key in keys)}  # a default is a part of the key, too
+    data, fields = instance.__data__, model._meta.fields
+    names = {*given.names(instance), *(key.name for key in keys)} & fields.keys()  # a default is a part of the key, too
     found = {fields[name]: storable.value_of(fields[name], data.get(name)) for name in sorted(names)}
     for key in keys:
         if found.get(key) is None:
@@ -180,7 +199,11 @@ def _settle_twins(
     twins: dict[Any, list[int]] = {}
     for number, key in sorted(there.items()):
         twins.setdefault(key, []).append(number)
-    again = {key: values[numbers[-1]] for key, numbers in twins.items() if len(numbers) > 1 and new & set(numbers)}
+    again = {
+        key: {field: value for number in numbers for field, value in values[number].items()}
+        for key, numbers in twins.items()
+        if len(numbers) > 1 and new & set(numbers)
+    }
     if again and not getattr(model, "save_each", False):
         _update(model, keys, matching.rows(model, again), again)
 
@@ -223,12 +246,21 @@ def _is_stored(field: Any, value: Any, stored: Mapping[str, Any]) -> bool:
         return False
 
 
-def _insert(model: type[Any], keys: Sequence[Any], rows: Sequence[Mapping[Any, Any]]) -> None:
+def _defaults(model: type[Any], instance: Any) -> dict[str, Any]:
+    """Return the defaults that an instance has, for a random one is made anew by each who asks for it."""
+    if not isinstance(instance.__data__, given.Defaults):
+        return {}
+    return {
+        name: value for name, value in instance.__data__.items() if name in model._meta.fields and value is not None
+    }
+
+
+def _insert(model: type[Any], keys: Sequence[Any], rows: Sequence[tuple[Mapping[Any, Any], dict[str, Any]]]) -> None:
     fixed = _fixed(model, keys)
     for fields, group in groupby(sorted(rows, key=_field_names), key=_field_names):
-        some = [{field.name: value for field, value in row.items()} for row in group]
+        some = [defaults | {field.name: value for field, value in row.items()} for row, defaults in group]
         others = [model._meta.fields[name] for name in fields if name not in fixed]
-        insert = model.insert_many(some)
+        insert = ModelInsert(model, some)
         if others:
             insert = insert.on_conflict(conflict_target=list(keys), preserve=others)
         else:
@@ -236,20 +268,35 @@ def _insert(model: type[Any], keys: Sequence[Any], rows: Sequence[Mapping[Any, A
         insert.execute()
 
 
-def _save_each(instances: Sequence[Any], values: Sequence[Mapping[Any, Any]], there: Mapping[int, Any]) -> bool:
+def _save_each(
+    model: type[Any],
+    keys: Sequence[Any],
+    instances: Sequence[Any],
+    values: Sequence[Mapping[Any, Any]],
+    there: Mapping[int, Any],
+) -> bool:
     """Let each row save itself, in their order."""
+    fixed = _fixed(model, keys)
     for number, instance in enumerate(instances):
         row = there.get(number)
         if row is None:
+            made = _again(instance)
             for field, value in values[number].items():
-                instance.__data__[field.name] = value
-            instance.save(force_insert=instance._pk is not None)
+                made.__data__[field.name] = value
+            made.save(force_insert=made._pk is not None)
             continue
         for field, value in values[number].items():
-            if not field.primary_key:
+            if field.name not in fixed:
                 setattr(row, field.name, value)
         row.save()
     return True
+
+
+def _again(instance: Any) -> Any:
+    """Return an instance as it is: a save that is rolled back leaves the key that it was given, now another's."""
+    made = copy.copy(instance)
+    made.__data__, made.__rel__, made._dirty = instance.__data__.copy(), dict(instance.__rel__), set(instance._dirty)
+    return made
 
 
 def _change(before: Any, after: Any) -> Change:
@@ -268,6 +315,8 @@ def _save_loaded(model: type[Any], rows: Sequence[Any]) -> None:
         _refuse_gone(model, some)
     if getattr(model, "save_each", False):
         for row in rows:
+            for field, value in changes[_primary_key(row)].items():
+                setattr(row, field.name, value)  # changed in place, and made exact
             dirty = set(row._dirty)
             row.save()
             row._dirty |= dirty  # save() forgets them, and this one may be rolled back and made again
@@ -294,7 +343,8 @@ def _refuse_gone(model: type[Any], rows: Sequence[Any]) -> None:
 def _changed_values(row: Any) -> dict[Any, Any]:
     meta = row._meta
     found = {meta.fields[name]: storable.value_of(meta.fields[name], row.__data__[name]) for name in given.names(row)}
-    if found.pop(meta.primary_key, _primary_key(row)) != _primary_key(row):
+    key = _primary_key(row)
+    if not _is_stored(meta.primary_key, found.pop(meta.primary_key, key), {meta.primary_key.name: key}):
         raise ValueError(f"its primary key was changed: {meta.primary_key.name} must stay {_primary_key(row)!r}")
     return found
 
@@ -352,8 +402,9 @@ def _rows_at_once(model: type[Any]) -> int:
     return max(1, min(_MOST_ROWS, _MOST_VALUES // len(model._meta.sorted_fields)))
 
 
-def _field_names(row: Mapping[Any, Any]) -> tuple[str, ...]:
-    return tuple(sorted(field.name for field in row))
+def _field_names(row: tuple[Mapping[Any, Any], dict[str, Any]]) -> tuple[str, ...]:
+    values, _ = row
+    return tuple(sorted(field.name for field in values))
 
 
 def _table_name(row: Any) -> str:

@@ -27,14 +27,20 @@ def value_of(field: Any, value: Any) -> Any:
         return value
     if isinstance(value, str) and type(field) in _TEXT and value.isascii() and "\0" not in value:
         return value  # most of what is written
-    if isinstance(field, DecimalField) and isinstance(value, ExactFloat):
-        value = value.to_decimal()
+    if isinstance(getattr(field, "_ArrayField__field", field), DecimalField):
+        value = _exact(value)
     if isinstance(field, UUIDField) and isinstance(value, str):
         value = _uuid(value)  # SQLite would keep its spelling, and compare that
     if not isinstance(field, BlobField):
         _refuse_unstorable(field, value)
         _refuse_unreadable(field, value)
     return value
+
+
+def _exact(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_exact(part) for part in value]
+    return value.to_decimal() if isinstance(value, ExactFloat) else value
 
 
 def _uuid(text: str) -> UUID | str:
@@ -85,13 +91,20 @@ def _refuse_unreadable(field: Any, value: Any) -> None:
     """Refuse what SQLite would store and peewee could not read: it would break every later reading of the row."""
     try:
         stored = field.db_value(value)
-        read = field.python_value(stored) if isinstance(stored, str) else stored
+        read = field.python_value(stored) if isinstance(stored, str) and _comes_back(field) else stored
     except (ValueError, TypeError, ArithmeticError, OSError) as error:  # an address that is none is an OSError
         raise ValueError(f"{field.name} cannot be {value!r:.80}: {_kind(field)} does not take it") from error
+    if isinstance(value, bytes) and isinstance(stored, str):
+        _refuse_unstorable(field, stored)
     if isinstance(field, (IntegerField, FloatField)) and isinstance(stored, str):
         raise ValueError(f"{field.name} cannot be {value!r:.80}: {_kind(field)} does not take it")
     if isinstance(read, (float, Decimal)) and not math.isfinite(read):
         raise ValueError(f"{field.name} is {value!r:.80}, which is no finite number: set it to None")
+
+
+def _comes_back(field: Any) -> bool:
+    """Whether a field is given the text that it has made: psycopg may make a datetime, or a dictionary, of it."""
+    return type(field).python_value.__module__.startswith(("peewee", "playhouse"))
 
 
 def _kind(field: Any) -> str:

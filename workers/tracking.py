@@ -2,13 +2,24 @@
 
 from typing import Any
 
+from peewee import fn
+
 from workers import database
 from workers.tables import RunItem
+
+#: As long as the column is.
+_TYPE_LENGTH = 100
 
 
 def item_type(model: type[Any]) -> str:
     """Return the name under which rows of `model` are tracked. It is only ever compared, never imported."""
-    return str(model._meta.table_name)
+    meta = model._meta
+    return (f"{meta.schema}.{meta.table_name}" if meta.schema else str(meta.table_name))[:_TYPE_LENGTH]
+
+
+def item_types(model: type[Any]) -> tuple[str, str]:
+    """Return the names under which rows of `model` may be tracked: the second by items made before schemas counted."""
+    return item_type(model), str(model._meta.table_name)
 
 
 def external_id_of(row: Any, listed_as: str) -> str:
@@ -32,9 +43,9 @@ class HasImportStatus:
 
     def import_statuses(self) -> list[RunItem]:
         """Return this row's items in all runs, the latest first."""
-        mine = (RunItem.item_type == item_type(type(self))) & (RunItem.item_id == str(self._pk))  # type: ignore[attr-defined]
+        mine = RunItem.item_type.in_(item_types(type(self))) & (RunItem.item_id == str(self._pk))  # type: ignore[attr-defined]
         if hasattr(self, "get_external_id"):  # a primary key may have been another row's before
-            mine &= RunItem.external_id == str(self.get_external_id())
+            mine &= fn.LOWER(RunItem.external_id) == str(self.get_external_id()).lower()  # details may respell it
         return list(RunItem.select().where(mine).order_by(RunItem.id.desc()))
 
     def import_status(self) -> RunItem | None:
