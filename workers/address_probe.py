@@ -4,7 +4,7 @@ import re
 from typing import Any
 from urllib.parse import unquote
 
-from peewee import CharField, TextField
+from peewee import CharField, ForeignKeyField, IntegerField, TextField
 
 from workers.address import NotQuoted, flaw_of
 from workers.errors import ConfigurationError
@@ -46,16 +46,32 @@ def _is_id(name: str, field: Any) -> bool:
 
 def _address(model: type[Any], names: list[str], probe: str) -> str:
     """Return the URL of the detail request for an id; empty where there is none."""
-    try:
-        instance = model(__no_default__=True)  # a default may be a function that counts, or asks the database
-        for name in names:
-            setattr(instance, name, probe)
-        url = getattr(instance.get_api_detail_request(), "url", None)
-    except NotQuoted:
-        return probe
-    except Exception:  # it needs more than its id; nothing is known of it
-        return ""
-    return url if isinstance(url, str) else ""
+    for others in ({}, _filled(model, names)):
+        try:
+            instance = model(__no_default__=True)  # a default may be a function that counts, or asks the database
+            for name, value in [*others.items(), *((name, probe) for name in names)]:
+                setattr(instance, name, value)
+            url = getattr(instance.get_api_detail_request(), "url", None)
+        except NotQuoted:
+            return probe
+        except Exception:  # it needs more than its id
+            continue
+        if isinstance(url, str):
+            return url
+    return ""
+
+
+def _filled(model: type[Any], names: list[str]) -> dict[str, Any]:
+    """Return something for the other fields: a method may need them, to make the address of."""
+    found: dict[str, Any] = {}
+    for name, field in model._meta.fields.items():
+        if name in names or isinstance(field, ForeignKeyField):
+            continue
+        if isinstance(field, (CharField, TextField)):
+            found[name] = "1"
+        elif isinstance(field, IntegerField):
+            found[name] = 1
+    return found
 
 
 def _is_lost(address: str) -> bool:

@@ -202,9 +202,15 @@ class Turn:
     def _rows(self, claimed: Sequence[RunItem]) -> dict[str, Any]:
         """Return the items' rows by their primary keys as text."""
         model = self.source.model
-        wanted = [row_keys.from_text(model, item.item_id) for item in claimed if item.item_id is not None]
+        wanted: list[Any] = []
+        rows: dict[str, Any] = {}
+        for item in claimed:
+            try:
+                wanted += [] if item.item_id is None else [row_keys.from_text(model, item.item_id)]
+            except (ValueError, ArithmeticError) as error:  # the model has keys of another kind now
+                rows[str(item.item_id)] = error
         found = saving.load(model, wanted, self.source.unique_by)
-        return {row_keys.text(key): row for key, row in found.items()}
+        return rows | {row_keys.text(key): row for key, row in found.items()}
 
     def _flush(self) -> None:
         """Commit before a sleep. It runs inside an item's attempt, which must not be blamed for the database."""

@@ -118,6 +118,7 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
             _retry_later(run, RetryableError(describe(error)))
         elif database.is_away(error):
             with suppress(Exception):  # else the lease ends, and an attempt is spent
+                database.reconnect()
                 cursor.put_page_back(run, DOWN_SECONDS, refund=True)
             raise
         else:
@@ -228,13 +229,23 @@ def _what_to_keep(run: Run, source: ImportSource, read: Page, saved: Listed, new
             FailureClass.CONTRACT,
         )
     first = run.metadata.get("first_total")
+    first = read.total if first is None else first
     return {
         "barren_pages": barren,
         "pages_without_a_row": [*seen, read.digest][-_BARREN_PAGES:] if read.digest else seen,
-        "first_total": read.total if first is None else first,
+        "first_total": first,
+        "total_changed": run.metadata.get("total_changed", False) or read.total not in (None, first),
+        "passed_over": run.metadata.get("passed_over", 0) + _passes_over(run.discovery_cursor, read),
         "last_total": run.metadata.get("last_total") if read.total is None else read.total,
         "rows_of_others": _rows_of_others(run, source, saved),
     }
+
+
+def _passes_over(cursor: Any, read: Page) -> int:
+    """Return by how many items more than came an offset went on; 0 for what is no offset."""
+    if type(cursor) is not int or type(read.next_cursor) is not int or not read.came:
+        return 0
+    return max(0, read.next_cursor - cursor - read.came)
 
 
 def _rows_of_others(run: Run, source: ImportSource, saved: Listed) -> dict[str, int]:
@@ -274,12 +285,18 @@ def _tell_of_a_gap(run: Run, came: int, kept: Mapping[str, Any]) -> None:
 
 def _note_a_short_end(run: Run, came: int, per_page: int, kept: Mapping[str, Any]) -> None:
     """Leave a line in the timeline where the last page was shorter than asked for, and no total says that all came."""
-    if kept["last_total"] is not None or not 0 < came < per_page:
+    if kept["last_total"] is not None or not (0 < came < per_page or kept["passed_over"]):
         return
-    detail = (
-        f"the list ended at a page of {came:,} where {per_page:,} were asked for, and the API states no total: if it "
-        f"gives shorter pages than it is asked for, let next_cursor end the list at an empty page"
-    )
+    if kept["passed_over"]:
+        detail = (
+            f"the API gave fewer items a page than the {per_page:,} that were asked for, and next_cursor went on by "
+            f"more than came, {kept['passed_over']:,} in all: let it step by what came, as in cursor + len(data)"
+        )
+    else:
+        detail = (
+            f"the list ended at a page of {came:,} where {per_page:,} were asked for, and the API states no total: if "
+            f"it gives shorter pages than it is asked for, let next_cursor end the list at an empty page"
+        )
     log.info("run %d: %s", run.id, detail)
     runs.note(run.id, "short last page", who="sluice", door="discovery", detail=detail)
 

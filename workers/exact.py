@@ -1,6 +1,6 @@
 """ExactFloat: a float that keeps the digits the API wrote, where the float alone has lost some."""
 
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 from math import isinf
 
 #: A decimal of so few digits, without an exponent, is printed by its float as it was written (15 digits and a point).
@@ -57,4 +57,7 @@ def read_float(literal: str) -> float:
         raise NotANumber(f"{literal[:40]}, a number larger than a float can be: the API should send it as text")
     if len(literal) > _LONGEST:
         raise NotANumber("a number of too many digits")
-    return number if Decimal(literal) == Decimal(repr(number)) else ExactFloat(literal)
+    try:
+        return number if Decimal(literal) == Decimal(repr(number)) else ExactFloat(literal)
+    except InvalidOperation:
+        raise NotANumber(f"{literal[:40]}, a number with too large an exponent") from None

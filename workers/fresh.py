@@ -1,7 +1,7 @@
 """Fresh: which rows a run with --fresh may remove, and the copy of their keys before its list is asked for."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -110,18 +110,19 @@ class FreshRows:
         some = self.query.select(self.key, *self.fields).order_by(self.key).limit(limit)
         return list((some if last is None else some.where(self.key > row_keys.from_text(self.model, last))).tuples())
 
-    def delete(self, known: Mapping[str, str]) -> int:
+    def delete(self, known: Mapping[str, str], still: Callable[[], Collection[str]]) -> int:
         """Within a transaction: delete those of the rows that are still what they were.
 
         Parameters:
           known(Mapping[str, str]): Primary key -> `row_key`, as they were copied.
+          still(Callable): Returns which of the primary keys are old rows now: another run's list may have brought some.
 
         Returns:
           int: How many.
         """
         keys = [row_keys.from_text(self.model, key) for key in known]
         matching.locked_keys(self.model, keys, ())  # else one could change between the look and the deletion
-        wanted = self.key.in_(keys)
+        wanted = self.key.in_([row_keys.from_text(self.model, key) for key in still()])
         found = self.query.select(self.key, *self.fields).where(wanted).tuples()
         same = {key for key, *values in found if known.get(row_keys.text(key)) == row_key(values)}
         count: int = self.model.delete().where(self.key.in_(list(same))).execute() if same else 0

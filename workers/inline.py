@@ -5,10 +5,11 @@ import itertools
 from collections.abc import Callable
 from typing import Any
 
-from workers import broker, clock, notices, runs
+from workers import broker, clock, database, faults, notices, outages, runs
 from workers.actors import ACTORS
 from workers.discovery import open_lanes
 from workers.errors import RateLimited
+from workers.faults import Fault
 from workers.reaper import revive
 from workers.sampling import Sampler
 from workers.settings import get_settings
@@ -50,3 +51,8 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
                 ACTORS[name][0](*args)
             except RateLimited as wait:
                 put(name, args, wait.wait_seconds)
+            except Exception as error:  # one connection was cut: no worker ends for that
+                if faults.sort(error) is not Fault.CONNECTION or not outages.tell(error):
+                    raise
+                database.reconnect()
+                put(name, args, 1.0)

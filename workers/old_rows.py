@@ -122,6 +122,18 @@ def after(removal: Removal, limit: int) -> dict[str, str]:
     return dict(rows)
 
 
+def still(removal: Removal, item_ids: Iterable[str]) -> list[str]:
+    """Return which of these rows no list has brought until now."""
+    rows: Any = OldRow.select(OldRow.item_id).where(OldRow.run_id == removal.run_id, OldRow.item_id.in_(list(item_ids)))
+    return [item_id for (item_id,) in rows.tuples()]
+
+
+def rewind(removal: Removal) -> None:
+    """Look again at the rows that are left, from the first one on: what referred to them may be gone."""
+    Removal.update({Removal.position: None, Removal.reason: None}).where(_ours(removal)).execute()
+    removal.position = None
+
+
 def drop(removal: Removal, item_ids: Sequence[str], removed: int) -> None:
     """Within the transaction that removes them, where it can: these rows are gone.
 

@@ -18,6 +18,8 @@ def forbid(error: PeeweeException) -> bool:
 def who(error: PeeweeException, model: type[Any]) -> str:
     """Return what refused the deletion of a row of `model`, as a sentence."""
     diag = getattr(faults.original_of(error), "diag", None)
+    if not forbid(error):
+        return database.explain(error)
     if diag is None:
         return _by_schema(model) + database.explain(error)  # SQLite says no more than that a constraint failed
     if diag.constraint_name:

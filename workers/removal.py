@@ -8,9 +8,10 @@ import logging
 
 from peewee import PeeweeException
 
-from workers import broker, clock, database, fresh, old_rows, referrers, runs, saving
+from workers import broker, clock, database, faults, fresh, old_rows, referrers, runs, saving
 from workers.contracts import ImportSource
 from workers.errors import SluiceError
+from workers.faults import Fault
 from workers.fresh import FreshRows
 from workers.page import describe
 from workers.registry import get_registry
@@ -89,6 +90,8 @@ def _why_not_whole(run: Run) -> str:
         return f"{_items(refused)} of the list could not become a row, and may be one that is here"
     if run.skipped_count and (skipped := without_a_row.where(RunItem.status == ItemStatus.SKIPPED).count()):
         return f"{_items(skipped)} of the list skipped by the source may be a row that is here"
+    if run.metadata.get("total_changed"):
+        return "the API stated another total while the list was read: a row may have slipped to a page that was read"
     stated = run.metadata.get("last_total")
     if stated is not None and stated != came:
         return f"the API stated a total of {stated:,}, and {_items(came)} came"
@@ -105,11 +108,17 @@ def _turn(run: Run, source: ImportSource, removal: Removal) -> Removed | None:
     try:
         rows = FreshRows.of(source, run)
         with saving.connected(rows.model):
-            while known := old_rows.after(removal, _REMOVED):
-                _remove(removal, rows, known)
-                if clock.monotonic() > until or clock.stop_requested.is_set() or fresh.other_active(run, source):
-                    broker.send("finalize", run.id)
-                    return None
+            left = old_rows.left(run.id)
+            while True:
+                while known := old_rows.after(removal, _REMOVED):
+                    _remove(removal, rows, known)
+                    if clock.monotonic() > until or clock.stop_requested.is_set() or fresh.other_active(run, source):
+                        broker.send("finalize", run.id)
+                        return None
+                before, left = left, old_rows.left(run.id)
+                if not 0 < left < before:  # else what referred to a row may have gone after it was tried
+                    break
+                old_rows.rewind(removal)
         return _summary(run, item_type(rows.model))
     except _Stopped:
         return None
@@ -130,7 +139,7 @@ def _remove(removal: Removal, rows: FreshRows, known: dict[str, str]) -> None:
     try:
         _delete(removal, rows, known)
     except PeeweeException as error:
-        if not referrers.forbid(error):
+        if not referrers.forbid(error) and faults.sort(error) not in (Fault.TIMEOUT, Fault.STATEMENT):
             raise
         if len(known) > 1:
             for half in _halves(known):
@@ -150,12 +159,12 @@ def _delete(removal: Removal, rows: FreshRows, known: dict[str, str]) -> None:
     if database.is_ours(rows.model):
         with database.db.atomic():
             _hold(removal)
-            old_rows.drop(removal, list(known), rows.delete(known))
+            old_rows.drop(removal, list(known), rows.delete(known, lambda: old_rows.still(removal, known)))
         return
     with database.db.atomic():
         _hold(removal)
     with rows.model._meta.database.atomic():
-        count = rows.delete(known)
+        count = rows.delete(known, lambda: old_rows.still(removal, known))
     with database.db.atomic():
         old_rows.drop(removal, list(known), count)
 

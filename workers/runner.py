@@ -201,6 +201,10 @@ def cancel(run_id: int, *, who: str, door: str, reason: str | None = None) -> No
     if begun:
         _tell_lanes(run, stop=True)
     finalize.start_next(run.source, run.tenant)
+    removal = old_rows.get(run_id)
+    if removal and removal.removed_count:
+        detail = f"{removal.removed_count:,} rows that were no longer in the list, before it was cancelled"
+        runs.note(run_id, "removed", who=who, door=door, detail=detail)
     old_rows.give_up(run_id)
 
 

@@ -9,7 +9,7 @@ from itertools import groupby
 from typing import Any
 
 import peewee
-from peewee import ModelInsert, ModelUpdate, Node, PeeweeException, chunked
+from peewee import ModelInsert, ModelUpdate, Node, chunked
 
 from workers import database, given, matching, row_keys, storable
 
@@ -89,7 +89,7 @@ def load(model: type[Any], primary_keys: Sequence[Any], unique_by: str | Sequenc
     try:
         found = matching.rows(model, primary_keys)
     except Exception as error:
-        if database.is_away(error) or isinstance(error, PeeweeException):
+        if database.is_away(error):
             raise
         found = {key: row for key in primary_keys for row in _load_one(model, key)}
     for row in found.values():

@@ -38,9 +38,11 @@ def value_of(field: Any, value: Any) -> Any:
 
 
 def _exact(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        return [_exact(part) for part in value]
-    return value.to_decimal() if isinstance(value, ExactFloat) else value
+    if isinstance(value, ExactFloat):
+        return value.to_decimal()
+    if isinstance(value, (list, tuple)) and any(isinstance(part, (ExactFloat, list, tuple)) for part in value):
+        return [Decimal(repr(part)) if type(part) is float else _exact(part) for part in value]  # of one type, all
+    return value
 
 
 def _uuid(text: str) -> UUID | str:

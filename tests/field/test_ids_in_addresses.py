@@ -460,6 +460,7 @@ class CITextField(Field):
 
 
 RAW: dict[str, Callable[[Any], Any]] = {
+    "it reads another field": lambda self: get(f"shops/{self.shop.lower()}/{self.external_id}"),
     "an f-string": lambda self: get(f"api/items/{self.external_id}"),
     "in the middle": lambda self: get(f"api/items/{self.external_id}/lines"),
     "with a query after it": lambda self: get(f"api/items/{self.external_id}?full=1"),
@@ -488,7 +489,6 @@ FINE: dict[str, Callable[[Any], Any]] = {
     "no request": lambda self: None,
     "no request at all": lambda self: self.external_id,
     "it raises": lambda self: get(f"api/items/{int(self.external_id)}"),
-    "it reads what is not there": lambda self: get(f"shops/{self.shop.lower()}/{self.external_id}"),
     "after its shop, by path": lambda self: get(path("api/items", self.external_id.partition(":")[2])),
     "it stops the process": lambda self: 1 / 0,
 }

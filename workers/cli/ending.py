@@ -5,12 +5,16 @@ import traceback
 from difflib import get_close_matches
 
 import click
-from peewee import InterfaceError, OperationalError, PeeweeException
+from peewee import PeeweeException
 from redis import RedisError
 
-from workers import database, outages, redis_words
+from workers import database, faults, outages, redis_words
 from workers.errors import ConfigurationError, DependencyDown, SluiceError, UnknownSource, UsageError
+from workers.faults import Fault
 from workers.tables import Run, RunStatus
+
+#: The SQLSTATE of a role that may not.
+_NO_RIGHTS = "42501"
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_DEPENDENCY, EXIT_WITH_FAILURES = 0, 1, 2, 3, 4
 
@@ -35,12 +39,22 @@ def of(error: BaseException) -> int:
         return _complain(f"{error}{_near(error)}{_where(error)}", EXIT_USAGE)
     if isinstance(error, SluiceError):
         return _complain(error, EXIT_FAILED)
+    if faults.sort(error) is Fault.MISTAKE:
+        return _complain(f"the database refuses it: {database.explain(error)}. To do: {_repair(error)}", EXIT_FAILED)
     raise error
+
+
+def _repair(error: BaseException) -> str:
+    if faults.sqlstate(error) == _NO_RIGHTS:
+        return "GRANT the rights on it to the role that SLUICE_DATABASE_URL names"
+    return (
+        "`python -m workers migrate` brings Sluice's tables up to date; the tables of your models are yours to create"
+    )
 
 
 def is_outage(error: BaseException) -> bool:
     """Whether an error says that Redis or the database is down."""
-    return isinstance(error, (DependencyDown, RedisError, OperationalError, InterfaceError)) or database.is_away(error)
+    return isinstance(error, (DependencyDown, RedisError)) or database.is_away(error)
 
 
 def _complain(said: object, code: int) -> int:
