@@ -69,7 +69,6 @@ _BY_SQLSTATE = {
     "53": Fault.OUTAGE,
     "54": Fault.STATEMENT,
     "55": Fault.TIMEOUT,
-    "55000": Fault.MISTAKE,  # as of a deferrable unique constraint, which ON CONFLICT cannot use
     "57": Fault.OUTAGE,
     "57014": Fault.TIMEOUT,
     "57P01": Fault.CONNECTION,  # ended by an administrator; one who shuts the server down is met at the next connect

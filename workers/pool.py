@@ -36,8 +36,6 @@ _MODEST_SECONDS = 10.0
 _NOT_CONNECTED = "08001"
 #: The SQLSTATEs of prepared statements that are in another session than the one they are used in.
 _OTHER_SESSION = ("26000", "42P05", "25P01")
-#: The server ended the session: at a statement outside of a transaction, that has not been executed.
-_ENDED_BEFORE = ("57P01", "57P05")
 #: An error in libpq's trace of what the server sent.
 _REFUSAL = re.compile(rb'\tErrorResponse\t S "[^"]*"(?: V "[^"]*")? C "([0-9A-Z]{5})"')
 _SET_POOLER = "set SLUICE_DATABASE_POOLER=transaction, so that no process tries"
@@ -183,7 +181,7 @@ class Pool(PooledPostgresqlDatabase):
         try:
             return do()
         except PeeweeException as error:
-            if faults.sort(error) is not Fault.SESSION and faults.sqlstate(error) not in _ENDED_BEFORE:
+            if faults.sort(error) is not Fault.SESSION:
                 raise
             if faults.sqlstate(error) in _OTHER_SESSION:
                 self._stop_preparing(error)
