@@ -225,7 +225,7 @@ def test_a_second_signal_ends_the_supervisor_and_its_workers_at_once():
     settings = {"SLUICE_LEASE_SECONDS": "40", "SLUICE_REQUEST_TIMEOUT_SECONDS": "20"}
     with Fleet(items=80, limits="500/1", mock_options=[*SLOW, "--timeout-seconds", "12"], settings=settings) as fleet:
         run_id = fleet.start_run()
-        fleet.wait_until(lambda: in_flight(fleet, run_id) >= 12, 30, "many are in flight, of both processes")
+        fleet.wait_until(lambda: in_flight(fleet, run_id) >= 15, 30, "many are in flight, of both processes")
         children = fleet.worker_children()
         worker = fleet._started["worker"]
         worker.terminate()
