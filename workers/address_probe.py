@@ -6,6 +6,7 @@ from urllib.parse import unquote
 
 from peewee import CharField, ForeignKeyField, IntegerField, TextField
 
+from workers import row_keys
 from workers.address import NotQuoted, flaw_of
 from workers.errors import ConfigurationError
 
@@ -29,8 +30,7 @@ def check(model: type[Any], unique_by: str | tuple[str, ...]) -> None:
     *Warning:* a model that raises on such an instance is accepted, and one that has its ids in a field that `unique_by`
     does not name.
     """
-    names = (unique_by,) if isinstance(unique_by, str) else tuple(unique_by)
-    texts = [name for name in names if _is_id(name, model._meta.fields[name])]
+    texts = [name for name in row_keys.names(unique_by) if _is_id(name, model._meta.fields[name])]
     if any(_is_lost(_address(model, texts, probe)) for probe in _IDS if texts):
         raise ConfigurationError(
             f"{model.__name__}.get_api_detail_request puts an id into the address as it is, so an id like {_IDS[0]} "

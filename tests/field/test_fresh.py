@@ -26,11 +26,13 @@ from workers import (
     database,
     old_rows,
     presence,
+    removal,
     retention,
     runner,
     runs,
     stats,
 )
+from workers import fresh as fresh_rows
 from workers.discovery import discover
 from workers.finalize import finalize
 from workers.fresh import sources_of_table
@@ -1068,3 +1070,88 @@ def test_rows_of_other_keys_and_ways_to_be_saved_are_treated_alike(
 
     assert left(model) == {"it's 1", "it's 700", "it's 1499", "it's 1600"}
     assert said(run, "removed") == "1,497 rows that are no longer in the list"
+
+
+# --- what only a table, or another run, can bring about ---------------------------------------------------------------
+
+
+class Node(peewee.Model):
+    """Rows that refer to rows of their own table."""
+
+    external_id = peewee.CharField(unique=True)
+    name = peewee.CharField()
+    parent = peewee.ForeignKeyField("self", null=True)
+
+    class Meta:
+        database = database.db
+        table_name = "nodes"
+
+    def get_external_id(self):
+        return self.external_id
+
+    def get_api_detail_request(self):
+        return None
+
+    def populate_from_api_response(self, data):
+        pass
+
+
+def test_a_total_that_changes_from_page_to_page_removes_nothing(source, api):
+    # Given a list from which b goes after its page was read, so that c slips to that page
+    there("a", "b", "c", "d")
+    api.on_page = lambda number: setattr(api, "total", 4 if number == 1 else 3)
+    api.pages = [rows("a", "b"), rows("d")]
+
+    run = fresh()
+
+    assert left() == {"a", "b", "c", "d"}
+    assert "another total while the list was read" in said(run, "nothing removed")
+
+
+@pytest.mark.parametrize("size", [10, 1200])
+def test_rows_that_refer_to_each_other_all_go(import_from, moved_clock, api, size):
+    import_from(api.url, model=Node, limits=MANY, create_model_from_list_item=read)
+    database.migrate([Node])
+    Node.insert_many([{"external_id": str(n), "name": "old"} for n in range(size)]).execute()
+    keys = [key for (key,) in Node.select(Node.id).order_by(Node.id).tuples()]
+    Node.update(parent=keys[0]).where(Node.id > keys[size // 2]).execute()
+    api.pages = [rows("keep")]
+
+    run = fresh()
+
+    assert (run.status, left(Node)) == (RunStatus.COMPLETED, {"keep"})
+
+
+def test_a_row_that_another_run_brings_before_it_is_deleted_stays(source, api, monkeypatch):
+    there("a", "b")
+    api.pages = [rows("a")]
+    delete = removal._delete
+
+    def after_a_page_of_another_run(*args):
+        with database.db.atomic():
+            fresh_rows.seen(source, list(args[2]))
+        return delete(*args)
+
+    monkeypatch.setattr(removal, "_delete", after_a_page_of_another_run)
+
+    assert fresh().status == RunStatus.COMPLETED
+    assert left() == {"a", "b"}
+
+
+def test_a_cancel_in_the_middle_says_how_many_rows_are_gone(source, api, monkeypatch):
+    there(*range(1200))
+    api.pages = [rows("a")]
+    run = start()
+    remove, times = removal._remove, []
+
+    def cancel_after_the_first(*args):
+        remove(*args)
+        times.append(args)
+        if len(times) == 1:
+            runner.cancel(run.id, **ANN)
+
+    monkeypatch.setattr(removal, "_remove", cancel_after_the_first)
+    run = runner.run_inline(run)
+
+    assert (run.status, Item.select().count()) == (RunStatus.CANCELLED, 701)
+    assert said(run, "removed").startswith("500 rows that were no longer in the list")
