@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import uuid
 from contextlib import suppress
 
 import peewee
@@ -13,6 +14,7 @@ from conftest import free_port
 
 from models import Item
 from workers import database, faults, outages, runner
+from workers.cli import ending
 from workers.faults import Fault
 from workers.pool import Pool
 from workers.tables import ItemStatus, RunItem, RunStatus
@@ -455,3 +457,31 @@ def test_a_full_file_is_an_outage_and_a_constraint_is_the_row_s(tmp_path):
     place.close()
     assert (faults.sort(full), faults.sort(refused)) == (Fault.OUTAGE, Fault.ROW)
     assert outages.database_trouble(full).repair == "free disk space"
+
+
+# --- how a command ends -----------------------------------------------------------------------------------------------
+
+
+def test_a_missing_table_ends_a_command_with_the_repair_and_no_traceback(house, capsys):
+    with pytest.raises(peewee.PeeweeException) as met_:
+        database.db.execute_sql("SELECT 1 FROM sluice_nothing")
+
+    assert ending.of(met_.value) == ending.EXIT_FAILED
+    assert "python -m workers migrate" in capsys.readouterr().err
+
+
+def test_a_role_without_rights_is_named_as_such(house, capsys):
+    if database.is_sqlite():
+        pytest.skip("SQLite has no roles")
+    role = f"r{uuid.uuid4().hex[:12]}"
+    database.db.execute_sql(f"CREATE ROLE {role}")
+    with database.db.atomic() as transaction, pytest.raises(peewee.PeeweeException) as met_:
+        database.db.execute_sql(f"SET LOCAL ROLE {role}")
+        try:
+            database.db.execute_sql("SELECT 1 FROM items")
+        finally:
+            transaction.rollback()
+
+    assert ending.of(met_.value) == ending.EXIT_FAILED
+    assert "GRANT" in capsys.readouterr().err
+    database.db.execute_sql(f"DROP ROLE {role}")

@@ -77,6 +77,12 @@ def test_a_number_of_endless_digits_is_refused():
         _loads(f"[0.{'3' * 5000}]")
 
 
+@pytest.mark.parametrize("literal", ["1e-99999999999999999999", "0e99999999999999999999"])
+def test_an_exponent_without_an_end_is_refused_by_its_name(literal):
+    with pytest.raises(NotANumber, match="too large an exponent"):
+        _loads(f"[{literal}]")
+
+
 def test_an_answer_with_such_a_number_is_bad_data(environment, redis_server):
     environment.setenv("SLUICE_REDIS_URL", redis_server)
     with api({"/x": http('{"price": 1e400}')}) as server:
