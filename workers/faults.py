@@ -19,7 +19,7 @@ class Fault(StrEnum):
 
     #: A row's values or a constraint: this row fails, the others do not.
     ROW = "row"
-    #: What is asked for cannot be: syntax, a missing table, rights. Somebody must change the program or the schema.
+    #: What is asked for cannot be: syntax, a missing table, rights. The program or the schema must change.
     MISTAKE = "mistake"
     #: The statement is too large or too complex: a smaller one may work. Spends attempts.
     STATEMENT = "statement"
@@ -177,7 +177,7 @@ def _of_sqlite(original: sqlite3.Error) -> Fault:
 
 def _of_psycopg(original: psycopg.Error) -> Fault:
     if is_of_no_connection(original):
-        return Fault.OUTAGE  # whatever its code: 55000 is a database that lets nobody in
+        return Fault.OUTAGE  # whatever its code: 55000 is a database that allows no connections
     if original.sqlstate:
         return _by_sqlstate(original.sqlstate, original)
     # psycopg, or libpq, raised it itself: the server said nothing.

@@ -1,6 +1,6 @@
 """Which fields of a user's row were set, or changed in place: only these are written.
 
-Peewee gives a new instance all its defaults, and then nothing tells a field that was given from one that was not. And a
+Peewee gives a new instance all its defaults, so a field that was given looks like one that was not. And a
 dictionary or a list that is changed in place is no change to it at all.
 """
 

@@ -51,7 +51,7 @@ _BY_SQLSTATE = {
     faults.TOO_MANY_CONNECTIONS: "raise max_connections of Postgres, or run fewer worker threads",
     "55": _END_THE_OTHER,
     "57014": f"{_END_THE_OTHER}, or raise its statement_timeout",
-    "57P": "nothing, if somebody restarts it; else see its log",
+    "57P": "wait, if it is being restarted; else see its log",
     "58": "see its log, and its disk",
     "XX": "see its log: a part of it is damaged; restore a backup",
 }
