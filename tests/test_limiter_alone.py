@@ -65,6 +65,6 @@ def test_a_429_in_the_block_pauses_everyone(example, redis_server, mock_api, tmp
     _, complaint = run(text, tmp_path).communicate(timeout=60)
 
     # Then it is told to wait, once, and says why
-    assert "RateLimited" in complaint
+    assert "Refused" in complaint
     assert "half: the API answered 429, Retry-After" in complaint
     assert requests.get(f"{server.url}/stats", timeout=5).json()["rejected"] == 1

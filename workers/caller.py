@@ -8,7 +8,7 @@ from typing import Any
 
 from workers import clock
 from workers.answer import read_answer
-from workers.errors import ConfigurationError, DependencyDown, LongWait, RateLimited
+from workers.errors import BudgetClosed, ConfigurationError, DependencyDown, LongWait, Refused
 from workers.ledger import FRESH_SECONDS, Ledger
 
 #: Permits that are taken together are to be used within this time, as far as one can tell; at most so many.
@@ -40,6 +40,19 @@ class Permit:
         self.caller.heard(self, status, headers)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """What the next requests are for, an item or a list page, and what is known of its refusals.
+
+    Attributes:
+      refused_at_us: When it was refused last, by the budget's clock (`Refused.at_us`); 0: it was not.
+      alone: Whether its refusals were found to be its own: then it waits alone, and the budget learns nothing from it.
+    """
+
+    refused_at_us: int = 0
+    alone: bool = False
+
+
 @dataclass
 class Usage:
     """What a caller sent, and what its waiting came to, since it was last asked.
@@ -65,10 +78,11 @@ class Caller:
     thread-safe.
 
     Attributes:
-      max_wait_seconds: Longest wait that is slept; beyond it `RateLimited` is raised.
+      max_wait_seconds: Longest wait that is slept; beyond it `BudgetClosed` is raised.
       longest_pause_seconds: Longest Retry-After that is believed.
       expects: How many more requests it is about to make, the next one included. Permits for them may be taken ahead.
       before_sleep: Called before a sleep, so that what is finished need not wait with the thread.
+      subject: What the next requests are for: a refusal of one thing again and again is not the budget's.
     """
 
     ledger: Ledger
@@ -79,6 +93,7 @@ class Caller:
     usage: Usage = field(default_factory=Usage)
     expects: int = 1
     before_sleep: Callable[[], None] | None = None
+    subject: Subject = Subject()
     _held: list[Permit] = field(default_factory=list)
     _refusal: tuple[float, str] = (0.0, "")
     _answered: list[tuple[str, float]] = field(default_factory=list)
@@ -92,7 +107,7 @@ class Caller:
         Afterwards either a permit is held, or the wait for it is short: `take` sleeps the rest.
 
         Raises:
-          RateLimited: The wait is longer than `max_wait_seconds`.
+          BudgetClosed: The wait is longer than `max_wait_seconds`.
           DependencyDown: Redis does not answer.
         """
         if self._give_back_unusable():
@@ -107,7 +122,7 @@ class Caller:
           weight(int): As how many requests the API counts it.
 
         Raises:
-          RateLimited: The wait is longer than `max_wait_seconds`, the process is stopping, or the run
+          BudgetClosed: The wait is longer than `max_wait_seconds`, the process is stopping, or the run
             was stopped.
           DependencyDown: Redis does not answer.
           ConfigurationError: It weighs more than a limit.
@@ -132,7 +147,7 @@ class Caller:
           headers(Mapping[str, str]): Looked up without regard to case.
 
         Raises:
-          RateLimited: The API refused: 429, or 503 with Retry-After. The whole budget pauses, for every process.
+          Refused: The API refused: 429, or 503 with Retry-After. The whole budget pauses, for every process.
           LongWait: It asked for a longer wait than `longest_pause_seconds`.
           DependencyDown: It refused, and Redis does not answer; the pause is delivered later.
         """
@@ -167,7 +182,7 @@ class Caller:
         usage, self.usage = self.usage, Usage()
         return usage
 
-    def _refused(self, permit: Permit, status: int, wait_seconds: float | None, reason: str) -> RateLimited:
+    def _refused(self, permit: Permit, status: int, wait_seconds: float | None, reason: str) -> Refused:
         longest = self.longest_pause_seconds
         order = {
             "id": permit.id,
@@ -182,7 +197,7 @@ class Caller:
         said = f"{self.ledger.budget.name}: {reason}"
         if wait_seconds is not None and wait_seconds > longest:
             return LongWait(pause_seconds, said, wait_seconds)
-        return RateLimited(pause_seconds, said)
+        return Refused(pause_seconds, said)
 
     def _acquire(self, timeout_seconds: float, weight: int) -> Permit:
         deadline = clock.monotonic() + self.max_wait_seconds
@@ -196,10 +211,10 @@ class Caller:
                 self._refusal = FRESH_SECONDS, "Redis answers too slowly"
             wait, reason = self._refusal
             if clock.monotonic() + wait > deadline + _SLACK_SECONDS:
-                raise RateLimited(wait, reason)
+                raise BudgetClosed(wait, reason)
             if self._sleep(wait):
                 self._leave()
-                raise RateLimited(wait, reason)
+                raise BudgetClosed(wait, reason)
 
     def _ask(self, timeout_seconds: float, weight: int, *, knock: bool = False) -> list[Permit]:
         """Ask once; nothing after a refusal whose wait is short enough to sleep."""
@@ -222,11 +237,11 @@ class Caller:
         if reply.code == -1:
             raise ConfigurationError(f"A request weighs more than the limit of {reply.values[0]}")
         if reply.code == 4:
-            raise RateLimited(_STOPPED_SECONDS, str(reply.values[0]))
+            raise BudgetClosed(_STOPPED_SECONDS, str(reply.values[0]))
         self.usage.sleeps += reply.values[2]
         wait, reason = reply.values[0] / 1e6, f"{self.ledger.budget.name}: {reply.values[1]}"
         if wait > self.max_wait_seconds:
-            raise RateLimited(wait, reason)
+            raise BudgetClosed(wait, reason)
         self._refusal = wait, reason
         return []
 

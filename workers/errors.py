@@ -2,7 +2,9 @@
 
     SluiceError
     ├── RateLimited         wait: nothing is wrong, the budget is closed until a known time
-    │   └── LongWait        the API asked for a longer wait than Sluice believes unasked: the run is paused
+    │   ├── BudgetClosed    there is no permit now
+    │   └── Refused         the API refused this request: 429 and its like
+    │       └── LongWait    it asked for a longer wait than Sluice believes unasked: the run is paused
     ├── RetryableError      retry: the same request may well succeed later
     ├── PermanentError      give up on this item: asking again cannot help
     │   └── AuthError       the credentials were refused
@@ -13,6 +15,7 @@
     │   ├── UnknownRun
     │   └── InvalidTransition
     └── DependencyDown      Redis or the database is away
+        └── BudgetUnknown   the budget's permits cannot be had: Redis, or what outlives it, does not answer
 
 `failure_class` is the word a failure is stored under.
 """
@@ -39,7 +42,28 @@ class RateLimited(SluiceError):
         self.reason = reason
 
 
-class LongWait(RateLimited):
+class BudgetClosed(RateLimited):
+    """There is no permit now: a window is full, the budget is paused, the run was stopped. Nothing was sent."""
+
+
+class Refused(RateLimited):
+    """The API refused a request that was sent: 429 and its like.
+
+    Parameters:
+      wait_seconds(float): How long until it is worth asking again.
+      reason(str): What the API said.
+      own(bool): Whether the refusal is the request's own: others were answered since it was refused before. Then the
+        budget has not been paused by it.
+      at_us(int): When it was refused, in microseconds by the budget's clock; see `caller.Subject`.
+    """
+
+    def __init__(self, wait_seconds: float, reason: str, *, own: bool = False, at_us: int = 0) -> None:
+        super().__init__(wait_seconds, reason)
+        self.own = own
+        self.at_us = at_us
+
+
+class LongWait(Refused):
     """The API asked for a wait that is longer than SLUICE_LONGEST_PAUSE_SECONDS: a person should know.
 
     Parameters:
@@ -140,3 +164,7 @@ class InvalidTransition(UsageError):
 
 class DependencyDown(SluiceError):
     """Redis or the database does not answer."""
+
+
+class BudgetUnknown(DependencyDown):
+    """Redis, or what keeps the budget's watermark, does not answer: without them there is no permit."""

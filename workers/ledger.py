@@ -22,7 +22,7 @@ import redis
 
 from workers import clock, redis_words
 from workers.budget import Budget
-from workers.errors import DependencyDown, SluiceError
+from workers.errors import BudgetUnknown, DependencyDown, SluiceError
 
 log = logging.getLogger(__name__)
 
@@ -125,7 +125,7 @@ class Ledger:
         It changes nothing, but that permits past their deadline are completed.
 
         Raises:
-          DependencyDown: Redis does not answer.
+          BudgetUnknown: Redis does not answer.
         """
         reply = self._send({"look": True}, clock.monotonic())
         return None if reply[0] == _LOST else json.loads(reply[1])
@@ -146,7 +146,7 @@ class Ledger:
         """Ask for permits.
 
         Raises:
-          DependencyDown: Redis, or what keeps the watermark, does not answer.
+          BudgetUnknown: Redis, or what keeps the watermark, does not answer.
         """
         with self._lock:
             self._known.longest_ttl_us = max(self._known.longest_ttl_us, ask["ttl_us"])
@@ -163,7 +163,7 @@ class Ledger:
         """Tell Redis something. Where its state is lost there is nothing to tell it to, and the next ask brings it.
 
         Raises:
-          DependencyDown: Redis does not answer.
+          BudgetUnknown: Redis does not answer.
         """
         return self._call(request)
 
@@ -174,7 +174,7 @@ class Ledger:
           tuple[int, float]: 1 where this is the first of its burst; for how many seconds the budget pauses.
 
         Raises:
-          DependencyDown: Redis does not answer; the pause rides on this process's next call.
+          BudgetUnknown: Redis does not answer; the pause rides on this process's next call.
         """
         self._remember_pause(order["us"] / 1e6, order["reason"])
         reply = self._call({**request, "pause": order})
@@ -209,7 +209,7 @@ class Ledger:
             if reply[0] == 1:
                 request["drop"] = request["ask"]["ids"]
         self._deliver_later(request)
-        raise DependencyDown("Redis does not keep what it is told: no permit without it")
+        raise BudgetUnknown("Redis does not keep what it is told: no permit without it")
 
     def _send(self, request: dict[str, Any], sent_at: float) -> list[Any]:
         known = self._known
@@ -231,7 +231,7 @@ class Ledger:
         except redis.RedisError as error:  # away, or not able: loading, read-only, out of memory
             self._deliver_later(request)
             trouble = redis_words.trouble(error)
-            raise DependencyDown(f"{trouble.what}: no permit without it. To do: {trouble.repair}") from error
+            raise BudgetUnknown(f"{trouble.what}: no permit without it. To do: {trouble.repair}") from error
 
     def _evaluate(self, stamp: str, arguments: list[Any], *, looks: bool) -> list[Any]:
         """Run the script. Where Redis does not have it, Redis may have been restarted, and the script is told so.
@@ -296,10 +296,12 @@ class Ledger:
             now, ttl_us = clock.monotonic(), max(ttl_us, promised_ttl)
             watermark.raise_to(_PROMISE_SECONDS + ttl_us / 1e6, ttl_us / 1e6)
             self._promised = now + _PROMISE_SECONDS, ttl_us
+        except DependencyDown as error:
+            raise BudgetUnknown(str(error)) from error
         except SluiceError:
             raise
         except Exception as error:
-            raise DependencyDown(f"the database does not keep the budget's watermark ({_named(error)})") from error
+            raise BudgetUnknown(f"the database does not keep the budget's watermark ({_named(error)})") from error
         finally:
             self._promise_lock.release()
 
@@ -322,10 +324,12 @@ class Ledger:
             profile, why, widened = self.watermark.profile()
             anew |= {"profile": profile, "why": why, "widened_us": round(widened * 1e6)}
             return self.watermark.seconds()
+        except DependencyDown as error:
+            raise BudgetUnknown(str(error)) from error
         except SluiceError:
             raise
         except Exception as error:
-            raise DependencyDown(f"the database does not tell the budget's watermark ({_named(error)})") from error
+            raise BudgetUnknown(f"the database does not tell the budget's watermark ({_named(error)})") from error
 
     def _keep_learned(self, learned: int) -> None:
         """Let what auto learned outlive Redis: 1, that it is paced, for good; 2, that windows are longer, too."""
