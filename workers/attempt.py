@@ -7,10 +7,10 @@ from typing import Any
 from workers import database, saving
 from workers.caller import Caller
 from workers.connector import Connector
+from workers.error_text import describe
 from workers.errors import AuthError, DependencyDown, PermanentError, RateLimited, RetryableError, Skip
 from workers.failures import FailureClass
 from workers.items import Outcome
-from workers.page import describe
 from workers.settings import get_settings
 from workers.tables import ItemStatus, RunItem
 from workers.tracking import external_id_of, item_type, item_types

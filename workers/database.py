@@ -22,6 +22,7 @@ from playhouse.migrations import Runner
 from playhouse.pool import PooledSqliteDatabase
 
 from workers import clock, faults, redaction
+from workers.error_text import message_of
 from workers.errors import ConfigurationError, DependencyDown
 from workers.model_tables import create_tables
 from workers.pool import Pool
@@ -238,4 +239,4 @@ def storable(text: str | None, length: int = 500) -> str:
 
 def explain(error: BaseException) -> str:
     """Return the first line of what a database driver said."""
-    return redaction.excerpt((str(error).strip().splitlines() or [type(error).__name__])[0], 200)
+    return redaction.excerpt((message_of(error).strip().splitlines() or [type(error).__name__])[0], 200)

@@ -11,11 +11,11 @@ from workers.attempt import DOWN_SECONDS, attempt, ended
 from workers.caller import Caller, Usage
 from workers.connector import Connector
 from workers.contracts import ImportSource
+from workers.error_text import describe
 from workers.errors import DependencyDown, LongWait, RateLimited
 from workers.failures import FailureClass
 from workers.finalize import tidy_up
 from workers.items import Claim, Outcome
-from workers.page import describe
 from workers.patience import patiently
 from workers.registry import get_registry
 from workers.settings import get_settings

@@ -13,6 +13,7 @@ from workers.attempt import DOWN_SECONDS
 from workers.caller import Caller
 from workers.contracts import ImportSource
 from workers.detail import fetch_details
+from workers.error_text import describe
 from workers.errors import (
     DependencyDown,
     InvalidTransition,
@@ -26,7 +27,7 @@ from workers.failures import FailureClass, fingerprint, storable_reason
 from workers.finalize import tidy_up
 from workers.listed import Listed
 from workers.middleware import resend_delay
-from workers.page import Page, describe
+from workers.page import Page
 from workers.patience import patiently
 from workers.registry import get_registry
 from workers.settings import get_settings

@@ -5,6 +5,7 @@ import re
 from enum import StrEnum
 
 from workers import redaction
+from workers.plain_text import one_line
 
 #: Longest reason that is stored, in characters.
 REASON_LENGTH = 500
@@ -43,8 +44,6 @@ ACTIONS: dict[FailureClass, str] = {
 #: So many refusals of credentials in a row, over all lanes of a run, open its circuit: the run fails.
 CIRCUIT = 20
 
-#: NUL, which no database takes, and what would steer the terminal it is shown on.
-_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f]+")
 _VARIABLE = (
     (re.compile(r"'[^']*'|\"[^\"]*\""), "'?'"),
     (re.compile(r"\b[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*\b"), "#"),
@@ -56,11 +55,6 @@ def storable_reason(text: str | None) -> str:
     """Return a reason as it may be stored and shown: on one line, without secrets, bounded."""
     plain = one_line((text or "")[: 10 * REASON_LENGTH]).encode("utf-8", "replace").decode()
     return redaction.excerpt(plain, REASON_LENGTH)
-
-
-def one_line(text: str) -> str:
-    """Return text without what would steer the terminal it is shown on."""
-    return _CONTROLS.sub(" ", text)
 
 
 def fingerprint(failure_class: str, reason: str, external_id: str = "") -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 from workers import database, page, row_keys, saving
 from workers.contracts import ImportSource
-from workers.page import Page, describe
+from workers.error_text import describe
+from workers.page import Page
 from workers.saving import Change, Stored
 from workers.tracking import external_id_of
 

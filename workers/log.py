@@ -1,4 +1,8 @@
-"""Logging, on stderr: lines for people by default, one JSON object a line by switch."""
+"""Logging, on stderr: lines for people by default, one JSON object a line by switch. Each record is one line of text.
+
+Everything that is logged is cleaned here: secrets are hidden, and what steers a terminal or begins another line is
+replaced. The lines of a traceback are indented.
+"""
 
 import json
 import logging
@@ -6,7 +10,9 @@ import sys
 from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
-from workers.redaction import hide, redact
+from workers.error_text import UNREADABLE, message_of, traceback_of
+from workers.plain_text import block, one_line
+from workers.redaction import excerpt, hide
 from workers.settings import get_settings
 
 #: Libraries that say too much, or say what we say ourselves.
@@ -22,12 +28,21 @@ _QUIETER = {
 _LENGTH = 20_000
 
 
-class _Lines(logging.Formatter):
+class Lines(logging.Formatter):
+    """Lines for people."""
+
     def format(self, record: logging.LogRecord) -> str:
-        return redact(super().format(record)[:_LENGTH])
+        record.message = one_line(excerpt(message_in(record), _LENGTH))
+        if self.usesTime():
+            record.asctime = self.formatTime(record, self.datefmt)
+        line = self.formatMessage(record)
+        traceback = _traceback_in(record)
+        return f"{line}\n{block(traceback)}" if traceback else line
 
 
-class _JsonLines(logging.Formatter):
+class JsonLines(logging.Formatter):
+    """One JSON object a line."""
+
     def format(self, record: logging.LogRecord) -> str:
         line = {
             "at": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
@@ -35,11 +50,38 @@ class _JsonLines(logging.Formatter):
             "logger": record.name,
             "process": record.process,
             "thread": record.threadName,
-            "message": redact(record.getMessage()[:_LENGTH]),
+            "message": one_line(excerpt(message_in(record), _LENGTH)),
         }
-        if record.exc_info:
-            line["exception"] = redact(self.formatException(record.exc_info)[:_LENGTH])
+        if traceback := _traceback_in(record):
+            line["exception"] = block(traceback, indent="")
         return json.dumps(line)
+
+
+def message_in(record: logging.LogRecord) -> str:
+    """Return a record's message, with its secrets; its template where an argument of it cannot be read."""
+    try:
+        return "".join([record.getMessage()])
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # of a user's exception among the arguments: the line must not be lost
+        template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
+        return f"{template} ({', '.join(map(_argument, _arguments(record)))})"
+
+
+def _arguments(record: logging.LogRecord) -> tuple[object, ...]:
+    return record.args if isinstance(record.args, tuple) else (record.args,)
+
+
+def _argument(value: object) -> str:
+    if isinstance(value, BaseException):
+        return f"{type(value).__name__}: {message_of(value)}"
+    return str(value) if isinstance(value, (str, int, float)) else UNREADABLE
+
+
+def _traceback_in(record: logging.LogRecord) -> str:
+    raised = record.exc_info[1] if record.exc_info else None
+    parts = (traceback_of(raised) if raised else "", record.stack_info or "")
+    return excerpt("\n".join(filter(None, parts)), _LENGTH)
 
 
 def set_up() -> None:
@@ -48,8 +90,8 @@ def set_up() -> None:
     handler = logging.StreamHandler(sys.stderr)
     for url in (settings.redis_url, settings.broker_url, settings.database_url):
         hide(_password(url))
-    text = _Lines("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
-    handler.setFormatter(_JsonLines() if settings.log_format == "json" else text)
+    text = Lines("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    handler.setFormatter(JsonLines() if settings.log_format == "json" else text)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     for name, level in _QUIETER.items():
         logging.getLogger(name).setLevel(level)

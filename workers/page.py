@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
-from workers import database, given, redaction, row_keys, storable
+from workers import database, given, row_keys, storable
 from workers.contracts import ImportSource
+from workers.error_text import describe, message_of
 from workers.errors import PermanentError, Skip
 from workers.failures import FailureClass
 
@@ -120,7 +121,7 @@ def _read_item(page: Page, source: ImportSource, item: Any, where: str) -> None:
             raise TypeError(f"create_model_from_list_item returned a {type(model).__name__}")
         external_id = usable_id(model.get_external_id())
     except Skip as skip:
-        page.skipped[where] = str(skip)
+        page.skipped[where] = message_of(skip)
         return
     except _NoId as error:
         page.refused[where] = f"{where} has no usable id: {error}"
@@ -181,9 +182,3 @@ def short(cursor: Any) -> str:
     if len(text) <= 60 and text.isprintable() and not _NOT_TO_BE_TOLD & set(text):
         return text
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]
-
-
-def describe(error: BaseException) -> str:
-    """Return an exception's type and the first line of its text, cut to a length that can be stored."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {redaction.excerpt(lines[0], 200)}" if lines else type(error).__name__

@@ -10,11 +10,12 @@ from workers import page as pages
 from workers.caller import Caller
 from workers.connector import Connector
 from workers.contracts import ImportSource
+from workers.error_text import describe
 from workers.errors import LongWait, PermanentError, RateLimited, UsageError
 from workers.failures import FailureClass
 from workers.forecast import Rule, Work, gates_of, rules_of, seconds_for, steady_seconds
 from workers.limiter import BudgetState
-from workers.page import Page, describe
+from workers.page import Page
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ACTIVE, Run

@@ -10,7 +10,6 @@ import os
 import queue
 import socket
 import threading
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +22,10 @@ import redis
 
 from workers import redaction
 from workers.database import storable
+from workers.error_text import message_of
 from workers.limiter import quick_client
+from workers.log import message_in
+from workers.plain_text import one_line
 from workers.settings import get_settings
 
 #: So many lines are kept, for so long after the last one.
@@ -90,9 +92,9 @@ class _Copies(QueueHandler):
     """Puts a small copy of a record into the queue: it takes no time, and drops what the queue has no room for."""
 
     def prepare(self, record: logging.LogRecord) -> Any:
-        text = record.getMessage()[: 4 * _LENGTH]
+        text = message_in(record)[: 4 * _LENGTH]
         if record.exc_info and record.exc_info[1]:
-            text = f"{text}: {_last_line(record.exc_info[1])}"
+            text = f"{text}: {_name_and_message(record.exc_info[1])}"
         return LoggedError(datetime.fromtimestamp(record.created, UTC), "", record.levelname, text)
 
     def enqueue(self, record: Any) -> None:
@@ -190,14 +192,16 @@ def _line(text: bytes, at: float) -> LoggedError | None:
         return None
 
 
-def _last_line(error: BaseException) -> str:
-    """Return an error's class and message; never its traceback."""
-    lines = "".join(traceback.format_exception_only(error)).strip().splitlines()
-    return (lines or [type(error).__name__])[0][: 4 * _LENGTH]
+def _name_and_message(error: BaseException) -> str:
+    """Return an error's class and the first line of its message; never its traceback."""
+    lines = message_of(error).strip().splitlines()
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    return f"{name}: {lines[0]}"[: 4 * _LENGTH] if lines else name
 
 
 def _short(text: str) -> str:
-    return " ".join(redaction.excerpt(text, _LENGTH).split())
+    return " ".join(one_line(redaction.excerpt(text, _LENGTH)).split())
 
 
 def _key() -> str:

@@ -10,10 +10,10 @@ from peewee import PeeweeException
 
 from workers import broker, clock, database, faults, fresh, old_rows, referrers, runs, saving
 from workers.contracts import ImportSource
+from workers.error_text import describe, message_of
 from workers.errors import SluiceError
 from workers.faults import Fault
 from workers.fresh import FreshRows
-from workers.page import describe
 from workers.registry import get_registry
 from workers.runs import Removed
 from workers.settings import get_settings
@@ -193,7 +193,7 @@ def _broken(run: Run, error: Exception) -> Removed:
     """Return that a run fails, because its source's `fresh_query`, or the deletion, does."""
     if not isinstance(error, SluiceError):
         log.exception("run %d: rows that are no longer in the list", run.id)
-    said = str(error) if isinstance(error, SluiceError) else describe(error)
+    said = message_of(error) if isinstance(error, SluiceError) else describe(error)
     removed = _gone(Removal.get(Removal.run_id == run.id).removed_count)
     return Removed("removed", removed, f"the rows that are no longer in the list could not be removed: {said}")
 

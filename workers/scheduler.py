@@ -19,6 +19,7 @@ from workers import (
     signals,
     timetable,
 )
+from workers.error_text import message_of
 from workers.errors import SluiceError
 from workers.settings import get_settings
 from workers.supervisor import wait_for_migrations
@@ -105,4 +106,4 @@ def _try(step: Callable[[], object]) -> bool:
 
 def _complain(error: Exception) -> None:
     expected = isinstance(error, (SluiceError, PeeweeException))
-    log.warning("a part of this tick failed: %s", error, exc_info=None if expected else error)
+    log.warning("a part of this tick failed: %s", message_of(error), exc_info=None if expected else error)

@@ -12,6 +12,7 @@ from workers import database, finalize, heartbeat, registry, runner, runs, sched
 from workers.contracts import ImportSource
 from workers.cron import Cron
 from workers.decide import Action, decide
+from workers.error_text import message_of
 from workers.errors import SluiceError, UnknownSource, UsageError
 from workers.settings import get_settings
 from workers.tables import Run, RunStatus, Schedule
@@ -327,9 +328,10 @@ def _name(schedule: Schedule) -> str:
 
 
 def _tell_once(schedule: Schedule, error: Exception) -> None:
-    if _told.get(schedule.id) != str(error):
-        _told[schedule.id] = str(error)
+    said = message_of(error)
+    if _told.get(schedule.id) != said:
+        _told[schedule.id] = said
         expected = isinstance(error, SluiceError)
         log.warning(
-            "the schedule of %s cannot be kept: %s", _name(schedule), error, exc_info=None if expected else error
+            "the schedule of %s cannot be kept: %s", _name(schedule), said, exc_info=None if expected else error
         )

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workers import stats
-from workers.failures import one_line
+from workers.plain_text import one_line
 from workers.tables import Run
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")

@@ -14,7 +14,7 @@ from workers.cli.ending import EXIT_DONE
 from workers.cli.printing import AS_JSON, answer, instant, pairs, run_as_dict, say, show, table
 from workers.cli.words import FAILURE_CLASS, RunId, SourceName
 from workers.failure_groups import FailureGroup, failure_groups
-from workers.failures import one_line
+from workers.plain_text import one_line
 from workers.registry import get_registry
 from workers.tables import ACTIVE, ENDED, Run, RunStatus
 

@@ -12,7 +12,7 @@ from workers import redaction
 from workers.doctor import api_checks, database_checks, machine_checks, redis_checks, source_checks
 from workers.doctor.finding import Check, Finding, Level, error, met
 from workers.errors import ConfigurationError
-from workers.failures import one_line
+from workers.plain_text import one_line
 from workers.redis_address import Address
 from workers.settings import get_settings
 

@@ -16,9 +16,9 @@ from workers.contracts import ImportSource
 from workers.doctor import database_checks
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.doctor.source_checks import most_in
+from workers.error_text import describe
 from workers.errors import AuthError, PermanentError, RateLimited, RetryableError, SluiceError
 from workers.headers import Quota, quotas
-from workers.page import describe
 from workers.registry import get_registry
 from workers.watermark import Watermark
 

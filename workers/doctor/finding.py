@@ -8,8 +8,8 @@ from peewee import PeeweeException
 from redis.exceptions import RedisError
 
 from workers import database, outages, redis_words
+from workers.error_text import describe
 from workers.errors import DependencyDown, SluiceError
-from workers.page import describe
 
 #: A sentence of ours ends with its fix, after a colon. What stands before it is a clause, not the name of a class.
 _SHORTEST_CLAUSE = 4

@@ -15,8 +15,8 @@ from workers.connector import Connector
 from workers.contracts import ImportSource
 from workers.doctor import database_checks
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
+from workers.error_text import describe
 from workers.errors import ConfigurationError, DependencyDown
-from workers.page import describe
 from workers.registry import get_registry
 from workers.settings import get_settings
 

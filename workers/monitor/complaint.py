@@ -3,6 +3,8 @@
 import logging
 import time
 
+from workers.error_text import message_of
+
 log = logging.getLogger(__name__)
 
 _REMIND_SECONDS = 30.0
@@ -21,4 +23,4 @@ def complain(what: str, error: BaseException, *, trace: bool = False) -> None:
     if now - _said.get(what, -_REMIND_SECONDS) < _REMIND_SECONDS:
         return
     _said[what] = now
-    log.warning("%s: %s", what, error, exc_info=error if trace else None)
+    log.warning("%s: %s", what, message_of(error), exc_info=error if trace else None)

@@ -1,0 +1,32 @@
+"""Plain text: no character that steers a terminal, begins another line, or is not seen. Used wherever text leaves.
+
+What an API, a row or a user's exception says may hold any character. A newline forges a line of the log, an escape
+sequence moves the cursor, a bidi override shows text in another order than it has, and a zero-width character lets two
+ids look alike. They are stored as they came, and replaced by a space where text is logged, printed or drawn.
+"""
+
+import re
+
+_ENDS_OF_LINES = "\n\x0b\x0c\r\x1c-\x1e\x85\u2028\u2029"
+#: Invisible, or steering, by what they are; a test compares them with Unicode's own categories.
+_STEERING = (
+    "\x00-\x1f\x7f-\x9f"  # C0 and C1: NUL, ANSI escapes
+    "\u2028\u2029"  # the separators of lines and paragraphs
+    "\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u3164\uffa0"  # those that are not drawn
+    "\u200b-\u200f\u2060-\u206f\ufeff"  # zero width, the marks and isolates of bidi
+    "\u202a-\u202e"  # bidi embeddings and overrides
+    "\ufff0-\ufffb\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e00ff"  # marks of annotation, music, tags
+    "\ud800-\udfff"  # halves of a surrogate pair, which cannot be written
+)
+_ANY = re.compile(f"[{_STEERING}]+")
+_LINE_END = re.compile(f"\r\n|[{_ENDS_OF_LINES}]")
+
+
+def one_line(text: str) -> str:
+    """Return text on one line, of characters that are seen; a run of the others is one space."""
+    return text if text.isascii() and text.isprintable() else _ANY.sub(" ", text)
+
+
+def block(text: str, indent: str = "  ") -> str:
+    """Return text of several lines, as a traceback: each is indented, so that none looks like a line of its own."""
+    return "\n".join(f"{indent}{one_line(line)}".rstrip() for line in _LINE_END.split(text))
