@@ -184,7 +184,7 @@ def test_an_inline_run_takes_up_the_one_whose_process_was_killed(mock_api, impor
     assert runner.run_inline(second).succeeded_count == 5
 
 
-def test_a_tenant_that_the_source_does_not_know_fails_the_run_and_hides_no_other(import_from):
+def test_a_tenant_that_the_source_does_not_know_fails_the_run_and_hides_no_other(import_from, moved_clock):
     import_from("http://127.0.0.1:1", get_connector=lambda self, run: {}[run.tenant])
     run = runner.start("items", who="test", door="test", tenant="typo", send=False)
     assert [one.id for one in recent_runs()] == [run.id]

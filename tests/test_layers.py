@@ -17,18 +17,18 @@ LAYERS = {
     "control": "runner scheduler supervisor worker redis_server redis_address preflight retry stuck plan timetable "
     "doctor figures health relearn schedule_plan",
     "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention sampling fresh "
-    "referrers",
+    "referrers control lane_crash list_failure list_notes list_items refusals",
     "queue": "broker consumer middleware notices",
     "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
     "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs old_rows items lanes schedules decide watermark "
-    "tracking saving pool faults given matching storable model_tables table_check page outages heartbeat "
-    "presence recent_errors samples",
+    "run_connector list_pages tracking saving pool faults given matching storable model_tables table_check page "
+    "outages heartbeat presence recent_errors samples",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
-    "ground": "errors error_text plain_text failures redaction settings clock cron catch_up log signals orphans version "
-    "row_keys",
+    "ground": "errors error_text plain_text failures redaction settings clock cron catch_up log signals orphans "
+    "version row_keys",
 }
 NAMES = list(LAYERS)
 PLACES = {
@@ -42,9 +42,20 @@ HOST = {"models", "sources", "mock_server", "scripts", "benchmarks", "tests", "m
 
 RECORDERS = {
     f"workers.{name}"
-    for name in ("runs", "cursor", "old_runs", "old_rows", "items", "lanes", "samples", "schedules", "watermark")
+    for name in (
+        "runs",
+        "cursor",
+        "old_runs",
+        "old_rows",
+        "items",
+        "lanes",
+        "samples",
+        "schedules",
+        "watermark",
+        "list_pages",
+    )
 }
-TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "Sample", "Removal", "OldRow", "BudgetRow", "Schedule"}
+TRACKING = {"Run", "RunItem", "Lane", "ListPage", "RunEvent", "Sample", "Removal", "OldRow", "BudgetRow", "Schedule"}
 WRITES = {
     *("create", "insert", "insert_many", "insert_from", "replace", "replace_many", "bulk_create", "get_or_create"),
     *("update", "bulk_update", "set_by_id", "delete", "delete_by_id", "truncate_table", "drop_table"),

@@ -1,16 +1,28 @@
 """One attempt at one item: its request, its row filled, and every error sorted to what becomes of the item."""
 
 import logging
+import math
 from http import HTTPStatus
 from typing import Any
 
 from workers import database, saving
-from workers.caller import Caller
+from workers.caller import Caller, Subject
 from workers.connector import Connector
-from workers.error_text import describe
-from workers.errors import AuthError, DependencyDown, PermanentError, RateLimited, RetryableError, Skip
+from workers.error_text import describe, message_of
+from workers.errors import (
+    AuthError,
+    BudgetClosed,
+    BudgetUnknown,
+    DependencyDown,
+    PermanentError,
+    RateLimited,
+    Refused,
+    RetryableError,
+    Skip,
+)
 from workers.failures import FailureClass
 from workers.items import Outcome
+from workers.refusals import Refusals
 from workers.settings import get_settings
 from workers.tables import ItemStatus, RunItem
 from workers.tracking import external_id_of, item_type, item_types
@@ -19,6 +31,9 @@ log = logging.getLogger(__name__)
 
 #: How long work stays away while Redis gives no permits.
 DOWN_SECONDS = 5.0
+
+#: Whatever a source asks, its item waits this long at least, and at most.
+_LEAST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 3_600.0
 
 #: What a model's own methods raise when the API answered with something else than they read.
 _CANNOT_TAKE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -37,25 +52,65 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
       Outcome: completed, skipped, failed, or pending again after the backoff.
 
     Raises:
-      RateLimited: No permit, or no database: this was no attempt.
+      BudgetClosed: No permit, or no database: this was no attempt.
+      Refused: The API refused, and it is not this item's doing: the budget pauses.
+
+    Whatever else the source's code raises is what became of the item, be it an exception that would end a thread.
     """
     if item.attempts > get_settings().max_attempts:
         return _failed(item, FailureClass.BUG, _of_the_dead(item), asked=False)
+    refusals = Refusals.of(item.metadata)
+    caller.subject = refusals.subject
     try:
         unusable = _why_unusable(item, row)
         if unusable:
             return _failed(item, FailureClass.BAD_DATA, unusable, asked=False)
         return _fill(connector, caller, item, row)
-    except (RateLimited, KeyboardInterrupt):
+    except (BudgetClosed, KeyboardInterrupt):
         raise
-    except DependencyDown as error:
-        raise RateLimited(DOWN_SECONDS, str(error)) from error
-    except Exception as error:
-        if database.is_of_the_statement(error):
-            return _again(item, FailureClass.TRANSIENT, describe(error))
-        if database.is_away(error):  # the model's own method asked it
-            raise RateLimited(DOWN_SECONDS, f"the database does not answer: {database.explain(error)}") from error
-        return _sort(item, row, error)
+    except BudgetUnknown as error:
+        raise BudgetClosed(DOWN_SECONDS, str(error)) from error
+    except Refused as refusal:
+        if not refusal.own and not refusals.and_one(refusal).are_too_many:
+            raise
+        return _refused(item, refusals.and_one(refusal), refusal)
+    except RateLimited as wait:  # of the source's own code
+        return _refused(item, refusals.and_a_wait(), wait)
+    except BaseException as error:
+        return _of_an_error(item, row, error)
+    finally:
+        caller.subject = Subject()
+
+
+def _of_an_error(item: RunItem, row: Any, error: BaseException) -> Outcome:
+    if database.is_of_the_statement(error):
+        return _again(item, FailureClass.TRANSIENT, describe(error))
+    if database.is_away(error) and not saving.answers(type(row)):  # the model's own method asked it
+        raise BudgetClosed(DOWN_SECONDS, f"the database does not answer: {database.explain(error)}") from error
+    return _sort(item, row, error)
+
+
+def _refused(item: RunItem, refusals: Refusals, wait: RateLimited) -> Outcome:
+    """Return what becomes of an item that is refused by itself: it waits alone, or has failed."""
+    reason = refusals.said(wait.reason)
+    if refusals.are_too_many:
+        return _failed(item, FailureClass.RATE_LIMITED, reason)
+    return Outcome(
+        item,
+        ItemStatus.PENDING,
+        failure_class=FailureClass.RATE_LIMITED,
+        reason=reason,
+        retry_seconds=bounded(wait.wait_seconds),
+        metadata=(item.metadata or {}) | refusals.kept(),
+        refund=True,
+    )
+
+
+def bounded(wait_seconds: Any) -> float:
+    """Return a wait that a source's code asked for as one that can be kept: a number of seconds, at most an hour."""
+    if isinstance(wait_seconds, bool) or not isinstance(wait_seconds, (int, float)) or math.isnan(wait_seconds):
+        return _LEAST_WAIT_SECONDS
+    return float(min(max(wait_seconds, _LEAST_WAIT_SECONDS), _LONGEST_WAIT_SECONDS))
 
 
 def _why_unusable(item: RunItem, row: Any) -> str:
@@ -77,6 +132,12 @@ def ended(item: RunItem, error: Exception) -> Outcome:
     return _again(item, FailureClass.TRANSIENT, f"the row could not be saved: {describe(error)}")
 
 
+def crashed(item: RunItem, error: BaseException) -> Outcome:
+    """Return what becomes of an item at which a whole turn ended in an error: pending again, or failed."""
+    log.error("run %d: item %s", item.run_id, item.external_id, exc_info=error)
+    return _again(item, FailureClass.BUG, describe(error))
+
+
 def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
     try:
         request = row.get_api_detail_request()
@@ -88,19 +149,18 @@ def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outc
     return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)
 
 
-def _sort(item: RunItem, row: Any, error: Exception) -> Outcome:
+def _sort(item: RunItem, row: Any, error: BaseException) -> Outcome:
     if isinstance(error, Skip):
-        return Outcome(item, ItemStatus.SKIPPED, reason=str(error))
-    if isinstance(error, RetryableError):
-        return _again(item, FailureClass.TRANSIENT, str(error))
+        return Outcome(item, ItemStatus.SKIPPED, reason=message_of(error))
+    if isinstance(error, (RetryableError, DependencyDown)) or database.is_away(error):
+        return _again(item, FailureClass.TRANSIENT, message_of(error))
     if isinstance(error, PermanentError):
         forbidden = isinstance(error, AuthError) and error.status == HTTPStatus.FORBIDDEN
-        return _failed(item, _class_of(error), str(error), forbidden=forbidden)
+        return _failed(item, _class_of(error), message_of(error), forbidden=forbidden)
     if isinstance(error, _CANNOT_TAKE):
         reason = f"{type(row).__name__} cannot take what the API answered: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason)
-    log.error("run %d: item %s", item.run_id, item.external_id, exc_info=error)
-    return _again(item, FailureClass.BUG, describe(error))
+    return crashed(item, error)
 
 
 def _of_the_dead(item: RunItem) -> str:

@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from workers import course, pace, precedence, runs
+from workers import course, pace, precedence, run_connector, runs
 from workers.course import Mark
-from workers.registry import get_registry
 from workers.tables import Run
 
 T = TypeVar("T")
@@ -81,7 +80,7 @@ def look(now: datetime) -> Beside:
 def _reach(run: Run, now: datetime) -> datetime:
     """Return since when the samples of a run tell its pace, and how the windows of its budget were used."""
     try:
-        limits = get_registry()[run.source].get_connector(run).budget.limits
+        limits = run_connector.of(run).budget.limits
     except Exception:  # a user's get_connector may fail in any way
         limits = ()
     windows = (now - timedelta(microseconds=limit.window_microseconds) for limit in limits)

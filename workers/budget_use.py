@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from peewee import PeeweeException
 
-from workers import database, stats
+from workers import database, run_connector, stats
 from workers.budget import Budget, Limit
 from workers.errors import DependencyDown
 from workers.eta import steady
@@ -102,7 +102,7 @@ def _users() -> dict[str, list[User]] | None:
     found: dict[str, list[User]] = {}
     for run in active:
         try:
-            name = get_registry()[run.source].get_connector(run).budget.name
+            name = run_connector.of(run).budget.name
         except Exception:  # a user's get_connector may fail in any way, which `stats.budgets` tells of
             continue
         found.setdefault(name, []).append(User(run.id, run.source, run.tenant, str(run.status)))

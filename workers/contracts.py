@@ -42,7 +42,11 @@ class ImportSource(ABC):
       per_page(int): How many items to ask for at once.
       lanes(int): How many strands may fetch details at the same time.
       allow_fresh(bool): Whether a run may remove rows that are no longer in the list: see `fresh_query`.
-      max_items(int): The list is taken for endless when it has brought more, skipped and refused ones included.
+      max_items(int): The list is taken for endless when more items came: skipped, refused and doubled ones count, too.
+      first_cursor(Any): What the first page is asked for with: anything JSON can hold.
+      max_empty_pages(int): The list is taken for endless when so many pages in a row had no item.
+      partial_list(bool): Whether a page that cannot be had ends the list instead of the run: what came until then is
+        imported, and the page is a failed item of the run.
       total_key(str | None): Where a page says how many items the list has; None: it does not, or counts otherwise.
       schedule(str | None): When it runs by itself: five cron fields, as in "0 */3 * * *"; None: when somebody asks.
         People may change it at run time; what they set wins.
@@ -58,6 +62,9 @@ class ImportSource(ABC):
     lanes: ClassVar[int] = 16
     allow_fresh: ClassVar[bool] = False
     max_items: ClassVar[int] = 5_000_000
+    first_cursor: ClassVar[Any] = 1
+    max_empty_pages: ClassVar[int] = 1_000
+    partial_list: ClassVar[bool] = False
     total_key: ClassVar[str | None] = "total"
     schedule: ClassVar[str | None] = None
     timezone: ClassVar[str] = "UTC"
@@ -83,7 +90,10 @@ class ImportSource(ABC):
 
     @abstractmethod
     def get_list_request(self, cursor: Any, per_page: int) -> requests.Request:
-        """Return the request for one page of the list. The first cursor is 1; a relative URL joins the connector's."""
+        """Return the request for one page of the list, `first_cursor` being that of the first one.
+
+        A relative URL joins the connector's.
+        """
 
     def get_list_items(self, data: Any) -> Sequence[Mapping[str, Any]]:
         """Return the items of a decoded page."""

@@ -95,8 +95,14 @@ def extend_page(run: Run, lease_seconds: float) -> None:
     Run.update({Run.discovery_due_at: run.discovery_due_at}).where(Run.id == run.id).execute()
 
 
-def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | None = None) -> bool:
+def put_page_back(
+    run: Run, wait_seconds: float, *, refund: bool, reason: str | None = None, metadata: dict[str, Any] | None = None
+) -> bool:
     """Let the page be tried again after `wait_seconds`; `refund` says that the attempt did not count.
+
+    Parameters:
+      reason(str | None): Why it could not be had; None: what is known of that stays.
+      metadata(dict | None): The run's, as its next attempt is to find it; None leaves it as it is.
 
     Returns:
       bool: Whether it was still ours.
@@ -106,6 +112,8 @@ def put_page_back(run: Run, wait_seconds: float, *, refund: bool, reason: str | 
         values[Run.discovery_attempts] = Run.discovery_attempts - 1
     if reason:
         values[Run.error_summary] = storable_reason(reason)
+    if metadata is not None:
+        values[Run.metadata] = metadata
     return bool(Run.update(values).where(_ours(run)).execute())
 
 

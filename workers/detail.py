@@ -6,17 +6,34 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from workers import broker, clock, database, items, lanes, notices, outages, precedence, row_keys, runs, saving
-from workers.attempt import DOWN_SECONDS, attempt, ended
+from workers import (
+    broker,
+    clock,
+    control,
+    database,
+    items,
+    lane_crash,
+    lanes,
+    notices,
+    outages,
+    precedence,
+    row_keys,
+    run_connector,
+    runs,
+    saving,
+)
+from workers.attempt import DOWN_SECONDS, attempt, crashed, ended
 from workers.caller import Caller, Usage
 from workers.connector import Connector
 from workers.contracts import ImportSource
 from workers.error_text import describe
-from workers.errors import DependencyDown, LongWait, RateLimited
+from workers.errors import BudgetClosed, BudgetUnknown, LongWait, Refused
 from workers.failures import FailureClass
 from workers.finalize import tidy_up
 from workers.items import Claim, Outcome
+from workers.middleware import EARLY_SECONDS
 from workers.patience import patiently
+from workers.refusals import Refusals
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import ENDED, Run, RunItem, RunStatus
@@ -29,7 +46,10 @@ def fetch_details(run_id: int, lane: int, turn: int) -> None:
     """Work one turn of a lane, and announce the next.
 
     Raises:
-      RateLimited: The budget is closed for long. The lane is rewound: the middleware sends this very message again.
+      BudgetClosed, Refused: The budget is closed for long. The lane is rewound: the middleware sends this very message
+        again.
+
+    Any other error counts: see `lane_crash`.
     """
     settings = get_settings()
     if not lanes.start_turn(run_id, lane, turn, settings.lane_lease_seconds):
@@ -42,25 +62,41 @@ def fetch_details(run_id: int, lane: int, turn: int) -> None:
     if lane and precedence.first_on_its_budget(run):
         _come_back(run_id, lane, turn + 1, _GIVE_WAY_SECONDS)
         return
-    at_work = Turn(run, lane, turn, heard)
     try:
-        at_work.work()
+        at_work = _work(run, lane, turn, heard)
     except LongWait as wait:
         runs.pause_because(run_id, str(wait))
         lanes.end(run_id, lane, turn + 1)
-        return
-    except RateLimited as wait:
+    except (BudgetClosed, Refused) as wait:
         if lanes.rewind(run_id, lane, turn, wait.wait_seconds):
             raise
-        return
-    finally:
-        at_work.close()
+    except BaseException as error:
+        wait_seconds = lane_crash.count(run, lane, turn + 1, error)
+        if wait_seconds is not None:
+            _come_back(run_id, lane, turn + 1, wait_seconds)
+    else:
+        _go_on(run, lane, turn + 1, at_work)
+
+
+def _go_on(run: Run, lane: int, turn: int, at_work: "Turn") -> None:
+    """Announce the lane's next turn, or end it."""
     if at_work.status is RunStatus.RUNNING:
-        _announce(run_id, lane, turn + 1, at_least_seconds=_IDLE_SECONDS if at_work.idle else 0.0)
+        _announce(run.id, lane, turn, at_least_seconds=_IDLE_SECONDS if at_work.idle else 0.0)
         return
-    lanes.end(run_id, lane, turn + 1)
+    lanes.end(run.id, lane, turn)
     if at_work.status in ENDED:
         tidy_up(run)
+
+
+def _work(run: Run, lane: int, turn: int, heard: int) -> "Turn":
+    at_work = Turn(run, lane, turn, heard)
+    try:
+        at_work.work()
+    finally:
+        at_work.close()
+    if at_work.has_worked:
+        lanes.worked(run.id, lane)
+    return at_work
 
 
 def _announce(run_id: int, lane: int, turn: int, at_least_seconds: float) -> None:
@@ -85,7 +121,7 @@ class Turn:
         self.lane = lane
         self.turn = turn
         self.source: ImportSource = get_registry()[run.source]
-        self.connector: Connector = self.source.get_connector(run)
+        self.connector: Connector = run_connector.of(run)
         watermark = Watermark(self.connector.name)
         self.caller: Caller = self.connector.caller(run.id, f"{run.id}:{lane}", watermark)
         self.claim: Claim | None = None
@@ -98,23 +134,54 @@ class Turn:
         self._heard = heard
         self._overtaken = False
         self._done = 0
-        self._flush_at = self._lease_ends_at = 0.0
+        self._flush_at = self._lease_ends_at = self._lease_seconds = 0.0
+        #: Until then the leases of this lane and its items are renewed; and when the lane's is due to be.
+        self._renewed_until = clock.monotonic() + _BUSY_SECONDS
+        self._renew_lane_at = clock.monotonic() + get_settings().lane_lease_seconds / 2
         #: Commits are made by this thread and by the flusher's.
         self._committing = threading.RLock()
         #: None until the first attempt: a lane that came early, to sleep for the opening, has done nothing yet.
         self._ends_at: float | None = None
         self.caller.before_sleep = self._flush
 
+    @property
+    def has_worked(self) -> bool:
+        """Whether anything was brought to its end in this turn."""
+        return self._ends_at is not None
+
     def work(self) -> None:
         """Work until the turn is over, until nothing is due, or until the run is stopped.
 
         Raises:
-          RateLimited: The budget is closed for long, or Redis is away.
+          BudgetClosed, Refused: The budget is closed for long, or Redis is away.
+          Exception: Something else went wrong that no single item is to blame for.
         """
         with _at_work(self), saving.connected(self.source.model):
-            while not self._is_over():
-                if not self._batch():
-                    return
+            try:
+                while not self._is_over():
+                    if not self._batch():
+                        return
+            except (BudgetClosed, Refused, KeyboardInterrupt):
+                raise
+            except BaseException as error:
+                if not self._blame(error):
+                    raise
+
+    def _blame(self, error: BaseException) -> bool:
+        """Blame the items for an error that no attempt has caught; return whether it can only be one item's.
+
+        Of several, each is claimed alone from now on. None is to blame for an outage, or for a table that lacks what
+        the model has.
+        """
+        with self._committing:
+            left = self.claim.items[self._done + len(self.outcomes) :] if self.claim else []
+            if not self.claim or not left or lane_crash.is_of_no_item(error):
+                return False
+            if len(left) == 1:
+                self.outcomes.append(crashed(left[0], error))
+                return True
+            items.suspect(self.claim, left, describe(error))
+            return False
 
     def close(self) -> None:
         """Give back what was claimed and not attempted, commit the rest, and give back the permit that was not used.
@@ -123,7 +190,7 @@ class Turn:
         """
         self.caller.settle()
         if self.claim:
-            self._end_claim(self.claim)
+            self._end_claim()
         runs.add_usage(self.run.id, self.caller.take_usage())
 
     @property
@@ -137,15 +204,27 @@ class Turn:
             if self.claim and self.outcomes:
                 self._commit(Usage())  # the lane's own thread counts its waits
 
+    def renew(self) -> None:
+        """Renew the leases of the lane and of its items, from another thread, while an answer may still come."""
+        now, settings = clock.monotonic(), get_settings()
+        if now >= self._renewed_until:
+            return
+        if now >= self._renew_lane_at:
+            lanes.renew(self.run.id, self.lane, self.turn + 1, settings.lane_lease_seconds)
+            self._renew_lane_at = now + settings.lane_lease_seconds / 2
+        with self._committing:
+            if self.claim and self._lease_ends_at - now < self._lease_seconds / 2:
+                self.claim = items.renew(self.claim, self.claim.items[self._done :], self._lease_seconds)
+                self._lease_ends_at = now + self._lease_seconds
+
     def _batch(self) -> bool:
         settings = get_settings()
-        try:
-            self.caller.knock(self.connector.timeout_seconds)
-        except DependencyDown as error:
-            raise RateLimited(DOWN_SECONDS, str(error)) from error
-        lease = max(settings.lease_seconds, 2 * self.connector.timeout_seconds)  # no answer may come after it
-        self._lease_ends_at = clock.monotonic() + lease
-        claim = items.claim(self.run.id, self._share(), lease)
+        if _asks.get(self.source.name):
+            self._knock()
+        # No answer may come after it.
+        self._lease_seconds = max(settings.lease_seconds, 2 * self.connector.timeout_seconds)
+        self._lease_ends_at = clock.monotonic() + self._lease_seconds
+        claim = items.claim(self.run.id, self._share(), self._lease_seconds)
         if not claim.items:
             return False
         self._done = 0
@@ -158,22 +237,52 @@ class Turn:
             self._heed_notices()
             if self.status is not RunStatus.RUNNING or self._is_over():
                 break
-            outcome = attempt(self.connector, self.caller, item, rows.get(str(item.item_id)))
+            outcome = self._attempt(item, rows.get(str(item.item_id)))
             self._ends_at = self._ends_at or clock.monotonic() + settings.turn_seconds
             self.outcomes.append(outcome)
             # Refused credentials are told at once: the circuit is to open before the other lanes have asked, too.
             if clock.monotonic() > self._flush_at or outcome.failure_class is FailureClass.AUTH:
                 self._commit_patiently()
         self.caller.settle()
-        self._end_claim(claim)
+        self._end_claim()
         return self.status is RunStatus.RUNNING
 
-    def _end_claim(self, claim: Claim) -> None:
+    def _knock(self) -> None:
+        """See that a permit is to be had soon, before items are claimed for it."""
+        try:
+            self.caller.knock(self.connector.timeout_seconds)
+        except BudgetUnknown as error:
+            raise BudgetClosed(DOWN_SECONDS, str(error)) from error
+
+    def _attempt(self, item: RunItem, row: Any) -> Outcome:
+        self._renewed_until = clock.monotonic() + self.connector.timeout_seconds + _BUSY_SECONDS
+        try:
+            if Refusals.of(item.metadata).are_doubted:
+                control.ask(self.run, self.source, self.connector, self.caller)
+            outcome = attempt(self.connector, self.caller, item, row)
+        except BudgetUnknown as error:
+            raise BudgetClosed(DOWN_SECONDS, str(error)) from error
+        except Refused as refusal:
+            self._put_behind(item, refusal)
+            raise
+        _asks[self.source.name] = outcome.asked
+        return outcome
+
+    def _put_behind(self, item: RunItem, refusal: Refused) -> None:
+        """Let the items that were not refused be asked first when the budget opens."""
+        claim, kept = self.claim, Refusals.of(item.metadata).and_one(refusal).kept()
+        wait = max(0.0, refusal.wait_seconds - EARLY_SECONDS)
+        if claim:
+            self._patiently(lambda: items.put_behind(claim, item, wait, (item.metadata or {}) | kept))
+
+    def _end_claim(self) -> None:
         """Commit what was attempted, and give back the rest."""
         with self._committing:
             attempted = self._done + len(self.outcomes)
         self._commit_patiently()
-        self._patiently(lambda: items.give_back(claim, claim.items[attempted:]))
+        claim = self.claim
+        if claim:
+            self._patiently(lambda: items.give_back(claim, claim.items[attempted:]))
         with self._committing:
             self.claim = None
 
@@ -281,9 +390,13 @@ _IDLE_SECONDS = 0.5
 _GIVE_WAY_SECONDS = 1.0
 #: For so long after its lease a lane keeps what it has fetched.
 _OUTAGE_SECONDS = 600.0
+#: For so long beyond an attempt's timeout its leases are renewed: it may wait for a permit, and for the database.
+_BUSY_SECONDS = 60.0
 #: How often the flusher looks for what waits too long for its commit.
 _FLUSHER_SECONDS = 0.1
 
+#: Whether the last item of a source asked the API: where items need nothing, no permit is waited for.
+_asks: dict[str, bool] = {}
 _turns: set[Turn] = set()
 _turns_lock = threading.Lock()
 
@@ -304,12 +417,17 @@ class _at_work:
 
 
 def keep_flushing() -> None:
-    """Commit what waits too long in any turn of this process, until a stop is asked for: a thread's work."""
+    """Commit what waits too long in any turn of this process, and renew leases, until a stop is asked for.
+
+    It is a thread's work.
+    """
     while not clock.sleep(_FLUSHER_SECONDS):
         with _turns_lock:
-            turns = [turn for turn in _turns if turn.is_overdue]
+            turns = list(_turns)
         for turn in turns:
-            _flush(turn)
+            if turn.is_overdue:
+                _flush(turn)
+            _renew(turn)
 
 
 def abandon_turns() -> int:
@@ -333,6 +451,14 @@ def abandon_turns() -> int:
     for message in messages:
         broker.send("fetch_details", *message)
     return given
+
+
+def _renew(turn: Turn) -> None:
+    try:
+        turn.renew()
+    except Exception as error:
+        log.debug("run %d: the leases of lane %d were not renewed: %s", turn.run.id, turn.lane, describe(error))
+        database.reconnect()
 
 
 def _flush(turn: Turn) -> None:

@@ -2,46 +2,62 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
-from peewee import DataError, IntegrityError, PeeweeException
+from peewee import PeeweeException
 
-from workers import broker, clock, cursor, database, fresh, items, lanes, listed, page, runs, saving
+from workers import (
+    broker,
+    clock,
+    control,
+    cursor,
+    database,
+    fresh,
+    items,
+    lanes,
+    list_failure,
+    list_items,
+    list_notes,
+    list_pages,
+    listed,
+    page,
+    run_connector,
+    runs,
+    saving,
+)
 from workers.attempt import DOWN_SECONDS
 from workers.caller import Caller
+from workers.connector import Connector
 from workers.contracts import ImportSource
 from workers.detail import fetch_details
 from workers.error_text import describe
 from workers.errors import (
-    DependencyDown,
-    InvalidTransition,
+    BudgetClosed,
+    BudgetUnknown,
     LongWait,
     PermanentError,
     RateLimited,
     RetryableError,
-    SluiceError,
 )
-from workers.failures import FailureClass, fingerprint, storable_reason
-from workers.finalize import tidy_up
+from workers.failures import FailureClass
 from workers.listed import Listed
 from workers.middleware import resend_delay
 from workers.page import Page
 from workers.patience import patiently
+from workers.refusals import KEY, Refusals
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import ItemStatus, Run, RunStatus
+from workers.tables import Run, RunStatus
 from workers.tracking import item_type
 from workers.watermark import Watermark
 
 log = logging.getLogger(__name__)
 
+Result = TypeVar("Result")
+
 #: The pages that this process reads, where the draining process finds them.
 _reading: dict[int, Run] = {}
-
-#: So many list pages in a row may bring nothing new; then the list is taken for endless.
-_BARREN_PAGES = 20
 
 
 def discover(run_id: int) -> None:
@@ -69,7 +85,7 @@ def _lease_seconds(run_id: int) -> float:
     settings = get_settings()
     run = runs.get(run_id)
     try:
-        timeout = get_registry()[run.source].get_connector(run).timeout_seconds
+        timeout = run_connector.of(run).timeout_seconds
     except Exception:  # `_do_page` meets it too, and says what it is
         timeout = settings.request_timeout_seconds
     return settings.lease_seconds + timeout
@@ -96,40 +112,68 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         source = get_registry()[run.source]
         if run.total_count is None and not fresh.begin(run, source, _lease_seconds(run.id)):
             return ()
-        connector = source.get_connector(run)
+        connector = _connector_of(run)
         caller = connector.caller(run.id, f"{run.id}:list", Watermark(connector.name))
-        request = source.get_list_request(run.discovery_cursor, source.per_page)
-        data = connector.get_json(request, caller)
-        read = page.read(source, data, run.discovery_cursor)
-        if _record(run, source, read, caller):
+        if _read(run, source, connector, caller):
             return _lanes_of(run.id)
     except LongWait as wait:
         cursor.put_page_back(run, 0.0, refund=True)
         runs.pause_because(run.id, str(wait))
-    except RateLimited as wait:
+    except BudgetClosed as wait:
         cursor.put_page_back(run, resend_delay(wait.wait_seconds, first=True), refund=True)
         raise
-    except DependencyDown as error:
+    except BudgetUnknown as error:
         cursor.put_page_back(run, resend_delay(DOWN_SECONDS, first=True), refund=True)
-        raise RateLimited(DOWN_SECONDS, str(error)) from error
-    except RetryableError as error:
-        _retry_later(run, error)
-    except Exception as error:
-        if database.is_of_the_statement(error):
-            _retry_later(run, RetryableError(describe(error)))
-        elif database.is_away(error):
-            with suppress(Exception):  # else the lease ends, and an attempt is spent
-                database.reconnect()
-                cursor.put_page_back(run, DOWN_SECONDS, refund=True)
-            raise
-        else:
-            _give_up(run, error)
+        raise BudgetClosed(DOWN_SECONDS, str(error)) from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        list_failure.settle(run, error)
     finally:
         del _reading[id(run)]
         if caller:
             caller.settle()
             runs.add_usage(run.id, caller.take_usage())
     return ()
+
+
+def _read(run: Run, source: ImportSource, connector: Connector, caller: Caller) -> bool:
+    """Ask for the page that a run is due to read, and record it; return whether it was the list's last, and ours."""
+    refusals = Refusals.of(run.metadata)
+    if refusals.are_doubted and run.total_count is not None:
+        control.ask(run, source, connector, caller)
+    asked_with = _cursor_of(run, source)
+    request = _of_the_source(source, lambda: source.get_list_request(asked_with, source.per_page))
+    caller.subject = refusals.subject
+    data = connector.get_json(request, caller)
+    return _record(run, source, _of_the_source(source, lambda: page.read(source, data, asked_with)), caller)
+
+
+def _of_the_source(source: ImportSource, ask: Callable[[], Result]) -> Result:
+    """Return what a source's method returns.
+
+    Raises:
+      RetryableError: It failed by an error of a database, and the database answers.
+    """
+    try:
+        return ask()
+    except Exception as error:
+        if not database.is_away(error) or not saving.answers(source.model):
+            raise
+        raise RetryableError(f"a bug in the source: {describe(error)}") from None
+
+
+def _cursor_of(run: Run, source: ImportSource) -> Any:
+    """Return what a run's next page is asked for with: the source's first cursor, where no page was read."""
+    is_first = run.total_count is None or run.discovery_cursor is None
+    return source.first_cursor if is_first else run.discovery_cursor
+
+
+def _connector_of(run: Run) -> Connector:
+    try:
+        return run_connector.of(run)
+    except run_connector.SourceError as error:
+        raise RetryableError(str(error)) from None
 
 
 def abandon_pages() -> int:
@@ -197,46 +241,32 @@ def _write(run: Run, source: ImportSource, read: Page, caller: Caller, *, row_by
         if saved is None:
             saved = listed.save_page(source, read)
         fresh.seen(source, saved.rows.values())
-        new = items.add(run.id, _pending(source, saved))
+        new = items.add(run.id, list_items.pending(source, saved))
         if new.total() < len(saved.rows):  # an earlier page had the others, if they are the same
             saved.refuse(items.of_other_rows(run.id, saved.rows))
-        new += items.add(run.id, _not_wanted(source, read, saved))
-        kept = _what_to_keep(run, source, read, saved, new)
+        new += items.add(run.id, list_items.not_wanted(source, read, saved))
+        kept = _what_to_keep(run, source, read, saved)
         cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, changes=saved.changes, **kept)
         if read.next_cursor is None:
-            _tell_of_a_gap(run, (run.total_count or 0) + new.total(), kept)
-            _tell_of_others(run, kept)
-            _note_a_short_end(run, read.came, source.per_page, kept)
+            came = (run.total_count or 0) + new.total()
+            list_notes.write(run, came, (read.came, source.per_page), kept)
     return read.next_cursor is None
 
 
-def _what_to_keep(run: Run, source: ImportSource, read: Page, saved: Listed, new: Counter[str]) -> dict[str, Any]:
+def _what_to_keep(run: Run, source: ImportSource, read: Page, saved: Listed) -> dict[str, Any]:
     """Return what the next page must know of the ones before it.
 
     Raises:
       PermanentError: The list is taken for endless.
     """
-    seen = run.metadata.get("pages_without_a_row", [])
-    news = new[ItemStatus.PENDING] or (new and not read.models and read.digest not in seen)
-    barren = 0 if news or read.next_cursor is None else run.metadata.get("barren_pages", 0) + 1
-    if barren >= _BARREN_PAGES:
-        raise PermanentError(
-            f"{barren} pages in a row brought nothing new: does next_cursor advance?", FailureClass.CONTRACT
-        )
-    if (run.total_count or 0) + new.total() > source.max_items:
-        raise PermanentError(
-            f"the list brought more than {source.max_items:,} items: does next_cursor ever return None? "
-            f"Set max_items on {type(source).__name__} if the list is that long",
-            FailureClass.CONTRACT,
-        )
     first = run.metadata.get("first_total")
     first = read.total if first is None else first
-    return {
-        "barren_pages": barren,
-        "pages_without_a_row": [*seen, read.digest][-_BARREN_PAGES:] if read.digest else seen,
+    asked_with = _cursor_of(run, source)
+    return list_pages.add(run, source, asked_with, read) | {
+        KEY: None,
         "first_total": first,
         "total_changed": run.metadata.get("total_changed", False) or read.total not in (None, first),
-        "passed_over": run.metadata.get("passed_over", 0) + _passes_over(run.discovery_cursor, read),
+        "passed_over": run.metadata.get("passed_over", 0) + _passes_over(asked_with, read),
         "last_total": run.metadata.get("last_total") if read.total is None else read.total,
         "rows_of_others": _rows_of_others(run, source, saved),
     }
@@ -254,91 +284,6 @@ def _rows_of_others(run: Run, source: ImportSource, saved: Listed) -> dict[str, 
     so_far = Counter(run.metadata.get("rows_of_others", {}))
     so_far.update(items.rows_of_other_tenants(item_type(source.model), saved.known, run.tenant))
     return dict(so_far)
-
-
-def _tell_of_others(run: Run, kept: Mapping[str, Any]) -> None:
-    """Leave a line in the timeline where runs of other tenants write the same rows."""
-    others = kept["rows_of_others"]
-    if not others:
-        return
-    said = ", ".join(f"{count:,} by {tenant or 'runs without a tenant'}" for tenant, count in sorted(others.items()))
-    detail = (
-        f"rows of this list were written for others before: {said}. Each run overwrites what the other wrote: let "
-        f"unique_by hold the tenant as well, as in unique_by = ('shop', 'external_id')"
-    )
-    log.warning("run %d: %s", run.id, detail)
-    runs.note(run.id, "rows shared by tenants", who="sluice", door="discovery", detail=detail)
-
-
-def _tell_of_a_gap(run: Run, came: int, kept: Mapping[str, Any]) -> None:
-    """Leave a line in the timeline where the list brought another number of items than the API says it has."""
-    first, last = kept["first_total"], kept["last_total"]
-    if last is None or last == came:
-        return
-    stated = f"{last:,}" if first == last else f"{first:,} at first and {last:,} at last"
-    detail = (
-        f"the API stated a total of {stated}; {came:,} items came. If the list changed while it was read, the next run "
-        f"finds what was missed; if the API counts otherwise, set total_key = None"
-    )
-    log.warning("run %d: %s", run.id, detail)
-    runs.note(run.id, "list changed", who="sluice", door="discovery", detail=detail)
-
-
-def _note_a_short_end(run: Run, came: int, per_page: int, kept: Mapping[str, Any]) -> None:
-    """Leave a line in the timeline where the last page was shorter than asked for, and no total says that all came."""
-    if kept["last_total"] is not None or not (0 < came < per_page or kept["passed_over"]):
-        return
-    if kept["passed_over"]:
-        detail = (
-            f"the API gave fewer items a page than the {per_page:,} that were asked for, and next_cursor went on by "
-            f"more than came, {kept['passed_over']:,} in all: let it step by what came, as in cursor + len(data)"
-        )
-    else:
-        detail = (
-            f"the list ended at a page of {came:,} where {per_page:,} were asked for, and the API states no total: if "
-            f"it gives shorter pages than it is asked for, let next_cursor end the list at an empty page"
-        )
-    log.info("run %d: %s", run.id, detail)
-    runs.note(run.id, "short last page", who="sluice", door="discovery", detail=detail)
-
-
-def _pending(source: ImportSource, saved: Listed) -> list[dict[str, Any]]:
-    """Return the columns of the items that have a row."""
-    common = _columns(source, ItemStatus.PENDING)
-    return [common | {"external_id": external_id, "item_id": key} for external_id, key in saved.rows.items()]
-
-
-def _not_wanted(source: ImportSource, read: Page, saved: Listed) -> list[dict[str, Any]]:
-    """Return the columns of the items that the source skips, and of those that were refused."""
-    skipped = _columns(source, ItemStatus.SKIPPED)
-    failed = _columns(source, ItemStatus.FAILED)
-    failed |= {"failure_class": FailureClass.BAD_DATA, "failure_count": 1, "last_failed_at": failed["due_at"]}
-    refused = [(where, storable_reason(why)) for where, why in (read.refused | saved.refused).items()]
-    return [
-        *(
-            skipped | {"external_id": where, "failure_reason": storable_reason(why)}
-            for where, why in read.skipped.items()
-        ),
-        *(
-            failed
-            | {
-                "external_id": where,
-                "failure_reason": why,
-                "failure_fingerprint": fingerprint(FailureClass.BAD_DATA, why, where),
-            }
-            for where, why in refused
-        ),
-    ]
-
-
-def _columns(source: ImportSource, status: ItemStatus) -> dict[str, Any]:
-    blank = dict.fromkeys(("item_id", "failure_class", "failure_reason", "failure_fingerprint", "last_failed_at"))
-    return blank | {
-        "item_type": item_type(source.model),
-        "status": status,
-        "due_at": database.now(),
-        "failure_count": 0,
-    }
 
 
 def _save_apart(run: Run, source: ImportSource, read: Page, *, row_by_row: bool) -> Listed | None:
@@ -378,44 +323,3 @@ def _lanes_of(run_id: int, first: int = 0) -> Sequence[lanes.Message]:
         broker.send("finalize", run_id)
         return ()
     return lanes.open_for(run_id, count, first)
-
-
-def _retry_later(run: Run, error: RetryableError) -> None:
-    settings = get_settings()
-    if run.discovery_attempts >= settings.max_attempts:
-        _give_up(run, error)
-        return
-    wait = settings.backoff_seconds[run.discovery_attempts - 1]
-    attempt = f"attempt {run.discovery_attempts} of {settings.max_attempts}"
-    said = f"list page {page.short(run.discovery_cursor)}, {attempt}: {error}"
-    log.warning("run %d: %s; again in %g s", run.id, said, wait)
-    cursor.put_page_back(run, wait, refund=False, reason=said)
-    broker.send("discover", run.id, delay_seconds=wait)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, SluiceError):
-        return str(error)
-    if isinstance(error, PeeweeException):
-        return f"the database refuses it: {database.explain(error)}"
-    return f"a bug in the source: {describe(error)}"
-
-
-def _give_up(run: Run, error: Exception) -> None:
-    if not isinstance(error, (SluiceError, IntegrityError, DataError)):
-        log.exception("run %d: list page %s", run.id, page.short(run.discovery_cursor))
-    reason = _reason(error)
-    if runs.get(run.id).discovery_due_at != run.discovery_due_at:
-        return  # somebody else has the page now
-    try:
-        runs.move(
-            run.id,
-            RunStatus.FAILED,
-            who="sluice",
-            door="discovery",
-            detail=f"list page {page.short(run.discovery_cursor)}: {reason}",
-        )
-    except InvalidTransition:
-        return  # it was cancelled meanwhile
-    log.error("run %d failed: list page %s: %s", run.id, page.short(run.discovery_cursor), reason)
-    tidy_up(run)

@@ -2,8 +2,7 @@
 
 import logging
 
-from workers import broker, database, old_rows, removal, runs
-from workers.registry import get_registry
+from workers import broker, database, old_rows, removal, run_connector, runs
 from workers.tables import Run
 
 log = logging.getLogger(__name__)
@@ -41,7 +40,7 @@ def tidy_up(run: Run) -> None:
 def _tell_budget(run: Run) -> None:
     """Let the others on its budget have what was kept for it."""
     try:
-        get_registry()[run.source].get_connector(run).limiter.ended(run.id)
+        run_connector.of(run).limiter.ended(run.id)
     except Exception as error:  # a user's get_connector may fail in any way; then they have it a second later
         log.debug("run %d: its budget was not told (%s)", run.id, type(error).__name__)
 

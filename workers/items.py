@@ -42,6 +42,8 @@ class Outcome:
       retry_seconds(float): For pending: in how long it is due again.
       asked(bool): Whether the API was asked, so that it tells of the credentials.
       forbidden(bool): Whether it was refused with 403, which may be about this item alone.
+      metadata(dict | None): For pending: what the next attempt is to know; None leaves it as it is.
+      refund(bool): For pending: whether this was no attempt.
     """
 
     item: RunItem
@@ -52,6 +54,8 @@ class Outcome:
     retry_seconds: float = 0.0
     asked: bool = True
     forbidden: bool = False
+    metadata: dict[str, Any] | None = None
+    refund: bool = False
 
 
 def add(run_id: int, rows: Iterable[dict[str, Any]]) -> Counter[str]:
@@ -172,6 +176,45 @@ def give_back(claim: Claim, items: Iterable[RunItem]) -> int:
     }
     given: int = RunItem.update(values).where(RunItem.id.in_(ids), _held(claim)).execute()
     return given
+
+
+def put_behind(claim: Claim, item: RunItem, wait_seconds: float, metadata: dict[str, Any]) -> None:
+    """Give an item of the claim back so that the others are asked before it; the attempt is refunded."""
+    values = {
+        RunItem.status: ItemStatus.PENDING,
+        RunItem.due_at: database.now() + timedelta(seconds=wait_seconds),
+        RunItem.attempts: RunItem.attempts - 1,
+        RunItem.metadata: metadata,
+    }
+    RunItem.update(values).where(RunItem.id == item.id, _held(claim)).execute()
+
+
+def suspect(claim: Claim, items: Iterable[RunItem], reason: str) -> None:
+    """Leave these items of the claim as if their worker had died: each is claimed alone, for one of them ended a turn.
+
+    Parameters:
+      reason(str): The error that did.
+    """
+    values = {RunItem.due_at: database.now(), RunItem.failure_reason: storable_reason(reason)}
+    RunItem.update(values).where(RunItem.id.in_([item.id for item in items]), _held(claim)).execute()
+
+
+def renew(claim: Claim, items: Iterable[RunItem], lease_seconds: float) -> Claim:
+    """Let the lease of these items of a claim begin again.
+
+    Returns:
+      Claim: The same items, until later.
+    """
+    until = database.now() + timedelta(seconds=lease_seconds)
+    RunItem.update({RunItem.due_at: until}).where(RunItem.id.in_([item.id for item in items]), _held(claim)).execute()
+    return Claim(claim.items, until)
+
+
+def clear(run_id: int) -> None:
+    """Within a transaction that fails a run: its items that are claimed are open again, with all their attempts."""
+    claimed = (RunItem.run_id == run_id) & (RunItem.status == ItemStatus.PROCESSING) & IS_OPEN
+    values = {RunItem.status: ItemStatus.PENDING, RunItem.attempts: 0, RunItem.due_at: database.now()}
+    RunItem.update(values).where(claimed).execute()
 
 
 def commit(
@@ -319,6 +362,10 @@ def _unfinished(outcome: Outcome, now: datetime) -> dict[Any, Any]:
             RunItem.failure_count: RunItem.failure_count + 1,
             RunItem.last_failed_at: now,
         }
+    if outcome.metadata is not None:
+        values[RunItem.metadata] = outcome.metadata
+    if outcome.refund:
+        values[RunItem.attempts] = RunItem.attempts - 1
     return values
 
 
@@ -450,7 +497,12 @@ def reopen_failed(
 
 
 def _reopen(wanted: Any) -> int:
-    values = {RunItem.status: ItemStatus.PENDING, RunItem.attempts: 0, RunItem.due_at: database.now()}
+    values = {
+        RunItem.status: ItemStatus.PENDING,
+        RunItem.attempts: 0,
+        RunItem.due_at: database.now(),
+        RunItem.metadata: None,
+    }
     count: int = RunItem.update(values).where(wanted).execute()
     return count
 

@@ -27,7 +27,9 @@ def open_for(run_id: int, count: int, first: int = 0) -> list[Message]:
         if rows:
             Lane.insert_many(rows).on_conflict(action="NOTHING", conflict_target=[Lane.run_id, Lane.lane]).execute()
         woken = (
-            Lane.update({Lane.turn: Lane.turn + 1, Lane.due_at: database.now()})
+            Lane.update(
+                {Lane.turn: Lane.turn + 1, Lane.due_at: database.now(), Lane.crashes: 0, Lane.crash_reason: None}
+            )
             .where(Lane.run_id == run_id, Lane.lane >= first, Lane.lane < count)
             .returning(Lane)
             .execute()
@@ -64,6 +66,47 @@ def rewind(run_id: int, lane: int, turn: int, next_in_seconds: float) -> bool:
       bool: False where the lane was overtaken: send nothing.
     """
     return _move(run_id, lane, turn + 1, turn, next_in_seconds)
+
+
+def renew(run_id: int, lane: int, turn: int, lease_seconds: float) -> bool:
+    """Let the lease of a turn begin again: its lane waits for an answer that takes long.
+
+    Parameters:
+      turn(int): The turn the next message will carry.
+
+    Returns:
+      bool: False where the lane was overtaken.
+    """
+    return _move(run_id, lane, turn, turn, lease_seconds)
+
+
+def crashed(run_id: int, lane: int, turn: int, reason: str) -> int:
+    """Count a turn that ended in an error.
+
+    Parameters:
+      turn(int): The turn the next message will carry.
+      reason(str): The error, as it can be stored.
+
+    Returns:
+      int: How many turns of the lane ended so, in a row; 0 where the lane was overtaken.
+    """
+    values = {Lane.crashes: Lane.crashes + 1, Lane.crash_reason: reason}
+    here = (Lane.run_id == run_id) & (Lane.lane == lane) & (Lane.turn == turn)
+    counted = Lane.update(values).where(here).returning(Lane.crashes).tuples().execute()
+    return next((count for (count,) in counted), 0)
+
+
+def worked(run_id: int, lane: int) -> None:
+    """Forget the crashes of a lane: it has brought something to its end."""
+    Lane.update({Lane.crashes: 0, Lane.crash_reason: None}).where(
+        Lane.run_id == run_id, Lane.lane == lane, Lane.crashes > 0
+    ).execute()
+
+
+def last_crash(run_id: int) -> Lane | None:
+    """Return the lane of a run that waits for another turn after the most crashes in a row; None where none does."""
+    waits = (Lane.run_id == run_id) & (Lane.crashes > 0) & Lane.due_at.is_null(False)
+    return Lane.select().where(waits).order_by(Lane.crashes.desc(), Lane.due_at).first()
 
 
 def is_at(run_id: int, lane: int, turn: int) -> bool:

@@ -8,7 +8,7 @@ from peewee import fn
 
 from workers import database
 from workers.runs import note
-from workers.tables import ENDED, Lane, OldRow, Removal, Run, RunEvent, RunItem, Sample
+from workers.tables import ENDED, Lane, ListPage, OldRow, Removal, Run, RunEvent, RunItem, Sample
 
 
 def with_old_items(ended_before: datetime) -> Any:
@@ -68,6 +68,6 @@ def mark_items_removed(held: Sequence[int], *, who: str, door: str) -> list[int]
 
 def remove(held: Sequence[int]) -> None:
     """Within a transaction that holds these runs: remove their rows, their lanes, timelines, samples and removals."""
-    for table in (RunEvent, Lane, Sample, OldRow, Removal):
+    for table in (RunEvent, Lane, ListPage, Sample, OldRow, Removal):
         table.delete().where(table.run_id.in_(held)).execute()
     Run.delete().where(Run.id.in_(held)).execute()

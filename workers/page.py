@@ -21,7 +21,7 @@ _CURSOR_LENGTH = 8_000
 _ID_LENGTH = 255
 _UNSTORABLE = "it holds a character that no database keeps (a NUL, or half a letter)"
 #: What is refused or skipped is kept under its place on a page, so no item may have such an id.
-_PLACE = re.compile(r"page .*, item \d+", re.DOTALL)
+_PLACE = re.compile(r"page .*, (item \d+|and what follows)", re.DOTALL)
 #: Marks of a link or a query in a cursor: both may hold a key.
 _NOT_TO_BE_TOLD = set("?&=@")
 _LARGEST_TOTAL = 2**63 - 1
@@ -38,7 +38,7 @@ class Page:
       skipped(dict[str, str]): Where it stands on the page -> why the source does not want it.
       next_cursor(Any): The page after this one, or None.
       total(int | None): How many items the list has, if the page says it.
-      digest(str): Of a page without a row: the same for the same items.
+      digest(str): The same for the same items; empty where it has none.
       came(int): How many items it held, the refused, skipped and doubled ones included.
     """
 
@@ -72,14 +72,11 @@ def read(source: ImportSource, data: Any, cursor: Any) -> Page:
             f"let {title}.get_list_request ask for smaller pages"
         )
     page = Page(next_cursor=_storable_cursor(title, following), total=_stated_total(source, data), came=len(found))
-    if page.next_cursor == cursor:
-        raise _broken("the page names itself as the next one")
     for model in _kinds(source.model):
         given.prepare(model)
     for position, item in enumerate(found, start=1):
         _read_item(page, source, item, f"page {short(cursor)}, item {position}")
-    if not page.models:
-        page.digest = _digest(found)
+    page.digest = _digest(found) if found else ""
     return page
 
 
@@ -174,10 +171,12 @@ def _digest(found: Sequence[Any]) -> str:
 
 
 def short(cursor: Any) -> str:
-    """Return a cursor as it can be told, and stand in an id.
+    """Return a cursor as it can be shown, and stand in an id.
 
     A long one, and one that may hold a key, as a digest: cursors often share their beginning.
     """
+    if cursor is None:
+        return "first"
     text = str(cursor)
     if len(text) <= 60 and text.isprintable() and not _NOT_TO_BE_TOLD & set(text):
         return text

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
-from workers import budget_words, clock, redaction, saving, stats
+from workers import budget_words, clock, redaction, run_connector, saving, stats
 from workers import page as pages
 from workers.caller import Caller
 from workers.connector import Connector
@@ -126,7 +126,7 @@ def _connector(source: ImportSource, tenant: str | None) -> Connector:
     """
     run = SimpleNamespace(id=None, source=source.name, tenant=tenant, lanes=_lanes(source), options={})
     try:
-        return source.get_connector(run)
+        return run_connector.of(run)
     except Exception as error:  # a user's get_connector may fail in any way
         whom = f"the tenant {tenant!r}" if tenant else "no tenant: does it need --tenant?"
         raise UsageError(f"{type(source).__name__}.get_connector fails for {whom} ({describe(error)})") from error
@@ -378,7 +378,7 @@ def _beside(source: ImportSource, tenant: str | None, connector: Connector) -> I
 
 def _budget_name(run: Run) -> str:
     try:
-        return get_registry()[run.source].get_connector(run).budget.name
+        return run_connector.of(run).budget.name
     except Exception:  # a user's get_connector may fail in any way, and this is not its run
         return ""
 

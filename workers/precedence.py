@@ -2,8 +2,7 @@
 
 from datetime import datetime
 
-from workers import database, items
-from workers.registry import get_registry
+from workers import database, items, run_connector
 from workers.tables import Run, RunStatus
 
 
@@ -24,7 +23,7 @@ def first_on_its_budget(run: Run) -> Run | None:
 def budget_name(run: Run) -> str:
     """Name the budget of a run; one of its own where that cannot be told."""
     try:
-        return get_registry()[run.source].get_connector(run).budget.name
+        return run_connector.of(run).budget.name
     except Exception:  # a user's get_connector may fail in any way; its own turns say so
         return f"run {run.id}"
 

@@ -1,6 +1,7 @@
 """Source name -> source. It refuses what cannot work, by name and with the fix, before a run begins."""
 
 import importlib
+import json
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -114,6 +115,14 @@ def _check(source: object) -> None:
         raise ConfigurationError(f"{title}: per_page must be 1 to 100,000 and lanes 1 to 1,024")
     if type(source.max_items) is not int or not 1 <= source.max_items <= 2_000_000_000:
         raise ConfigurationError(f"{title}: max_items must be a whole number from 1 to 2,000,000,000")
+    if type(source.max_empty_pages) is not int or not 1 <= source.max_empty_pages <= 1_000_000:
+        raise ConfigurationError(f"{title}: max_empty_pages must be a whole number from 1 to 1,000,000")
+    if not isinstance(source.partial_list, bool):
+        raise ConfigurationError(f"{title}: partial_list must be True or False")
+    try:
+        json.dumps(source.first_cursor, allow_nan=False)
+    except (TypeError, ValueError):
+        raise ConfigurationError(f"{title}: first_cursor must be what JSON can hold: a number, text, None") from None
     if source.total_key is not None and not isinstance(source.total_key, str):
         raise ConfigurationError(f"{title}: total_key must be the key of a page's total, or None")
     _check_schedule(title, source)

@@ -8,7 +8,7 @@ from workers import items
 from workers.errors import InvalidTransition, UsageError
 from workers.failure_groups import failure_groups
 from workers.failures import FailureClass
-from workers.tables import Run, RunStatus
+from workers.tables import ENDED, Run, RunStatus
 
 #: So many ids, or kinds of failures, are named in a sentence.
 _NAMED = 5
@@ -66,6 +66,16 @@ def refuse(run: Run, wanted: Wanted) -> None:
         raise UsageError(f"Of run {run.id} these cannot be tried again: {named}")
 
 
+def refuse_from_start(run: Run) -> None:
+    """Refuse to read the list of a run anew that is at it.
+
+    Raises:
+      UsageError: The run has not ended.
+    """
+    if run.status not in ENDED:
+        raise UsageError(f"Run {run.id} is {run.status}: only the list of a run that has ended is read from its start")
+
+
 def why_none(run_id: int, wanted: Wanted) -> str:
     """Say that no failed item fits, and which ones there are."""
     groups = failure_groups(run_id)
@@ -73,7 +83,10 @@ def why_none(run_id: int, wanted: Wanted) -> str:
     if not groups:
         return none
     if not wanted.said:
-        return f"{none}: all were refused from the list, and have no row to fill; the next run reads them anew"
+        return (
+            f"{none}: all were refused from the list, and have no row to fill; the next run reads them anew, and so "
+            f"does `retry {run_id} --from-start`"
+        )
     return f"{none}. There are: " + _first([f"{g.count} {g.failure_class} ({g.fingerprint})" for g in groups])
 
 

@@ -16,6 +16,7 @@ from workers import (
     notices,
     old_rows,
     retry,
+    run_connector,
     runs,
     saving,
     stuck,
@@ -216,6 +217,7 @@ def retry_failed(
     failure_class: str | None = None,
     fingerprint: str | None = None,
     external_ids: Sequence[str] = (),
+    from_start: bool = False,
 ) -> int:
     """Make failed items of an ended or running run pending again; a run that failed reading its list goes on there.
 
@@ -225,6 +227,8 @@ def retry_failed(
       failure_class(str | None): Only those filed under this word: see `failures.FailureClass`.
       fingerprint(str | None): Only those that failed alike: `status` and `failure_groups` tell it.
       external_ids(Sequence[str]): Only these. What is given is combined: an item must fit all of it.
+      from_start(bool): Whether an ended run reads its list anew, too, from the first page: the cursor it stopped at may
+        be known to the API no more. The items that it has stay as they are.
 
     Returns:
       int: How many items.
@@ -242,10 +246,14 @@ def retry_failed(
         count = items.reopen_failed(run_id, wanted.failure_class, wanted.fingerprint, wanted.external_ids)
         kept = status == RunStatus.FAILED and old_rows.has_failed(run_id)
         unfinished = run.discovered_at is None or runs.has_open_items(run_id) or kept
-        if not count and (wanted.said or not (status == RunStatus.FAILED and unfinished)):
+        if from_start:
+            retry.refuse_from_start(run)
+            runs.read_list_again(run_id)
+        elif not count and (wanted.said or not (status == RunStatus.FAILED and unfinished)):
             raise UsageError(retry.why_none(run_id, wanted))
         left = "the rows it could not remove" if kept else "what it left open"
         detail = f"{count:,} failed {'item' if count == 1 else 'items'}{wanted.said}" if count else left
+        detail += ", and its list from the first page" if from_start else ""
         if kept:
             old_rows.again(run_id)
         if status in (RunStatus.COMPLETED, RunStatus.FAILED):
@@ -345,7 +353,7 @@ def _tell_lanes(run: Run, *, stop: bool) -> None:
     """Let the lanes hear it before their next request. Where that cannot be, they hear it at their next commit."""
     settings = get_settings()
     try:
-        budget = get_registry()[run.source].get_connector(run).budget
+        budget = run_connector.of(run).budget
         limiter = RateLimiter(budget, quick_client(settings.redis_url), prefix=settings.prefix)
         if stop:
             runs.add_usage(run.id, Usage(slept_seconds=limiter.stop(run.id)))

@@ -20,9 +20,11 @@ from workers.tables import (
     ENDED,
     HAS_FAILED,
     IS_OPEN,
+    MISSING,
     OPEN,
     STANDS_FOR_ITS_SLOT,
     TRANSITIONS,
+    ListPage,
     Run,
     RunEvent,
     RunItem,
@@ -199,8 +201,23 @@ def move(
         if not Run.update(values).where(Run.id == run_id, Run.status.in_(froms)).execute():
             raise InvalidTransition(run_id, get(run_id).status, to.value, hint)
         if to is RunStatus.PENDING:  # what the pages said of a list that may be mended; of a whole one it stays true
-            Run.update({Run.metadata: {}}).where(Run.id == run_id, Run.discovered_at.is_null()).execute()
+            reopened = Run.update({Run.metadata: {}}).where(Run.id == run_id, Run.discovered_at.is_null())
+            if reopened.execute():
+                ListPage.delete().where(ListPage.run_id == run_id).execute()
         note(run_id, what or to.value, who=who, door=door, detail=detail)
+
+
+def read_list_again(run_id: int) -> None:
+    """Within the transaction that reopens a run: its list is read from the first page; what it has of it stays.
+
+    What stands for the pages that could not be had is no item any more.
+    """
+    first: dict[Any, Any] = {Run.discovered_at: None, Run.discovery_cursor: None, Run.discovery_attempts: 0}
+    without_a_row = (RunItem.run_id == run_id) & HAS_FAILED & RunItem.item_id.is_null()
+    count = RunItem.delete().where(without_a_row, RunItem.external_id.endswith(MISSING)).execute()
+    counts = {Run.failed_count: Run.failed_count - count, Run.total_count: Run.total_count - count}
+    Run.update(first | counts | {Run.metadata: {}}).where(Run.id == run_id).execute()
+    ListPage.delete().where(ListPage.run_id == run_id).execute()
 
 
 def pause_because(run_id: int, reason: str) -> None:

@@ -1,17 +1,23 @@
 """How the package saves a user's rows: many at a time, writing only the fields they were given."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import wraps
 from itertools import groupby
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import peewee
-from peewee import ModelInsert, ModelUpdate, Node, chunked
+from peewee import Model, ModelInsert, ModelUpdate, Node, chunked
 
-from workers import database, given, matching, row_keys, storable
+from workers import database, faults, given, matching, row_keys, storable
+from workers.error_text import describe
+from workers.faults import Fault
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 #: Rows of one statement, and values: it takes 65,535 on Postgres, 32,766 on SQLite.
 _MOST_ROWS, _MOST_VALUES = 500, 30_000
@@ -42,6 +48,27 @@ class RowGone(ValueError):
     """The row of an item is no longer in the table, or has become another item's."""
 
 
+class FieldError(ValueError):
+    """A model's own code raised what would end a thread, SystemExit say, where a row was written or read."""
+
+
+def _contained(function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+    """Let a function end in an error that can be caught, whatever a user's fields raise."""
+
+    @wraps(function)
+    def do(*given: Parameters.args, **named: Parameters.kwargs) -> Result:
+        try:
+            return function(*given, **named)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            failed = describe(error)
+        raise FieldError(failed)  # outside of the handler: what the error holds, an open statement say, is let go
+
+    return do
+
+
+@_contained
 def upsert(model: type[Any], instances: Sequence[Any], unique_by: str | Sequence[str]) -> list[Stored]:
     """Within a transaction: insert the instances, or update the given fields of the rows that are there already.
 
@@ -65,6 +92,7 @@ def upsert(model: type[Any], instances: Sequence[Any], unique_by: str | Sequence
     return [stored for some in chunked(instances, _rows_at_once(model)) for stored in _upsert(model, some, keys)]
 
 
+@_contained
 def save_fields(rows: Sequence[Any]) -> None:
     """Within a transaction: write the changed fields of loaded rows. Nothing is ever inserted.
 
@@ -85,11 +113,14 @@ def load(model: type[Any], primary_keys: Sequence[Any], unique_by: str | Sequenc
 
     Parameters:
       unique_by(str | Sequence[str]): What `save_fields` knows them again by.
+
+    Raises:
+      peewee.PeeweeException: The database is away, or the table is not what the model says: no row is to blame.
     """
     try:
-        found = matching.rows(model, primary_keys)
+        found = _load_rows(model, primary_keys)
     except Exception as error:
-        if database.is_away(error):
+        if _is_of_no_row(error):
             raise
         found = {key: row for key in primary_keys for row in _load_one(model, key)}
     for row in found.values():
@@ -115,6 +146,18 @@ def is_respelled(row: Any, external_id: str) -> bool:
         return False  # it is no such key at all
 
 
+def answers(model: type[Any]) -> bool:
+    """Whether our database and a model's can be asked now, outside of any transaction."""
+    places = {database.db.obj, model._meta.database if issubclass(model, Model) else database.db.obj}
+    try:
+        for place in places:
+            database.reconnect(place)  # one connection that was cut is no outage
+            place.execute_sql("SELECT 1").fetchall()
+    except Exception:
+        return False
+    return True
+
+
 @contextmanager
 def connected(model: type[Any]) -> Iterator[None]:
     """Hold this thread's connection to a model's database for a block, where it is another than ours."""
@@ -130,13 +173,22 @@ def connected(model: type[Any]) -> Iterator[None]:
             theirs.close()
 
 
+@_contained
+def _load_rows(model: type[Any], keys: Sequence[Any]) -> dict[Any, Any]:
+    return matching.rows(model, keys)
+
+
 def _load_one(model: type[Any], key: Any) -> list[Any]:
     try:
-        return list(matching.rows(model, [key]).values())
+        return list(_load_rows(model, [key]).values())
     except Exception as error:
-        if database.is_away(error):
+        if _is_of_no_row(error):
             raise
         return [error]
+
+
+def _is_of_no_row(error: Exception) -> bool:
+    return database.is_away(error) or faults.sort(error) is Fault.MISTAKE
 
 
 # --- a list's rows

@@ -10,7 +10,19 @@ from typing import Any
 import redis
 from peewee import InterfaceError, OperationalError
 
-from workers import beside, budget_words, database, heartbeat, items, old_rows, outages, precedence, presence, runs
+from workers import (
+    beside,
+    budget_words,
+    database,
+    heartbeat,
+    items,
+    old_rows,
+    outages,
+    precedence,
+    presence,
+    run_connector,
+    runs,
+)
 from workers.beside import Beside
 from workers.budget import Budget
 from workers.errors import DependencyDown
@@ -234,7 +246,7 @@ def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
 def budget_of(run: Run) -> BudgetState | None:
     """Return the state of the budget a run uses; None where Redis, or the source, is away."""
     try:
-        return look(get_registry()[run.source].get_connector(run).budget)
+        return look(run_connector.of(run).budget)
     except Exception:  # a user's get_connector may fail in any way; that must not hide the other runs
         return None
 
@@ -252,7 +264,7 @@ def budgets() -> tuple[dict[str, Budget], list[str]]:
         with database.connection():
             for run in _active_runs():
                 try:
-                    budget = get_registry()[run.source].get_connector(run).budget
+                    budget = run_connector.of(run).budget
                     found.setdefault(budget.name, budget)
                 except Exception as error:  # a user's get_connector may fail in any way
                     troubles.append(f"run {run.id}: which budget it uses cannot be told ({type(error).__name__})")

@@ -87,6 +87,8 @@ OPEN = (ItemStatus.PENDING, ItemStatus.PROCESSING)
 #: Said literally, SQLite sees that a partial index of items will do; of a bound value it cannot know.
 IS_OPEN = SQL("status IN ('pending', 'processing')")
 HAS_FAILED = SQL("status = 'failed'")
+#: How the external id of the item ends that stands for list pages that could not be had.
+MISSING = ", and what follows"
 
 
 def _now() -> Any:
@@ -265,12 +267,33 @@ class Lane(Table):
     turn = IntegerField(default=0)
     #: When its next message should have been heard of; null: the lane has ended.
     due_at = UTCDateTimeField(null=True)
+    #: How many of its turns in a row ended in an error, and what the last of them was.
+    crashes = IntegerField(default=0)
+    crash_reason = TextField(null=True)
 
     class Meta:
         table_name = "sluice_lanes"
 
 
 Lane.add_index(Lane.index(Lane.run_id, Lane.lane, unique=True, name="sluice_lanes_identity"))
+
+
+class ListPage(Table):
+    """A page that a run has read of its list, until the list has ended: none is to come again."""
+
+    run_id = BigIntegerField()
+    #: Digests: of the cursor that it was asked for with, and of its items; null: it had none.
+    cursor = CharField(max_length=16)
+    digest = CharField(max_length=16, null=True)
+    #: Which page of the run it was, from 1.
+    number = IntegerField()
+
+    class Meta:
+        table_name = "sluice_list_pages"
+        primary_key = CompositeKey("run_id", "cursor")
+
+
+ListPage.add_index(ListPage.index(ListPage.run_id, ListPage.digest, name="sluice_list_pages_digest"))
 
 
 class RunEvent(Table):
@@ -405,7 +428,7 @@ Schedule.add_index(
 )
 
 
-TABLES = (Run, RunItem, Lane, RunEvent, Sample, Removal, OldRow, BudgetRow, Schedule)
+TABLES = (Run, RunItem, Lane, ListPage, RunEvent, Sample, Removal, OldRow, BudgetRow, Schedule)
 
 __all__ = [
     "ACTIVE",
@@ -414,6 +437,7 @@ __all__ = [
     "IS_AHEAD",
     "IS_OPEN",
     "LABEL",
+    "MISSING",
     "OPEN",
     "STANDS_FOR_ITS_SLOT",
     "TABLES",
@@ -421,6 +445,7 @@ __all__ = [
     "BudgetRow",
     "ItemStatus",
     "Lane",
+    "ListPage",
     "OldRow",
     "Removal",
     "RemovalState",

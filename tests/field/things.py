@@ -21,8 +21,9 @@ class Api:
     """A loopback API. `pages` and `details` may be changed while it serves; `asked` holds the paths it was asked for.
 
     Parameters:
-      pages(Sequence): The list, page by page. In place of a page: a status, or the text of the answer.
-      details(dict): External id -> the details' body, a status, or the text of the answer.
+      pages(Sequence): The list, page by page. In place of a page: a status, a status with headers, or the text of the
+        answer.
+      details(dict): External id -> the details' body, or what may stand in place of a page.
     """
 
     def __init__(self, pages: Pages, details: dict[str, Any]) -> None:
@@ -31,20 +32,24 @@ class Api:
         self.before_answer: Callable[[str], object] = lambda path: None
         self.url = ""
 
-    def answer(self, target: str) -> tuple[int, Any]:
+    def answer(self, target: str) -> tuple[int, Any, dict[str, str]]:
         where = urlsplit(target)
         self.asked.append(where.path)
         self.before_answer(where.path)
         if where.path == "/things":
             number = int(parse_qs(where.query)["page"][0])
             page = self.pages[number - 1] if number <= len(self.pages) else []
-            if isinstance(page, int):
-                return page, {}
-            if isinstance(page, str):
-                return 200, page
-            return 200, {"data": page, "next_page_url": "/next" if number < len(self.pages) else None}
-        body = self.details.get(unquote(where.path.removeprefix("/things/")), 404)
-        return (body, {}) if isinstance(body, int) else (200, body)
+            if isinstance(page, list):
+                page = {"data": page, "next_page_url": "/next" if number < len(self.pages) else None}
+            return _answer(page)
+        return _answer(self.details.get(unquote(where.path.removeprefix("/things/")), 404))
+
+
+def _answer(meant: Any) -> tuple[int, Any, dict[str, str]]:
+    """Return status, body and headers of what a test says is to be answered."""
+    if isinstance(meant, tuple):
+        return meant[0], {}, meant[1]
+    return (meant, {}, {}) if isinstance(meant, int) else (200, meant, {})
 
 
 @contextlib.contextmanager
@@ -56,11 +61,13 @@ def serving(pages: Pages, details: dict[str, Any] | None = None) -> Iterator[Api
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
-            status, body = api.answer(self.path)
+            status, body, headers = api.answer(self.path)
             text = (body if isinstance(body, str) else json.dumps(body)).encode()
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
+            for name, value in headers.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(text)
 

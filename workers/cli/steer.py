@@ -142,6 +142,7 @@ def cancel(door: Door, run_id: int | None, *, as_json: bool) -> int:
 )
 @click.option("--fingerprint", metavar="F", help="Only items that failed alike: `status RUN` tells the fingerprints.")
 @click.option("--item", "external_ids", multiple=True, metavar="ID", help="Only this item; may be given several times.")
+@click.option("--from-start", is_flag=True, help="Read the list anew, too, from its first page.")
 @watch.WAIT
 @AS_JSON
 @pass_door
@@ -152,19 +153,22 @@ def retry(
     failure_class: str | None,
     fingerprint: str | None,
     external_ids: tuple[str, ...],
+    from_start: bool,
     wait: bool,
     as_json: bool,
 ) -> int:
     """Try the failed items of a run again.
 
     All of them, or those that all the options given agree on. A run whose list could not be read goes on where it
-    stopped. RUN may be left out where one source's latest run has failed, or has failed items.
+    stopped; with --from-start it reads its list anew, where the API no longer knows the page. RUN may be left out
+    where one source's latest run has failed, or has failed items.
 
     \b
     Examples:
       python -m workers retry                 whatever failed last
       python -m workers retry 7 --class transient --wait
       python -m workers retry 7 --item 41 --item 42
+      python -m workers retry 7 --from-start
 
     Next: `status RUN` tells what failed, and why; `status RUN --failed` lists the items.
     """
@@ -177,11 +181,12 @@ def retry(
             failure_class=failure_class,
             fingerprint=fingerprint,
             external_ids=external_ids,
+            from_start=from_start,
         )
         run = runs.get(chosen)
         if not (as_json and wait):
             answer_run(run, as_json=as_json, retried=count)
-        say(_retried(run, count))
+        say(_retried(run, count, from_start=from_start))
     return watch.to_the_end(run, as_json=as_json, retried=count) if wait else EXIT_DONE
 
 
@@ -274,8 +279,10 @@ def _too_many(lanes: int) -> str:
     )
 
 
-def _retried(run: Run, count: int) -> str:
+def _retried(run: Run, count: int, *, from_start: bool) -> str:
     ahead = runner.behind(run)
+    if not count and from_start:
+        return f"run {run.id} of {run.source} reads its list anew; `status {run.id} --watch` shows the progress"
     if not count:
         return f"run {run.id} of {run.source} goes on where it stopped; `status {run.id} --watch` shows the progress"
     when = (

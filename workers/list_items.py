@@ -1,0 +1,55 @@
+"""The items that a list page becomes, as columns: those that have a row, the skipped, the refused."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from workers import database
+from workers.contracts import ImportSource
+from workers.failures import FailureClass, fingerprint, storable_reason
+from workers.listed import Listed
+from workers.page import Page
+from workers.tables import ItemStatus
+from workers.tracking import item_type
+
+
+def pending(source: ImportSource, saved: Listed) -> list[dict[str, Any]]:
+    """Return the columns of the items that have a row."""
+    common = _columns(source, ItemStatus.PENDING)
+    return [common | {"external_id": external_id, "item_id": key} for external_id, key in saved.rows.items()]
+
+
+def not_wanted(source: ImportSource, read: Page, saved: Listed) -> list[dict[str, Any]]:
+    """Return the columns of the items that the source skips, and of those that were refused."""
+    skipped = _columns(source, ItemStatus.SKIPPED)
+    return [
+        *(
+            skipped | {"external_id": where, "failure_reason": storable_reason(why)}
+            for where, why in read.skipped.items()
+        ),
+        *failed(source, read.refused | saved.refused, FailureClass.BAD_DATA),
+    ]
+
+
+def failed(source: ImportSource, refused: Mapping[str, str], failure_class: FailureClass) -> list[dict[str, Any]]:
+    """Return the columns of items without a row: where each stands in the list -> why it has none."""
+    common = _columns(source, ItemStatus.FAILED)
+    common |= {"failure_class": failure_class, "failure_count": 1, "last_failed_at": common["due_at"]}
+    return [
+        common
+        | {
+            "external_id": where,
+            "failure_reason": storable_reason(why),
+            "failure_fingerprint": fingerprint(failure_class, storable_reason(why), where),
+        }
+        for where, why in refused.items()
+    ]
+
+
+def _columns(source: ImportSource, status: ItemStatus) -> dict[str, Any]:
+    blank = dict.fromkeys(("item_id", "failure_class", "failure_reason", "failure_fingerprint", "last_failed_at"))
+    return blank | {
+        "item_type": item_type(source.model),
+        "status": status,
+        "due_at": database.now(),
+        "failure_count": 0,
+    }

@@ -1,0 +1,81 @@
+"""Refusals: how often an API refused one thing, an item or a list page, and whether that is the thing's own doing.
+
+A refusal is the budget's as long as nothing else was answered between it and the one before: then the budget pauses,
+and the thing is asked again. Once others were answered in between, all its refusals count: it waits alone, and as many
+of them as there are attempts end it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+from workers import clock
+from workers.caller import Subject
+from workers.errors import Refused
+from workers.settings import get_settings
+
+#: Under this name they are kept in the metadata of an item, or of a run.
+KEY = "refusals"
+#: From so many refusals on, between which nothing else was asked, it is found out whether anything is answered.
+_DOUBTED = 2
+#: What was refused for so long, by an API that answered nothing else, has ended too.
+_LONGEST_SECONDS = 25 * 3600.0
+
+
+@dataclass(frozen=True)
+class Refusals:
+    """What is known of one thing's refusals.
+
+    Attributes:
+      times: How many there were.
+      at_us: When the last was, by the budget's clock.
+      alone: Whether others were answered between two of them.
+      since: When the first was, in seconds since 1970.
+    """
+
+    times: int = 0
+    at_us: int = 0
+    alone: bool = False
+    since: float = 0.0
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, Any] | None) -> Self:
+        """Return what an item's, or a run's, metadata holds."""
+        kept = (metadata or {}).get(KEY)
+        return cls(*kept) if kept else cls()
+
+    @property
+    def subject(self) -> Subject:
+        """What a caller is to know before the thing is asked for again."""
+        return Subject(self.at_us, self.alone)
+
+    @property
+    def are_doubted(self) -> bool:
+        """Whether something else is to be asked for before it, to know whose refusals these are."""
+        return self.times >= _DOUBTED and not self.alone
+
+    @property
+    def are_too_many(self) -> bool:
+        """Whether the thing has ended."""
+        if self.times < get_settings().max_attempts:
+            return False
+        return self.alone or clock.now().timestamp() - self.since > _LONGEST_SECONDS
+
+    def and_one(self, refusal: Refused) -> Self:
+        """Return them with one more."""
+        since = self.since or clock.now().timestamp()
+        return replace(self, times=self.times + 1, at_us=refusal.at_us, alone=self.alone or refusal.own, since=since)
+
+    def and_a_wait(self) -> Self:
+        """Return them with one more that the source's own code brought about: it is the thing's."""
+        since = self.since or clock.now().timestamp()
+        return replace(self, times=self.times + 1, alone=True, since=since)
+
+    def kept(self) -> dict[str, list[Any]]:
+        """Return them as metadata."""
+        return {KEY: [self.times, self.at_us, self.alone, self.since]}
+
+    def said(self, reason: str) -> str:
+        """Say what they came to."""
+        others = "though others were answered" if self.alone else "and nothing else was answered"
+        return f"refused {self.times} times {others}: {reason}"
