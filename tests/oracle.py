@@ -23,6 +23,9 @@ _EXPLAINED_US = 10 * SECOND
 _KEPT, _KEPT_US = "the last of the window is kept for run", 1_500_000
 #: So much later than it can be, and a caller must first measure the clock.
 LATE_US = SECOND
+#: What auto learns paces windows up to that length, until none was refused for so long, twice as long after a relapse.
+SHORT_SECONDS, RELAX_US, LONGEST_RELAX_US, RELAPSE_US = 100, 600 * SECOND, 604_800 * SECOND, 86_400 * SECOND
+MINUTE_US = 60 * SECOND
 #: A canary: none is needed, the next permit is one, or (a name) this permit is.
 FREE, WANTED = "", "wanted"
 PROFILES = ("burst", "paced", "auto")
@@ -42,6 +45,10 @@ class Window:
     seconds: float
     burst: int
     heaviest: int = 1
+    configured: int = 0
+    others: int = 0
+    others_until: int = 0
+    paced: bool = False
 
     @property
     def name(self) -> str:
@@ -60,10 +67,10 @@ class Window:
         """How many may be in flight, where a steady rate is kept."""
         return 1 if self.requests < 10 or self.at_once < 4 else min(self.requests // 10, self.at_once // 2)
 
-    def pace(self, flight: int) -> tuple[float, int]:
+    def pace(self, flight: float) -> tuple[float, int]:
         """The interval between two requests, and how many may come at once, with so many in flight."""
         if flight > 1:
-            burst = min(max(2, self.requests // 50), self.at_once - flight)
+            burst = min(max(2, self.requests // 50), self.at_once - int(flight))
             return self.us / (self.requests - burst - flight), burst
         return self.us / (self.requests - 1 if self.requests > 1 else 0.5), 1
 
@@ -125,6 +132,17 @@ class State:
     heaviest: int = 1
     tats: dict[str, int] = field(default_factory=dict)
     widened_us: int = 0
+    #: Of what auto learned: when, for how long without a refusal it holds; once forgotten, when, and how much it was.
+    learned_at: int = 0
+    lasts_us: int = RELAX_US
+    forgotten_lesson: tuple[int, int] | None = None
+    #: What others spent of a window, and until when that counts.
+    others: dict[str, tuple[int, int]] = field(default_factory=dict)
+    #: The least limit that answers named for a window while others named more, and when they disagreed last.
+    named: dict[str, tuple[int, int]] = field(default_factory=dict)
+    adopted_at: int = 0
+    served: list[int] = field(default_factory=list)  # when permits were granted that were answered, and not refused
+    own_id: str = ""
     adopted: dict[str, int] = field(default_factory=dict)
     foreign: int = 0
     foreign_at: int = 0
@@ -137,6 +155,10 @@ class State:
     @property
     def units(self) -> int:
         return sum(permit.weight for permit in self.flight.values())
+
+    @property
+    def level(self) -> int:
+        return int(self.paced) + (self.widened_us > 0)
 
 
 @dataclass(frozen=True)
@@ -214,10 +236,15 @@ class Oracle:
         explained = state.foreign_at > 0 and self.now - state.foreign_at < _EXPLAINED_US
         for permit_id, *statement in request.get("said", ()):
             if permit_id in granted_of:
-                explained = self._hear(granted_of[permit_id], *statement) or explained
+                explained = self._hear(granted_of[permit_id], statement) or explained
         if "relearn" in request:
             state.paced, state.paced_at, state.widened_us, state.adopted, state.tats = False, 0, 0, {}, {}
-        hit = self._pause(order, granted_of.get(order["id"]), explained) if order else 0
+            state.learned_at, state.lasts_us, state.forgotten_lesson, state.named = 0, RELAX_US, None, {}
+        hit = 0
+        if order and self._is_own(order):
+            hit = self._count_own(order)
+        elif order:
+            hit = self._pause(order, granted_of.get(order["id"]), explained)
         verdict = self._ask(request["ask"]) if "ask" in request else Verdict(3 if "look" in request else 2)
         if "look" not in request or self.gave_up:
             state.seq += 1
@@ -228,15 +255,18 @@ class Oracle:
         state = self.state
         assert state is not None
         granted_of = {}
+        bad = {*request.get("bad", ()), *([order["id"]] if order else [])}
         for permit_id, age in request.get("done", ()):
             if permit := state.flight.pop(permit_id, None):
                 self._complete(max(self.now - age, permit.granted_at), permit)
                 granted_of[permit_id] = permit.granted_at
+                if permit_id not in bad:
+                    state.served.append(permit.granted_at)
                 if state.canary == permit_id:
                     state.canary = FREE
                     if order and order["id"] == permit_id:
                         order["was_canary"] = True
-                    else:
+                    if permit_id not in bad:
                         state.in_a_row = 0
         for permit_id in request.get("drop", ()):
             if state.flight.pop(permit_id, None) and state.canary == permit_id:
@@ -249,8 +279,13 @@ class Oracle:
         self.gave_up = False
         offset = state.offset if state else 0
         self.stepped = stepped = self._tell_time(request["clock"])
+        before = self.copy() if state and state.level else None
+        if state:
+            self._relax()
         if self._is_lost():
             if "anew" not in request:
+                if before:
+                    self.state = state = before
                 if state:
                     state.offset = offset
                 return Verdict(-2)
@@ -260,6 +295,8 @@ class Oracle:
         assert state is not None
         may_be_late = not (stepped or "sure" in request or "look" in request)
         if may_be_late and seen and seen[0] == state.epoch and self.now > seen[3] + LATE_US:
+            if before:
+                state = self.state = before
             state.offset = offset
             return Verdict(-3)
         if "paused" in request and "pause" not in request and seen and seen[0] != state.epoch:
@@ -309,16 +346,25 @@ class Oracle:
         self.state = new
         if old:
             kept = "offset paused_until incident_at in_a_row paced widened_us foreign foreign_at adopted granted hits"
-            for name in [*kept.split(), "hit_id", "heaviest"]:
+            kept += " hit_id heaviest learned_at lasts_us forgotten_lesson others named served own_id"
+            for name in kept.split():
                 setattr(new, name, getattr(old, name))
             new.seq, new.size = max(old.seq, new.seq), max(old.size, largest)
             new.canary = WANTED if old.canary else FREE
         if anew["profile"] == "paced" and (not new.paced or new.widened_us < anew["widened_us"]):
             new.paced, new.widened_us = True, anew["widened_us"]
+        learned_at, latest = self.now - anew["learned_us"], max(new.learned_at, (new.forgotten_lesson or (0,))[0])
+        if anew["relax_us"] and learned_at > latest:
+            new.learned_at, new.lasts_us, new.forgotten_lesson = learned_at, anew["relax_us"], None
+            if anew["profile"] != "paced":
+                new.learned_at, new.forgotten_lesson = 0, (learned_at, 1)
+        if "paused" in anew and self.now + anew["paused"][0] > new.paused_until:
+            new.paused_until, new.canary = self.now + anew["paused"][0], WANTED
         self._see_windows()
         new.size = max([new.size] + [window.full for window in self.windows])
         if old and old.paced_at:
             self._begin_pace()
+        self._relax()
 
     # --- the rule -------------------------------------------------------------------------------------------------
 
@@ -330,7 +376,12 @@ class Oracle:
             if not self.request["trust"]:
                 full = min(full, requests)
             ours = max(1, math.floor(full * self.request["share"] + 1e-6))
-            self.windows.append(Window(ours, full, us + state.widened_us, seconds, burst, state.heaviest))
+            window = Window(ours, full, us + state.widened_us, seconds, burst, state.heaviest, requests)
+            window.paced = self.request["profile"] == "paced" or seconds <= SHORT_SECONDS
+            spent, until = state.others.get(window.name, (0, 0))
+            if until > self.now:
+                window.others, window.others_until = spent, until
+            self.windows.append(window)
 
     def used(self, window: Window, state: State | None = None, since: int | None = None) -> float:
         """Units in flight and completed within the window, or since another instant."""
@@ -346,22 +397,28 @@ class Oracle:
         return state.units + recent + forgotten
 
     def _is_open(self, weight: int) -> bool:
-        return all(self.used(window) + weight <= window.limit for window in self.windows)
+        return all(self.used(window) + window.others + weight <= window.limit for window in self.windows)
 
     def opens_in_us(self, weight: int) -> int:
         """How long until it is open as far as completions decide; a window, where only those in flight can tell."""
-        state, waits = self.state, [0]
-        assert state is not None
+        waits = [0]
         for window in self.windows:
-            may_be_recent = window.limit - state.units - weight
-            if may_be_recent < 0:
-                waits.append(max(0, state.latest - self.now) + window.us)  # it completes no earlier than the last
-                continue
-            if len(state.completed) > may_be_recent:
-                waits.append(state.completed[-may_be_recent - 1] + window.us - self.now)
-            elif state.forgotten_at:
-                waits.append(state.forgotten_at + window.us - self.now)
+            wait = self._opens_of(window, weight, window.others)
+            left = window.others_until - self.now
+            if window.others and wait > left:
+                wait = max(left, self._opens_of(window, weight, 0))
+            waits.append(wait)
         return max(waits)
+
+    def _opens_of(self, window: Window, weight: int, others: int) -> int:
+        state = self.state
+        assert state is not None
+        may_be_recent = window.limit - others - state.units - weight
+        if may_be_recent < 0:
+            return max(0, state.latest - self.now) + window.us  # it completes no earlier than the last
+        if len(state.completed) > may_be_recent:
+            return state.completed[-may_be_recent - 1] + window.us - self.now
+        return state.forgotten_at + window.us - self.now if state.forgotten_at else 0
 
     def _append(self, instant: int, weight: int) -> None:
         state = self.state
@@ -392,7 +449,7 @@ class Oracle:
         if permit.granted_at < state.paced_at:
             self._charge(instant, permit.weight)
         if self._flight() == 1:  # the interval runs from the end of the request
-            for window in self.windows:
+            for window in self._paced_windows():
                 next_at = math.floor(instant + window.pace(1)[0]) + 1
                 state.tats[window.name] = max(state.tats.get(window.name, 0), next_at)
 
@@ -413,13 +470,16 @@ class Oracle:
         profile = self.request["profile"]
         return bool(profile == "paced" or (profile == "auto" and self.state.paced))
 
-    def _flight(self) -> int:
-        return min(window.may_be_in_flight() for window in self.windows)
+    def _flight(self) -> float:
+        return min([window.may_be_in_flight() for window in self.windows if window.paced], default=math.inf)
+
+    def _paced_windows(self) -> list[Window]:
+        return [window for window in self.windows if window.paced]
 
     def _charge(self, instant: int, weight: int) -> None:
         assert self.state is not None
         flight = self._flight()
-        for window in self.windows:
+        for window in self._paced_windows():
             tat = max(self.state.tats.get(window.name, 0), instant)
             self.state.tats[window.name] = math.floor(tat + weight * window.pace(flight)[0]) + 1
 
@@ -434,7 +494,7 @@ class Oracle:
             self._charge(instant, 1)
         if state.units:
             self._charge(self.now, state.units)
-        for window in self.windows:  # no server looks back for more than two of them
+        for window in self._paced_windows():  # no server looks back for more than two of them
             longest = max(self.now, state.latest) + 2 * window.us
             state.tats[window.name] = min(state.tats.get(window.name, 0), longest)
 
@@ -444,7 +504,7 @@ class Oracle:
         flight = self._flight()
         if len(state.flight) >= flight:
             return False
-        for window in self.windows:
+        for window in self._paced_windows():
             interval, burst = window.pace(flight)
             # Each charge was rounded up by a microsecond at most.
             if state.tats.get(window.name, 0) - (burst - 1) * interval - burst > self.now:
@@ -456,7 +516,9 @@ class Oracle:
     def _ask(self, ask: dict[str, Any]) -> Verdict:
         state, ids, weight = self.state, ask["ids"], ask["weight"]
         assert state is not None
-        if any(weight > ((self._is_paced() and window.burst) or window.limit) for window in self.windows):
+        if any(
+            weight > ((self._is_paced() and window.paced and window.burst) or window.limit) for window in self.windows
+        ):
             return Verdict(-1)
         if weight > state.heaviest:
             state.heaviest = weight
@@ -493,7 +555,7 @@ class Oracle:
     def _why_not(self, weight: int, run: str, paced: bool) -> Verdict | None:
         state = self.state
         assert state is not None
-        if paced and not state.paced_at:
+        if paced and not (state.paced_at and all(window.name in state.tats for window in self._paced_windows())):
             self._begin_pace()
         if not self._is_open(weight):
             return Verdict(0, reason="window", wait_us=max(1000, self.opens_in_us(weight)))
@@ -505,31 +567,81 @@ class Oracle:
 
     def _is_far(self, units: int) -> bool:
         """Whether a quarter of each window stays free with so many more."""
-        return all(self.used(w) + units + math.ceil(w.limit / 4) <= w.limit for w in self.windows)
+        return all(self.used(w) + w.others + units + math.ceil(w.limit / 4) <= w.limit for w in self.windows)
 
     # --- what the API says ----------------------------------------------------------------------------------------
 
-    def _hear(self, granted_at: int, index: int, limit: int, remaining: int, named: int, _: str) -> bool:
+    def _hear(self, granted_at: int, said: Sequence[Any]) -> bool:
+        index, limit, remaining, named, _, reset_us = said
         state, explains = self.state, False
         assert state is not None
         meant = self.windows[index - 1 : index] if named and index else [w for w in self.windows if w.full == limit]
         if len(meant) != 1 or (named and not index):
             return False  # nobody can tell which is meant
         window = meant[0]
-        trusted = limit > window.full and self.request.get("trust")
-        if named and limit >= 1 and (limit < window.full or trusted):
-            explains = limit < window.full
-            state.adopted[window.name] = limit
-            window.full, window.limit = limit, max(1, math.floor(limit * self.request["share"] + 1e-6))
-            self._grow(limit)
+        if named and limit >= 1:
+            explains = self._hear_limit(window, limit, granted_at)
         if remaining >= 0 and limit == window.full:
-            ours = self.used(window, since=granted_at - window.us)
-            foreign = limit - remaining - ours - (window.full - window.limit)
-            if foreign > 0:
-                self._append(self.now, min(int(foreign), window.full))
-                state.foreign, state.foreign_at = state.foreign + min(int(foreign), window.full), self.now
-                explains = True
+            explains = self._debit(window, limit - remaining, granted_at, reset_us) or explains
         return explains
+
+    def _debit(self, window: Window, spent: int, granted_at: int, reset_us: int) -> bool:
+        """What is spent beyond what ours can be, and what is left to others, is spent by others: until the reset."""
+        state, ours = self.state, self.used(window, since=granted_at - window.us)
+        assert state is not None
+        foreign = max(0.0, min(spent - ours - (window.full - window.limit), window.full))
+        if foreign <= window.others:
+            return False
+        state.foreign, state.foreign_at = state.foreign + int(foreign) - window.others, self.now
+        until = min(window.us, reset_us + SECOND) if reset_us >= 0 else window.us
+        window.others, window.others_until = int(foreign), self.now + until
+        state.others[window.name] = window.others, window.others_until
+        return True
+
+    def _hear_limit(self, window: Window, limit: int, granted_at: int) -> bool:
+        """A lower limit holds at once, one of which other answers name more, since, does not. None exceeds ours."""
+        state = self.state
+        assert state is not None
+        low, at = state.named.get(window.name, (0, 0))
+        if low and self.now - at >= max(MINUTE_US, 2 * window.us):
+            low = 0
+        if low and limit > low and self.now - at > SECOND:
+            state.named[window.name] = low, self.now
+        if limit < window.full:
+            if not (low and limit >= low):
+                self._adopt(window, limit)
+                state.adopted_at = self.now
+            return True
+        allowed = limit if self.request["trust"] else min(limit, window.configured)
+        if allowed > window.full and granted_at >= state.adopted_at:
+            if window.full < window.configured:
+                state.named[window.name] = min(window.full, low or window.full), self.now
+            self._adopt(window, allowed)
+        return False
+
+    def _adopt(self, window: Window, limit: int) -> None:
+        state = self.state
+        assert state is not None
+        state.adopted[window.name] = limit
+        if not self.request["trust"] and limit >= window.configured:
+            del state.adopted[window.name]
+        window.full, window.limit = limit, max(1, math.floor(limit * self.request["share"] + 1e-6))
+        self._grow(limit)
+
+    def _is_own(self, order: dict[str, Any]) -> bool:
+        """Whether a request was refused alone: others were granted since it was before, and answered."""
+        assert self.state is not None
+        before = order["refused_at"]
+        return bool(order["alone"] or (before and any(granted > before for granted in self.state.served)))
+
+    def _count_own(self, order: dict[str, Any]) -> int:
+        state = self.state
+        assert state is not None
+        state.hits += state.own_id != order["id"]
+        state.own_id = order["id"]
+        if order.get("was_canary"):
+            state.canary = WANTED
+        return 1
 
     def _pause(self, order: dict[str, Any], granted_at: int | None, explained: bool) -> int:
         state = self.state
@@ -544,33 +656,53 @@ class Oracle:
             refused = self.request["profile"] == "auto" and order["status"] == 429 and of_ours
             if refused and not explained and not order.get("was_canary"):
                 self._mistrust()
-        us = order["us"]
-        if not order["asked"]:
-            us = min(lengths) * 2 ** min(max(state.in_a_row - 1, 0), 20)
-            us = min(us, 10 * max(lengths), order["longest_us"])
+        us, times = order["us"], 2 ** min(max(state.in_a_row - 1, 0), 30)
+        if order["asked"]:
+            us = max(us, min(us * times, order["longest_us"]))
+        else:
+            us = min(min([*lengths, MINUTE_US]) * times, order["longest_us"])
         state.paused_until = max(state.paused_until, self.now + us)
         state.canary = WANTED
         return int(state.hit_id == order["id"])
 
     def _mistrust(self) -> None:
-        """A refusal that nothing explains: first a steady rate, then windows a second longer."""
+        """A refusal that nothing explains: first a steady rate, then windows a second longer; again all at once."""
         state = self.state
         assert state is not None
-        if not state.paced:
-            state.paced = True
-            self._begin_pace()
-        elif not state.widened_us:
+        before, lesson = state.level, state.forgotten_lesson
+        learned = min(2, before + 1)
+        if not before and lesson and self.now < lesson[0] + max(state.lasts_us, RELAPSE_US):
+            learned, state.lasts_us = lesson[1], min(2 * state.lasts_us, LONGEST_RELAX_US)
+        elif not before:
+            state.lasts_us = RELAX_US
+        state.learned_at, state.forgotten_lesson, state.paced = self.now, None, True
+        if learned == 2 and before < 2:
             state.widened_us = SECOND
             for window in self.windows:
                 window.us += SECOND
+        if not before and self._paced_windows():
+            self._begin_pace()
+
+    def _relax(self) -> None:
+        """What auto learned is forgotten when none was refused for long enough."""
+        state = self.state
+        assert state is not None
+        since = max(state.incident_at, state.paused_until, state.learned_at)
+        if state.level and self.now >= since + state.lasts_us:
+            state.forgotten_lesson = self.now, state.level
+            state.paced, state.widened_us, state.learned_at = False, 0, 0
+            if self.request["profile"] != "paced":
+                state.paced_at, state.tats = 0, {}
 
     # --- what people see ------------------------------------------------------------------------------------------
 
     def _compare(self, state: State, seen: dict[str, Any]) -> None:
         used = [
-            [w.full, w.limit, state.units + min(state.size, self.used(w, state) - state.units)] for w in self.windows
+            [w.full, w.limit, state.units + min(state.size, self.used(w, state) - state.units) + w.others]
+            for w in self.windows
         ]
-        expected = [used, state.units, state.granted, state.hits, state.foreign, state.widened_us, self._is_paced()]
+        paced = self._is_paced() and bool(self._paced_windows())
+        expected = [used, state.units, state.granted, state.hits, state.foreign, state.widened_us, paced]
         names = "windows in_flight granted hits foreign widened paced"
         if [seen[name] for name in names.split()] != expected:
             raise Disagreement(f"{seen} where the rule says {expected}")

@@ -14,7 +14,7 @@ import struct
 import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import redis
 from limiting import SECOND, Asleep, fall_asleep, limiter_on, move_to, now_us
@@ -24,6 +24,7 @@ from servers import COUNTERS, KINDS, SMALL_BURST, WHOLE_SECONDS, CountsRejected,
 from workers import Limit, RateLimiter, clock, ledger
 from workers.caller import Caller, Permit
 from workers.errors import DependencyDown, RateLimited
+from workers.lesson import Lesson
 
 #: How long after its grant a permit may be used.
 FRESH_US = SECOND
@@ -163,7 +164,8 @@ class MemoryWatermark:
 
     def __init__(self) -> None:
         self.until: float | None = None
-        self.kept = ("", "", 0.0)
+        self.kept, self.kept_at = Lesson(), 0.0
+        self.paused_until, self.paused_why = 0.0, ""
 
     def seconds(self) -> float | None:
         return None if self.until is None else self.until - clock.monotonic()
@@ -171,11 +173,20 @@ class MemoryWatermark:
     def raise_to(self, seconds: float, ttl_seconds: float | None = None) -> None:
         self.until = max(clock.monotonic() + seconds, -math.inf if self.until is None else self.until)
 
-    def profile(self) -> tuple[str, str, float]:
-        return self.kept
+    def lesson(self) -> Lesson:
+        return replace(self.kept, seconds_ago=self.kept.seconds_ago + clock.monotonic() - self.kept_at)
 
-    def keep_profile(self, profile: str, why: str, widened_seconds: float) -> None:
-        self.kept = profile, why, widened_seconds
+    def keep_lesson(self, lesson: Lesson) -> None:
+        self.kept, self.kept_at = lesson, clock.monotonic()
+
+    def pause(self) -> tuple[float, str]:
+        left = self.paused_until - clock.monotonic()
+        return (left, self.paused_why) if left > 0 else (0.0, "")
+
+    def keep_pause(self, seconds: float, why: str) -> None:
+        until = clock.monotonic() + seconds
+        if until > self.paused_until:
+            self.paused_until, self.paused_why = until, why
 
 
 #: Where what the script is told begins, in a command: after its name, the script, the number of keys and six keys.

@@ -23,6 +23,7 @@ from workers import Budget, Connector, Limit, RateLimiter, clock, database
 from workers.budget_sheet import as_text
 from workers.caller import Caller
 from workers.errors import RateLimited
+from workers.lesson import Lesson
 from workers.limiter import BudgetState, Note, WindowState
 from workers.redis_server import _find_binary
 from workers.tables import Run, RunStatus
@@ -398,7 +399,7 @@ def test_what_the_api_taught_is_forgotten_by_name_and_what_counts_stays(limiter:
     make_paced(limiter)
     wait_until(lambda: limiter.snapshot().opens_in_seconds == 0, what="the end of its pause")
     hear(limiter.caller(), 200, RateLimit_Policy='"a";q=400;w=20', RateLimit='"a";r=380;t=10')
-    Watermark("rate-test").keep_profile("paced", "so it was", 1.0)
+    Watermark("rate-test").keep_lesson(Lesson("paced", "so it was", 1.0))
     before = limiter.snapshot()
     assert (before.profile, before.windows[0].full) == ("paced", 400)
 
@@ -416,7 +417,7 @@ def test_what_the_api_taught_is_forgotten_by_name_and_what_counts_stays(limiter:
     ]
     assert (after.granted, after.hits, after.foreign) == (before.granted, before.hits, before.foreign)
     assert after.notes[0].text.endswith(": as configured again, what the API taught is forgotten")
-    assert Watermark("rate-test").profile() == ("", "", 0.0)
+    assert Watermark("rate-test").lesson() == Lesson()
 
 
 def test_a_budget_that_learned_anew_can_become_paced_again(limiter: RateLimiter) -> None:
@@ -442,12 +443,12 @@ def test_to_relearn_needs_a_name_and_tables(place: pytest.MonkeyPatch) -> None:
 
 def test_to_relearn_where_redis_knows_nothing_forgets_what_the_database_kept(place: pytest.MonkeyPatch) -> None:
     database.migrate()
-    Watermark("rate-test").keep_profile("paced", "so it was", 1.0)
+    Watermark("rate-test").keep_lesson(Lesson("paced", "so it was", 1.0))
 
     done = sluice("rate-test", "--relearn")
 
     assert "Redis was emptied or started: do it again once it is used" in done.stderr
-    assert Watermark("rate-test").profile() == ("", "", 0.0)
+    assert Watermark("rate-test").lesson() == Lesson()
 
 
 # --- looking changes nothing ------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ LAYERS = {
     "control": "runner scheduler supervisor worker redis_server redis_address preflight retry stuck plan timetable "
     "doctor figures health relearn schedule_plan",
     "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention sampling fresh "
-    "referrers control lane_crash list_failure list_notes list_items refusals",
+    "referrers control lane_crash list_failure list_notes list_items refusals wake",
     "queue": "broker consumer middleware notices",
     "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
     "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
@@ -27,8 +27,8 @@ LAYERS = {
     "outages heartbeat presence recent_errors samples",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
-    "ground": "errors error_text plain_text failures redaction settings clock cron catch_up log signals orphans "
-    "version row_keys",
+    "ground": "errors error_text plain_text failures redaction settings clock cron catch_up log signals "
+    "orphans version row_keys checked lesson",
 }
 NAMES = list(LAYERS)
 PLACES = {

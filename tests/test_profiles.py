@@ -236,7 +236,10 @@ def test_auto_becomes_paced_with_the_first_refusal_that_nothing_explains_and_lon
     # Then the budget is paced, for every process, and says why
     assert at_work(limiter) == at_work(beside(limiter)) == ("paced", 0.0)
     assert limiter.snapshot().profile_why == UNEXPLAINED
-    assert notes(limiter) == [f"{UNEXPLAINED}: paced from now on", "the API answered 429, Retry-After 3"]
+    assert notes(limiter) == [
+        f"{UNEXPLAINED}: paced until none was refused for 600 s",
+        "the API answered 429, Retry-After 3",
+    ]
 
     # When it refuses again, after it had answered
     move_to(60 * SECOND)
@@ -244,14 +247,15 @@ def test_auto_becomes_paced_with_the_first_refusal_that_nothing_explains_and_lon
     move_to(120 * SECOND)
     ask(limiter, 429, {"Retry-After": "3"})
 
-    # Then windows are a second longer, once and for all
+    # Then windows are a second longer, once
     assert at_work(limiter) == at_work(beside(limiter)) == ("paced", 1.0)
-    assert notes(limiter)[0] == f"{UNEXPLAINED} again: windows are a second longer from now on"
+    longer = f"{UNEXPLAINED} again: windows are a second longer, too, until none was refused for 600 s"
+    assert notes(limiter)[0] == longer
     move_to(180 * SECOND)
     ask(limiter, 200, {})
     move_to(240 * SECOND)
     ask(limiter, 429, {"Retry-After": "3"})
-    move_to(3600 * SECOND)
+    move_to(843 * SECOND)
     assert at_work(limiter) == ("paced", 1.0)
 
 
@@ -319,7 +323,9 @@ def test_what_auto_learned_outlives_redis(house, client, moved_clock, widened):
         ask(limiter, 429, {"Retry-After": "3"})
     move_to(200 * SECOND)
     use(limiter.caller())
-    assert Watermark("api").profile() == ("paced", UNEXPLAINED, float(widened))
+    kept = Watermark("api").lesson()
+    assert (kept.profile, kept.why, kept.widened_seconds) == ("paced", UNEXPLAINED, float(widened))
+    assert (kept.seconds_ago, kept.lasts_seconds) == (80.0 if widened else 200.0, 600.0)
 
     # When Redis has lost everything, and a new process asks
     client.delete(*limiter.ledger.keys)
@@ -376,7 +382,8 @@ def test_a_request_that_weighs_more_than_a_limit_is_refused_at_once_and_nothing_
     with pytest.raises(ConfigurationError, match="weighs more than the limit of 8"):
         caller.take(5.0, 9)
 
-    # Then it was heard all the same, and takes what it can
+    # Then Redis was not asked; what was answered is told all the same, and it takes what it can
+    caller.settle()
     state = limiter.snapshot()
     assert (state.in_flight, state.windows[0].used, state.granted) == (0, 1, 1)
     assert granted(limiter) == 7

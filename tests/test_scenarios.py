@@ -565,7 +565,7 @@ REFUSING = Scenario(
             replace(BUSY, mishaps=(Mishap(SECOND, "clock", -5 * SECOND),)),
             mutated(("  head.offset = head.offset + head.last - now\n  now = head.last\n", "")),
         ),
-        (BUSY, mutated(("opens = entry(index) + window.us", "opens = entry(index) + window.us - 1"))),
+        (BUSY, mutated(("and entry(index) + window.us or now", "and entry(index) + window.us - 1 or now"))),
     ],
     ids=[
         "all go after a pause",

@@ -16,6 +16,7 @@ from playhouse.migrations import Runner
 from workers import DependencyDown, clock, database, runs
 from workers.errors import UsageError
 from workers.failure_groups import failure_groups
+from workers.lesson import Lesson
 from workers.migrations import __path__ as migrations_path
 from workers.tables import BudgetRow, RunItem
 from workers.watermark import Watermark
@@ -121,10 +122,10 @@ def test_any_name_and_any_text_is_taken(moved_clock, house, name):
     mark = Watermark(name)
 
     mark.raise_to(10)
-    mark.keep_profile(name, name, 1.5)
+    mark.keep_lesson(Lesson(name, name, 1.5))
 
     assert Watermark(name).seconds() == 10
-    assert mark.profile() == (database.storable(name), database.storable(name), 1.5)
+    assert mark.lesson() == Lesson(database.storable(name), database.storable(name), 1.5)
     assert Watermark("another").seconds() is None
     assert BudgetRow.select().count() == 1
 
@@ -178,15 +179,15 @@ def test_processes_that_race_leave_the_latest_instant(house):
 def test_a_thread_s_connection_is_left_as_it_was_found(house):
     def without_one():
         Watermark("api").raise_to(10)
-        Watermark("api").keep_profile("paced", "", 0)
+        Watermark("api").keep_lesson(Lesson("paced"))
         assert Watermark("api").seconds() > 0
-        assert Watermark("api").profile()[0] == "paced"
+        assert Watermark("api").lesson().profile == "paced"
         assert database.db.is_closed()
 
     def with_one():
         with database.connection():
             Watermark("api").raise_to(10)
-            Watermark("api").profile()
+            Watermark("api").lesson()
             assert not database.db.is_closed()
 
     assert in_threads(without_one, with_one) == []
@@ -209,10 +210,10 @@ def test_nothing_is_recorded_inside_a_transaction_which_may_be_rolled_back(moved
         with pytest.raises(UsageError, match="'api' is used inside a transaction"):
             mark.raise_to(20)
         with pytest.raises(UsageError, match="'api' is used inside a transaction"):
-            mark.keep_profile("paced", "", 0)
+            mark.keep_lesson(Lesson("paced"))
         assert mark.seconds() == 10
 
-    assert (mark.seconds(), mark.profile()) == (10, ("", "", 0.0))
+    assert (mark.seconds(), mark.lesson()) == (10, Lesson())
 
 
 @contextlib.contextmanager
@@ -252,45 +253,65 @@ def test_a_database_that_went_away_is_said_to_be_away(house, database_url):
 def test_a_database_that_lets_nobody_in_is_down(environment):
     environment.setenv("SLUICE_DATABASE_URL", f"postgresql://sluice@127.0.0.1:{free_port()}/none")
 
-    for method in (Watermark("api").seconds, Watermark("api").profile, lambda: Watermark("api").raise_to(1)):
+    for method in (
+        Watermark("api").seconds,
+        Watermark("api").lesson,
+        Watermark("api").pause,
+        lambda: Watermark("api").raise_to(1),
+    ):
         with pytest.raises(DependencyDown, match="the database does not answer"):
             method()
 
 
-# --- the profile ------------------------------------------------------------------------------------------------------
+# --- what auto learned, and pauses ------------------------------------------------------------------------------------
 
 
-def test_a_profile_is_kept_until_another_is(house):
+def test_a_lesson_is_kept_with_its_age_until_another_is(moved_clock, house):
     mark = Watermark("api")
-    assert mark.profile() == ("", "", 0.0)
+    assert mark.lesson() == Lesson()
 
-    mark.keep_profile("burst", "an unexplained 429", 1.0)
-    assert Watermark("api").profile() == ("burst", "an unexplained 429", 1.0)
+    mark.keep_lesson(Lesson("paced", "an unexplained 429", 1.0, seconds_ago=5.0, lasts_seconds=600.0))
+    moved_clock.advance(100)
+    assert Watermark("api").lesson() == Lesson("paced", "an unexplained 429", 1.0, 105.0, 600.0)
 
-    mark.keep_profile("paced", "a second one", 0.25)
-    assert Watermark("api").profile() == ("paced", "a second one", 0.25)
+    mark.keep_lesson(Lesson("", "", 0.0, 0.0, 1200.0))
+    assert Watermark("api").lesson() == Lesson("", "", 0.0, 0.0, 1200.0)
 
 
-def test_a_profile_and_a_watermark_do_not_touch_each_other(moved_clock, house):
-    # Given a profile of a budget that was never used
-    mark = Watermark("api")
-    mark.keep_profile("paced", "somebody said so", 0.0)
+def test_a_lesson_a_pause_and_a_watermark_do_not_touch_each_other(moved_clock, house):
+    # Given a lesson and a pause of a budget that was never used
+    mark, lesson = Watermark("api"), Lesson("paced", "somebody said so")
+    mark.keep_lesson(lesson)
+    mark.keep_pause(4000, "Retry-After 3999")
     assert mark.seconds() is None
 
-    # When it is used, and its profile changes
+    # When it is used, and its lesson changes
     mark.raise_to(30)
-    assert mark.profile() == ("paced", "somebody said so", 0.0)
-    mark.keep_profile("burst", "", 2.0)
+    assert (mark.lesson(), mark.pause()) == (lesson, (4000, "Retry-After 3999"))
+    mark.keep_lesson(Lesson("paced", "", 2.0))
 
-    # Then both are what they were set to
-    assert mark.seconds() == 30
-    assert mark.profile() == ("burst", "", 2.0)
+    # Then each is what it was set to
+    assert (mark.seconds(), mark.pause()) == (30, (4000, "Retry-After 3999"))
+    assert mark.lesson() == Lesson("paced", "", 2.0)
 
 
-def test_a_budget_that_was_used_and_has_no_profile_says_so(house):
+def test_a_budget_that_was_used_and_has_no_lesson_and_no_pause_says_so(house):
     Watermark("api").raise_to(30)
 
-    assert Watermark("api").profile() == ("", "", 0.0)
+    assert (Watermark("api").lesson(), Watermark("api").pause()) == (Lesson(), (0.0, ""))
+
+
+def test_a_pause_is_never_shortened_and_ends_by_itself(moved_clock, house):
+    mark = Watermark("api")
+    mark.keep_pause(3601, "an hour")
+    mark.keep_pause(5, "a moment")
+    moved_clock.advance(1)
+    assert Watermark("api").pause() == (3600, "an hour")
+
+    moved_clock.advance(3600)
+    assert Watermark("api").pause() == (0.0, "")
+    mark.keep_pause(5, "a moment")
+    assert Watermark("api").pause() == (5, "a moment")
 
 
 def test_the_row_says_when_it_was_last_moved(moved_clock, house):
@@ -331,7 +352,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(env
 
         # When it is migrated, twice
         newer = ["0002_budgets", "0003_failures", "0004_schedules", "0005_samples", "0006_fresh", "0007_row_counts"]
-        newer += ["0008_honest_ends"]
+        newer += ["0008_honest_ends", "0009_waits"]
         assert database.migrate() == newer
         assert database.migrate() == []
 
@@ -345,6 +366,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(env
         assert Watermark("api").seconds() > 0
 
         # And there is a way back
+        assert first.down() == ["0009_waits"]
         assert first.down() == ["0008_honest_ends"]
         assert [first.down(), first.down()] == [["0007_row_counts"], ["0006_fresh"]]
         assert first.down() == ["0005_samples"]

@@ -20,13 +20,14 @@ class Answer:
       wait_seconds: For how long, where it says so.
       reason: What it said, for people.
       said: What its headers say about windows, as the script takes it: window (from 1; 0: no
-        length of ours is named), limit, remaining (-1: not said), whether a length is named at all, the header.
+        length of ours is named), limit, remaining (-1: not said), whether a length is named at all, the header, in how
+        many microseconds the quota returns (-1: not said).
     """
 
     refused: bool
     wait_seconds: float | None
     reason: str
-    said: tuple[tuple[int, int, int, int, str], ...]
+    said: tuple[tuple[int, int, int, int, str, int], ...]
 
 
 _SILENT = Answer(False, None, "", ())
@@ -57,8 +58,9 @@ def read_answer(budget: Budget, status: int, headers: Mapping[str, str], receive
     return Answer(True, None, f"the API answered {status}, without Retry-After", statements)
 
 
-def _statement(budget: Budget, quota: Quota) -> tuple[int, int, int, int, str]:
+def _statement(budget: Budget, quota: Quota) -> tuple[int, int, int, int, str, int]:
     window = budget.window_of(quota)
     index = _NO_WINDOW if window is None else window
     remaining = -1 if quota.remaining is None else quota.remaining
-    return index + 1, quota.limit or 0, remaining, int(quota.seconds is not None), quota.header[:60]
+    reset_us = -1 if quota.reset_seconds is None else round(quota.reset_seconds * 1e6)
+    return index + 1, quota.limit or 0, remaining, int(quota.seconds is not None), quota.header[:60], reset_us

@@ -5,11 +5,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from workers.checked import is_number, is_whole
 from workers.errors import ConfigurationError
 from workers.headers import Quota
 
+#: The largest limit there can be: for each one its ring takes 8 bytes of Redis.
+MOST_REQUESTS = 1_000_000
 #: Windows are taken a thousandth longer than they are: clocks that are being corrected may run that fast.
 _WIDENED = 1.001
+
+_LONGEST_SECONDS = 31 * 86_400
 
 Profile = Literal["auto", "burst", "paced"]
 
@@ -35,16 +40,28 @@ class Limit:
     burst: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.requests, int) or not 1 <= self.requests <= 1_000_000:
+        said = f"Limit({self.requests!r:.40}, seconds={self.seconds!r:.40})"
+        if not all(
+            is_number(length) and 0 <= length <= _LONGEST_SECONDS for length in (self.seconds, self.granularity)
+        ):
             raise ConfigurationError(
-                f"Limit({self.requests}, ...): requests must be a whole number from 1 to 1,000,000"
+                f"{said}: seconds must be more than 0 and at most 31 days, granularity not negative"
             )
-        if not 0 < self.seconds <= 31 * 86_400 or not 0 <= self.granularity <= 31 * 86_400:
+        if self.seconds == 0:
+            raise ConfigurationError(f"{said}: seconds must be more than 0")
+        if not is_whole(self.requests, 1, MOST_REQUESTS):
             raise ConfigurationError(
-                f"{self}: seconds must be more than 0 and at most 31 days, granularity not negative"
+                f"{said}: requests must be a whole number from 1 to {MOST_REQUESTS:,}{self._instead()}"
             )
-        if not isinstance(self.burst, int) or not 0 <= self.burst <= self.requests:
-            raise ConfigurationError(f"{self}: burst must be a whole number from 0 to requests, not {self.burst}")
+        if not is_whole(self.burst, 0, self.requests):
+            raise ConfigurationError(f"{said}: burst must be a whole number from 0 to requests, not {self.burst!r:.40}")
+
+    def _instead(self) -> str:
+        """Say what to write for a limit that is too large: parts of it, in the same part of the time each."""
+        if not is_whole(self.requests, 1, 10**15):
+            return ""
+        parts = -(-self.requests // MOST_REQUESTS)
+        return f". Write Limit({self.requests // parts}, seconds={self.seconds / parts:g}): the same pace"
 
     @property
     def window_microseconds(self) -> int:
@@ -65,7 +82,8 @@ class Budget:
       share(float): The part of each limit that is ours, more than 0 and at most 1; the rest is for others who use the
         same credentials.
       profile(str): `burst`: as fast as a log of requests allows. `paced`: a steady rate, for servers that refuse
-        bursts. `auto`: burst, until the API refuses a request though every window had room; then paced, for good.
+        bursts. `auto`: burst, until the API refuses a request though every window had room; then its windows of up to
+        100 s are paced, until none was refused for ten minutes.
       trust_server(bool): Whether a limit is raised, too, when the API's headers name a higher one. Lower ones are
         always adopted.
 
@@ -99,15 +117,25 @@ class Budget:
             raise ConfigurationError(
                 f"The budget {name!r} has no limits: give it at least one Limit(requests, seconds)"
             )
-        if not 0 < share <= 1:
-            raise ConfigurationError(f"The budget {name!r}: share must be more than 0 and at most 1, not {share}")
+        if not is_number(share) or not 0 < share <= 1:
+            raise ConfigurationError(f"The budget {name!r}: share must be more than 0 and at most 1, not {share!r:.40}")
         if profile not in get_args(Profile):
             raise ConfigurationError(f"The budget {name!r}: profile must be auto, burst or paced, not {profile!r}")
         lengths = [f"{limit.seconds:g}" for limit in self.limits]
         if len(set(lengths)) < len(lengths):
             raise ConfigurationError(f"The budget {name!r} has two limits for {lengths[0]} s: only the lower one holds")
 
+    @property
+    def lowest(self) -> int:
+        """The lowest of its limits, as far as it is ours: no request may weigh more."""
+        return min(our_part(limit.requests, self.share) for limit in self.limits)
+
     def window_of(self, quota: Quota) -> int | None:
         """Return the index of the limit whose length a response's header names; None where it names none of these."""
         seconds = quota.seconds or math.nan
         return next((i for i, limit in enumerate(self.limits) if math.isclose(limit.seconds, seconds)), None)
+
+
+def our_part(requests: int, share: float) -> int:
+    """Return how many of a limit's requests are ours."""
+    return max(1, math.floor(requests * share + 1e-6))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from workers import clock
+from workers import checked, clock
 from workers.answer import read_answer
 from workers.errors import BudgetClosed, ConfigurationError, DependencyDown, LongWait, Refused
 from workers.ledger import FRESH_SECONDS, Ledger
@@ -16,6 +16,12 @@ _AHEAD_SECONDS = 0.5
 _MOST_AHEAD = 8
 #: A wait may be told anew while it is slept; by so much the sleeps together may pass `max_wait_seconds`.
 _SLACK_SECONDS = 0.25
+#: An API is believed that asks to wait for up to 25 hours: until the quota of a day is there again, and an hour more.
+BELIEVED_SECONDS = 90_000.0
+#: Servers cut fractions off: that much is added to what they ask for (by `answer`), and not compared with anything.
+_TRUNCATION_SECONDS = 1.0
+#: How long a request waits whose refusal is its own, where the API does not say.
+_OWN_SECONDS = 60.0
 #: How long a lane of a stopped run stays away; when it comes back, the database says that it was stopped.
 _STOPPED_SECONDS = 1.0
 
@@ -79,7 +85,7 @@ class Caller:
 
     Attributes:
       max_wait_seconds: Longest wait that is slept; beyond it `BudgetClosed` is raised.
-      longest_pause_seconds: Longest Retry-After that is believed.
+      longest_pause_seconds: Longest pause where the API does not say how long; asked ones are believed up to 25 hours.
       expects: How many more requests it is about to make, the next one included. Permits for them may be taken ahead.
       before_sleep: Called before a sleep, so that what is finished need not wait with the thread.
       subject: What the next requests are for: a refusal of one thing again and again is not the budget's.
@@ -98,6 +104,7 @@ class Caller:
     _refusal: tuple[float, str] = (0.0, "")
     _answered: list[tuple[str, float]] = field(default_factory=list)
     _said: list[list[Any]] = field(default_factory=list)
+    _bad: list[str] = field(default_factory=list)
     _taken_at: float = -math.inf
     _interval_seconds: float = math.inf
 
@@ -109,7 +116,9 @@ class Caller:
         Raises:
           BudgetClosed: The wait is longer than `max_wait_seconds`.
           DependencyDown: Redis does not answer.
+          ConfigurationError: The timeout cannot be.
         """
+        timeout_seconds = checked.timeout(timeout_seconds, self.ledger.budget.name)
         if self._give_back_unusable():
             return
         self._held = self._ask(timeout_seconds, 1, knock=True)
@@ -125,8 +134,10 @@ class Caller:
           BudgetClosed: The wait is longer than `max_wait_seconds`, the process is stopping, or the run
             was stopped.
           DependencyDown: Redis does not answer.
-          ConfigurationError: It weighs more than a limit.
+          ConfigurationError: It weighs more than a limit, or a number cannot be.
         """
+        timeout_seconds = checked.timeout(timeout_seconds, self.ledger.budget.name)
+        weight = checked.weight(weight, self.ledger.budget.lowest)
         self._note_pace()
         held = self._give_back_unusable(weight)
         permit = self._held.pop() if held else self._acquire(timeout_seconds, weight)
@@ -147,13 +158,16 @@ class Caller:
           headers(Mapping[str, str]): Looked up without regard to case.
 
         Raises:
-          Refused: The API refused: 429, or 503 with Retry-After. The whole budget pauses, for every process.
-          LongWait: It asked for a longer wait than `longest_pause_seconds`.
+          Refused: The API refused: 429 and its like. The whole budget pauses, for every process, unless the refusal is
+            the request's own (`Subject`).
+          LongWait: It asked for a longer wait than 25 hours (or `longest_pause_seconds`, where that is more).
           DependencyDown: It refused, and Redis does not answer; the pause is delivered later.
         """
         answer = read_answer(self.ledger.budget, status, headers, clock.now())
         self.answered(permit)
         self._said += [[permit.id, *statement] for statement in answer.said]
+        if answer.refused or status >= 500:
+            self._bad.append(permit.id)
         if answer.refused:
             raise self._refused(permit, status, answer.wait_seconds, answer.reason)
 
@@ -183,21 +197,31 @@ class Caller:
         return usage
 
     def _refused(self, permit: Permit, status: int, wait_seconds: float | None, reason: str) -> Refused:
-        longest = self.longest_pause_seconds
+        asked = None if wait_seconds is None else wait_seconds - _TRUNCATION_SECONDS
+        believed = max(BELIEVED_SECONDS, self.longest_pause_seconds)
+        too_long = asked is not None and asked > believed
+        pause = self.longest_pause_seconds if too_long else wait_seconds or 0.0
         order = {
             "id": permit.id,
-            "us": math.ceil(min(wait_seconds or 0.0, longest) * 1e6),
-            "asked": wait_seconds is not None,
-            "longest_us": math.ceil(longest * 1e6),
+            "us": math.ceil(pause * 1e6),
+            "asked": asked is not None,
+            "longest_us": math.ceil(self.longest_pause_seconds * 1e6),
             "status": status,
             "reason": reason,
+            "refused_at": self.subject.refused_at_us,
+            "alone": self.subject.alone,
         }
-        hit, pause_seconds = self.ledger.pause(self._to_tell(), order)
-        self.usage.hits += hit
+        found = self.ledger.pause(self._to_tell(), order)
+        self.usage.hits += found.hit
         said = f"{self.ledger.budget.name}: {reason}"
-        if wait_seconds is not None and wait_seconds > longest:
-            return LongWait(pause_seconds, said, wait_seconds)
-        return Refused(pause_seconds, said)
+        if found.own:
+            alone = _OWN_SECONDS if wait_seconds is None else min(wait_seconds, believed)
+            return Refused(alone, said, own=True, at_us=found.at_us)
+        if asked is None or not too_long:
+            return Refused(found.pause_seconds, said, at_us=found.at_us)
+        wait = LongWait(found.pause_seconds, said, asked)
+        wait.at_us = found.at_us
+        return wait
 
     def _acquire(self, timeout_seconds: float, weight: int) -> Permit:
         deadline = clock.monotonic() + self.max_wait_seconds
@@ -269,6 +293,8 @@ class Caller:
             request["done"], self._answered = self._answered, []
         if self._said:
             request["said"], self._said = self._said, []
+        if self._bad:
+            request["bad"], self._bad = self._bad, []
         return request
 
     def _give_back_unusable(self, weight: int = 1) -> bool:

@@ -13,7 +13,7 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
 from urllib3.util import Timeout
 
-from workers import redaction
+from workers import checked, redaction
 from workers.address import flaw_of, join
 from workers.budget import Budget, Limit, Profile
 from workers.caller import Caller
@@ -94,7 +94,7 @@ class Connector:
         for secret in _secrets(self.headers, auth):
             redaction.hide(secret)
         self.auth = auth
-        self.timeout = timeout
+        self.timeout = None if timeout is None else checked.timeout(timeout, f"Connector {name!r}")
         self._origin = self._origin_as_sent()
         self._limiter: RateLimiter | None = None
         self._adapter = DeadlineAdapter(pool_connections=4, pool_maxsize=256, max_retries=0)

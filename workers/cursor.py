@@ -117,5 +117,17 @@ def put_page_back(
     return bool(Run.update(values).where(_ours(run)).execute())
 
 
+def wake_page(run_id: int) -> bool:
+    """Make the page due at once of a run that waits for its budget: nobody reads it, and it has not failed before.
+
+    Returns:
+      bool: Whether it was waiting.
+    """
+    now = database.now()
+    waits = (Run.discovery_due_at > now) & (Run.discovery_attempts == 0)
+    here = (Run.id == run_id) & (Run.status == RunStatus.RUNNING) & Run.discovered_at.is_null() & waits
+    return bool(Run.update({Run.discovery_due_at: now}).where(here).execute())
+
+
 def _ours(run: Run) -> Any:
     return (Run.id == run.id) & (Run.status == RunStatus.RUNNING) & (Run.discovery_due_at == run.discovery_due_at)

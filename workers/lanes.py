@@ -4,7 +4,7 @@ So a duplicate message is harmless, a lost one can be sent again, and nothing ca
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from workers import database
 from workers.tables import Lane
@@ -153,3 +153,20 @@ def alive(run_id: int) -> int:
     """Return how many lanes of the run have not ended."""
     count: int = Lane.select().where(Lane.run_id == run_id, Lane.due_at.is_null(False)).count()
     return count
+
+
+def wake(run_id: int) -> list[Message]:
+    """Overtake every lane of a run that has not ended, whoever sleeps or works in it; return the messages to send."""
+    woken = (
+        Lane.update({Lane.turn: Lane.turn + 1, Lane.due_at: database.now()})
+        .where(Lane.run_id == run_id, Lane.due_at.is_null(False))
+        .returning(Lane)
+        .execute()
+    )
+    return sorted((lane.run_id, lane.lane, lane.turn) for lane in woken)
+
+
+def first_due(run_id: int) -> datetime | None:
+    """Return when the first of a run's lanes is to be heard of; None where none is at work."""
+    lane = Lane.select().where(Lane.run_id == run_id, Lane.due_at.is_null(False)).order_by(Lane.due_at).first()
+    return lane.due_at if lane else None

@@ -22,7 +22,8 @@ import redis
 
 from workers import clock, redis_words
 from workers.budget import Budget
-from workers.errors import BudgetUnknown, DependencyDown, SluiceError
+from workers.errors import BudgetUnknown, ConfigurationError, DependencyDown, SluiceError
+from workers.lesson import Lesson
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,10 @@ _NEVER_US = -(10**15)
 _LOST, _LATE = -2, -3
 #: In the order in which limiter.lua numbers them.
 _PROFILES = ("burst", "paced", "auto")
+#: A longer pause is kept where it outlives Redis.
+_KEPT_PAUSE_SECONDS = 60.0
+#: How the script says that a number cannot be.
+_CANNOT_BE = "SLUICE"
 #: What travels as arguments of its own; the rest, which is rare, as JSON.
 _COMMON = {"ask", "done"}
 
@@ -57,11 +62,17 @@ class Watermark(Protocol):
     def raise_to(self, seconds: float, ttl_seconds: float | None = None) -> None:
         """Record that requests may be counted until `seconds` from now, and none for longer than `ttl_seconds`."""
 
-    def profile(self) -> tuple[str, str, float]:
-        """The profile, why, and by how many seconds windows are widened; ('', '', 0.0) where it is unknown."""
+    def lesson(self) -> Lesson:
+        """What auto learned; Lesson() where that is unknown."""
 
-    def keep_profile(self, profile: str, why: str, widened_seconds: float) -> None:
-        """Record the profile."""
+    def keep_lesson(self, lesson: Lesson) -> None:
+        """Record what auto learned."""
+
+    def pause(self) -> tuple[float, str]:
+        """For how many seconds from now the budget pauses, and why; (0.0, "") where it does not."""
+
+    def keep_pause(self, seconds: float, why: str) -> None:
+        """Record a pause that begins now; never shorten the one that is recorded."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,24 @@ class Reply:
     code: int
     values: tuple[Any, ...]
     hit: int
+    at_us: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What became of a refusal.
+
+    Attributes:
+      hit: 1 where it is the first of its burst, or its request's own.
+      pause_seconds: For how long the budget pauses.
+      own: Whether it is its request's own: then the budget has not been paused by it.
+      at_us: When that was, by the budget's clock.
+    """
+
+    hit: int
+    pause_seconds: float
+    own: bool
+    at_us: int
 
 
 @dataclass
@@ -167,20 +196,27 @@ class Ledger:
         """
         return self._call(request)
 
-    def pause(self, request: dict[str, Any], order: dict[str, Any]) -> tuple[int, float]:
-        """Pause the budget, for every process.
-
-        Returns:
-          tuple[int, float]: 1 where this is the first of its burst; for how many seconds the budget pauses.
+    def pause(self, request: dict[str, Any], order: dict[str, Any]) -> Refusal:
+        """Report that a request was refused: the budget pauses, for every process, unless the refusal is its own.
 
         Raises:
           BudgetUnknown: Redis does not answer; the pause rides on this process's next call.
         """
-        self._remember_pause(order["us"] / 1e6, order["reason"])
-        reply = self._call({**request, "pause": order})
-        seconds = reply.values[0] / 1e6 if reply.values else order["us"] / 1e6
-        self._remember_pause(seconds, order["reason"])
-        return reply.hit, seconds
+        asked, reason = order["us"] / 1e6, order["reason"]
+        try:
+            reply = self._call({**request, "pause": order})
+        except BudgetUnknown:
+            if not order["alone"]:
+                self._remember_pause(asked, reason)
+                self._keep_pause(asked, reason)
+            raise
+        known = bool(reply.values)  # else the state is lost, and the pause rides on the next question
+        own = bool(reply.values[2]) if known else order["alone"]
+        seconds = reply.values[0] / 1e6 if known else asked
+        if not own:
+            self._remember_pause(seconds, reason)
+            self._keep_pause(seconds, reason)
+        return Refusal(reply.hit, seconds, own, reply.at_us or round(clock.now().timestamp() * 1e6))
 
     def _call(self, request: dict[str, Any]) -> Reply:
         request = self._with_undelivered(request)
@@ -203,7 +239,8 @@ class Ledger:
                 continue
             if step is None:
                 *values, hit, _ = reply[1:]
-                return Reply(reply[0], tuple(v.decode() if isinstance(v, bytes) else v for v in values), int(hit))
+                texts = tuple(v.decode() if isinstance(v, bytes) else v for v in values)
+                return Reply(reply[0], texts, int(hit), int(reply[-1].split()[3]))
             # What was granted by a clock that had been set forward is given back, and asked for again.
             request = {"step": step} | ({"ask": request["ask"]} if "ask" in request else {})
             if reply[0] == 1:
@@ -228,7 +265,11 @@ class Ledger:
             arguments += permit, max(0, math.floor((sent_at - at) * 1e6 + 0.01))
         try:
             return self._evaluate(stamp, arguments, looks="look" in request)
-        except redis.RedisError as error:  # away, or not able: loading, read-only, out of memory
+        except redis.RedisError as error:
+            if str(error).startswith(_CANNOT_BE):  # it would be refused each time it is delivered
+                raise ConfigurationError(
+                    f"budget {self.budget.name}: {str(error).removeprefix(_CANNOT_BE).strip()}"
+                ) from error
             self._deliver_later(request)
             trouble = redis_words.trouble(error)
             raise BudgetUnknown(f"{trouble.what}: no permit without it. To do: {trouble.repair}") from error
@@ -308,7 +349,7 @@ class Ledger:
     def _anew(self) -> dict[str, Any]:
         """What the script must know to make lost state anew: until when requests of before may be counted."""
         anew: dict[str, Any] = {"epoch": secrets.randbits(48) + 1, "ttl_us": self._known.longest_ttl_us}
-        anew |= {"profile": "", "why": "", "widened_us": 0}
+        anew |= _taught(Lesson())
         counts = self._remembered(anew)
         own = self._known.last_grant_at - clock.monotonic() + self._known.longest_ttl_us / 1e6
         if counts is None and self._known.epoch:
@@ -321,8 +362,10 @@ class Ledger:
         if self.watermark is None:
             return None
         try:
-            profile, why, widened = self.watermark.profile()
-            anew |= {"profile": profile, "why": why, "widened_us": round(widened * 1e6)}
+            anew |= _taught(self.watermark.lesson())
+            paused_seconds, why = self.watermark.pause()
+            if paused_seconds > 0:
+                anew["paused"] = [math.ceil(paused_seconds * 1e6), why]
             return self.watermark.seconds()
         except DependencyDown as error:
             raise BudgetUnknown(str(error)) from error
@@ -332,14 +375,25 @@ class Ledger:
             raise BudgetUnknown(f"the database does not tell the budget's watermark ({_named(error)})") from error
 
     def _keep_learned(self, learned: int) -> None:
-        """Let what auto learned outlive Redis: 1, that it is paced, for good; 2, that windows are longer, too."""
+        """Let what auto learned outlive Redis, and that it has forgotten it: the number is another after each hit."""
         before, self._learned = self._learned, learned
+        if not self.watermark or not (learned % 4 or before % 4):
+            return
         try:
-            if learned and self.watermark and (state := self.look()) and state["paced"]:
-                self.watermark.keep_profile("paced", state["paced_why"], state["widened"] / 1e6)
+            if state := self.look():
+                self.watermark.keep_lesson(lesson_of(state))
         except Exception:
             self._learned = before
-            log.warning("budget %s: that it is paced could not be kept", self.budget.name, exc_info=True)
+            log.warning("budget %s: what it learned could not be kept", self.budget.name, exc_info=True)
+
+    def _keep_pause(self, seconds: float, reason: str) -> None:
+        """Let a long pause outlive Redis."""
+        if not self.watermark or seconds <= _KEPT_PAUSE_SECONDS:
+            return
+        try:
+            self.watermark.keep_pause(seconds, reason)
+        except Exception:  # Redis has it
+            log.warning("budget %s: its pause could not be kept", self.budget.name, exc_info=True)
 
     def _remember_pause(self, seconds: float, reason: str) -> None:
         self._pause = max(self._pause, (clock.monotonic() + seconds, reason))
@@ -356,7 +410,7 @@ class Ledger:
 
     def _deliver_later(self, request: dict[str, Any]) -> None:
         with self._lock:
-            for kind in ("done", "drop"):
+            for kind in ("done", "drop", "bad"):
                 if entries := request.get(kind):
                     self._undelivered[kind] = (self._undelivered.get(kind, []) + entries)[-_MOST_UNDELIVERED:]
             if ask := request.get("ask"):
@@ -383,6 +437,28 @@ def _stated(budget: Budget) -> bytes:
     for limit in budget.limits:
         numbers += limit.requests, limit.window_microseconds, limit.seconds, limit.burst
     return struct.pack(f">{len(numbers)}d", *numbers)
+
+
+def _taught(lesson: Lesson) -> dict[str, Any]:
+    """Return what the script must know of what auto learned before."""
+    return {
+        "profile": lesson.profile,
+        "why": lesson.why,
+        "widened_us": round(lesson.widened_seconds * 1e6),
+        "learned_us": round(lesson.seconds_ago * 1e6),
+        "relax_us": round(lesson.lasts_seconds * 1e6),
+    }
+
+
+def lesson_of(state: dict[str, Any]) -> Lesson:
+    """Return what auto has learned, of a state as the script reports it."""
+    return Lesson(
+        profile="paced" if state["level"] else "",
+        why=state["paced_why"] if state["level"] else "",
+        widened_seconds=state["widened"] / 1e6,
+        seconds_ago=state["learned"] / 1e6,
+        lasts_seconds=state["relax"] / 1e6,
+    )
 
 
 def _asked(ask: dict[str, Any] | None) -> list[Any]:

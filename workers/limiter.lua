@@ -11,13 +11,15 @@
 --       3 the budget, as doubles: share, profile (of PROFILES), trust (0 or 1), and L, W_us, seconds, burst of each window
 --       4 what the caller saw of the state, as doubles: epoch, seq, counts_us, the latest that now can be; or ""
 --       5 JSON of what is rare, or "":
---           anew  {epoch, counts_us, ttl_us, profile, why, widened_us}   make lost state anew, see make()
+--           anew  {epoch, counts_us, ttl_us, profile, why, widened_us, learned_us, relax_us, paused}
+--                                                make lost state anew, see make()
 --           paused [us, reason]                  the caller knows of a pause that has so long to go
 --           sure  true                           Redis's time is right though it is later than the caller expected
 --           step  [epoch, offset, us]            a reply proved that the clock was set forward by this much
 --           drop  [id, ...]                      they were never sent
---           said  [[id, window, limit, remaining, named, header], ...]   what responses' headers said
---           pause {id, us, asked, status, reason}   the request of permit id was refused
+--           bad   [id, ...]                      they were answered, but refused, or with a status of 500 and above
+--           said  [[id, window, limit, remaining, named, header, reset_us], ...]   what responses' headers said
+--           pause {id, us, asked, status, reason, refused_at, alone}   the request of permit id was refused
 --           stop  [run, 1 or 0]                  the run was stopped, or goes on
 --           relearn text                         what the API taught is forgotten: profile, widening, limits it named
 --           leave waiter                         it no longer waits
@@ -29,13 +31,18 @@
 --       ... then pairs: the id of a permit whose response has arrived, and how long ago in microseconds
 -- Reply {1, waited_us, permits, hit, info}          granted: the first so many of the ids
 --       {0, wait_us, reason, slept, hit, info}      not granted; slept = 1: this closing is new to the run
---       {2, paused_us, slept_us, hit, info}         nothing was asked; slept_us: of the sleep that a stop cut short
+--       {2, paused_us, slept_us, own, hit, info}    nothing was asked; slept_us: of the sleep that a stop cut short;
+--                                                   own = 1: the refusal is that of one request alone, see is_own()
 --       {3, JSON}                                   the state, see report()
 --       {4, reason, hit, info}                      the run was stopped
 --       {-1, L, hit, info}                          weight is above the limit L
 --       {-3, 0, info}                               now is later than expected: nothing was done; see `sure` and `step`
 --       {-2, why}                                   the state is lost: nothing was done; call again with `anew`
--- info: "epoch seq offset now learned" (0; 1: auto is paced; 2: its windows are longer, too).
+--       an error that begins with SLUICE            a number cannot be: nothing was read or written
+-- info: "epoch seq offset now learned"; learned: 4 times the hits, and 1 where auto is paced, 2 where its windows are
+-- longer, too.
+-- A state of version 1 is read and written by all scripts of that version, old ones and new ones at once: what came
+-- later stands in the msgpack part, which an old script keeps as it finds it.
 -- All instants are integer microseconds: exact in a Lua number below 2^53.
 --
 -- Invariants: units = sum of the weights in flight; ring entries never decrease; a permit counts against every window
@@ -54,6 +61,11 @@ local FORGOTTEN_US = 3600000000       -- a run that was silent for so long makes
 local LATE_US = 1000000               -- a question that takes longer than that is asked again
 local MOST = 1000000                  -- the largest limit there can be
 local NEVER = 2 ^ 52
+local SHORT_SECONDS = 100             -- windows up to that length are paced by what auto learns
+local RELAX_US = 600000000            -- auto forgets after that long without a refusal, twice as long after a relapse
+local LONGEST_RELAX_US = 604800000000 -- but never later than after a week
+local RELAPSE_US = 86400000000        -- a refusal within a day of that is a relapse
+local MINUTE_US = 60000000            -- the longest first pause where the API does not say how long
 
 local state_key, ring_key, flight_key, waiting_key, runs_key, notes_key = unpack(KEYS)
 
@@ -61,6 +73,11 @@ local function integer(value) return string.format('%.0f', value) end
 local function instant_bytes(value) return struct.pack('>I8', value) end
 
 -- ---------------------------------------------------------------- the request
+
+-- False for NaN, for fractions, and for what is no number.
+local function whole(value, least, most)
+  return type(value) == 'number' and value == math.floor(value) and value >= least and value <= most
+end
 
 local function doubles(text)
   if #text == 32 then return struct.unpack('>dddd', text) end
@@ -80,6 +97,25 @@ if ARGV[6] ~= '' then
   first_done = 10 + tonumber(ARGV[9])
   for i = 10, first_done - 1 do ask.ids[i - 9] = ARGV[i] end
 end
+
+-- Why the numbers cannot be; nil where they can. A caller checks them, too, and says what to write instead.
+local function what_cannot_be()
+  if not (share > 0 and share <= 1) or not profile then return 'share or profile' end
+  for at = 4, #ARGV[3] / 8, 4 do
+    if not (whole(configured[at], 1, MOST) and whole(configured[at + 1], 1, NEVER)
+        and configured[at + 2] > 0 and whole(configured[at + 3], 0, MOST)) then return 'a limit' end
+  end
+  if ask and not (whole(ask.weight, 1, MOST) and #ARGV[3] > 24) then return 'a weight' end
+  if ask and not whole(ask.ttl_us, 1, NEVER / 4) then return 'a timeout' end
+  if ask and not (ask.patience_us >= 0 and #ask.ids > 0) then return 'a question' end
+  for i = first_done + 1, #ARGV, 2 do
+    if not whole(tonumber(ARGV[i]), 0, NEVER) then return 'an age' end
+  end
+  if request.pause and not whole(request.pause.us, 0, NEVER / 4) then return 'a pause' end
+end
+
+local flaw = what_cannot_be()
+if flaw then return redis.error_reply('SLUICE ' .. flaw .. ' cannot be: nothing was done') end
 
 -- ---------------------------------------------------------------- the header
 
@@ -101,16 +137,31 @@ end
 
 local stored = redis.pcall('GET', state_key)  -- an error where the key is not ours: it cannot be read
 local head, rare_, rare_moved
+-- Whether its numbers can be: a script before this one let fractions and negative weights in.
+local function is_sound(its)
+  for name, value in pairs(its) do
+    if not whole(value, -2 * NEVER, 2 * NEVER) then return false end
+  end
+  return whole(its.size, 1, MOST) and its.n >= its.size and its.permits >= 0 and its.units >= its.permits
+end
+
+local broken              -- a state whose numbers cannot be
 if type(stored) == 'string' and #stored > FIELDS * 8 then
   head = head_of(struct.unpack(FORMAT, stored))
-  if head.version ~= VERSION then head = nil end
+  if head.version ~= VERSION then head = nil
+  elseif not is_sound(head) then head, broken = nil, head end
 end
 
 local moved_at = head and head.last - head.offset     -- when the state moved last, by the clock of Redis
 
--- What is seldom looked at: canary_id, hit_id, reason, run_id, made, paced_why, adopted, tats, stopped, ignored.
+-- What is seldom looked at: canary_id, hit_id, reason, run_id, made, paced_why, adopted, tats, stopped, ignored,
+-- heaviest; own_id, served_at, refused_at: see is_own(); others: see debit(); named: see hear(); lesson: see mistrust().
 local function rare()
-  rare_ = rare_ or cmsgpack.unpack(string.sub(stored, FIELDS * 8 + 1))
+  if rare_ then return rare_ end
+  local readable, its = pcall(cmsgpack.unpack, string.sub(stored, FIELDS * 8 + 1))
+  rare_ = readable and type(its) == 'table' and its or {run_id = '', tats = {}}
+  for _, name in ipairs({'canary_id', 'hit_id', 'reason', 'made', 'paced_why'}) do rare_[name] = rare_[name] or '' end
+  rare_.adopted, rare_.stopped = rare_.adopted or {}, rare_.stopped or {}
   return rare_
 end
 
@@ -162,17 +213,51 @@ if stepped then
   now = now - step[3]
 end
 
+-- ---------------------------------------------------------------- what auto learned, for a time
+
+local function level() return head.paced + (head.widened_us > 0 and 1 or 0) end
+
+local function relaxes_at()
+  local lesson = rare().lesson or {}
+  return math.max(head.incident_at, head.paused_until, lesson.since or 0) + (lesson.relax or RELAX_US)
+end
+
+-- Before anything is decided by it; a look relaxes it for its own eyes only.
+local relaxed
+local function relax()
+  if level() == 0 or now < relaxes_at() then return end
+  local its = rare_to_change()
+  relaxed = (its.lesson or {}).relax or RELAX_US
+  its.lesson = {was = level(), over = now, relax = relaxed}
+  head.paced, head.widened_us = 0, 0
+  if profile ~= 'paced' then head.paced_at, its.tats = 0, nil end
+end
+if head then relax() end
+
 -- ---------------------------------------------------------------- the limits in force
 
 local windows, largest = {}, 0
 local function key_of(seconds) return string.format('%g', seconds) end
+
+-- How much of a window others have spent, and until when that counts.
+local function spent_by_others(seconds)
+  local its = head and head.foreign > 0 and (rare().others or {})[key_of(seconds)]
+  if its and its[2] > now then return its[1], its[2] end
+  return 0, 0
+end
+
 for at = 4, #ARGV[3] / 8, 4 do
   local requests, us, seconds, burst = configured[at], configured[at + 1], configured[at + 2], configured[at + 3]
   local full = head and head.adopted > 0 and rare().adopted[key_of(seconds)] or requests
   if not trust then full = math.min(full, requests) end
+  local others, others_until = spent_by_others(seconds)
   windows[#windows + 1] = {
     limit = share == 1 and full or math.max(1, math.floor(full * share + 1e-6)),
     full = full,
+    configured = requests,
+    others = others,
+    others_until = others_until,
+    paced = profile == 'paced' or seconds <= SHORT_SECONDS,
     us = us + (head and head.widened_us or 0),
     seconds = seconds,
     burst = burst,
@@ -238,10 +323,10 @@ local function pace()
   end
   for _, window in ipairs(windows) do
     local limit, most = of_heaviest(window)
-    local flight = (limit < 10 or most < 4) and 1 or math.min(math.floor(limit / 10), math.floor(most / 2))
+    local flight = not window.paced and NEVER or (limit < 10 or most < 4) and 1 or math.min(math.floor(limit / 10), math.floor(most / 2))
     pace_.flight = math.min(pace_.flight, flight)
   end
-  for i, window in ipairs(windows) do
+  for _, window in ipairs(windows) do
     local limit, most = of_heaviest(window)
     local flight, burst, rate = pace_.flight, 1, limit - 1
     if limit == 1 then rate = 0.5 end
@@ -249,8 +334,11 @@ local function pace()
       burst = math.min(math.max(2, math.floor(limit / 50)), most - flight)
       rate = limit - burst - flight
     end
-    pace_[i] = {interval = window.us / rate, burst = burst}
-    pace_.slowest = math.max(pace_.slowest, pace_[i].interval)
+    if window.paced then
+      local its = {key = key_of(window.seconds), us = window.us, interval = window.us / rate, burst = burst}
+      pace_[#pace_ + 1] = its
+      pace_.slowest = math.max(pace_.slowest, its.interval)
+    end
   end
   return pace_
 end
@@ -261,9 +349,8 @@ end
 
 local function charge(instant, requests)
   local tats = rare_to_change().tats
-  for i, window in ipairs(windows) do
-    local key = key_of(window.seconds)
-    tats[key] = math.floor(math.max(tats[key] or 0, instant) + requests * pace()[i].interval) + 1
+  for _, its in ipairs(pace()) do
+    tats[its.key] = math.floor(math.max(tats[its.key] or 0, instant) + requests * its.interval) + 1
   end
 end
 
@@ -283,20 +370,27 @@ local function begin_pace()
   end
   if head.units > 0 then charge(now, head.units) end
   local tats = rare().tats            -- no server looks back for more than two windows
-  for _, window in ipairs(windows) do
-    local key = key_of(window.seconds)
-    tats[key] = math.min(tats[key] or 0, math.max(now, head.latest) + 2 * window.us)
+  for _, its in ipairs(pace()) do
+    tats[its.key] = math.min(tats[its.key] or 0, math.max(now, head.latest) + 2 * its.us)
   end
+end
+
+-- Whether the pace is kept of every window that is paced by this caller: another may pace fewer of them.
+local function has_begun()
+  if head.paced_at == 0 or not rare().tats then return false end
+  for _, its in ipairs(pace()) do
+    if not rare().tats[its.key] then return false end
+  end
+  return true
 end
 
 -- The instant at which the pace allows a request to the `place`-th in line (0: the first), and whether only the end of
 -- one in flight can tell.
 local function paced_opening(_, place)
-  local at, tats = now, rare().tats
-  for i, window in ipairs(windows) do
-    local its = pace()[i]
+  local at, tats = now, rare().tats or {}
+  for _, its in ipairs(pace()) do
     -- every charge was rounded up by a microsecond at most
-    at = math.max(at, (tats[key_of(window.seconds)] or 0) - (its.burst - 1) * its.interval - its.burst)
+    at = math.max(at, (tats[its.key] or 0) - (its.burst - 1) * its.interval - its.burst)
   end
   local unsure = head.permits >= pace().flight
   if unsure then at = math.max(at, now + math.min(math.max(pace().slowest, 20000), 1000000)) end
@@ -328,9 +422,8 @@ local function complete(instant, weight, granted_at)
   if granted_at < head.paced_at then charge(instant, weight) end
   if pace().flight > 1 then return end
   local tats = rare_to_change().tats
-  for i, window in ipairs(windows) do
-    local key = key_of(window.seconds)
-    tats[key] = math.max(tats[key] or 0, math.floor(instant + pace()[i].interval) + 1)
+  for _, its in ipairs(pace()) do
+    tats[its.key] = math.max(tats[its.key] or 0, math.floor(instant + its.interval) + 1)
   end
 end
 
@@ -374,11 +467,24 @@ local last_save = redis.pcall('LASTSAVE')
 if type(last_save) ~= 'number' then last_save = 0 end
 local moved_since = ARGV[1] ~= '' or (moved_at and moved_at >= (last_save + 1) * 1000000)
 
+-- Of a large ring every so manyth entry is looked at: a process does it with its first question.
+local function is_sorted()
+  local bytes, step, before = redis.call('GET', ring_key), math.ceil(head.size / 4096), 0
+  for index = head.n, head.n + head.size - 1, step do
+    local instant = struct.unpack('>I8', bytes, (index % head.size) * 8 + 1)
+    if instant < before then return false end
+    before = instant
+  end
+  return before <= head.latest
+end
+
 local function what_is_lost()
+  if broken then return 'its numbers cannot be' end
   if not head then return stored and 'its state cannot be read' or 'its state is gone' end
   if redis.pcall('STRLEN', ring_key) ~= head.size * 8 or redis.pcall('HLEN', flight_key) ~= head.permits then
     return 'a part of its state is gone'
   end
+  if ask and not seen and not is_sorted() then return 'its completions are in disorder' end
   if seen and seen[1] == head.epoch and seen[2] > head.seq then return 'Redis went back to an older state' end
   if seen and seen[1] ~= head.epoch and now + seen[3] > head.covers then return 'its state was made anew by another' end
   if request.vouch then rare_to_change().run_id = server().run_id end
@@ -389,8 +495,21 @@ end
 
 -- The windows are taken as full until W after `covers`, the last instant at which a request that is not known any more
 -- can be counted. Only where nobody ever used the budget, as far as the caller knows, it opens empty.
+local function salvage()
+  if not broken then return head end
+  for name, value in pairs(broken) do
+    if not whole(value, -2 * NEVER, 2 * NEVER) then broken[name] = 0 end
+  end
+  broken.size, broken.permits = math.max(math.min(broken.size, MOST), 0), 1
+  broken.last, broken.latest = math.min(broken.last, now), math.min(broken.latest, now)
+  broken.longest_ttl = math.max(math.min(broken.longest_ttl, RELAPSE_US), 0)
+  broken.covers, broken.offset, broken.paced_at = math.min(broken.covers, now), 0, 0
+  return broken
+end
+
 local function make(why)
-  local anew, old, old_rare = request.anew, head, head and rare() or {}
+  local anew, old = request.anew, salvage()
+  local old_rare = old and rare() or {}
   local ttl = math.max(anew.ttl_us, old and old.longest_ttl or 0)
   local used = stored or redis.call('EXISTS', ring_key, flight_key) > 0
   local covers = anew.counts_us and now + anew.counts_us or (used and now + ttl) or 0
@@ -412,31 +531,44 @@ local function make(why)
     for _, window in ipairs(windows) do window.us = window.us + anew.widened_us - head.widened_us end  -- for this call
     head.paced, head.widened_us, old_rare.paced_why = 1, anew.widened_us, anew.why
   end
+  local lesson = old_rare.lesson or {}
+  if anew.relax_us > 0 and now - anew.learned_us > (lesson.since or lesson.over or 0) then
+    lesson = anew.profile == 'paced' and {since = now - anew.learned_us} or {was = 1, over = now - anew.learned_us}
+    lesson.relax, old_rare.lesson = anew.relax_us, lesson
+  end
+  if anew.paused and now + anew.paused[1] > head.paused_until then
+    head.paused_until, head.canary, old_rare.reason = now + anew.paused[1], WANTED, anew.paused[2]
+  end
   rare_ = {
     made = covers > 0 and why or '', run_id = server().run_id,
     reason = old_rare.reason or '', paced_why = old_rare.paced_why or anew.why or '', adopted = old_rare.adopted or {},
     canary_id = '', hit_id = old_rare.hit_id or '', stopped = {},
-    heaviest = old_rare.heaviest,
+    heaviest = old_rare.heaviest, lesson = old_rare.lesson, others = old_rare.others, named = old_rare.named,
+    served_at = old_rare.served_at, refused_at = old_rare.refused_at, own_id = old_rare.own_id,
   }
   rare_moved, stepped = true, false
   redis.call('SET', ring_key, string.rep(instant_bytes(covers), head.size))
   redis.call('DEL', flight_key, waiting_key, runs_key)
   if covers > 0 then note(why .. ': its windows are taken as full') end
   if old and old.paced_at > 0 then begin_pace() end
+  relax()
 end
 
 -- ---------------------------------------------------------------- when does it open?
 
 -- The instant at which the `place`-th waiter in line (0: the first) could be granted `weight`, and which window decides.
+local function opens_of(window, weight, place, others)
+  local index = head.n - (window.limit - others - head.units - weight) - 1 + place
+  if index >= head.n then return math.max(now, head.latest) + window.us end   -- one in flight must complete and age first
+  return index >= head.n - head.size and entry(index) + window.us or now
+end
+
 local function opening(weight, place)
   local at, why = now, 0
   for i, window in ipairs(windows) do
-    local index = head.n - (window.limit - head.units - weight) - 1 + place
-    local opens = now
-    if index >= head.n then
-      opens = math.max(now, head.latest) + window.us   -- a request now in flight must complete and age first
-    elseif index >= head.n - head.size then
-      opens = entry(index) + window.us
+    local opens = opens_of(window, weight, place, window.others)
+    if window.others > 0 and opens > window.others_until then
+      opens = math.max(window.others_until, opens_of(window, weight, place, 0))
     end
     if opens > at then at, why = opens, i end
   end
@@ -601,7 +733,8 @@ end
 local function how_many(ask, paced)
   if #ask.ids == 1 or paced or head.canary ~= FREE then return 1 end
   for _, window in ipairs(windows) do
-    local index = head.n - (window.limit - head.units - #ask.ids * ask.weight - math.ceil(window.limit / 4)) - 1
+    local free = window.limit - window.others - head.units - math.ceil(window.limit / 4)
+    local index = head.n - (free - #ask.ids * ask.weight) - 1
     if index >= head.n or entry(index) + window.us > now then return 1 end
   end
   return #ask.ids
@@ -652,7 +785,7 @@ end
 
 local function acquire(ask)
   for _, window in ipairs(windows) do
-    local most = is_paced() and window.burst > 0 and math.min(window.burst, window.limit) or window.limit
+    local most = is_paced() and window.paced and window.burst > 0 and math.min(window.burst, window.limit) or window.limit
     if ask.weight > most then return {-1, most} end
   end
   if ask.weight > 1 and ask.weight > (rare().heaviest or 1) then
@@ -675,7 +808,7 @@ local function acquire(ask)
     return refuse(ask, now + patience + #line * 2000, 'one request is out to see whether the API answers again')
   end
   local paced, first_opens = is_paced(), opening(ask.weight, 0)
-  if paced and head.paced_at == 0 then begin_pace() end
+  if paced and not has_begun() then begin_pace() end
   if first_opens <= now and paced then
     if paced_opening(ask.weight, 0) > now then
       return refuse(ask, (free_opening(ask.weight, line, paced_opening)), paced_reason())
@@ -694,25 +827,32 @@ end
 
 -- ---------------------------------------------------------------- what the API says
 
--- Less left than we know of: somebody else spends this quota. With a share, only what goes beyond theirs is debited.
-local function debit(window, limit, remaining, granted_at, header)
+-- Less left than we know of: others spend this quota. With a share, only what goes beyond theirs is debited. It counts
+-- until the reset that the same headers state, a second more for what was cut off, and never for longer than the window.
+local function debit(window, limit, remaining, granted_at, header, reset_us)
   local since, not_ours = granted_at - window.us, window.full - window.limit
-  local completed = limit - remaining - not_ours - head.units    -- so many of ours would explain what is spent
-  if completed <= 0 or (completed <= head.size and entry(head.n - completed) > since) then return false end
-  local foreign = math.min(completed - completed_after(since), window.full)
-  if foreign <= 0 then return false end
-  append(now, foreign)
+  local spent = limit - remaining - not_ours - head.units    -- so many of ours would explain what is spent
+  if spent <= window.others or (spent <= head.size and entry(head.n - spent) > since) then return false end
+  local foreign = math.min(spent - completed_after(since), window.full)
+  local more = foreign - window.others
+  if more <= 0 then return false end
   if now - head.foreign_at > 10000000 then
-    note(string.format('%d of %s spent by others, says %s', foreign, title(window), header))
+    note(string.format('%d of %s spent by others, says %s', more, title(window), header))
   end
-  head.foreign, head.foreign_at = head.foreign + foreign, now
+  window.others, window.others_until = foreign, now + window.us
+  if reset_us >= 0 then window.others_until = math.min(now + window.us, now + reset_us + 1000000) end
+  local its = rare_to_change()
+  its.others = its.others or {}
+  its.others[key_of(window.seconds)] = {foreign, window.others_until}
+  head.foreign, head.foreign_at = head.foreign + more, now
   return true
 end
 
-local function adopt(window, limit, header)
-  note(string.format('%s is %d now, says %s', title(window), limit, header))
-  rare_to_change().adopted[key_of(window.seconds)] = limit
-  head.adopted = 1
+local function adopt(window, limit)
+  local its, key = rare_to_change(), key_of(window.seconds)
+  its.adopted[key] = limit
+  if not trust and limit >= window.configured then its.adopted[key] = nil end
+  head.adopted = next(its.adopted) and 1 or 0
   window.full, window.limit = limit, math.max(1, math.floor(limit * share + 1e-6))
   if limit > head.size then grow(limit) end
   pace_ = nil
@@ -730,9 +870,48 @@ local function ignore(what)
   note(what)
 end
 
+-- What answers lately named for a window, where they do not agree: the lowest, the highest, when it was named last.
+local function disagreement(window)
+  local its = (rare().named or {})[key_of(window.seconds)]
+  return its and now - its.at < math.max(MINUTE_US, 2 * window.us) and its or nil
+end
+
+local function disagree(window, low, high)
+  local its, before = rare_to_change(), disagreement(window)
+  its.named = its.named or {}
+  low, high = math.min(low, before and before.low or low), math.max(high, before and before.high or high)
+  its.named[key_of(window.seconds)] = {low = low, high = high, at = now, since = before and before.since or now}
+  return before
+end
+
+-- An answer names the limit of a window. A lower one is adopted at once; but one that other answers name higher, since,
+-- is that of some requests only (a list's, say): it must not bind the others. It never exceeds what is configured,
+-- unless the server is trusted. Returns whether it explains a refusal.
+local function hear_limit(window, limit, granted_at, header)
+  local its = disagreement(window)
+  if its and limit > its.low and now - its.at > 1000000 then disagree(window, its.low, limit) end
+  local allowed = trust and limit or math.min(limit, window.configured)
+  if limit < window.full then
+    if its and limit >= its.low then return true end
+    note(string.format('%s is %d now, says %s', title(window), limit, header))
+    adopt(window, limit)
+    rare_to_change().adopted_at = now
+    return true
+  end
+  if allowed <= window.full or granted_at < (rare().adopted_at or 0) then return false end
+  local low = window.full
+  if low < window.configured and not disagree(window, low, limit) then
+    note(string.format('answers name %d and %d for %s: the lower one binds only some', low, limit, title(window)))
+  else
+    note(string.format('%s is %d now, says %s', title(window), allowed, header))
+  end
+  adopt(window, allowed)
+  return false
+end
+
 -- Returns whether it explains a refusal.
 local function hear(said, granted_at)
-  local _, index, limit, remaining, named, header = unpack(said)
+  local _, index, limit, remaining, named, header, reset_us = unpack(said)
   local window, explains, found = windows[index], false, 0
   if named == 0 then
     for _, other in ipairs(windows) do
@@ -744,30 +923,70 @@ local function hear(said, granted_at)
     ignore(string.format('%s says %d: %s, ignored', header, limit, found > 1 and 'of either window' or 'no window of ours'))
     return false
   end
-  if named == 1 and limit >= 1 and limit <= MOST and (limit < window.full or (limit > window.full and trust)) then
-    explains = limit < window.full
-    adopt(window, limit, header)
-  end
+  if named == 1 and limit >= 1 and limit <= MOST then explains = hear_limit(window, limit, granted_at, header) end
   if remaining >= 0 and limit == window.full then
-    explains = debit(window, limit, remaining, granted_at, header) or explains
+    explains = debit(window, limit, remaining, granted_at, header, reset_us or -1) or explains
   end
   return explains
 end
 
--- A refusal that nothing explains: an API that refuses bursts is met by a steady rate, one whose clock is coarse by
--- longer windows. For good.
+-- A refusal that nothing explains: an API that refuses bursts is met by a steady rate of the short windows, one whose
+-- clock is coarse by longer windows. Not for good, see relax(): a refusal within a day of that teaches the same again
+-- at once, and for twice as long.
 local function mistrust()
-  local why = 'the API refused a request though every window had room'
-  if head.paced == 0 then
-    head.paced = 1
-    rare_to_change().paced_why = why
-    begin_pace()
-    note(why .. ': paced from now on')
-  elseif head.widened_us == 0 then
+  local its, why = rare_to_change(), 'the API refused a request though every window had room'
+  local lesson, before, again = its.lesson or {}, level(), ''
+  local learned, lasts = math.min(before + 1, 2), lesson.relax or RELAX_US
+  if before == 0 and lesson.was and now < lesson.over + math.max(lasts, RELAPSE_US) then
+    learned, lasts, again = lesson.was, math.min(2 * lasts, LONGEST_RELAX_US), ' again'
+  elseif before == 0 then
+    lasts = RELAX_US
+  end
+  its.lesson, its.paced_why = {since = now, relax = lasts}, why
+  local til = string.format(' until none was refused for %.0f s', lasts / 1e6)
+  head.paced = 1
+  if learned == 2 and before < 2 then
     head.widened_us, pace_ = 1000000, nil
     for _, window in ipairs(windows) do window.us = window.us + 1000000 end
-    note(why .. ' again: windows are a second longer from now on')
   end
+  if before == 0 and #pace() > 0 then
+    begin_pace()
+    note(why .. again .. ': paced' .. til)
+  elseif before == 0 then
+    note(why .. again .. ': none of its windows is short enough to be paced')
+  elseif before < 2 then
+    note(why .. ' again: windows are a second longer, too,' .. til)
+  end
+end
+
+-- Whether a refusal is that of one request alone, an item's or a page's: since it was refused before, a request of
+-- another was granted, and answered. The budget has nothing to learn from it.
+local function is_own(order)
+  return order.alone or ((order.refused_at or 0) > 0 and (rare().served_at or 0) > order.refused_at)
+end
+
+-- A permit was answered that is no refusal. As little is written as decides is_own() for every refusal so far.
+local function note_served(granted_at)
+  if head.incident_at == 0 and (rare().refused_at or 0) == 0 then return end
+  local served_at, refused_at = rare().served_at or 0, math.max(rare().refused_at or 0, head.incident_at)
+  if granted_at > served_at and served_at <= refused_at then rare_to_change().served_at = granted_at end
+end
+
+local function count_own(order)
+  local its = rare_to_change()
+  if its.own_id ~= order.id then
+    head.hits, its.own_id, its.refused_at = head.hits + 1, order.id, now
+  end
+  if order.was_canary then head.canary = WANTED end
+  return 1
+end
+
+-- How long it pauses. Each refusal in a row doubles it: a penalty that every try renews is outlasted, and what an API
+-- asks for that refuses again after it was too short.
+local function pause_us(order, shortest)
+  local times = 2 ^ math.min(math.max(head.in_a_row - 1, 0), 30)
+  if order.asked then return math.max(order.us, math.min(order.us * times, order.longest_us)) end
+  return math.min(math.min(shortest, MINUTE_US) * times, order.longest_us)
 end
 
 local function pause(order, granted_at, explained)
@@ -780,14 +999,14 @@ local function pause(order, granted_at, explained)
     head.incident_at = now
     head.hits = head.hits + 1
     head.in_a_row = head.in_a_row + 1
-    rare_to_change().hit_id = order.id
+    local its = rare_to_change()
+    its.hit_id, its.refused_at = order.id, now
     note(order.reason)
     -- A wait longer than every window speaks of a limit that is none of ours.
     local of_ours = order.status == 429 and not (order.asked and order.us > longest + 2000000)
     if profile == 'auto' and of_ours and not explained and not order.was_canary then mistrust() end
   end
-  local us = order.us
-  if not order.asked then us = math.min(shortest * 2 ^ math.min(math.max(head.in_a_row - 1, 0), 20), 10 * longest, order.longest_us) end
+  local us = pause_us(order, shortest)
   if now + us > head.paused_until then
     head.paused_until = math.floor(now + us)
     rare_to_change().reason = order.reason
@@ -802,7 +1021,7 @@ end
 local function report()
   local shown = {}
   for i, window in ipairs(windows) do
-    shown[i] = {window.full, window.limit, head.units + completed_after(now - window.us)}
+    shown[i] = {window.full, window.limit, head.units + completed_after(now - window.us) + window.others}
   end
   local opens, unsure = opening(1, 0), false
   if is_paced() and head.paced_at > 0 then
@@ -818,11 +1037,14 @@ local function report()
   local last_window = 0
   for _, window in ipairs(windows) do last_window = math.max(last_window, window.us) end
   local lost = head.covers > 0 and math.max(head.covers + last_window - now, 0) or 0
+  local paced, lesson = is_paced() and #pace() > 0, rare().lesson or {}
   return {3, cjson.encode({
+    level = level(), learned = math.max(now - (lesson.since or lesson.over or now), 0),
+    relax = lesson.relax or 0, relaxes = level() > 0 and math.max(relaxes_at() - now, 0) or 0,
     windows = shown, in_flight = head.units, opens = math.max(opens - now, 0), unsure = unsure,
     waiting = redis.call('ZCOUNT', waiting_key, '(' .. integer(now), '+inf'),
     paused = math.max(head.paused_until - now, 0), reason = rare().reason, canary = head.canary == OUT,
-    paced = is_paced(), paced_why = rare().paced_why, widened = head.widened_us, lost = lost, lost_why = rare().made,
+    paced = paced, paced_why = rare().paced_why, widened = head.widened_us, lost = lost, lost_why = rare().made,
     granted = head.granted, hits = head.hits, sleeps = head.sleeps, slept = head.slept_us, foreign = head.foreign,
     sleeping = head.slept_since > 0 and math.max(math.min(now, head.slept_until) - head.slept_since, 0) or 0,
     notes = notes,
@@ -832,8 +1054,7 @@ end
 -- ---------------------------------------------------------------- the story
 
 local function info()
-  local learned = head.paced + (head.widened_us > 0 and 1 or 0)
-  return string.format('%.0f %.0f %.0f %.0f %d', head.epoch, head.seq, head.offset, now, learned)
+  return string.format('%.0f %.0f %.0f %.0f %.0f', head.epoch, head.seq, head.offset, now, 4 * head.hits + level())
 end
 
 local lost = what_is_lost()
@@ -854,22 +1075,25 @@ end
 if ask or #ARGV >= first_done or stepped or lost then head.last = now end   -- who only tells may not know the time
 head.last_save = last_save
 if stepped then note(string.format('the clock of Redis went %.3f s ahead: not believed', step[3] / 1e6)) end
+if relaxed and not request.look then
+  note(string.format('no refusal for %.0f s: as configured again', relaxed / 1e6))
+end
 if largest > head.size and not request.look then grow(largest) end -- a look does not write the header
 local gave_up = give_up_unanswered()
 
-local granted_of = {}
+local granted_of, bad = {}, {}
+for _, id in ipairs(request.bad or {}) do bad[id] = true end
+if request.pause then bad[request.pause.id] = true end
 for i = first_done, #ARGV, 2 do
   local id, age_us = ARGV[i], tonumber(ARGV[i + 1])
   local weight, granted_at = take_out(id)
   if weight then
     complete(math.max(now - age_us, granted_at), weight, granted_at)
     granted_of[id] = granted_at
+    if not bad[id] then note_served(granted_at) end
     if is_canary(id) then
-      if request.pause and request.pause.id == id then
-        request.pause.was_canary = true
-      else
-        head.in_a_row = 0
-      end
+      if request.pause and request.pause.id == id then request.pause.was_canary = true end
+      if not bad[id] then head.in_a_row = 0 end
       head.canary = FREE
     end
   end
@@ -895,15 +1119,19 @@ if request.stop then
 end
 if request.relearn then
   local its = rare_to_change()
-  its.paced_why, its.adopted, its.tats = '', {}, nil
+  its.paced_why, its.adopted, its.tats, its.lesson, its.named = '', {}, nil, nil, nil
   head.paced, head.paced_at, head.widened_us, head.adopted = 0, 0, 0, 0
   note(request.relearn)
 end
 
-local hit = 0
-if request.pause then hit = pause(request.pause, granted_of[request.pause.id], explained) end
+local hit, own = 0, request.pause and is_own(request.pause)
+if own then
+  hit = count_own(request.pause)
+elseif request.pause then
+  hit = pause(request.pause, granted_of[request.pause.id], explained)
+end
 
-local reply = {2, math.max(head.paused_until - now, 0), slept}
+local reply = {2, math.max(head.paused_until - now, 0), slept, own and 1 or 0}
 if ask then reply = acquire(ask) elseif request.look then reply = report() end
 if not request.look or gave_up then save() end
 reply[#reply + 1] = hit

@@ -4,7 +4,6 @@ A budget grants a permit only while, for every limit (L, W): in flight + complet
 that keeps its own word can then answer 429 is shown in docs/limiter.md. The state and the decision are in limiter.lua.
 """
 
-import math
 import uuid
 from dataclasses import dataclass
 from types import TracebackType
@@ -14,9 +13,10 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
-from workers.budget import Budget, Limit
+from workers.budget import Budget, Limit, our_part
 from workers.caller import Caller, Permit
 from workers.ledger import Ledger, Watermark
+from workers.lesson import Lesson
 
 #: limiter.lua's reply to what only tells.
 _TOLD = 2
@@ -61,6 +61,7 @@ class BudgetState:
       paused_why: What the API said.
       canary: After a pause one request is out to see whether the API answers again; the others wait for it.
       profile: burst or paced, as it is now; `profile_why` tells why auto became paced.
+      relaxes_in_seconds: When what auto learned is forgotten, if no request is refused until then; 0: nothing is.
       widened_seconds: By how much windows are taken longer than configured.
       taken_as_full_seconds: State was lost, and until then windows count what may have been sent; `lost_why` tells how.
       foreign: Requests of others that headers told of, since the beginning.
@@ -81,6 +82,7 @@ class BudgetState:
     profile: str = "burst"
     profile_why: str = ""
     widened_seconds: float = 0.0
+    relaxes_in_seconds: float = 0.0
     taken_as_full_seconds: float = 0.0
     lost_why: str = ""
     granted: int = 0
@@ -121,7 +123,8 @@ class RateLimiter:
       prefix(str): The prefix of the keys.
       max_wait_seconds(float): Longest wait that is slept in the thread; beyond it `RateLimited` is raised.
       linger_seconds(float): How long after a request's timeout the API may still count it: an assumption.
-      longest_pause_seconds(float): Longest Retry-After that is believed; above it `LongWait` is raised.
+      longest_pause_seconds(float): Longest pause where the API does not say how long. What it asks for is believed up
+        to 25 hours; above that `LongWait` is raised.
       watermark(Watermark | None): What outlives Redis.
 
     Warning:
@@ -169,6 +172,7 @@ class RateLimiter:
         Raises:
           RateLimited: The wait would be longer than `max_wait_seconds`.
           DependencyDown: Redis does not answer.
+          ConfigurationError: The timeout, or the weight, cannot be.
         """
         return _OnePermit(self.caller(), timeout_seconds, weight)
 
@@ -182,7 +186,8 @@ class RateLimiter:
         if seen is not None:
             return _state(self.budget, seen)
         windows = tuple(
-            WindowState(limit, limit.requests, _our_part(limit, self.budget.share), 0) for limit in self.budget.limits
+            WindowState(limit, limit.requests, our_part(limit.requests, self.budget.share), 0)
+            for limit in self.budget.limits
         )
         return BudgetState(self.budget.name, windows, profile=_starting_profile(self.budget), known=False)
 
@@ -231,12 +236,8 @@ class RateLimiter:
         """
         reply = self.ledger.tell({"relearn": f"{who}: as configured again, what the API taught is forgotten"})
         if self.ledger.watermark:
-            self.ledger.watermark.keep_profile("", "", 0.0)
+            self.ledger.watermark.keep_lesson(Lesson())
         return reply.code == _TOLD
-
-
-def _our_part(limit: Limit, share: float) -> int:
-    return max(1, math.floor(limit.requests * share + 1e-6))
 
 
 def _starting_profile(budget: Budget) -> str:
@@ -263,6 +264,7 @@ def _state(budget: Budget, seen: dict[str, Any]) -> BudgetState:
         profile="paced" if seen["paced"] else "burst",
         profile_why=why if seen["paced"] else "",
         widened_seconds=seen["widened"] / 1e6,
+        relaxes_in_seconds=seen["relaxes"] / 1e6,
         taken_as_full_seconds=seen["lost"] / 1e6,
         lost_why=seen["lost_why"] if seen["lost"] else "",
         granted=int(seen["granted"]),

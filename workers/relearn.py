@@ -1,5 +1,6 @@
 """Relearn: forget what an API's answers taught a budget, once the API was mended. Every door does it by this."""
 
+from workers import wake
 from workers.budget import Budget
 from workers.limiter import RateLimiter, quick_client
 from workers.settings import get_settings
@@ -9,7 +10,8 @@ from workers.watermark import Watermark
 def relearn(budget: Budget, *, who: str) -> bool:
     """Take a budget to be as it is configured: not paced, no longer windows, no limit that the API named.
 
-    What counts against its windows goes on counting, and a pause goes on. A note says who did it.
+    What counts against its windows goes on counting, and a pause goes on. A note says who did it. Runs that sleep for
+    the budget are woken.
 
     Parameters:
       budget(Budget): Which.
@@ -23,4 +25,6 @@ def relearn(budget: Budget, *, who: str) -> bool:
     """
     settings = get_settings()
     client, watermark = quick_client(settings.redis_url), Watermark(budget.name)
-    return RateLimiter(budget, client, prefix=settings.prefix, watermark=watermark).relearn(who)
+    known = RateLimiter(budget, client, prefix=settings.prefix, watermark=watermark).relearn(who)
+    wake.wake_budget(budget.name)
+    return known

@@ -18,6 +18,7 @@ from workers import (
     runner,
     signals,
     timetable,
+    wake,
 )
 from workers.error_text import message_of
 from workers.errors import SluiceError
@@ -47,6 +48,7 @@ def tick(late_seconds: float = 0.0) -> bool:
         lambda: timetable.keep(late_seconds),
         runner.start_due,
         reaper.reap,
+        wake.wake_sleepers,
         lambda: retention.tidy(_TIDY_SECONDS),
     )
     with database.connection():

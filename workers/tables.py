@@ -387,6 +387,12 @@ class BudgetRow(Table):
     profile = TextField(default="")
     profile_why = TextField(default="")
     widened_seconds = FloatField(default=0.0)
+    #: When that was learned, or forgotten; after how long without a refusal it is forgotten.
+    learned_at = UTCDateTimeField(null=True)
+    lesson_lasts_seconds = FloatField(default=0.0)
+    #: The end of a long pause that the API asked for.
+    paused_until = UTCDateTimeField(null=True)
+    paused_why = TextField(default="")
     updated_at = UTCDateTimeField(default=_now)
 
     class Meta:

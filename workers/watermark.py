@@ -1,4 +1,4 @@
-"""Watermark: until when the API may count a budget's requests, and its profile. What outlives Redis.
+"""Watermark: until when the API may count a budget's requests, what it taught, a long pause. What outlives Redis.
 
 Only this module writes to `sluice_budgets`.
 """
@@ -10,11 +10,12 @@ from peewee import EXCLUDED, Case
 
 from workers import database
 from workers.errors import UsageError
+from workers.lesson import Lesson
 from workers.tables import BudgetRow
 
 
 class Watermark:
-    """What outlives Redis of one budget: until when its requests may be counted, and its profile.
+    """What outlives Redis of one budget: until when its requests may be counted, what it learned, a long pause.
 
     Every method works in any thread, whether it holds a connection or not.
 
@@ -74,25 +75,53 @@ class Watermark:
                 update={longest: Case(None, [(longest < new, new)], longest)},
             )
 
-    def profile(self) -> tuple[str, str, float]:
-        """Return the profile, why, and by how many seconds windows are widened; ('', '', 0.0) where it is unknown."""
+    def lesson(self) -> Lesson:
+        """Return what the profile auto learned; Lesson() where that is unknown."""
         with database.connection():
+            now = database.now()
             row = self._row()
-        return (row.profile, row.profile_why, row.widened_seconds) if row else ("", "", 0.0)
+        if row is None:
+            return Lesson()
+        ago = max(0.0, (now - row.learned_at).total_seconds()) if row.learned_at else 0.0
+        return Lesson(row.profile, row.profile_why, row.widened_seconds, ago, row.lesson_lasts_seconds)
 
-    def keep_profile(self, profile: str, why: str, widened_seconds: float) -> None:
-        """Record the profile in place of the one before; when the budget was used is left alone.
+    def keep_lesson(self, lesson: Lesson) -> None:
+        """Record what was learned in place of what was before; when the budget was used is left alone.
 
         Raises:
           UsageError: This thread is in a transaction.
         """
-        values = {
-            BudgetRow.profile: database.storable(profile),
-            BudgetRow.profile_why: database.storable(why),
-            BudgetRow.widened_seconds: widened_seconds,
-        }
         with database.connection():
-            self._write(database.now(), values)
+            now = database.now()
+            values = {
+                BudgetRow.profile: database.storable(lesson.profile),
+                BudgetRow.profile_why: database.storable(lesson.why),
+                BudgetRow.widened_seconds: lesson.widened_seconds,
+                BudgetRow.learned_at: now - timedelta(seconds=lesson.seconds_ago) if lesson.lasts_seconds else None,
+                BudgetRow.lesson_lasts_seconds: lesson.lasts_seconds,
+            }
+            self._write(now, values)
+
+    def pause(self) -> tuple[float, str]:
+        """Return for how many seconds from now the budget pauses, and why; (0.0, "") where it does not."""
+        with database.connection():
+            now = database.now()
+            row = self._row()
+        if row is None or row.paused_until is None or row.paused_until <= now:
+            return 0.0, ""
+        return (row.paused_until - now).total_seconds(), row.paused_why
+
+    def keep_pause(self, seconds: float, why: str) -> None:
+        """Record a pause that begins now. Never shortens what is recorded.
+
+        Raises:
+          UsageError: This thread is in a transaction.
+        """
+        with database.connection():
+            now = database.now()
+            later = BudgetRow.paused_until.is_null() | (BudgetRow.paused_until < EXCLUDED.paused_until)
+            until = now + timedelta(seconds=seconds)
+            self._write(now, {BudgetRow.paused_until: until, BudgetRow.paused_why: database.storable(why)}, where=later)
 
     def _row(self) -> BudgetRow | None:
         return BudgetRow.get_or_none(BudgetRow.name == self.name)

@@ -1,0 +1,65 @@
+"""Wake: runs that sleep for a budget ask again at once when it has opened before the time they were given.
+
+Lanes sleep in messages that are delayed, for hours where a limit is a day's. Whatever opens a budget earlier (what the
+API taught is forgotten, limits are raised in the code, Redis is made anew) is followed by this, or found by it.
+"""
+
+import logging
+from datetime import datetime, timedelta
+
+from workers import broker, cursor, database, items, lanes, precedence, runs, stats
+from workers.tables import Run
+
+log = logging.getLogger(__name__)
+
+#: Who comes back sooner than that is not woken unasked.
+_LONG_SECONDS = 10.0
+#: A budget that opens that soon is open.
+_OPEN_SECONDS = 1.0
+
+
+def wake_budget(name: str) -> int:
+    """Wake the running runs on a budget, whatever they wait for.
+
+    Parameters:
+      name(str): The budget's.
+
+    Returns:
+      int: How many messages were sent. Those that could not be are sent by the reaper.
+    """
+    with database.connection():
+        return sum(_wake(run) for run in runs.running() if precedence.budget_name(run) == name)
+
+
+def wake_sleepers() -> int:
+    """Wake the runs that have something to do and sleep on, though their budget is open; return how many messages."""
+    now, sent = database.now(), 0
+    for run in runs.running():
+        if _sleeps_long(run, now + timedelta(seconds=_LONG_SECONDS)) and _is_open(run):
+            log.info("run %d: its budget has opened earlier than it was to; its lanes are woken", run.id)
+            sent += _wake(run)
+    return sent
+
+
+def _wake(run: Run) -> int:
+    if run.discovered_at is None:
+        return int(cursor.wake_page(run.id) and broker.send("discover", run.id))
+    sent = 0
+    for message in lanes.wake(run.id):
+        if not broker.send("fetch_details", *message):
+            break  # the reaper sends the others: a broker that hangs would be waited for once a lane
+        sent += 1
+    return sent
+
+
+def _sleeps_long(run: Run, until: datetime) -> bool:
+    """Whether nothing of a run is expected until then, though an item, or its list, could be asked for now."""
+    if run.discovered_at is None:
+        return run.discovery_attempts == 0 and run.discovery_due_at is not None and run.discovery_due_at > until
+    first = lanes.first_due(run.id)
+    return first is not None and first > until and items.is_any_due(run.id, database.now())
+
+
+def _is_open(run: Run) -> bool:
+    state = stats.budget_of(run)
+    return state is not None and state.known and not state.canary and state.opens_in_seconds < _OPEN_SECONDS
