@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from workers import (
     broker,
@@ -219,7 +220,7 @@ class Turn:
 
     def _batch(self) -> bool:
         settings = get_settings()
-        if _asks.get(self.source.name):
+        if _asks.get(self.source):
             self._knock()
         # No answer may come after it.
         self._lease_seconds = max(settings.lease_seconds, 2 * self.connector.timeout_seconds)
@@ -265,7 +266,7 @@ class Turn:
         except Refused as refusal:
             self._put_behind(item, refusal)
             raise
-        _asks[self.source.name] = outcome.asked
+        _asks[self.source] = outcome.asked
         return outcome
 
     def _put_behind(self, item: RunItem, refusal: Refused) -> None:
@@ -396,7 +397,7 @@ _BUSY_SECONDS = 60.0
 _FLUSHER_SECONDS = 0.1
 
 #: Whether the last item of a source asked the API: where items need nothing, no permit is waited for.
-_asks: dict[str, bool] = {}
+_asks: WeakKeyDictionary[ImportSource, bool] = WeakKeyDictionary()
 _turns: set[Turn] = set()
 _turns_lock = threading.Lock()
 
