@@ -1,7 +1,10 @@
 """Addresses of requests: `path` quotes ids into one; what would be changed on its way to the API is found."""
 
 import re
-from urllib.parse import quote, unquote, urlsplit
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlsplit
 from uuid import UUID
 
 #: The parsers of an address remove these, or stop at them.
@@ -73,6 +76,33 @@ def join(base_url: str, address: str) -> str:
         return f"{base.scheme}:{address}"
     folder = "" if address.startswith("/") else f"{base.path.rpartition('/')[0]}/"
     return f"{base.scheme}://{base.netloc}{folder}{address}"
+
+
+def with_query(address: str, query: str, params: Any = None) -> str:
+    """Return an address with a query that is sent with all of them; a parameter that the request names itself wins.
+
+    Parameters:
+      address(str): Absolute.
+      query(str): As it stands in a base URL: encoded. Empty: the address is returned as it is.
+      params(Any): The request's own, as `requests` takes them.
+    """
+    if not query:
+        return address
+    before, mark, fragment = address.partition("#")
+    own = {*_names(before.partition("?")[2]), *_names(params)}
+    added = "&".join(part for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) not in own)
+    if added:
+        before += f"{'&' if '?' in before else '?'}{added}"
+    return before + mark + fragment
+
+
+def _names(params: Any) -> Iterator[str]:
+    if isinstance(params, (str, bytes)):
+        text = params if isinstance(params, str) else params.decode("utf-8", "replace")
+        yield from (name for name, _ in parse_qsl(text, keep_blank_values=True))
+        return
+    with suppress(TypeError, ValueError):  # requests refuses what it cannot take
+        yield from map(str, dict(params or {}))
 
 
 def flaw_of(address: str) -> str:

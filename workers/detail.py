@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from workers import broker, clock, database, items, lanes, notices, outages, precedence, row_keys, runs, saving
+from workers.asked import asking
 from workers.attempt import DOWN_SECONDS, attempt, ended
 from workers.caller import Caller, Usage
 from workers.connector import Connector
@@ -111,7 +112,7 @@ class Turn:
         Raises:
           RateLimited: The budget is closed for long, or Redis is away.
         """
-        with _at_work(self), saving.connected(self.source.model):
+        with _at_work(self), saving.connected(self.source.model), asking(self.run.source):
             while not self._is_over():
                 if not self._batch():
                     return

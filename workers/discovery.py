@@ -9,6 +9,7 @@ from typing import Any
 from peewee import DataError, IntegrityError, PeeweeException
 
 from workers import broker, clock, cursor, database, fresh, items, lanes, listed, page, runs, saving
+from workers.asked import asking
 from workers.attempt import DOWN_SECONDS
 from workers.caller import Caller
 from workers.contracts import ImportSource
@@ -99,7 +100,8 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         connector = source.get_connector(run)
         caller = connector.caller(run.id, f"{run.id}:list", Watermark(connector.name))
         request = source.get_list_request(run.discovery_cursor, source.per_page)
-        data = connector.get_json(request, caller)
+        with asking(run.source):
+            data = connector.get_json(request, caller)
         read = page.read(source, data, run.discovery_cursor)
         if _record(run, source, read, caller):
             return _lanes_of(run.id)
