@@ -404,4 +404,4 @@ def _hint(response: requests.Response) -> str:
     except (ValueError, AttributeError, RecursionError):
         return ""
     lines = message.strip().splitlines() if isinstance(message, str) else []
-    return f": {redaction.excerpt(lines[0], 200)}" if lines else ""
+    return f": {redaction.excerpt(lines[0], 1_000)}" if lines else ""

@@ -24,7 +24,7 @@ from workers.errors import (
     RetryableError,
     SluiceError,
 )
-from workers.failures import FailureClass, fingerprint, storable_reason
+from workers.failures import REASON_LENGTH, FailureClass, fingerprint, storable_reason, whole_reason
 from workers.finalize import tidy_up
 from workers.listed import Listed
 from workers.middleware import resend_delay
@@ -315,7 +315,7 @@ def _not_wanted(source: ImportSource, read: Page, saved: Listed) -> list[dict[st
     skipped = _columns(source, ItemStatus.SKIPPED)
     failed = _columns(source, ItemStatus.FAILED)
     failed |= {"failure_class": FailureClass.BAD_DATA, "failure_count": 1, "last_failed_at": failed["due_at"]}
-    refused = [(where, storable_reason(why)) for where, why in (read.refused | saved.refused).items()]
+    refused = [(where, whole_reason(why)) for where, why in (read.refused | saved.refused).items()]
     return [
         *(
             skipped | {"external_id": where, "failure_reason": storable_reason(why)}
@@ -325,7 +325,7 @@ def _not_wanted(source: ImportSource, read: Page, saved: Listed) -> list[dict[st
             failed
             | {
                 "external_id": where,
-                "failure_reason": why,
+                "failure_reason": why[:REASON_LENGTH],
                 "failure_fingerprint": fingerprint(FailureClass.BAD_DATA, why, where),
             }
             for where, why in refused

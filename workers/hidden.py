@@ -79,6 +79,12 @@ def note(secrets: Iterable[str]) -> None:
                 _forget(now)
 
 
+def forget() -> None:
+    """Forget what requests brought. What connectors that live hold stays hidden."""
+    with _lock:
+        _recent.clear()
+
+
 def _forget(now: float) -> None:
     if len(_recent) <= MOST_RECENT and now - _forgotten_at[0] < KEPT_SECONDS / 10:
         return
