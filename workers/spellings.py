@@ -12,8 +12,8 @@ from html import unescape
 #: JSON inside of JSON inside of a query: more is not looked behind.
 _DEPTH = 3
 _ESCAPE = re.compile(
-    r"(?P<percent>(?:%[0-9a-f]{2})+)|(?P<bytes>(?:\\x[0-9a-f]{2})+)|(?P<units>(?:\\u[0-9a-f]{4})+)"
-    r"|(?P<wide>\\U[0-9a-f]{8})|(?P<entity>&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});)|(?P<letter>\\[^\sxu])",
+    r"(?P<percent>(?:%[0-9a-f]{2})+)|(?P<bytes>(?:\\x[0-9a-f]{2})+)|(?P<units>(?:(?-i:\\u)[0-9a-f]{4})+)"
+    r"|(?P<wide>(?-i:\\U)[0-9a-f]{8})|(?P<entity>&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});)|(?P<letter>\\[^\sxu])",
     re.IGNORECASE,
 )
 _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
@@ -67,9 +67,9 @@ def _letters(found: "re.Match[str]") -> Iterator[tuple[str, int]]:
     if found.lastgroup == "percent":
         yield from _of_bytes(bytes.fromhex(escape.replace("%", "")), 3)
     elif found.lastgroup == "bytes":
-        yield from _of_bytes(bytes.fromhex(re.sub(r"\\x", "", escape, flags=re.IGNORECASE)), 4)
+        yield from _of_bytes(bytes.fromhex(escape.replace("\\x", "").replace("\\X", "")), 4)
     elif found.lastgroup == "units":
-        yield from _of_units(bytes.fromhex(re.sub(r"\\u", "", escape, flags=re.IGNORECASE)))
+        yield from _of_units(bytes.fromhex(escape.replace("\\u", "")))
     elif found.lastgroup == "wide":
         number = int(escape[2:], 16)
         yield (chr(number) if number <= 0x10FFFF else escape[0]), len(escape)
