@@ -645,7 +645,7 @@ def test_a_note_that_is_too_long_loses_its_middle() -> None:
     note = "list page 1, attempt 2 of 5: items: http://127.0.0.1:1 refuses connections; again in 29 s"
 
     assert shortened(note, 100) == note
-    assert shortened(note, 50) == "list page 1, attempt 2 of 5: GET...; again in 29 s"
+    assert shortened(note, 50) == "list page 1, attempt 2 of 5: ite...; again in 29 s"
     assert shortened(note.replace(";", ","), 40).endswith("...s, again in 29 s")
     assert len(shortened(note, 16)) <= 16
 

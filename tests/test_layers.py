@@ -28,8 +28,8 @@ LAYERS = {
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact "
     "request_secrets",
-    "ground": "errors error_text plain_text asked hidden secret_names opaque spellings failures redaction settings "
-    "clock cron catch_up log signals orphans version row_keys",
+    "ground": "errors error_text plain_text sheet_cell asked hidden secret_names opaque spellings failures redaction "
+    "settings clock cron catch_up log signals orphans version row_keys",
 }
 NAMES = list(LAYERS)
 PLACES = {

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from urllib.parse import unquote, urlsplit
 
 from workers.error_text import UNREADABLE, message_of, traceback_of
-from workers.plain_text import block, one_line
+from workers.plain_text import block, lines, one_line
 from workers.redaction import excerpt, hide
 from workers.settings import get_settings
 
@@ -53,7 +53,7 @@ class JsonLines(logging.Formatter):
             "message": one_line(excerpt(message_in(record), _LENGTH)),
         }
         if traceback := _traceback_in(record):
-            line["exception"] = block(traceback, indent="")
+            line["exception"] = lines(traceback)
         return json.dumps(line)
 
 
