@@ -7,6 +7,8 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlsplit
 from uuid import UUID
 
+from workers import opaque, redaction
+
 #: The parsers of an address remove these, or stop at them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
@@ -42,11 +44,17 @@ def path(address: str, *ids: str | int | UUID) -> str:
     if not ids:
         raise TypeError('path() needs the address and at least one id, as in path("api/items", self.external_id)')
     if "?" in address or "#" in address:
-        raise NotQuoted(f"the address {address!r} has a query or a fragment: give the query as params=")
+        raise NotQuoted(f"the address {_shown(address)!r} has a query or a fragment: give the query as params=")
     if flaw := flaw_of(address):
-        raise NotQuoted(f"the address {address!r} {flaw}")
+        raise NotQuoted(f"the address {_shown(address)!r} {flaw}")
     segments = [_quoted(segment) for segment in ids]
     return "/".join([address.removesuffix("/"), *segments] if address else segments)
+
+
+def _shown(address: str) -> str:
+    """Return an address without what may be a key in it."""
+    before, mark, query = address.partition("?")
+    return redaction.redact(f"{opaque.masked(before)}{mark}{query}")
 
 
 def _quoted(segment: str | int | UUID) -> str:
