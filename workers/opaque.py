@@ -26,6 +26,11 @@ def opaque_in(path: str) -> list[str]:
     return [segment for segment in path.split("/") if is_opaque(segment)]
 
 
+def pieces_of(segment: str) -> list[str]:
+    """Return such a segment, and what in it is long: of `bot123456:AAExample` an API repeats the end."""
+    return [segment, *(piece for piece in _PIECE.findall(segment) if _is_long(piece))]
+
+
 def masked(path: str) -> str:
     """Return a path, those segments hidden."""
     return "/".join(_HIDDEN if is_opaque(segment) else segment for segment in path.split("/"))

@@ -58,7 +58,8 @@ def of_address(address: str) -> list[str]:
     """Return what is secret of an address that a user wrote down: its query's values, and what in its path looks it."""
     parts = urlsplit(address)
     named = [value for name, value in parse_qsl(parts.query) if is_secret(name) or len(value) >= _SHORTEST_KEY]
-    return [*_usable(named), *(unquote(segment) for segment in opaque.opaque_in(parts.path))]
+    keys = [piece for segment in opaque.opaque_in(parts.path) for piece in opaque.pieces_of(unquote(segment))]
+    return [*_usable(named), *keys]
 
 
 def of_headers(headers: Mapping[Any, Any]) -> list[str]:

@@ -93,6 +93,8 @@ KINDS = {
     "short, and named": ({"secrets": SHORT}, {"path": SHORT}),
     "a path that is not named": ({}, {"path": "AAExampleKey0123456789"}),
 }
+#: For these the page is drawn, too: it shows what the database and Redis hold, and takes a second.
+DRAWN = ("a header of several words", "a token that is renewed", "a path that is named")
 #: The secret of a kind, where it is another than what the options hold.
 SECRET_OF = {
     "a token that is renewed": "renewed-token-",
@@ -118,6 +120,7 @@ def repeating(secret):
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
 
         def do_GET(self):
             length = int(self.headers.get("Content-Length") or 0)
@@ -196,7 +199,7 @@ def _thing(sent, url):
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_secret_leaves_by_no_door(kind, import_from, house):
-    house.setenv("SLUICE_BACKOFF_SECONDS", "0,0,0,0")
+    house.setenv("SLUICE_BACKOFF_SECONDS", "0")
     get_settings.cache_clear()
     options, sent = dict(KINDS[kind][0]), KINDS[kind][1]
     secret = _secret(kind)
@@ -216,7 +219,7 @@ def test_a_secret_leaves_by_no_door(kind, import_from, house):
         commands = [["status"], ["status", run_id], ["status", run_id, "--failed", "--last", "50"], ["sources"]]
         commands += [["doctor", "--ask"], ["plan"], ["plan", "--json"], ["status", run_id, "--failed", "--json"]]
         printed = {" ".join(words): CliRunner().invoke(cli, words).output for words in commands}
-        shown = html(draw("run", run=run_id)) + html(draw("system"))
+        shown = html(draw("run", run=run_id)) + html(draw("system")) if kind in DRAWN else ""
 
     failed = {item.external_id: item.failure_reason for item in RunItem.select()}
     doors = {
@@ -243,7 +246,7 @@ def _found(secret, text):
     if secret == SHORT:
         spelled = [rf"(?<!\w){one}(?!\w)" for one in spelled]
     if secret == "AAExampleKey0123456789":  # nobody named it: it is found in addresses alone
-        spelled = [rf"/{secret}"]
+        spelled = [rf"/{secret}[/?\s]"]
     return [text[max(0, m.start() - 60) : m.end() + 40] for one in spelled for m in [re.search(one, text)] if m]
 
 
