@@ -3,6 +3,8 @@
 import io
 import json
 import logging
+import subprocess
+import sys
 import unicodedata
 
 import pytest
@@ -76,6 +78,18 @@ def test_each_way_out_cleans_each_character(character):
     assert not steers(one_line(text)) and not steers(plain(text))
     assert not steers(lines(text), but="\n") and not steers(block(text), but="\n")
     assert not steers(markup.fill("<p>{text}</p>", text=text) + markup.prose(f"`{text}`"), but="\n")
+
+
+def test_what_nobody_caught_is_logged_clean(environment):
+    program = (
+        "from workers import log, redaction; log.set_up(); redaction.hide('K-12345678'); "
+        "raise RuntimeError('the key K-12345678\\n12:00:00 ERROR forged \\x1b[2J')"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1 and "the key ***" in ended.stderr and "this process ends" in ended.stderr
+    assert not steers(ended.stderr, but="\n")
+    assert not [line for line in ended.stderr.splitlines() if line.startswith("12:00:00 ERROR forged")]
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
