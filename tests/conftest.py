@@ -19,7 +19,7 @@ import redis
 
 from mock_server import Clock as MockClock
 from mock_server import MockConfig, RunningServer, parse_limits, serve_in_thread
-from workers import Connector, Limit, broker, clock, database, outages, registry, settings
+from workers import Connector, Limit, broker, clock, database, hidden, outages, registry, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
@@ -143,6 +143,7 @@ def forget() -> None:
     """Let the process read its settings, its sources and its connections anew."""
     database.disconnect()
     outages.forget()
+    hidden.forget()
     for cached in (settings.get_settings, registry.get_registry, broker.get_broker):
         cached.cache_clear()
     clock.stop_requested.clear()

@@ -86,7 +86,7 @@ def test_a_detail_that_answers_404_fails_that_item_without_another_attempt(impor
     assert (run.succeeded_count, run.failed_count) == (1, 1)
     failed = RunItem.get(RunItem.status == ItemStatus.FAILED)
     assert (failed.failure_class, failed.attempts) == ("not_found", 1)
-    assert failed.failure_reason == "GET /api/items/1 answered 404"
+    assert failed.failure_reason == "items details of 1 answered 404"
 
 
 def test_a_row_that_cannot_be_saved_fails_alone_and_its_batch_is_saved(import_from):

@@ -223,7 +223,7 @@ def test_a_share_and_hostile_words_of_an_api_are_shown_as_they_are_to_be() -> No
 
     assert line(text, "100/10 s") == "1 of 80  #...................  our share of 100"
     assert "paused for 5 s, until 2026-01-02 00:00:03 UTC" in text
-    assert line(text, "notes") == "25 h 0 min ago  ?[2Jcleared"
+    assert line(text, "notes") == "25 h 0 min ago   [2Jcleared"
     assert "\x1b" not in text
 
 

@@ -620,7 +620,7 @@ def test_where_a_line_is_short_the_bar_goes_and_what_comes_next_stays(
     # Given a run whose list is to be asked for again
     presence._Word("worker").say()
     run = start()
-    summary = "list page 1, attempt 2 of 5: GET /api/items: http://127.0.0.1:1 refuses connections"
+    summary = "list page 1, attempt 2 of 5: items: http://127.0.0.1:1 refuses connections"
     due = clock.now() + timedelta(seconds=100)
     Run.update({Run.error_summary: summary, Run.discovery_due_at: due}).where(Run.id == run.id).execute()
     environment.setenv("FORCE_COLOR", "1")
@@ -642,10 +642,10 @@ def test_where_a_line_is_short_the_bar_goes_and_what_comes_next_stays(
 
 
 def test_a_note_that_is_too_long_loses_its_middle() -> None:
-    note = "list page 1, attempt 2 of 5: GET /api/items: http://127.0.0.1:1 refuses connections; again in 29 s"
+    note = "list page 1, attempt 2 of 5: items: http://127.0.0.1:1 refuses connections; again in 29 s"
 
     assert shortened(note, 100) == note
-    assert shortened(note, 50) == "list page 1, attempt 2 of 5: GET...; again in 29 s"
+    assert shortened(note, 50) == "list page 1, attempt 2 of 5: ite...; again in 29 s"
     assert shortened(note.replace(";", ","), 40).endswith("...s, again in 29 s")
     assert len(shortened(note, 16)) <= 16
 

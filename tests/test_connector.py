@@ -182,20 +182,20 @@ def test_a_success_is_returned_and_completes_its_permit(connect, status):
         (301, PermanentError, "contract", "redirects are not followed; set base_url to the final address"),
         (302, PermanentError, "contract", "redirects are not followed"),
         (307, PermanentError, "contract", "redirects are not followed"),
-        (400, PermanentError, "bad_data", "GET /api/x answered 400: no such field"),
-        (401, AuthError, "auth", "GET /api/x answered 401: check the credentials of connector 'api'"),
-        (403, AuthError, "auth", "GET /api/x answered 403: check the credentials of connector 'api'"),
-        (404, PermanentError, "not_found", "GET /api/x answered 404"),
-        (408, RetryableError, "transient", "GET /api/x answered 408"),
-        (410, PermanentError, "not_found", "GET /api/x answered 410"),
-        (418, PermanentError, "bad_data", "GET /api/x answered 418: no such field"),
-        (421, RetryableError, "transient", "GET /api/x answered 421"),
-        (422, PermanentError, "bad_data", "GET /api/x answered 422: no such field"),
-        (425, RetryableError, "transient", "GET /api/x answered 425"),
-        (500, RetryableError, "transient", "GET /api/x answered 500"),
-        (502, RetryableError, "transient", "GET /api/x answered 502"),
-        (503, RetryableError, "transient", "GET /api/x answered 503"),
-        (599, RetryableError, "transient", "GET /api/x answered 599"),
+        (400, PermanentError, "bad_data", "the GET request answered 400: no such field"),
+        (401, AuthError, "auth", "the GET request answered 401: check the credentials of connector 'api'"),
+        (403, AuthError, "auth", "the GET request answered 403: check the credentials of connector 'api'"),
+        (404, PermanentError, "not_found", "the GET request answered 404"),
+        (408, RetryableError, "transient", "the GET request answered 408"),
+        (410, PermanentError, "not_found", "the GET request answered 410"),
+        (418, PermanentError, "bad_data", "the GET request answered 418: no such field"),
+        (421, RetryableError, "transient", "the GET request answered 421"),
+        (422, PermanentError, "bad_data", "the GET request answered 422: no such field"),
+        (425, RetryableError, "transient", "the GET request answered 425"),
+        (500, RetryableError, "transient", "the GET request answered 500"),
+        (502, RetryableError, "transient", "the GET request answered 502"),
+        (503, RetryableError, "transient", "the GET request answered 503"),
+        (599, RetryableError, "transient", "the GET request answered 599"),
     ],
 )
 def test_each_status_is_an_error_of_what_to_do_next(connect, status, kind, failure_class, text):
@@ -405,7 +405,7 @@ def test_a_refused_connection_gives_its_permit_back(connect):
     url = f"http://127.0.0.1:{free_port()}"
     connector = connect(url)
 
-    with pytest.raises(RetryableError, match=f"GET /x: {url}/? refuses connections"):
+    with pytest.raises(RetryableError, match=f"the GET request: {url}/? refuses connections"):
         get(connector)
 
     assert use_of(connector) == (0, 0)
@@ -431,7 +431,7 @@ def test_a_connection_that_is_not_made_in_time_gives_its_permit_back(connect):
             waiting.connect_ex(listener.getsockname())
         connector = connect(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.3)
 
-        with pytest.raises(RetryableError, match=r"GET /x: no connection within 0.3 s"):
+        with pytest.raises(RetryableError, match=r"the GET request: no connection within 0.3 s"):
             get(connector)
 
     assert use_of(connector) == (0, 0)
@@ -510,7 +510,7 @@ def test_an_answer_that_breaks_off_is_worth_another_attempt_and_has_completed_it
     with behaving(drip(b"HTTP/1.1 200 OK\r\n", head + b'\r\n\r\n5\r\n{"a":', times=1)) as url:
         connector = connect(url)
 
-        with pytest.raises(RetryableError, match="GET /x: the answer broke off"):
+        with pytest.raises(RetryableError, match="the GET request: the answer broke off"):
             get(connector)
 
     assert use_of(connector) == (0, 1)

@@ -257,7 +257,7 @@ def test_a_run_too_short_for_the_circuit_fails_where_everything_was_refused(move
         run = start_inline()
 
     assert (run.status, run.failed_count) == (RunStatus.FAILED, 3)
-    assert "everything is refused (3 in a row): GET /api/items/" in run.error_summary
+    assert "everything is refused (3 in a row): items details of " in run.error_summary
 
 
 def test_a_retried_run_that_had_to_wait_opens_all_its_lanes(moved_clock, import_from):
@@ -304,7 +304,7 @@ def test_failures_are_grouped_by_what_they_have_in_common(moved_clock, import_fr
     # Then there are two groups, the larger first, each with its count and a sample
     groups = failure_groups(run.id)
     assert [(group.failure_class, group.count) for group in groups] == [("not_found", 5), ("bad_data", 4)]
-    assert groups[0].reason.startswith("GET /api/items/")
+    assert groups[0].reason.startswith("items details of ")
     assert groups[0].external_id in "13579"
 
 

@@ -224,7 +224,7 @@ def test_each_kind_of_nonsense_instead_of_a_list_fails_the_run_and_says_what_cam
 
     # Then the run has failed with what came, after five attempts where the next one may have been better
     for name, (_, failure_class, words) in NONSENSE.items():
-        assert said[name].startswith("list page 1: GET /api/items"), (name, said[name])
+        assert said[name].startswith("list page 1: items"), (name, said[name])
         assert words in said[name], (name, said[name])
         assert asked[name] == (5 if failure_class == "transient" else 1), name
 
@@ -245,7 +245,7 @@ def test_each_kind_of_nonsense_instead_of_a_detail_fails_that_item_alone(moved_c
     for n, (name, (_, failure_class, words)) in enumerate(NONSENSE.items(), start=1):
         item = items[str(n)]
         assert (item.failure_class, item.attempts) == (failure_class, 5 if failure_class == "transient" else 1), name
-        assert f"GET /api/items/{n}" in item.failure_reason and words in item.failure_reason, (
+        assert f"items details of {n}" in item.failure_reason and words in item.failure_reason, (
             name,
             item.failure_reason,
         )
@@ -747,7 +747,7 @@ def test_an_answer_that_no_database_can_store_is_stored_without_what_it_cannot(i
 
     assert (run.status, run.failed_count) == (RunStatus.COMPLETED, 2)
     for item in RunItem.select():
-        assert item.failure_reason.startswith(f"GET /api/items/{item.external_id} answered 422: ")
+        assert item.failure_reason.startswith(f"items details of {item.external_id} answered 422: ")
 
 
 def test_an_id_that_comes_twice_is_imported_once(import_from):
@@ -1049,9 +1049,7 @@ def test_a_page_that_fails_five_times_fails_the_run_and_retry_goes_on_at_its_cur
 
         # Then the run has failed with the reason, after all its waits, with what it has
         assert (run.status, run.total_count, run.discovery_cursor) == (RunStatus.FAILED, 1, 2)
-        assert run.error_summary == (
-            "list page 2: GET /api/items answered 200 with a body that is not JSON (text/html)"
-        )
+        assert run.error_summary == ("list page 2: items answered 200 with a body that is not JSON (text/html)")
         assert moved_clock.elapsed_seconds == pytest.approx(30 + 60 + 120 + 240, abs=1)
 
         # When it is retried

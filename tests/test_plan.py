@@ -361,7 +361,7 @@ def test_a_window_that_the_request_fills_tells_when_the_run_begins(mock_api, imp
 
 @pytest.mark.parametrize(
     ("fault", "error", "said"),
-    [("html", RetryableError, "a body that is not JSON"), ("500", RetryableError, "GET /api/items answered 500")],
+    [("html", RetryableError, "a body that is not JSON"), ("500", RetryableError, "items list page 1 answered 500")],
 )
 @on_sqlite
 def test_what_the_api_answers_instead_is_told(mock_api, import_from, fault, error, said) -> None:

@@ -26,7 +26,6 @@ from workers.monitor import (
     access,
     acts,
     confirm,
-    failed_csv,
     failures_section,
     password,
     questions,
@@ -560,16 +559,6 @@ def test_the_file_has_every_failed_item_and_no_formula(house: pytest.MonkeyPatch
     (evil,) = [row for row in rows if row["failure_class"] == "bad_data"]
     assert evil["external_id"] == "'@evil" and evil["can_be_retried"] == "no"
     assert evil["reason"] == '\'=HYPERLINK("https://evil.example"), "é"'
-
-
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1+1", "@a", "\t=1", "\r=1", " =1", "\n-a"])
-def test_a_cell_that_a_sheet_would_run_is_text(text: str) -> None:
-    assert failed_csv.cell(text) == f"'{text}"
-
-
-@pytest.mark.parametrize("text", ["", "1", "-1", "-1.5", "a=b", "item-7", "404 Not Found"])
-def test_any_other_cell_is_left_alone(text: str) -> None:
-    assert failed_csv.cell(text) == text
 
 
 @SQLITE

@@ -1,8 +1,13 @@
 """Addresses of requests: `path` quotes ids into one; what would be changed on its way to the API is found."""
 
 import re
-from urllib.parse import quote, unquote, urlsplit
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlsplit
 from uuid import UUID
+
+from workers import opaque, redaction
 
 #: The parsers of an address remove these, or stop at them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -39,11 +44,17 @@ def path(address: str, *ids: str | int | UUID) -> str:
     if not ids:
         raise TypeError('path() needs the address and at least one id, as in path("api/items", self.external_id)')
     if "?" in address or "#" in address:
-        raise NotQuoted(f"the address {address!r} has a query or a fragment: give the query as params=")
+        raise NotQuoted(f"the address {_shown(address)!r} has a query or a fragment: give the query as params=")
     if flaw := flaw_of(address):
-        raise NotQuoted(f"the address {address!r} {flaw}")
+        raise NotQuoted(f"the address {_shown(address)!r} {flaw}")
     segments = [_quoted(segment) for segment in ids]
     return "/".join([address.removesuffix("/"), *segments] if address else segments)
+
+
+def _shown(address: str) -> str:
+    """Return an address without what may be a key in it."""
+    before, mark, query = address.partition("?")
+    return redaction.redact(f"{opaque.masked(before)}{mark}{query}")
 
 
 def _quoted(segment: str | int | UUID) -> str:
@@ -73,6 +84,33 @@ def join(base_url: str, address: str) -> str:
         return f"{base.scheme}:{address}"
     folder = "" if address.startswith("/") else f"{base.path.rpartition('/')[0]}/"
     return f"{base.scheme}://{base.netloc}{folder}{address}"
+
+
+def with_query(address: str, query: str, params: Any = None) -> str:
+    """Return an address with a query that is sent with all of them; a parameter that the request names itself wins.
+
+    Parameters:
+      address(str): Absolute.
+      query(str): As it stands in a base URL: encoded. Empty: the address is returned as it is.
+      params(Any): The request's own, as `requests` takes them.
+    """
+    if not query:
+        return address
+    before, mark, fragment = address.partition("#")
+    own = {*_names(before.partition("?")[2]), *_names(params)}
+    added = "&".join(part for part in query.split("&") if part and unquote_plus(part.partition("=")[0]) not in own)
+    if added:
+        before += f"{'&' if '?' in before else '?'}{added}"
+    return before + mark + fragment
+
+
+def _names(params: Any) -> Iterator[str]:
+    if isinstance(params, (str, bytes)):
+        text = params if isinstance(params, str) else params.decode("utf-8", "replace")
+        yield from (name for name, _ in parse_qsl(text, keep_blank_values=True))
+        return
+    with suppress(TypeError, ValueError):  # requests refuses what it cannot take
+        yield from map(str, dict(params or {}))
 
 
 def flaw_of(address: str) -> str:

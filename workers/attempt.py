@@ -6,6 +6,7 @@ from http import HTTPStatus
 from typing import Any
 
 from workers import database, saving
+from workers.asked import asking
 from workers.caller import Caller, Subject
 from workers.connector import Connector
 from workers.error_text import describe, message_of
@@ -145,7 +146,9 @@ def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outc
         reason = f"{type(row).__name__} cannot make the request for its details: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason, asked=False)
     if request is not None:
-        row.populate_from_api_response(connector.get_json(request, caller))
+        with asking(f"details of {item.external_id}"):
+            data = connector.get_json(request, caller)
+        row.populate_from_api_response(data)
     return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)
 
 

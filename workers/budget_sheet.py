@@ -9,6 +9,7 @@ from rich.text import Text
 
 from workers.budget_words import instant, slowed, taken_as_full, why_closed
 from workers.limiter import BudgetState, WindowState
+from workers.plain_text import one_line
 
 _UNKNOWN = "not used since Redis was last empty, or started"
 _BAR_WIDTH = 20
@@ -110,11 +111,11 @@ def _rows(state: BudgetState, now: datetime, signs: tuple[str, str]) -> list[tup
         ("" if place else "notes", f"{_age(note.seconds_ago):>10} ago  {note.text}")
         for place, note in enumerate(state.notes)
     ]
-    return [(label, _printable(text)) for label, text in rows]
+    return [(label, one_line(text)) for label, text in rows]
 
 
 def _headline(state: BudgetState, now: datetime) -> str:
-    return _printable(why_closed(state, now)) or ("open" if state.known else _UNKNOWN)
+    return one_line(why_closed(state, now)) or ("open" if state.known else _UNKNOWN)
 
 
 def _about(state: BudgetState, window: WindowState) -> str:
@@ -175,8 +176,3 @@ def _age(seconds: float) -> str:
 def _iso(now: datetime, in_seconds: float) -> str | None:
     """Return when that is; None where it is now."""
     return (now + timedelta(seconds=in_seconds)).isoformat(timespec="milliseconds") if in_seconds else None
-
-
-def _printable(text: str) -> str:
-    """Return text without what would command a terminal: part of it came from an API."""
-    return "".join(sign if sign.isprintable() else "?" for sign in text)

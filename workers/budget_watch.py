@@ -15,6 +15,7 @@ from workers.budget import Budget
 from workers.budget_sheet import as_dict, as_panel, as_text
 from workers.errors import DependencyDown, UsageError
 from workers.limiter import BudgetState
+from workers.plain_text import one_line
 
 _LOOK_SECONDS = 1.0
 
@@ -59,7 +60,7 @@ class Choice:
         """Say on stderr what is the matter, once."""
         if trouble not in self._said:
             self._said.add(trouble)
-            click.echo(f"Warning: {trouble}", err=True)
+            click.echo(one_line(f"Warning: {trouble}"), err=True)
 
 
 def show(choice: Choice, *, as_json: bool) -> None:
@@ -106,17 +107,17 @@ def _screen(*, as_json: bool) -> Iterator[Draw]:
 
 def _draw_json(states: list[BudgetState], trouble: str) -> None:
     now = clock.now()
-    click.echo(trouble or json.dumps([as_dict(state, now) for state in states]), err=bool(trouble))
+    click.echo(one_line(trouble) or json.dumps([as_dict(state, now) for state in states]), err=bool(trouble))
 
 
 def _panels(states: list[BudgetState], trouble: str) -> RenderableType:
     now = clock.now()
     if trouble:
-        return Text(f"{now:%H:%M:%S} UTC  {trouble}", style="red")
+        return Text(one_line(f"{now:%H:%M:%S} UTC  {trouble}"), style="red")
     return Group(*[as_panel(state, now) for state in states], Text(f"{now:%H:%M:%S} UTC, Ctrl-C ends", style="dim"))
 
 
 def _draw_text(states: list[BudgetState], trouble: str) -> None:
     now = clock.now()
-    blocks = [trouble] if trouble else [as_text(state, now) for state in states]
+    blocks = [one_line(trouble)] if trouble else [as_text(state, now) for state in states]
     click.echo("\n\n".join([f"--- {now:%Y-%m-%d %H:%M:%S} UTC", *blocks]) + "\n")

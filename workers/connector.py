@@ -13,8 +13,9 @@ from requests.auth import AuthBase
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
 from urllib3.util import Timeout
 
-from workers import checked, redaction
-from workers.address import flaw_of, join
+from workers import checked, hidden, redaction, request_secrets
+from workers.address import flaw_of, join, with_query
+from workers.asked import asked
 from workers.budget import Budget, Limit, Profile
 from workers.caller import Caller
 from workers.errors import AuthError, ConfigurationError, DependencyDown, PermanentError, RateLimited, RetryableError
@@ -38,31 +39,23 @@ _PACKED = {"br", "zstd", "compress", "x-compress"}
 _BROKEN = (requests.RequestException, HTTPError, http.client.HTTPException, ValueError, zlib.error)
 
 
-#: Names of headers that hold credentials.
-_TELLING = re.compile("auth|key|token|secret|session|cookie|signature|password", re.IGNORECASE)
-
-#: Names of attributes of an auth object that hold none.
-_OPEN = re.compile("user|name|url|type|scope|realm", re.IGNORECASE)
-
-
-#: A user and a password in what a parser takes for a path.
-_USER_INFO = re.compile("[^/]*:[^/]*@")
-
-
 class Connector:
     """One remote API: where it is, how to authenticate, how much it allows.
 
     Parameters:
       name(str): The budget's name. Connectors of one name share one budget, in every process.
-      base_url(str): http:// or https://; relative request URLs are joined to it, and no other host is ever called.
+      base_url(str): http:// or https://; relative request URLs are joined to it, and no other host is ever called. The
+        query of it, as `?api_key=...`, is sent with every request that does not name the same parameters.
       limits(Sequence[Limit]): What the API allows; all of them hold.
       headers(Mapping[str, str]): Sent with every request.
       auth(AuthBase | tuple[str, str] | None): As `requests` takes it.
+      secrets(str | Sequence[str]): What else must never be logged, stored or shown, as a key in a path. What headers
+        and auth hold, the query, and each request's parameters of a secret name are hidden without it.
       timeout(float | None): Seconds one request may take in all; default SLUICE_REQUEST_TIMEOUT_SECONDS.
       share(float), profile(str), trust_server(bool): As `Budget` takes them.
 
     Raises:
-      ConfigurationError: The URL is not an http(s) one, or the limits cannot be.
+      ConfigurationError: The URL is not an http(s) one, the limits cannot be, or a secret is too short to be hidden.
     """
 
     def __init__(
@@ -73,6 +66,7 @@ class Connector:
         limits: Sequence[Limit],
         headers: Mapping[str, str] | None = None,
         auth: "AuthBase | tuple[str, str] | None" = None,
+        secrets: "str | Sequence[str]" = (),
         timeout: float | None = None,
         share: float = 1.0,
         profile: Profile = "auto",
@@ -81,19 +75,25 @@ class Connector:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ConfigurationError(
-                f"Connector {name!r}: base_url must be an http:// or https:// address, not {base_url!r}"
+                f"Connector {name!r}: base_url must be an http:// or https:// address, "
+                f"not {redaction.redact(base_url)!r}"
             )
         if parts.username or parts.password:
             raise ConfigurationError(
                 f"Connector {name!r}: give credentials as auth=(user, password), not inside base_url"
             )
+        if parts.fragment:
+            raise ConfigurationError(f"Connector {name!r}: base_url has a fragment, which is never sent: leave it out")
         self.name = name
-        self.base_url = base_url.rstrip("/") + "/"
+        self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
+        self._query = parts.query
         self.budget = Budget(name, limits, share=share, profile=profile, trust_server=trust_server)
         self.headers = dict(headers or {})
-        for secret in _secrets(self.headers, auth):
-            redaction.hide(secret)
         self.auth = auth
+        self._hidden = hidden.Held(
+            [*request_secrets.given(secrets, name), *request_secrets.of_address(base_url)],
+            lambda: [*request_secrets.of_headers(self.headers), *request_secrets.of_auth(self.auth)],
+        )
         self.timeout = None if timeout is None else checked.timeout(timeout, f"Connector {name!r}")
         self._origin = self._origin_as_sent()
         self._limiter: RateLimiter | None = None
@@ -111,7 +111,7 @@ class Connector:
         except (requests.RequestException, ValueError) as error:
             flaw = f"is not an address that can be called ({type(error).__name__})"
         if flaw:
-            raise ConfigurationError(f"Connector {self.name!r}: base_url {self.base_url!r} {flaw}")
+            raise ConfigurationError(f"Connector {self.name!r}: base_url {redaction.redact(self.base_url)!r} {flaw}")
         return origin
 
     @property
@@ -247,7 +247,7 @@ class Connector:
         Raises:
           PermanentError: It is not.
         """
-        address = join(self.base_url, str(request.url))
+        address = with_query(join(self.base_url, str(request.url)), self._query, request.params)
         _refuse_flaw(request, address)  # before requests drops `..`
         try:
             full = requests.Request(
@@ -275,6 +275,7 @@ class Connector:
                 f"{_title(request)} is not on {self._origin}: a connector calls its own host only",
                 FailureClass.CONTRACT,
             )
+        hidden.note(request_secrets.of_request(full))  # with what auth has renewed
         _refuse_flaw(request, str(full.url))  # an auth object may have changed it
         return full
 
@@ -329,15 +330,6 @@ class Connector:
         raise PermanentError(f"{said}{_hint(response)}", FailureClass.BAD_DATA)
 
 
-def _secrets(headers: Mapping[str, str], auth: "AuthBase | tuple[str, str] | None") -> list[str]:
-    """Return what must never be logged or stored of a connector's credentials."""
-    telling = [value for name, value in headers.items() if _TELLING.search(str(name))]
-    kept = {"password": auth[1]} if isinstance(auth, tuple) else getattr(auth, "__dict__", {})
-    values = [*telling, *(value for name, value in kept.items() if not _OPEN.search(name))]
-    texts = [value.decode("latin-1") if isinstance(value, bytes) else value for value in values]
-    return [text.rpartition(" ")[2] for text in texts if isinstance(text, str)]
-
-
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
@@ -350,14 +342,8 @@ def _refuse_flaw(request: requests.Request, address: str) -> None:
 
 
 def _title(request: requests.Request) -> str:
-    """Name a request without its host, which may hold a password, and its query, which may hold a key."""
-    try:
-        parts = urlsplit(str(request.url))
-    except ValueError:
-        return f"{request.method or 'GET'} /?"
-    is_ours = parts.scheme in ("", "http", "https")  # else the path begins with what may be a password
-    path = _USER_INFO.sub("***@", parts.path.lstrip("/")) if is_ours else "?"
-    return f"{request.method or 'GET'} /{path[:200]}"
+    """Name a request without its address: a path may hold a key as a query does."""
+    return asked(f"the {request.method or 'GET'} request")
 
 
 def _is_unpacked(encoding: str) -> bool:
@@ -418,4 +404,4 @@ def _hint(response: requests.Response) -> str:
     except (ValueError, AttributeError, RecursionError):
         return ""
     lines = message.strip().splitlines() if isinstance(message, str) else []
-    return f": {redaction.excerpt(lines[0], 200)}" if lines else ""
+    return f": {redaction.excerpt(lines[0], 1_000)}" if lines else ""

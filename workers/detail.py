@@ -23,6 +23,7 @@ from workers import (
     runs,
     saving,
 )
+from workers.asked import asking
 from workers.attempt import DOWN_SECONDS, attempt, crashed, ended
 from workers.caller import Caller, Usage
 from workers.connector import Connector
@@ -157,7 +158,7 @@ class Turn:
           BudgetClosed, Refused: The budget is closed for long, or Redis is away.
           Exception: Something else went wrong that no single item is to blame for.
         """
-        with _at_work(self), saving.connected(self.source.model):
+        with _at_work(self), saving.connected(self.source.model), asking(self.run.source):
             try:
                 while not self._is_over():
                     if not self._batch():

@@ -26,6 +26,7 @@ from workers import (
     runs,
     saving,
 )
+from workers.asked import asking
 from workers.attempt import DOWN_SECONDS
 from workers.caller import Caller
 from workers.connector import Connector
@@ -145,7 +146,8 @@ def _read(run: Run, source: ImportSource, connector: Connector, caller: Caller) 
     asked_with = _cursor_of(run, source)
     request = _of_the_source(source, lambda: source.get_list_request(asked_with, source.per_page))
     caller.subject = refusals.subject
-    data = connector.get_json(request, caller)
+    with asking(run.source):
+        data = connector.get_json(request, caller)
     return _record(run, source, _of_the_source(source, lambda: page.read(source, data, asked_with)), caller)
 
 

@@ -6,7 +6,8 @@ from workers import redaction
 
 #: Stands for a message that cannot be read: its `__str__` raises, or returns no text.
 UNREADABLE = "its message cannot be read"
-_DESCRIPTION_LENGTH = 200
+#: Longer than what is stored: a fingerprint is taken before the cut.
+_DESCRIPTION_LENGTH = 2_000
 
 
 def message_of(error: BaseException) -> str:
@@ -23,7 +24,7 @@ def message_of(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message, without secrets, cut to a length to be stored."""
+    """Return an exception's type and the first line of its message, without secrets, bounded."""
     lines = message_of(error).strip().splitlines()
     return f"{type(error).__name__}: {redaction.excerpt(lines[0], _DESCRIPTION_LENGTH)}" if lines else _name(error)
 

@@ -1,11 +1,11 @@
 """Failure groups: a run's failed items, those that failed alike together; and the items one by one."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from peewee import fn
+from peewee import chunked, fn
 
 from workers.tables import HAS_FAILED, RunItem
 
@@ -118,6 +118,15 @@ def retriable_count(run_id: int, failure_class: str | None = None, fingerprint: 
         wanted = wanted.where(RunItem.failure_fingerprint == fingerprint)
     count: int = wanted.count()
     return count
+
+
+def known_ids(run_id: int, external_ids: Iterable[str]) -> set[str]:
+    """Return which of these ids are those of items of the run."""
+    known: set[str] = set()
+    for some in chunked(external_ids, _CHUNK):
+        found: Any = RunItem.select(RunItem.external_id).where(RunItem.run_id == run_id, RunItem.external_id.in_(some))
+        known |= {external_id for (external_id,) in found.tuples()}
+    return known
 
 
 def failed_chunks(run_id: int) -> Iterator[Sequence[FailedItem]]:

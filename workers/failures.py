@@ -9,6 +9,8 @@ from workers.plain_text import one_line
 
 #: Longest reason that is stored, in characters.
 REASON_LENGTH = 500
+#: Longest that is looked at: an exception may quote all of a hostile answer.
+_WHOLE_LENGTH = 10 * REASON_LENGTH
 
 
 class FailureClass(StrEnum):
@@ -45,7 +47,7 @@ ACTIONS: dict[FailureClass, str] = {
 CIRCUIT = 20
 
 _VARIABLE = (
-    (re.compile(r"'[^']*'|\"[^\"]*\""), "'?'"),
+    (re.compile(r"(?<!\w\w)'(?:[^']*'|[^']{200,}$)|\"(?:[^\"]*\"|[^\"]{200,}$)"), "'?'"),  # a long one may be cut
     (re.compile(r"\b[0-9a-fA-F]{8,}(?:-[0-9a-fA-F]{4,})*\b"), "#"),
     (re.compile(r"\d+"), "#"),
 )
@@ -53,8 +55,15 @@ _VARIABLE = (
 
 def storable_reason(text: str | None) -> str:
     """Return a reason as it may be stored and shown: on one line, without secrets, bounded."""
-    plain = one_line((text or "")[: 10 * REASON_LENGTH]).encode("utf-8", "replace").decode()
-    return redaction.excerpt(plain, REASON_LENGTH)
+    return whole_reason(text)[:REASON_LENGTH]
+
+
+def whole_reason(text: str | None) -> str:
+    """Return a reason before it is cut to be stored: what a fingerprint is taken of.
+
+    Where a cut falls depends on the length of the ids before it, and alike failures must not differ in that.
+    """
+    return one_line(redaction.excerpt(text or "", _WHOLE_LENGTH)).encode("utf-8", "replace").decode()
 
 
 def fingerprint(failure_class: str, reason: str, external_id: str = "") -> str:
@@ -62,12 +71,13 @@ def fingerprint(failure_class: str, reason: str, external_id: str = "") -> str:
 
     Parameters:
       failure_class(str): One of `FailureClass`.
-      reason(str): As it is stored.
+      reason(str): As `whole_reason` returns it.
       external_id(str): The item's own, which stands in many reasons.
 
     Numbers, ids and quoted text do not tell two failures apart.
     """
-    alike = re.sub(rf"(?<!\w){re.escape(external_id)}(?!\w)", "#", reason) if external_id else reason
+    own = one_line(external_id)
+    alike = re.sub(rf"(?<!\w){re.escape(own)}(?!\w)", "#", reason) if own else reason
     for pattern, instead in _VARIABLE:
         alike = pattern.sub(instead, alike)
     return hashlib.sha256(f"{failure_class} {alike}".encode("utf-8", "replace")).hexdigest()[:12]

@@ -10,7 +10,7 @@ from peewee import SQL, chunked, fn
 
 from workers import database, runs, saving
 from workers.caller import Usage
-from workers.failures import CIRCUIT, FailureClass, fingerprint, storable_reason
+from workers.failures import CIRCUIT, REASON_LENGTH, FailureClass, fingerprint, storable_reason, whole_reason
 from workers.tables import HAS_FAILED, IS_OPEN, OPEN, ItemStatus, Run, RunItem, RunStatus
 
 #: Rows of one INSERT: a statement takes 65,535 values on Postgres, 32,766 on some builds of SQLite.
@@ -349,16 +349,16 @@ def _write_statuses(outcomes: Sequence[Outcome]) -> None:
 
 
 def _unfinished(outcome: Outcome, now: datetime) -> dict[Any, Any]:
-    reason = storable_reason(outcome.reason)
+    whole = whole_reason(outcome.reason)
     values: dict[Any, Any] = {
         RunItem.status: outcome.status,
         RunItem.due_at: now + timedelta(seconds=outcome.retry_seconds),
-        RunItem.failure_reason: reason,
+        RunItem.failure_reason: whole[:REASON_LENGTH],
     }
     if outcome.status is not ItemStatus.SKIPPED:
         values |= {
             RunItem.failure_class: outcome.failure_class,
-            RunItem.failure_fingerprint: fingerprint(outcome.failure_class or "", reason, outcome.item.external_id),
+            RunItem.failure_fingerprint: fingerprint(outcome.failure_class or "", whole, outcome.item.external_id),
             RunItem.failure_count: RunItem.failure_count + 1,
             RunItem.last_failed_at: now,
         }

@@ -5,7 +5,7 @@ from typing import Any
 
 from workers import database
 from workers.contracts import ImportSource
-from workers.failures import FailureClass, fingerprint, storable_reason
+from workers.failures import REASON_LENGTH, FailureClass, fingerprint, storable_reason, whole_reason
 from workers.listed import Listed
 from workers.page import Page
 from workers.tables import ItemStatus
@@ -38,10 +38,10 @@ def failed(source: ImportSource, refused: Mapping[str, str], failure_class: Fail
         common
         | {
             "external_id": where,
-            "failure_reason": storable_reason(why),
-            "failure_fingerprint": fingerprint(failure_class, storable_reason(why), where),
+            "failure_reason": why[:REASON_LENGTH],
+            "failure_fingerprint": fingerprint(failure_class, why, where),
         }
-        for where, why in refused.items()
+        for where, why in ((where, whole_reason(why)) for where, why in refused.items())
     ]
 
 

@@ -8,10 +8,11 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
 from workers.error_text import UNREADABLE, message_of, traceback_of
-from workers.plain_text import block, one_line
+from workers.plain_text import block, lines, one_line
 from workers.redaction import excerpt, hide
 from workers.settings import get_settings
 
@@ -53,7 +54,7 @@ class JsonLines(logging.Formatter):
             "message": one_line(excerpt(message_in(record), _LENGTH)),
         }
         if traceback := _traceback_in(record):
-            line["exception"] = block(traceback, indent="")
+            line["exception"] = lines(traceback)
         return json.dumps(line)
 
 
@@ -93,8 +94,18 @@ def set_up() -> None:
     text = Lines("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
     handler.setFormatter(JsonLines() if settings.log_format == "json" else text)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
+    if sys.excepthook is sys.__excepthook__:
+        sys.excepthook = uncaught  # what Python prints itself is not cleaned
     for name, level in _QUIETER.items():
         logging.getLogger(name).setLevel(level)
+
+
+def uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+    """Log what nobody has caught, as `sys.excepthook` is called with it: the process ends."""
+    if issubclass(kind, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, traceback)
+    else:
+        logging.getLogger(__name__).critical("this process ends", exc_info=(kind, error, traceback))
 
 
 def _password(url: str) -> str | None:

@@ -27,6 +27,11 @@ def one_line(text: str) -> str:
     return text if text.isascii() and text.isprintable() else _ANY.sub(" ", text)
 
 
+def lines(text: str) -> str:
+    """Return text whose lines stay, of characters that are seen."""
+    return one_line(text) if text.isprintable() else "\n".join(map(one_line, _LINE_END.split(text)))
+
+
 def block(text: str, indent: str = "  ") -> str:
     """Return text of several lines, as a traceback: each is indented, so that none looks like a line of its own."""
-    return "\n".join(f"{indent}{one_line(line)}".rstrip() for line in _LINE_END.split(text))
+    return "\n".join(f"{indent}{line}".rstrip() for line in lines(text).split("\n"))

@@ -7,6 +7,7 @@ from typing import Any
 
 from workers import budget_words, clock, redaction, run_connector, saving, stats
 from workers import page as pages
+from workers.asked import asking
 from workers.caller import Caller
 from workers.connector import Connector
 from workers.contracts import ImportSource
@@ -166,7 +167,8 @@ def _ask(source: ImportSource, connector: Connector) -> _Sample:
     try:
         _await_permit(caller, connector)
         sent_at = clock.monotonic()
-        data = connector.get_json(request, caller)
+        with asking(f"{source.name} list page 1"):
+            data = connector.get_json(request, caller)
         took = clock.monotonic() - sent_at
     finally:
         caller.settle()
@@ -236,7 +238,7 @@ class _Planning:
         return Plan(
             source=self.source.name,
             tenant=self.tenant,
-            api=self.connector.base_url,
+            api=redaction.redact(self.connector.base_url),
             items=self.items,
             items_on_page=sample.found,
             per_page=self.per_page,

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from workers import clock, database, runs
 from workers.errors import DependencyDown
+from workers.plain_text import one_line
 from workers.stats import RunStats, run_stats
 from workers.tables import ENDED, Run, RunStatus
 
@@ -85,12 +86,12 @@ class Display:
         figures = len(f" {task.description} 100% {task.completed}/{task.total or '?'} ") + len(str(task.total or "?"))
         room = self._console.width - figures - _SPINNER_WIDTH
         narrow = len(text) > room - _BAR_WIDTH
-        note = escape(shortened(text, max(room, _LEAST_NOTE)))  # which may hold what an API said
+        note = escape(shortened(one_line(text), max(room, _LEAST_NOTE)))  # which may hold what an API said
         self._bar.update(self._task, note=note, narrow=narrow)
 
     def _print(self, text: str) -> None:
         self._said_at = time.monotonic()
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class _Bar(BarColumn):

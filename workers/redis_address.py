@@ -4,7 +4,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
@@ -109,7 +109,7 @@ class Address:
     path: str
     db: int
     username: str
-    password: str
+    password: str = field(repr=False)
     tls: bool
 
     @classmethod

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from workers import items
+from workers import items, sheet_cell
 from workers.errors import InvalidTransition, UsageError
-from workers.failure_groups import failure_groups
+from workers.failure_groups import failure_groups, known_ids
 from workers.failures import FailureClass
 from workers.tables import ENDED, Run, RunStatus
 
@@ -45,6 +45,23 @@ class Wanted:
         said = f" of class {self.failure_class}" if self.failure_class else ""
         said += f" with fingerprint {self.fingerprint}" if self.fingerprint else ""
         return said + (f" with the ids {_first(self.external_ids)}" if self.external_ids else "")
+
+
+def meant(run_id: int, pasted: Iterable[str]) -> list[str]:
+    """Return the ids that a person means, who may have taken them out of failed.csv, where some have a mark.
+
+    Raises:
+      UsageError: One stands for two items.
+    """
+    readings = {text: sheet_cell.read(text) for text in pasted}
+    known = known_ids(run_id, {*readings, *readings.values()})
+    for text, unmarked in readings.items():
+        if text != unmarked and {text, unmarked} <= known:
+            raise UsageError(
+                f"Run {run_id} has an item {text} and an item {unmarked}, which failed.csv writes like that: "
+                f"give {sheet_cell.exact(text)} for the one, {unmarked} for the other"
+            )
+    return [unmarked if unmarked in known and text not in known else text for text, unmarked in readings.items()]
 
 
 def refuse(run: Run, wanted: Wanted) -> None:

@@ -32,15 +32,17 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="SLUICE_", env_file=".env", extra="ignore", frozen=True)
 
-    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the budgets and, unless told, the broker.")
-    broker_url: str = Field("", description="The message broker, where it is not the same Redis.")
+    redis_url: str = Field(
+        "redis://127.0.0.1:6379/0", repr=False, description="Redis of the budgets and, unless told, the broker."
+    )
+    broker_url: str = Field("", repr=False, description="The message broker, where it is not the same Redis.")
     prefix: str = Field(
         "sluice",
         pattern=r"^[a-z0-9_.-]{1,40}$",
         description="The prefix of every Redis key; one per installation that shares a Redis.",
     )
     database_url: str = Field(
-        "", description="sqlite:///file or postgresql://...; default: sluice.db in the data folder."
+        "", repr=False, description="sqlite:///file or postgresql://...; default: sluice.db in the data folder."
     )
     database_pooler: Literal["auto", "none", "transaction"] = Field(
         "auto",

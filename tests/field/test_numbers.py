@@ -88,7 +88,9 @@ def test_an_answer_with_such_a_number_is_bad_data(environment, redis_server):
     with api({"/x": http('{"price": 1e400}')}) as server:
         connector = Connector("api", base_url=server.url, limits=[Limit(10, seconds=60)])
 
-        with pytest.raises(PermanentError, match="GET /x answered 200 with 1e400, a number larger than") as caught:
+        with pytest.raises(
+            PermanentError, match="the GET request answered 200 with 1e400, a number larger than"
+        ) as caught:
             connector.get_json(requests.Request("GET", "x"), connector.caller())
 
     assert caught.value.failure_class == "bad_data"

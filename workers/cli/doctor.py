@@ -14,6 +14,7 @@ from workers.cli.ending import EXIT_DEPENDENCY, EXIT_DONE, EXIT_FAILED
 from workers.cli.printing import AS_JSON, answer, say
 from workers.doctor import examine
 from workers.doctor.finding import Finding, Level
+from workers.plain_text import one_line
 
 _WIDE = 160
 #: A mark and a word: a colour alone is not seen by everybody.
@@ -55,7 +56,7 @@ def _printed(findings: Iterable[Finding]) -> list[Finding]:
     shown = []
     for finding in findings:
         mark, style = _MARKS[finding.level]
-        console.print(_row(Text(mark, style), Text(finding.area), Text(finding.what), Text(finding.fix)))
+        console.print(_row(Text(mark, style), Text(one_line(finding.area)), Text(finding.what), Text(finding.fix)))
         shown.append(finding)
     return shown
 

@@ -9,6 +9,8 @@ from peewee import PeeweeException
 from redis import RedisError
 
 from workers import database, faults, outages, redis_words
+from workers.cli.printing import say
+from workers.error_text import describe
 from workers.errors import ConfigurationError, DependencyDown, SluiceError, UnknownSource, UsageError
 from workers.faults import Fault
 from workers.tables import Run, RunStatus
@@ -58,7 +60,7 @@ def is_outage(error: BaseException) -> bool:
 
 
 def _complain(said: object, code: int) -> int:
-    click.echo(f"Error: {said}", err=True)
+    say(f"Error: {said}")
     return code
 
 
@@ -87,4 +89,4 @@ def _where(error: UsageError) -> str:
     if cause is None:
         return ""
     last = traceback.extract_tb(cause.__traceback__)[-1]
-    return f": {type(cause).__name__}: {cause} ({last.filename}:{last.lineno})"
+    return f": {describe(cause)} ({last.filename}:{last.lineno})"

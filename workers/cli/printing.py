@@ -14,6 +14,7 @@ from rich.text import Text
 
 from workers import stats
 from workers.plain_text import one_line
+from workers.redaction import redact
 from workers.tables import Run
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
@@ -40,9 +41,14 @@ def answer_run(run: Run, *, as_json: bool, **more: Any) -> None:
         click.echo(run.id)
 
 
+def line(text: str) -> None:
+    """Print one line of an answer. What an API said may stand in it."""
+    click.echo(one_line(text))
+
+
 def say(text: str) -> None:
-    """Tell the person something that is not the answer."""
-    click.echo(text, err=True)
+    """Say something that is not the answer, on stderr, without secrets."""
+    click.echo(one_line(redact(text)), err=True)
 
 
 def table(*titles: str, rows: Iterable[Iterable[object]]) -> Table:

@@ -12,7 +12,7 @@ from workers import clock, progress, schedule_stats, timetable
 from workers.catch_up import CatchUp
 from workers.cli.door import Door, me, pass_door, tables
 from workers.cli.ending import EXIT_DONE
-from workers.cli.printing import AS_JSON, answer, instant, say, show, table
+from workers.cli.printing import AS_JSON, answer, instant, line, say, show, table
 from workers.cli.words import TENANT, SourceName, Zone
 from workers.cron import Cron
 from workers.errors import UsageError
@@ -113,7 +113,7 @@ def preview(cron: tuple[str, ...], *, timezone: str, as_json: bool) -> int:
     if as_json:
         answer({"cron": read.expression, "timezone": timezone, "in_words": read.in_words, "next_at": times})
     else:
-        click.echo(f"{read.in_words}, {timezone}")
+        line(f"{read.in_words}, {timezone}")
         show(_times(times, timezone))
     return EXIT_DONE
 
@@ -254,11 +254,11 @@ def _tell(source: str, tenant: str | None, *, as_json: bool) -> None:
 
 def _print(one: ScheduleStats) -> None:
     origin = f"set by {one.updated_by}" if _is_set(one) else "declared by its source"
-    click.echo(f"{_whose(one.source, one.tenant)}: {one.cron} ({one.in_words}), {one.timezone}; {origin}")
+    line(f"{_whose(one.source, one.tenant)}: {one.cron} ({one.in_words}), {one.timezone}; {origin}")
     if one.trouble:
-        click.echo(f"it cannot be kept: {one.trouble}")
+        line(f"it cannot be kept: {one.trouble}")
     elif one.paused_at:
-        click.echo(f"paused since {instant(one.paused_at)}: `schedule resume {one.source}` goes on")
+        line(f"paused since {instant(one.paused_at)}: `schedule resume {one.source}` goes on")
     else:
         show(_times(one.next_at, one.timezone))
         say(f"times that pass while no scheduler runs: {_CATCH_UP[one.catch_up]}")
@@ -281,7 +281,7 @@ def _list(found: Sequence[ScheduleStats]) -> None:
         say('No source has a schedule: `python -m workers schedule set SOURCE "0 */3 * * *"` gives it one.')
     for one in found:
         if one.trouble:
-            click.echo(f"{_whose(one.source, one.tenant)}: {one.trouble}")
+            line(f"{_whose(one.source, one.tenant)}: {one.trouble}")
     for why in dict.fromkeys(one.unattended for one in found if one.unattended):
         say(why)
 

@@ -6,6 +6,7 @@ import click
 
 from workers.cli.ending import EXIT_DONE
 from workers.cli.printing import AS_JSON, answer, show, table
+from workers.redaction import redact
 from workers.registry import get_registry
 
 
@@ -24,9 +25,9 @@ def sources(as_json: bool) -> int:
     """
     known = get_registry().values()
     if as_json:
-        answer([{"name": s.name, "api": s.connector.base_url, "limits": _limits(s)} for s in known])
+        answer([{"name": s.name, "api": redact(s.connector.base_url), "limits": _limits(s)} for s in known])
         return EXIT_DONE
-    rows = [(s.name, s.model.__name__, s.connector.base_url, ", ".join(_limits(s))) for s in known]
+    rows = [(s.name, s.model.__name__, redact(s.connector.base_url), ", ".join(_limits(s))) for s in known]
     show(table("source", "becomes", "API", "limits", rows=rows))
     return EXIT_DONE
 

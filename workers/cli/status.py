@@ -7,14 +7,13 @@ from typing import Any
 
 import click
 
-from workers import progress, runs, stats
+from workers import progress, runs, sheet_cell, stats
 from workers.cli import choose, failed, watch
 from workers.cli.door import tables
 from workers.cli.ending import EXIT_DONE
-from workers.cli.printing import AS_JSON, answer, instant, pairs, run_as_dict, say, show, table
+from workers.cli.printing import AS_JSON, answer, instant, line, pairs, run_as_dict, say, show, table
 from workers.cli.words import FAILURE_CLASS, RunId, SourceName
 from workers.failure_groups import FailureGroup, failure_groups
-from workers.plain_text import one_line
 from workers.registry import get_registry
 from workers.tables import ACTIVE, ENDED, Run, RunStatus
 
@@ -84,7 +83,7 @@ def status(
     with tables():
         if only_failed or failure_class or fingerprint:
             which = choose.run(run_id, "status --failed", choose.last_and_failed(), choose.NOTHING_FAILED)
-            about = {"failure_class": failure_class, "fingerprint": fingerprint}
+            about = {"failure_class": failure_class, "fingerprint": fingerprint and sheet_cell.read(fingerprint)}
             failed.tell(runs.get(which), **about, last=last, as_json=as_json)
         elif run_id is None:
             _tell_runs(_found(last, source, wanted), as_json=as_json)
@@ -128,7 +127,7 @@ def _tell_runs(found: list[stats.RunStats], *, as_json: bool) -> None:
     newest = sorted((one.id for one in found), reverse=True)[:_NEWEST]
     for one in found:
         for why in _whys(one, newest):
-            click.echo(one_line(f"run {one.id}: {why}"))
+            line(f"run {one.id}: {why}")
 
 
 def _whys(one: stats.RunStats, newest: Iterable[int]) -> list[str]:
@@ -163,7 +162,7 @@ def _tell_run(run: Run, *, as_json: bool) -> None:
         show(table(*titles, rows=[_group_row(group) for group in groups]))
     for event in reversed(stats.events(run.id)):
         said = f"{event.what:<12} {event.who} ({event.door}) {event.detail or ''}"
-        click.echo(one_line(f"{event.at:%Y-%m-%d %H:%M:%S}  {said}".rstrip()))
+        line(f"{event.at:%Y-%m-%d %H:%M:%S}  {said}".rstrip())
     if hint := watch.on_failures(run):
         say(hint)
 

@@ -4,7 +4,7 @@ from datetime import datetime
 
 import click
 
-from workers import heartbeat, outages, runner, runs
+from workers import heartbeat, outages, runner, runs, sheet_cell
 from workers.cli import choose, watch
 from workers.cli.door import Door, me, pass_door, tables
 from workers.cli.ending import EXIT_DONE
@@ -12,6 +12,7 @@ from workers.cli.printing import AS_JSON, answer_run, instant, say
 from workers.cli.words import FAILURE_CLASS, SOURCE, TENANT, Instant, RunId
 from workers.failures import FailureClass
 from workers.registry import get_registry
+from workers.retry import meant
 from workers.settings import get_settings
 from workers.tables import ACTIVE, Run, RunStatus
 
@@ -179,8 +180,8 @@ def retry(
             who=me(),
             door=door.name,
             failure_class=failure_class,
-            fingerprint=fingerprint,
-            external_ids=external_ids,
+            fingerprint=fingerprint and sheet_cell.read(fingerprint),
+            external_ids=meant(chosen, external_ids),
             from_start=from_start,
         )
         run = runs.get(chosen)

@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 
 from workers import database
 from workers.failures import FailureClass
+from workers.redaction import redact
 from workers.registry import get_registry
 from workers.settings import get_settings
 from workers.tables import Run
@@ -104,7 +105,7 @@ def _zone_meant(typed: str) -> str | None:
 
 
 def _sources() -> list[CompletionItem]:
-    return [CompletionItem(name, help=source.connector.base_url) for name, source in get_registry().items()]
+    return [CompletionItem(name, help=redact(source.connector.base_url)) for name, source in get_registry().items()]
 
 
 def _runs() -> list[CompletionItem]:

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from workers import clock, page, redaction
+from workers.asked import asking
 from workers.budget import Budget
 from workers.caller import Caller, Permit
 from workers.connector import Connector
@@ -76,7 +77,8 @@ def ask(source: ImportSource) -> Iterator[Finding]:
         return
     witness = _witness(connector)
     try:
-        data = connector.get_json(request, witness)
+        with asking(f"{source.name} list page 1"):
+            data = connector.get_json(request, witness)
     except SluiceError as why:
         yield _refusal(source, witness, why)
     else:

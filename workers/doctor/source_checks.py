@@ -2,7 +2,6 @@
 
 import ipaddress
 import math
-import re
 import socket
 import traceback
 from collections.abc import Iterator, Sequence
@@ -18,11 +17,10 @@ from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.error_text import describe
 from workers.errors import ConfigurationError, DependencyDown
 from workers.registry import get_registry
+from workers.secret_names import is_secret
 from workers.settings import get_settings
 
 _ANSWER_SECONDS = 2.0
-#: Names of headers that hold credentials.
-_TELLING = re.compile("auth|key|token|secret|session|cookie", re.IGNORECASE)
 
 
 def registry() -> Iterator[Finding]:
@@ -130,7 +128,7 @@ def _columns(source: ImportSource, place: Any) -> Iterator[Finding]:
 
 def _address(connector: Connector) -> Iterator[Finding]:
     parts = urlsplit(connector.base_url)
-    secret = connector.auth is not None or any(_TELLING.search(str(name)) for name in connector.headers)
+    secret = connector.auth is not None or any(is_secret(str(name), header=True) for name in connector.headers)
     if secret and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
         what = f"{connector.name}: {connector.base_url} is plain http: its credentials can be read on the way"
         yield warning("sources", what, "let base_url begin with https://, if the API has it")

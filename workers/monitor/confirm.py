@@ -17,6 +17,7 @@ from workers.monitor.markup import fill
 from workers.monitor.shared import forget
 from workers.monitor.words import sentence
 from workers.monitor.zone import zone
+from workers.plain_text import one_line
 
 _SAID = "sluice_said"
 _SENTENCE = '<p class="sl-sentence">{text}</p>'
@@ -63,7 +64,7 @@ def tell() -> None:
 
 def plain(text: str) -> str:
     """Return text as Markdown that shows just that."""
-    return _MARKDOWN.sub(r"\\\g<0>", text)
+    return _MARKDOWN.sub(r"\\\g<0>", one_line(text))
 
 
 def _draw(question: Question) -> None:

@@ -1,4 +1,4 @@
-"""The failed items of a run as a CSV file: all of them, some at a time. No cell of it is a formula."""
+"""The failed items of a run as a CSV file, some at a time. Ids survive a spreadsheet, and no cell is a formula."""
 
 import csv
 import io
@@ -13,12 +13,11 @@ from workers import database
 from workers.errors import DependencyDown
 from workers.failure_groups import FailedItem, failed_chunks
 from workers.monitor.complaint import complain
+from workers.sheet_cell import exact, harmless
 from workers.tables import Run
 
 PATH = "/runs/{run_id}/failed.csv"
 _COLUMNS = ("external_id", "failure_class", "fingerprint", "attempts", "failed_at_utc", "can_be_retried", "reason")
-#: What a spreadsheet takes for a formula; a plain number is none.
-_FORMULA, _NUMBER = re.compile(r"[\s\x00-\x1f\u200b-\u200f\ufeff]*[=+\-@\t\r＝＋－＠]"), re.compile(r"-?\d+(\.\d+)?")
 #: With it, spreadsheets read the file as UTF-8; other readers skip it.
 _BOM = "\ufeff"
 _ID, _LARGEST_ID = re.compile(r"[0-9]{1,19}"), 2**63 - 1
@@ -57,17 +56,12 @@ def csv_parts(run_id: int) -> Iterator[str]:
         yield _lines(_row(item) for item in chunk)
 
 
-def cell(value: object) -> str:
-    """Return a value as a cell that no spreadsheet takes for a formula."""
-    text = str(value)
-    return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
-
-
 def _row(item: FailedItem) -> Sequence[str]:
     at = f"{item.failed_at:%Y-%m-%d %H:%M:%S}" if item.failed_at else ""
     again = "yes" if item.retriable else "no"
-    values = (item.external_id, item.failure_class, item.fingerprint, item.attempts, at, again, item.reason)
-    return [cell(value) for value in values]
+    values = (item.failure_class, item.attempts, at, again, item.reason)
+    failure_class, *others = map(harmless, values)
+    return [exact(item.external_id), failure_class, exact(item.fingerprint), *others]
 
 
 def _lines(rows: Iterator[Sequence[str]] | Sequence[Sequence[str]]) -> str:

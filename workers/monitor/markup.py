@@ -1,7 +1,9 @@
-"""HTML out of data. Every value is escaped on its way in, unless it came from here: an API's error text is hostile."""
+"""HTML out of data. Every value is cleaned and escaped on its way in, unless it is HTML: an API's text is hostile."""
 
 from collections.abc import Iterable
 from html import escape
+
+from workers.plain_text import lines
 
 
 class Html(str):
@@ -20,9 +22,9 @@ def fill(template: str, **values: object) -> Html:
 
 def prose(text: str) -> Html:
     """Return a sentence, escaped, with what stands between `backticks` set as code."""
-    parts = [escape(part) for part in text.split("`")]
+    parts = [escape(part) for part in lines(text).split("`")]
     if len(parts) % 2 == 0:  # one of them stands alone
-        return Html(escape(text))
+        return _safe(text)
     return Html("".join(f"<code>{part}</code>" if n % 2 else part for n, part in enumerate(parts)))
 
 
@@ -32,4 +34,4 @@ def join(parts: Iterable[Html], between: str = "") -> Html:
 
 
 def _safe(value: object) -> Html:
-    return value if isinstance(value, Html) else Html(escape(str(value), quote=True))
+    return value if isinstance(value, Html) else Html(escape(lines(str(value)), quote=True))
