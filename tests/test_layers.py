@@ -23,7 +23,7 @@ LAYERS = {
     "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs old_rows items lanes schedules decide watermark "
-    "tracking saving pool faults given matching storable model_tables table_check page outages heartbeat "
+    "tracking saving pool faults isolation given matching storable model_tables table_check page outages heartbeat "
     "presence recent_errors samples",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
