@@ -75,11 +75,11 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """A Redis of our own, without persistence; its URL."""
-    from workers.redis_server import _find_binary
+    from workers.redis_data import find_binary
 
     port = free_port()
     folder = tempfile.mkdtemp(prefix="sluice-redis-")
-    command = [_find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    command = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     process = subprocess.Popen([*command, "--dir", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"redis://127.0.0.1:{port}/0"
     client = redis.Redis.from_url(url)

@@ -14,8 +14,8 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Every module of workers/, from the doors down. A package's name stands for all that is in it.
 LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
-    "control": "runner scheduler supervisor worker redis_server redis_address preflight retry stuck plan timetable "
-    "doctor figures health relearn schedule_plan",
+    "control": "runner scheduler supervisor worker redis_server redis_data redis_address preflight retry stuck plan "
+    "timetable doctor figures health relearn schedule_plan",
     "work": "actors unknown_source discovery listed detail patience attempt finalize removal reaper inline retention "
     "sampling fresh referrers",
     "queue": "broker consumer middleware notices",
