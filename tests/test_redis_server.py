@@ -141,7 +141,8 @@ def test_a_redis_is_started_where_none_answers_and_stopped_after_the_block(url: 
 def test_it_keeps_what_it_is_given_and_refuses_no_key_its_place(url: str) -> None:
     with redis_server.embedded(url), connected(url) as client:
         client.set("kept", "yes")
-        config = client.config_get("appendonly", "appendfsync", "maxmemory-policy", "save", "protected-mode")
+        names = ("appendonly", "appendfsync", "maxmemory-policy", "save", "protected-mode")
+        config = {name: client.config_get(name)[name] for name in names}  # Redis 6.2 takes one name at a time
 
     with redis_server.embedded(url), connected(url) as client:
         kept = client.get("kept")
@@ -472,6 +473,7 @@ def test_budgets_are_taken_as_full_after_a_server_was_killed(url: str, data: Pat
 # Data of another server
 
 
+TO_COME = b"REDIS0999 of a server to come"
 MANIFEST = "file appendonly.aof.1.base.rdb seq 1 type b\nfile appendonly.aof.1.incr.aof seq 1 type i\n"
 REFUSAL = "# Can't handle RDB format version 80"
 
@@ -498,11 +500,13 @@ def kept(url: str) -> bytes | None:
 def make_unreadable(data: Path) -> None:
     """Let the data be of a server that is newer than any."""
     folder = data / "redis" / "appendonlydir"
+    folder.mkdir(exist_ok=True)
     for path in folder.iterdir():
         path.unlink()
-    (folder / "appendonly.aof.1.base.rdb").write_bytes(b"REDIS0999 of a server to come")
+    (folder / "appendonly.aof.1.base.rdb").write_bytes(TO_COME)
     (folder / "appendonly.aof.1.incr.aof").touch()
     (folder / "appendonly.aof.manifest").write_text(MANIFEST)
+    (folder.parent / "appendonly.aof").write_bytes(TO_COME)  # where Redis 6.2 looks
 
 
 def aside(data: Path) -> list[Path]:
@@ -533,15 +537,15 @@ def test_data_that_no_server_can_read_is_set_aside_and_said(
     # Given data of a server that is not on this machine
     write_data(url)
     make_unreadable(data)
-    (data / "redis" / "written-by").write_text("redis-server\nredis 99.0.1\n")
+    (data / "redis" / "written-by").write_text("/gone/redis-server\nredis 99.0.1\n")
 
     # When one is wanted, then it begins anew, and the log says where the data is
     assert kept(url) is None
     (folder,) = aside(data)
-    assert sorted(path.name for path in folder.iterdir()) == ["appendonlydir", "written-by"]
+    assert {path.name for path in folder.iterdir()} == {"appendonlydir", "appendonly.aof", "written-by"}
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     (line,) = [line for line in caplog.messages if "set aside" in line]
-    assert "which redis 99.0.1 wrote" in line
+    assert "which redis 99.0.1 (/gone/redis-server) wrote" in line
     assert str(folder) in line
 
     # And from then on its data is its own
@@ -567,19 +571,17 @@ def test_the_process_that_serves_sets_unreadable_data_aside_and_goes_on(url: str
         "# Could not create server TCP listening socket 127.0.0.1:6379: bind: Address already in use",
     ],
 )
-def test_another_trouble_sets_no_data_aside(
-    url: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
-) -> None:
+def test_another_trouble_sets_no_data_aside(url: str, data: Path, tmp_path: Path, trouble: str) -> None:
     # Given data that was written by a server that has another trouble now
     write_data(url)
-    (data / "redis" / "written-by").write_text("redis-server\nredis 7.0.15\n")
-    install(tmp_path / "later", "redis-server", trouble)
-    monkeypatch.setenv("PATH", str(tmp_path / "later"), prepend=os.pathsep)
+    there = sorted(path.name for path in (data / "redis").iterdir())
+    install(tmp_path, "redis-server", trouble)
+    (data / "redis" / "written-by").write_text(f"{tmp_path}/redis-server\nredis 7.0.15\n")
 
     # When it is wanted, then that trouble is said, and the data stays
     assert trouble in refusal(url, DependencyDown)
     assert aside(data) == []
-    assert (data / "redis" / "appendonlydir").is_dir()
+    assert set(there) - {"stopped-in-order"} <= {path.name for path in (data / "redis").iterdir()}
 
 
 @pytest.mark.parametrize(

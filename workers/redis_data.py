@@ -27,7 +27,7 @@ _UNREADABLE = re.compile(
 #: What is set aside: everything that a server reads when it starts.
 _READ_AT_START = ("appendonlydir", "appendonly.aof", "dump.rdb")
 
-#: The servers that could not read the folder since it was last read or set aside.
+#: The paths of the servers that could not read the folder since it was last read or set aside.
 _refused: set[str] = set()
 
 
@@ -55,51 +55,50 @@ def find_binary() -> str:
     return next(iter(_found().values()))
 
 
-def choose() -> tuple[str, str]:
-    """Return name and path of the server that is to read the folder: the one that wrote it, where it is still there.
+def choose() -> str:
+    """Return the path of the server that is to read the folder: the one that wrote it, where it is still there.
 
     Where every server of this machine has refused what is there, it is set aside. Call it with the folder's lock held.
 
     Raises:
       ConfigurationError: As `find_binary`; or the folder cannot be written.
     """
-    found = _found()
+    writer, _ = written_by()
+    found = [*([writer] if os.access(writer, os.X_OK) else []), *_found().values()]
     if _refused.issuperset(found):
         _set_aside()
-    writer, _ = written_by()
-    names = sorted((name for name in found if name not in _refused), key=lambda name: name != writer)
-    return names[0], found[names[0]]
+    return next(path for path in found if path not in _refused)
 
 
-def refused(name: str, said: str) -> bool:
+def refused(binary: str, said: str) -> bool:
     """Note whether a server has ended because it cannot read the folder.
 
     Parameters:
-      name(str): As `choose` returned it.
+      binary(str): As `choose` returned it.
       said(str): What it wrote to its log.
     """
     if not _UNREADABLE.search(said):
         return False
-    _refused.add(name)
+    _refused.add(binary)
     return True
 
 
-def wrote(name: str, version: str) -> None:
-    """Note which server writes the folder from now on, as `choose` and `answers` name it."""
+def wrote(binary: str, version: str) -> None:
+    """Note which server writes the folder from now on: its path, and what it calls itself (`valkey 9.1.2`)."""
     _refused.clear()
-    if written_by() != (name, version):
+    if written_by() != (binary, version):
         with open_private(directory() / "written-by") as file:
             file.truncate(0)
-            file.write(f"{name}\n{version}\n".encode())
+            file.write(os.fsencode(f"{binary}\n{version}\n"))
 
 
 def written_by() -> tuple[str, str]:
-    """Return name and version of the server that wrote the folder last; empty where that is not known."""
+    """Return path and version of the server that wrote the folder last; empty where that is not known."""
     try:
-        name, version = (directory() / "written-by").read_text(errors="replace").splitlines()
+        binary, version = os.fsdecode((directory() / "written-by").read_bytes()).splitlines()
     except (OSError, ValueError):
         return "", ""
-    return name, version
+    return binary, version
 
 
 def same_files(version: str) -> bool:
@@ -122,7 +121,7 @@ def _found() -> dict[str, str]:
 
 def _set_aside() -> None:
     aside = directory() / f"unreadable-{clock.now():%Y%m%d-%H%M%S}"
-    name, version = written_by()
+    binary, version = written_by()
     try:
         aside.mkdir(mode=0o700)
         for part in (*_READ_AT_START, "written-by"):
@@ -134,7 +133,7 @@ def _set_aside() -> None:
         "no Redis of this machine (%s) can read its data, which %s wrote: it is set aside in %s, and a new folder is "
         "begun. Nothing is lost by that: budgets are taken as full for a while, messages are sent again",
         ", ".join(sorted(_refused)),
-        version or name or "another one",
+        f"{version} ({binary})" if version else "another one",
         aside,
     )
     _refused.clear()

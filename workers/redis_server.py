@@ -48,7 +48,6 @@ class _Server:
     """A running server of ours."""
 
     url: str
-    #: As `redis_data` names it.
     binary: str
     process: "subprocess.Popen[bytes]"
     log_path: Path
@@ -148,7 +147,7 @@ def _find_or_start(url: str) -> "_Server | str | None":
 
 
 def _start(url: str, lock: BinaryIO) -> _Server:
-    name, binary = redis_data.choose()
+    binary = redis_data.choose()
     follows_in_order = redis_data.in_order().exists()
     redis_data.in_order().unlink(missing_ok=True)
     log_path = redis_data.directory() / "redis.log"
@@ -172,7 +171,7 @@ def _start(url: str, lock: BinaryIO) -> _Server:
     # By stdin, because a command line can be read by everyone on the machine.
     with suppress(BrokenPipeError), process.stdin as config:
         config.write(_config(Address.of(url)).encode())
-    return _Server(url, name, process, log_path, log_begin, follows_in_order)
+    return _Server(url, binary, process, log_path, log_begin, follows_in_order)
 
 
 def _config(address: Address) -> str:
