@@ -100,11 +100,11 @@ def redis_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A Postgres cluster of our own; the URL of its server, without a database."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
-    on_path = shutil.which("initdb")
-    if not binaries and not on_path:
+    from postgres_folder import postgres_folder
+
+    folder = postgres_folder()
+    if folder is None:
         missing("PostgreSQL")
-    folder = binaries[-1] if binaries else Path(str(on_path)).parent
     home = tempfile.mkdtemp(prefix="sluice-postgres-")
     as_user: list[str] = []
     if os.geteuid() == 0:  # Postgres refuses to run as root
