@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: run test scenarios faults fields lint bench bench-limiter requirements clean
+.PHONY: run test test-servers scenarios faults fields lint bench bench-limiter requirements clean
 
 run: .venv/installed
 	@$(BIN)/python scripts/prepare.py
@@ -12,6 +12,10 @@ run: .venv/installed
 # Three at once on two cores: half of the time the tests wait for a window, a drain or a browser.
 test: .venv/installed lint
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
+# The tests that need a server, on each Redis, Valkey and Postgres that can be had (seven): about an hour.
+test-servers: .venv/installed
+	@$(BIN)/python tests/each_server.py
 
 # The limiter's properties, on 10,000 generated scenarios; `make test` tries some hundreds.
 scenarios: .venv/installed

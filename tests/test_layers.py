@@ -14,17 +14,17 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Every module of workers/, from the doors down. A package's name stands for all that is in it.
 LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
-    "control": "runner scheduler supervisor worker redis_server redis_address preflight retry stuck plan timetable "
-    "doctor figures health relearn schedule_plan",
+    "control": "runner scheduler supervisor worker redis_server redis_data redis_address preflight retry stuck plan "
+    "timetable doctor figures health relearn schedule_plan",
     "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention sampling fresh "
-    "referrers control lane_crash list_failure list_notes list_items refusals wake",
+    "referrers control lane_crash list_failure list_notes list_items refusals wake unknown_source",
     "queue": "broker consumer middleware notices",
     "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
     "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs old_rows items lanes schedules decide watermark "
-    "run_connector list_pages tracking saving pool faults given matching storable model_tables table_check page "
-    "outages heartbeat presence recent_errors samples",
+    "run_connector list_pages tracking saving pool faults given matching storable model_tables "
+    "table_check page outages heartbeat presence recent_errors samples isolation",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact "
     "request_secrets",

@@ -22,7 +22,7 @@ import pytest
 import redis
 import requests
 from conftest import wait_until
-from own_redis import OwnRedis, binaries
+from own_redis import OwnRedis
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.retry import Retry
@@ -30,7 +30,7 @@ from simulation import MemoryWatermark
 
 from mock_server import MockConfig, parse_limits, serve_in_thread
 from models import Item
-from workers import Budget, Limit, RateLimiter, clock, database, ledger
+from workers import Budget, Limit, RateLimiter, clock, database, ledger, redis_data
 from workers.caller import Caller
 from workers.errors import DependencyDown, RateLimited
 from workers.ledger import Ledger
@@ -93,7 +93,7 @@ class World:
             server.kill()
 
 
-@pytest.fixture(params=binaries().items(), ids=lambda named: named[0])
+@pytest.fixture(params=redis_data.binaries().items(), ids=lambda named: named[0])
 def world(request: pytest.FixtureRequest, tmp_path: Path, moved_clock: clock.MovedClock) -> Iterator[World]:
     made = World(tmp_path, request.param[1], moved_clock)
     yield made

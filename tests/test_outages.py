@@ -100,6 +100,16 @@ def said(caplog):
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
+def backlog():
+    return broker.get_broker().do_qsize(QUEUE)
+
+
+def queued(redis_server):
+    """The ids of the messages that no process has fetched."""
+    with redis.Redis.from_url(redis_server) as client:
+        return client.lrange(f"{broker.get_broker().namespace}:{QUEUE}", 0, -1)
+
+
 def message(*args, name="fetch_details"):
     return dramatiq.Message(QUEUE, name, args, {}, {})
 
@@ -137,6 +147,11 @@ def test_every_refusal_of_redis_is_named_with_its_repair(on_own_redis):
         (redis.ResponseError("MISCONF Redis is configured to save RDB snapshots"), "Redis takes no writes, because"),
         (redis.ResponseError("BUSY Redis is busy running a script."), "Redis is busy with somebody's script"),
         (redis.AuthenticationError("invalid", status_code="WRONGPASS"), "Redis refuses the password"),
+        (
+            redis.ResponseError("Error running script (call to f_ab12): @user_script:6: @user_script: 6: -OOM command"),
+            "Redis is out of memory",
+        ),
+        (redis.ResponseError("@user_script:6: bad argument #1", status_code="ERR"), "Redis refuses what it is asked"),
         (redis.ResponseError("ERR something new"), "Redis refuses what it is asked (ERR something new)"),
         (redis.TimeoutError("Timeout reading from socket"), "Redis does not answer"),
     ],
@@ -478,17 +493,17 @@ def test_lanes_that_wait_come_back_after_a_flush(moved_clock, mock_api, import_f
             waits.append((name, args))
     for name, args in waits:
         broker.send(name, *args, delay_seconds=20)
-    held = broker.backlog()
+    held = backlog()
     assert held == len(waits) > 0
 
     # When Redis forgets them, and their time has come
     client = redis.Redis.from_url(redis_server)
     for key in client.scan_iter(f"{broker.get_broker().namespace}*"):
         client.delete(key)
-    assert broker.backlog() == 0
+    assert backlog() == 0
     moved_clock.advance(20)
     reaper.reap()
-    assert broker.backlog() == 0
+    assert backlog() == 0
     moved_clock.advance(6)
     reaper.reap()
 
@@ -498,22 +513,25 @@ def test_lanes_that_wait_come_back_after_a_flush(moved_clock, mock_api, import_f
 
 
 def test_reapers_do_not_fill_a_queue_that_nobody_consumes(moved_clock, import_from, house, redis_server):
-    # Given a run whose list nobody reads, another that nobody finalizes, and almost as many messages as are enough
+    # Given a run whose list nobody reads, one whose lanes are silent, and another that nobody finalizes
     house.setenv("SLUICE_BROKER_URL", redis_server)
     import_from("http://127.0.0.1:1")
-    runner.start("items", who="test", door="test", tenant="a", send=False)
-    import_from("http://127.0.0.1:1", name="others")
-    for _ in range(reaper._ENOUGH - 20):
-        broker.send("finalize", 0)
+    listed = runner.start("items", who="test", door="test", tenant="a", send=False)
+    worked = discovered_run(16)
+    lanes.open_for(worked.id, 16)
+    ended = runner.start("items", who="test", door="test", tenant="b", send=False)
+    Run.update(discovered_at=database.now(), total_count=0).where(Run.id == ended.id).execute()
 
     # When eight reapers look, tick after tick
     for _ in range(10):
-        moved_clock.advance(11)
+        moved_clock.advance(30)
         for _ in range(8):
             reaper.reap()
 
-    # Then they stop at enough
-    assert reaper._ENOUGH < broker.backlog() <= reaper._ENOUGH + 8
+    # Then one message of each waits, however often they looked
+    waiting = {f"fetch_details:{worked.id}:{lane}:1" for lane in range(16)}
+    assert set(broker.waiting()) == waiting | {f"discover:{listed.id}", f"finalize:{ended.id}"}
+    assert len(queued(redis_server)) == 18
 
 
 def test_a_reaper_expects_nobody_anew_while_nothing_can_be_sent(import_from, house, caplog):

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlsplit
 import pytest
 import redis
 
-from workers import Budget, Limit, RateLimited, RateLimiter, clock, redis_address, redis_server
+from workers import Budget, Limit, RateLimited, RateLimiter, clock, redis_address, redis_data, redis_server
 from workers.errors import ConfigurationError, DependencyDown, SluiceError
 from workers.settings import get_settings
 
@@ -141,7 +141,8 @@ def test_a_redis_is_started_where_none_answers_and_stopped_after_the_block(url: 
 def test_it_keeps_what_it_is_given_and_refuses_no_key_its_place(url: str) -> None:
     with redis_server.embedded(url), connected(url) as client:
         client.set("kept", "yes")
-        config = client.config_get("appendonly", "appendfsync", "maxmemory-policy", "save", "protected-mode")
+        names = ("appendonly", "appendfsync", "maxmemory-policy", "save", "protected-mode")
+        config = {name: client.config_get(name)[name] for name in names}  # Redis 6.2 takes one name at a time
 
     with redis_server.embedded(url), connected(url) as client:
         kept = client.get("kept")
@@ -370,7 +371,7 @@ def test_a_killed_server_is_replaced_with_its_data(url: str, data: Path) -> None
         killed = pid_in(data)
         with connected(url) as client:
             client.set("kept", "yes")
-            client.waitaof(1, 0, 2000)
+            until(lambda: client.info("persistence")["aof_buffer_length"] == 0)  # it is written, if not synced
 
         # When
         os.kill(killed, signal.SIGKILL)
@@ -467,3 +468,138 @@ def test_budgets_are_taken_as_full_after_a_server_was_killed(url: str, data: Pat
     # Then nobody knows what its server had heard last, and nothing is granted
     with redis_server.embedded(url):
         assert permits_left(url) == 0
+
+
+# Data of another server
+
+
+TO_COME = b"REDIS0999 of a server to come"
+MANIFEST = "file appendonly.aof.1.base.rdb seq 1 type b\nfile appendonly.aof.1.incr.aof seq 1 type i\n"
+REFUSAL = "# Can't handle RDB format version 80"
+
+
+def install(folder: Path, name: str, says: str) -> None:
+    """Put a server on PATH that ends with these words."""
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(f'#!/bin/sh\necho "{says}"\necho asked >> {folder}/asked\nexit 1\n')
+    (folder / name).chmod(0o755)
+
+
+def write_data(url: str) -> None:
+    with redis_server.embedded(url), connected(url) as client:
+        client.set("kept", "yes")
+
+
+def kept(url: str) -> bytes | None:
+    with redis_server.embedded(url), connected(url) as client:
+        value = client.get("kept")
+        assert value is None or isinstance(value, bytes)
+        return value
+
+
+def make_unreadable(data: Path) -> None:
+    """Let the data be of a server that is newer than any."""
+    folder = data / "redis" / "appendonlydir"
+    folder.mkdir(exist_ok=True)
+    for path in folder.iterdir():
+        path.unlink()
+    (folder / "appendonly.aof.1.base.rdb").write_bytes(TO_COME)
+    (folder / "appendonly.aof.1.incr.aof").touch()
+    (folder / "appendonly.aof.manifest").write_text(MANIFEST)
+    (folder.parent / "appendonly.aof").write_bytes(TO_COME)  # where Redis 6.2 looks
+
+
+def aside(data: Path) -> list[Path]:
+    return list((data / "redis").glob("unreadable-*"))
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["and that is known", "in an older version of ours"])
+def test_data_is_read_by_the_server_that_wrote_it_though_another_was_installed_later(
+    url: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_known: bool
+) -> None:
+    # Given data, and a server that was installed later and cannot read it
+    write_data(url)
+    if not is_known:
+        (data / "redis" / "written-by").unlink()
+    install(tmp_path / "later", "redis-server", REFUSAL)
+    monkeypatch.setenv("PATH", str(tmp_path / "later"), prepend=os.pathsep)
+
+    # When it is wanted again, then the data is there; the other one was asked only where nothing was known
+    assert kept(url) == b"yes"
+    assert (tmp_path / "later" / "asked").exists() is not is_known
+    assert aside(data) == []
+    assert kept(url) == b"yes"
+
+
+def test_data_that_no_server_can_read_is_set_aside_and_said(
+    url: str, data: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Given data of a server that is not on this machine
+    write_data(url)
+    make_unreadable(data)
+    (data / "redis" / "written-by").write_text("/gone/redis-server\nredis 99.0.1\n")
+
+    # When one is wanted, then it begins anew, and the log says where the data is
+    assert kept(url) is None
+    (folder,) = aside(data)
+    assert {path.name for path in folder.iterdir()} == {"appendonlydir", "appendonly.aof", "written-by"}
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    (line,) = [line for line in caplog.messages if "set aside" in line]
+    assert "which redis 99.0.1 (/gone/redis-server) wrote" in line
+    assert str(folder) in line
+
+    # And from then on its data is its own
+    write_data(url)
+    assert kept(url) == b"yes"
+
+
+def test_the_process_that_serves_sets_unreadable_data_aside_and_goes_on(url: str, data: Path) -> None:
+    write_data(url)
+    make_unreadable(data)
+
+    with serving(url, data) as serve:
+        until(lambda: serve.said("Redis-compatible server"))
+        assert serve.said("it is set aside in")
+        assert redis_address.answers(url)
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        "# Can't open or create append-only dir appendonlydir: Permission denied",
+        "# Can't open the append-only file: No space left on device",
+        "# Could not create server TCP listening socket 127.0.0.1:6379: bind: Address already in use",
+    ],
+)
+def test_another_trouble_sets_no_data_aside(url: str, data: Path, tmp_path: Path, trouble: str) -> None:
+    # Given data that was written by a server that has another trouble now
+    write_data(url)
+    there = sorted(path.name for path in (data / "redis").iterdir())
+    install(tmp_path, "redis-server", trouble)
+    (data / "redis" / "written-by").write_text(f"{tmp_path}/redis-server\nredis 7.0.15\n")
+
+    # When it is wanted, then that trouble is said, and the data stays
+    assert trouble in refusal(url, DependencyDown)
+    assert aside(data) == []
+    assert set(there) - {"stopped-in-order"} <= {path.name for path in (data / "redis").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "trusted"),
+    [
+        ("valkey 9.1.2", "valkey 9.1.3", True),
+        ("redis 7.0.15", "redis 7.2.1", True),
+        ("", "valkey 9.1.2", True),
+        ("valkey 9.1.2", "redis 6.2.5", False),
+        ("redis 7.0.15", "redis 6.2.5", False),
+        ("redis 7.0.15", "valkey 7.2.0", False),
+    ],
+)
+def test_budgets_are_vouched_for_only_where_the_server_reads_all_that_the_last_one_wrote(
+    data: Path, before: str, now: str, trusted: bool
+) -> None:
+    redis_data.make_directory()
+    if before:
+        redis_data.wrote("some", before)
+
+    assert redis_data.same_files(now) is trusted

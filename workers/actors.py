@@ -9,6 +9,7 @@ from workers.detail import fetch_details
 from workers.discovery import discover
 from workers.errors import RateLimited
 from workers.finalize import finalize
+from workers.unknown_source import left_to_others
 
 #: By name; the lower priority goes first among the messages a worker holds.
 ACTORS: dict[str, tuple[Callable[..., None], int]] = {
@@ -19,7 +20,7 @@ ACTORS: dict[str, tuple[Callable[..., None], int]] = {
 
 
 def declare(broker: dramatiq.Broker) -> None:
-    """Declare every actor on a broker.
+    """Declare every actor on a broker. Messages of sources that this process does not know are left to others.
 
     The database retries, so dramatiq does not; turns are short, so nothing limits their time.
     """
@@ -27,4 +28,4 @@ def declare(broker: dramatiq.Broker) -> None:
         declared = dramatiq.actor(
             actor_name=name, queue_name=QUEUE, priority=priority, broker=broker, throws=(RateLimited,)
         )
-        declared(function)
+        declared(left_to_others(name, function))

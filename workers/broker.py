@@ -1,7 +1,7 @@
 """The broker, by URL. It carries wake-ups only: whatever it loses, the reaper sends again."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -36,12 +36,10 @@ def make_broker(url: str) -> dramatiq.Broker:
     scheme = urlsplit(url).scheme
     middleware = [DatabaseConnection(), RateLimiterMiddleware()]
     if scheme in ("redis", "rediss", "unix"):
-        # The default, 1 in 1,000 commands, can leave a killed worker's messages lying for minutes.
         return SteadyRedisBroker(
             client=_client(url),
             namespace=f"{get_settings().prefix}:queue",
             heartbeat_timeout=20_000,
-            maintenance_chance=50_000,
             middleware=middleware,
         )
     if scheme in ("amqp", "amqps"):
@@ -75,11 +73,15 @@ def get_broker() -> dramatiq.Broker:
     return broker
 
 
-def backlog() -> int | None:
-    """Return how many messages the broker holds: 0 where it cannot tell, None where it does not answer."""
+def waiting() -> Collection[str] | None:
+    """Return what the messages ask for that no worker has fetched yet: see `consumer.name_of`.
+
+    Returns:
+      Collection[str] | None: Empty where the broker cannot tell, None where it does not answer.
+    """
     broker = get_broker()
     try:
-        return int(broker.do_qsize(QUEUE)) if isinstance(broker, SteadyRedisBroker) else 0
+        return broker.waiting(QUEUE) if isinstance(broker, SteadyRedisBroker) else ()
     except BrokerConnectionError:
         return None
 

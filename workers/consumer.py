@@ -6,12 +6,16 @@ as its own until it ends. Here a consumer waits for Redis in its place, and puts
 """
 
 import logging
+import threading
+import uuid
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 import redis
+from dramatiq import Message
 from dramatiq.brokers.redis import RedisBroker, _RedisConsumer
+from dramatiq.common import current_millis, dq_name
 from dramatiq.errors import BrokerConnectionError, ConnectionClosed, DecodeError
 
 from workers import clock, outages, redis_words
@@ -22,6 +26,8 @@ log = logging.getLogger(__name__)
 _AGAIN_SECONDS = 1.0
 #: How often it looks for messages that are noted as its own and that it does not have.
 _LOOK_SECONDS = 10.0
+#: How often each process puts back what killed processes had fetched.
+_MAINTENANCE_SECONDS = 5.0
 
 
 class SteadyRedisBroker(RedisBroker):
@@ -36,6 +42,7 @@ class SteadyRedisBroker(RedisBroker):
         super().__init__(**options)  # type: ignore[no-untyped-call]
         self.in_hand: defaultdict[str, set[str]] = defaultdict(set)
         self.done: defaultdict[str, set[str]] = defaultdict(set)
+        self._maintained = threading.local()
 
     @property
     def consumer_class(self) -> type["SteadyConsumer"]:
@@ -50,6 +57,49 @@ class SteadyRedisBroker(RedisBroker):
         key = f"{self.namespace}:__acks__.{self.broker_id}.{queue_name}"
         members: set[bytes] = _told(self.client.smembers)(key)
         return {member.decode() for member in members}
+
+    def enqueue(self, message: Message[Any], *, delay: int | None = None) -> Message[Any]:
+        """As dramatiq's own; but the message's id in Redis begins with what it asks for, which `waiting` returns."""
+        queue = message.queue_name
+        message_id = f"{name_of(message.actor_name, message.args)}:{uuid.uuid4().hex}"
+        options: dict[str, Any] = {"redis_message_id": message_id}
+        if delay is not None:
+            queue = dq_name(queue)
+            options["eta"] = current_millis() + delay
+        message = message.copy(queue_name=queue, options=options)
+        self.emit_before("enqueue", message, delay)
+        self.do_enqueue(queue, message_id, message.encode())
+        self.emit_after("enqueue", message, delay)
+        return message
+
+    def waiting(self, queue_name: str) -> Collection[str]:
+        """Return the names of the messages of a queue that are due and that no process has fetched.
+
+        Raises:
+          dramatiq.errors.BrokerConnectionError: Redis does not answer, or refuses.
+        """
+        ids: list[bytes] = _told(self.client.lrange)(f"{self.namespace}:{queue_name}", 0, -1)
+        return {message_id.decode("utf-8", "replace").rpartition(":")[0] for message_id in ids}
+
+    def data_of(self, queue_name: str, message_ids: Sequence[str]) -> dict[str, bytes | None]:
+        """Return messages of a queue as Redis has them, by id.
+
+        Raises:
+          dramatiq.errors.BrokerConnectionError: Redis does not answer, or refuses.
+        """
+        data = _told(self.client.hmget)(f"{self.namespace}:{queue_name}.msgs", list(message_ids))
+        return dict(zip(message_ids, data, strict=True))
+
+    def _should_do_maintenance(self, command: str) -> int:
+        """Say whether this command is to put back what killed processes had fetched: by time, not by chance.
+
+        A consumer fetches from one queue, in a thread of its own: so each queue has its turn.
+        """
+        now = clock.monotonic()
+        if command != "fetch" or now < getattr(self._maintained, "next_at", 0.0):
+            return 0
+        self._maintained.next_at = now + _MAINTENANCE_SECONDS
+        return 1
 
     def _dispatch(self, command: str) -> Callable[..., Any]:
         return _told(super()._dispatch(command))  # type: ignore[no-untyped-call]
@@ -75,11 +125,14 @@ class SteadyConsumer(_RedisConsumer):
                     clock.pause(self.timeout / 1000)  # the worker is not told to stop yet: it asks again at once
                     return None
                 continue
-            except DecodeError as error:
-                log.warning("a message that cannot be read is left alone: %s", type(error).__name__)
-                continue
-            if message is not None:
-                self.broker.in_hand[self.queue_name].add(_id_of(message))
+            except DecodeError:
+                continue  # it is noted as our own, and found with the strays
+            if message is None:
+                return None
+            if not isinstance(message.options.get("redis_message_id"), str):
+                self.queued_message_ids.discard(message.message_id)
+                continue  # so is this one
+            self.broker.in_hand[self.queue_name].add(_id_of(message))
             return message
 
     def ack(self, message: Any) -> None:
@@ -111,8 +164,31 @@ class SteadyConsumer(_RedisConsumer):
             self.broker.do_ack(self.queue_name, message_id)
         strays = noted - told - in_hand
         if strays:
+            strays -= self._set_unreadable_aside(sorted(strays))
+        if strays:
             self.broker.do_requeue(self.queue_name, *strays)
         self.broker.done[self.queue_name] -= told
+
+    def _set_unreadable_aside(self, strays: Sequence[str]) -> set[str]:
+        """Move those that are no messages to dramatiq's dead letters: put back, they would come again for ever."""
+        found = self.broker.data_of(self.queue_name, strays)
+        unreadable = {message_id for message_id, data in found.items() if data is not None and not _is_message(data)}
+        for message_id in sorted(unreadable):
+            self.broker.do_nack(self.queue_name, message_id)
+            log.warning("message %.100s cannot be read: it is a dead letter now, and kept for seven days", message_id)
+        return unreadable
+
+
+def name_of(actor_name: str, args: Sequence[Any]) -> str:
+    """Name what a message asks for; two that ask for the same have the same name."""
+    return ":".join((actor_name, *map(str, args)))
+
+
+def _is_message(data: bytes) -> bool:
+    try:
+        return isinstance(Message.decode(data).options["redis_message_id"], str)
+    except (DecodeError, KeyError, TypeError):
+        return False
 
 
 def _told(command: Callable[..., Any]) -> Callable[..., Any]:

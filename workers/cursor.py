@@ -40,6 +40,22 @@ def begin_page(run_id: int, lease_seconds: float) -> Run | None:
     return next(iter(rows), None)
 
 
+def leave_page(run_id: int, for_seconds: float) -> bool:
+    """Let the run's next list page be due later, with no attempt begun.
+
+    Returns:
+      bool: False where no page is due, or another process has it.
+    """
+    now = database.now()
+    later = Run.update({Run.discovery_due_at: now + timedelta(seconds=for_seconds)}).where(
+        Run.id == run_id,
+        Run.status == RunStatus.RUNNING,
+        Run.discovered_at.is_null(),
+        Run.discovery_due_at <= now,
+    )
+    return bool(later.execute())
+
+
 @contextmanager
 def page_commit(run: Run) -> Iterator[bool]:
     """Hold the transaction in which a page's rows, its count and the next cursor are written together.

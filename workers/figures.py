@@ -176,7 +176,7 @@ def _count(run_id: int, status: ItemStatus, due: Any) -> int:
 def messages() -> int | None:
     """Return how many messages the broker holds, those for later included; None where it cannot tell.
 
-    It is not asked by `broker.backlog`, which is patient: a page must not hang where Redis does.
+    It is not asked by `broker.waiting`, which is patient: a page must not hang where Redis does.
     """
     settings = get_settings()
     if not is_redis(settings.broker):

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -50,6 +50,7 @@ class Process:
       alive: Whether that is not too long ago.
       busy_lanes: How many of its threads have a message in work, be it that they wait; None where it has none.
       silent_seconds: How long ago that was: by one clock, which `seen` and a clock of ours are not.
+      sources: The names of the sources whose runs it works; None where it does not say: it works none, or is older.
     """
 
     kind: Kind
@@ -62,6 +63,7 @@ class Process:
     alive: bool
     busy_lanes: int | None = None
     silent_seconds: float = 0.0
+    sources: frozenset[str] | None = None
 
 
 def processes() -> tuple[Process, ...]:
@@ -98,16 +100,37 @@ def no_worker(found: Sequence[Process] | None = None) -> str:
     return f"no worker runs: the last was heard of at {last:%H:%M:%S} UTC" if last else "no worker runs"
 
 
+def no_worker_knows(source: str, found: Sequence[Process] | None = None) -> bool:
+    """Whether workers run, and none of them knows a source: they were started before it was added, or it was removed.
+
+    Parameters:
+      source(str): Its name.
+      found(Sequence[Process] | None): What `processes` returned; None: it is asked here.
+
+    Returns:
+      bool: False, too, where no worker runs, one does not say what it knows, or Redis cannot tell.
+    """
+    try:
+        found = processes() if found is None else found
+    except (redis.RedisError, ValueError):  # its text may hold a piece of the password
+        return False
+    known = [process.sources for process in found if process.kind == "worker" and process.alive]
+    return bool(known) and all(names is not None and source not in names for names in known)
+
+
 @contextmanager
-def present(kind: Kind, *, threads: int = 0, busy: Callable[[], int] | None = None) -> Iterator[None]:
+def present(
+    kind: Kind, *, threads: int = 0, busy: Callable[[], int] | None = None, sources: Collection[str] | None = None
+) -> Iterator[None]:
     """Leave word within the block that this process lives, and at its end that it leaves.
 
     Parameters:
       kind(Kind): What it is.
       threads(int): How many messages it can work at a time.
       busy(Callable | None): Tells how many it has in work.
+      sources(Collection[str] | None): The names of the sources whose runs it works.
     """
-    word = _Word(kind, threads, busy)
+    word = _Word(kind, threads, busy, sources)
     word.start()
     try:
         yield
@@ -118,9 +141,15 @@ def present(kind: Kind, *, threads: int = 0, busy: Callable[[], int] | None = No
 class _Word:
     """What one process says of itself, and the thread that says it."""
 
-    def __init__(self, kind: Kind, threads: int = 0, busy: Callable[[], int] | None = None) -> None:
-        self._about = {"kind": kind, "host": socket.gethostname(), "pid": os.getpid(), "version": VERSION}
-        self._about["threads"] = threads
+    def __init__(
+        self,
+        kind: Kind,
+        threads: int = 0,
+        busy: Callable[[], int] | None = None,
+        sources: Collection[str] | None = None,
+    ) -> None:
+        about = {"kind": kind, "host": socket.gethostname(), "pid": os.getpid(), "version": VERSION, "threads": threads}
+        self._about: dict[str, Any] = about | ({} if sources is None else {"sources": sorted(sources)})
         self._busy = busy
         self._id = uuid.uuid4().hex  # a pid is used again
         self._since = ""
@@ -166,7 +195,7 @@ def _process(text: bytes, seen: float, now: float) -> Process | None:
     try:
         since, _, rest = text.decode().partition(" ")
         about = json.loads(rest)
-        kind, busy = about["kind"], about.get("busy")
+        kind, busy, sources = about["kind"], about.get("busy"), about.get("sources")
         if kind not in get_args(Kind):
             return None
         return Process(
@@ -180,6 +209,7 @@ def _process(text: bytes, seen: float, now: float) -> Process | None:
             alive=now - seen <= GONE_SECONDS,
             busy_lanes=None if busy is None else int(busy),
             silent_seconds=max(0.0, now - seen),
+            sources=None if sources is None else frozenset(map(str, sources)),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
         return None

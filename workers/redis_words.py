@@ -62,6 +62,12 @@ def trouble(error: BaseException) -> Trouble:
 
 
 def _first_word(error: BaseException) -> str:
-    """Return the word a refusal began with: redis-py takes the known ones off the text."""
+    """Return the word a refusal began with: redis-py takes the known ones off the text.
+
+    Before Redis 7, what a script met stands behind the place: `... @user_script: 616: -OOM command not allowed ...`.
+    """
+    _, in_script, place = str(error).partition("@user_script")
+    if in_script:
+        return place.partition(": -")[2].partition(" ")[0]
     code: str | None = getattr(error, "status_code", None)
     return code or str(error).partition(" ")[0]

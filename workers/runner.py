@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from workers import (
@@ -27,6 +28,7 @@ from workers.contracts import ImportSource
 from workers.discovery import open_lanes
 from workers.errors import UsageError
 from workers.fresh import refuse, sources_of_table
+from workers.isolation import isolated
 from workers.lanes import end_all
 from workers.limiter import RateLimiter, quick_client
 from workers.registry import get_registry
@@ -158,12 +160,18 @@ def start_due() -> list[Run]:
     Returns:
       list[Run]: Those this call took out of the schedule.
     """
-    taken = []
-    for run in runs.due_scheduled(database.now()):
-        if runs.claim_scheduled(run.id):
-            taken.append(run)
-            finalize.start_next(run.source, run.tenant)
-    return taken
+    due = runs.due_scheduled(database.now())
+    tried = [isolated(f"run {run_id} cannot be started", partial(_start_scheduled, run_id)) for run_id in due]
+    return [run for run in tried if run]
+
+
+def _start_scheduled(run_id: int) -> Run | None:
+    """Take a run out of the schedule, and start it where it is its turn; None where another process did."""
+    run = runs.get(run_id)
+    if not runs.claim_scheduled(run_id):
+        return None
+    finalize.start_next(run.source, run.tenant)
+    return run
 
 
 def pause(run_id: int, *, who: str, door: str) -> None:

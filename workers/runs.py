@@ -149,6 +149,12 @@ def active(source: str, tenant: str | None) -> Run | None:
     return Run.get_or_none(Run.source == source, fn.COALESCE(Run.tenant, "") == (tenant or ""), Run.status.in_(ACTIVE))
 
 
+def is_active(source: str, tenant: str | None) -> bool:
+    """Whether a run of this source and tenant is running or paused, whatever its row holds."""
+    its = (Run.source == source) & (fn.COALESCE(Run.tenant, "") == (tenant or ""))
+    return Run.select(Run.id).where(its, Run.status.in_(ACTIVE)).exists()
+
+
 def active_of(sources: Collection[str]) -> list[Run]:
     """Return the running and paused runs of some sources, whatever their tenants."""
     return list(Run.select().where(Run.source.in_(sources), Run.status.in_(ACTIVE)).order_by(Run.id))
@@ -347,17 +353,14 @@ def lock(run_id: int) -> RunStatus:
     raise UnknownRun(run_id)
 
 
-def due_scheduled(now: datetime) -> list[Run]:
-    """Return the runs whose time has come and that no schedule decides, oldest first.
+def due_scheduled(now: datetime) -> list[int]:
+    """Return the ids of the runs whose time has come and that no schedule decides, oldest first.
 
     Those are what a person scheduled, or moved, and what is left of a schedule that is gone.
     """
     a_person_s = Run.slot_at.is_null() | ~STANDS_FOR_ITS_SLOT | Run.schedule_id.not_in(Schedule.select(Schedule.id))
-    return list(
-        Run.select()
-        .where(Run.status == RunStatus.SCHEDULED, Run.scheduled_at <= now, a_person_s)
-        .order_by(Run.scheduled_at, Run.id)
-    )
+    due = (Run.status == RunStatus.SCHEDULED) & (Run.scheduled_at <= now) & a_person_s
+    return _ids(Run.select(Run.id).where(due).order_by(Run.scheduled_at, Run.id))
 
 
 def pull_forward(source: str, at: datetime, *, who: str, door: str, tenant: str | None = None) -> Run | None:
@@ -486,6 +489,11 @@ def running() -> Sequence[Run]:
     return list(Run.select().where(Run.status == RunStatus.RUNNING).order_by(Run.id))
 
 
+def running_ids() -> Sequence[int]:
+    """Return the ids of the running runs: of each, whatever its row holds."""
+    return _ids(Run.select(Run.id).where(Run.status == RunStatus.RUNNING))
+
+
 def paused(limit: int) -> Sequence[Run]:
     """Return the newest paused runs."""
     return list(Run.select().where(Run.status == RunStatus.PAUSED).order_by(Run.id.desc()).limit(limit))
@@ -502,3 +510,7 @@ def waiting() -> Sequence[tuple[str, str | None]]:
     """Return the sources and tenants that have a pending run."""
     found: Any = Run.select(Run.source, Run.tenant).where(Run.status == RunStatus.PENDING).distinct().tuples()
     return list(found)
+
+
+def _ids(query: Any) -> list[int]:
+    return [run_id for (run_id,) in query.tuples()]

@@ -9,6 +9,7 @@ from workers import (
     clock,
     database,
     heartbeat,
+    isolation,
     outages,
     presence,
     reaper,
@@ -38,7 +39,7 @@ def tick(late_seconds: float = 0.0) -> bool:
       late_seconds(float): From how long after its slot on a run counts as missed: at least a minute, or two ticks.
 
     Returns:
-      bool: Whether every step did its work.
+      bool: Whether every step did its work, for every run and schedule.
 
     Raises:
       DependencyDown, peewee.PeeweeException: The database is away: no step can do its work.
@@ -52,8 +53,9 @@ def tick(late_seconds: float = 0.0) -> bool:
         lambda: retention.tidy(_TIDY_SECONDS),
     )
     with database.connection():
+        failures = isolation.failures()
         went_well = [_try(step) for step in steps]
-    return all(went_well)
+    return all(went_well) and isolation.failures() == failures
 
 
 def once() -> bool:
@@ -99,7 +101,7 @@ def _try(step: Callable[[], object]) -> bool:
     try:
         step()
     except Exception as error:
-        if database.is_away(error) and not database.is_of_the_statement(error):
+        if isolation.is_for_all(error):
             raise
         _complain(error)
         return False

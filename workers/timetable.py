@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from workers import catch_up as policies
@@ -14,6 +15,7 @@ from workers.cron import Cron
 from workers.decide import Action, decide
 from workers.error_text import message_of
 from workers.errors import SluiceError, UnknownSource, UsageError
+from workers.isolation import is_for_all, isolated
 from workers.settings import get_settings
 from workers.tables import Run, RunStatus, Schedule
 
@@ -153,10 +155,18 @@ def remove_schedule(source_name: str, *, who: str, door: str, tenant: str | None
 
 def record_declared() -> None:
     """Record the schedules that sources declare and that have no row yet."""
+    _for_each_source(_record_declared)
+
+
+def _record_declared(source: ImportSource) -> None:
+    declared = _declared(source)
+    if declared and schedules.find(source.name) is None:
+        schedules.create(source.name, who=ITS_SOURCE, declared=declared, **_values(source))
+
+
+def _for_each_source(do: Callable[[ImportSource], None]) -> None:
     for source in registry.get_registry().values():
-        declared = _declared(source)
-        if declared and schedules.find(source.name) is None:
-            schedules.create(source.name, who=ITS_SOURCE, declared=declared, **_values(source))
+        isolated(f"the schedule that {source.name} declares cannot be followed", partial(do, source))
 
 
 def adopt() -> None:
@@ -165,14 +175,17 @@ def adopt() -> None:
     Where another scheduler's code says otherwise, what was first said is kept until that scheduler is gone.
     """
     record_declared()
-    for source in registry.get_registry().values():
-        found, declared = schedules.find(source.name), _declared(source)
-        if found is None or not (found.declared or declared):
-            continue
-        if found.declared == declared:
-            heartbeat.declare(source.name, declared or "")
-        elif not found.declared or not heartbeat.is_declared(source.name, found.declared):
-            _follow(found, source, declared)
+    _for_each_source(_adopt)
+
+
+def _adopt(source: ImportSource) -> None:
+    found, declared = schedules.find(source.name), _declared(source)
+    if found is None or not (found.declared or declared):
+        return
+    if found.declared == declared:
+        heartbeat.declare(source.name, declared or "")
+    elif not found.declared or not heartbeat.is_declared(source.name, found.declared):
+        _follow(found, source, declared)
 
 
 def keep(late_seconds: float = 0.0) -> int:
@@ -194,7 +207,7 @@ def keep(late_seconds: float = 0.0) -> int:
             done += _keep(schedule, known[schedule.source], "sluice", "scheduler", late_seconds=late_seconds)
             _told.pop(schedule.id, None)
         except Exception as error:
-            if database.is_away(error) and not database.is_of_the_statement(error):
+            if is_for_all(error):
                 raise
             _tell_once(schedule, error)
     return done

@@ -38,7 +38,7 @@ def work() -> int:
     """
     settings = get_settings()
     signals.on_stop(within=settings.drain - min(_LEAST_SECONDS, settings.drain / 4))
-    get_registry()
+    sources = get_registry()
     database.connect()
     broker = get_broker()
     in_work = InWork()
@@ -51,7 +51,8 @@ def work() -> int:
     threading.Thread(target=detail.keep_flushing, name="flusher", daemon=True).start()
     threading.Thread(target=notices.listen, name="listener", daemon=True).start()
     threading.Thread(target=sampling.keep_sampling, name="sampler", daemon=True).start()
-    with recent_errors.kept("worker"), presence.present("worker", threads=settings.worker_threads, busy=in_work.count):
+    present = presence.present("worker", threads=settings.worker_threads, busy=in_work.count, sources=sources)
+    with recent_errors.kept("worker"), present:
         while not clock.stop_requested.is_set():
             beat()
             clock.sleep(_BEAT_SECONDS)

@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Self
 
 import psycopg
+from postgres_folder import postgres_folder
 
 from benchmarks.fleet import _die_with_parent
 
@@ -24,15 +25,6 @@ class ClusterError(Exception):
     """The cluster did not start; says which log to read."""
 
 
-def binaries() -> Path | None:
-    """Return the folder of this machine's newest Postgres; None where there is none."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/postgres"), key=lambda path: int(path.parent.parent.name))
-    if found:
-        return found[-1].parent
-    on_path = shutil.which("postgres")
-    return Path(on_path).parent if on_path else None
-
-
 class Cluster:
     """A cluster in a folder of its own, up within the `with` block.
 
@@ -41,7 +33,7 @@ class Cluster:
     """
 
     def __enter__(self) -> Self:
-        folder = binaries()
+        folder = postgres_folder()
         if folder is None:
             raise ClusterError("there is no PostgreSQL on this machine: `apt install postgresql`, or leave it out")
         self._server = str(folder / "postgres")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, missing
+from postgres_folder import postgres_folder
 
-from faults.postgres import binaries
 from faults.schedule import schedule
 
 SEEDS = {1: "sqlite", 2: "sqlite", 3: "postgres"}
@@ -21,7 +21,7 @@ def commands(tmp_path_factory):
     """The commands of all seeds, started, and where each writes."""
     started = {}
     for seed, database in SEEDS.items():
-        if database == "postgres" and binaries() is None:
+        if database == "postgres" and postgres_folder() is None:
             continue
         folder = tmp_path_factory.mktemp(f"seed{seed}")
         line = [sys.executable, str(ROOT / "tests" / "faults"), "--short", "--seeds", "1", "--first", str(seed)]

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import psycopg
 from conftest import free_port, missing, wait_until
+from postgres_folder import postgres_folder
 
 
 def _as_postgres(home: str) -> list[str]:
@@ -31,11 +32,9 @@ def cluster(*options: str, variables: Mapping[str, str] | None = None) -> Iterat
     Returns:
       str: The host and the port.
     """
-    binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda p: int(p.parent.name))
-    on_path = shutil.which("initdb")
-    if not binaries and not on_path:
+    folder = postgres_folder()
+    if folder is None:
         missing("PostgreSQL")
-    folder = binaries[-1] if binaries else Path(str(on_path)).parent
     home, port = tempfile.mkdtemp(prefix="sluice-postgres-"), free_port()
     as_user = _as_postgres(home)
     control = [*as_user, f"{folder}/pg_ctl", "-D", f"{home}/data", "-w"]

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import click
 
@@ -53,6 +54,10 @@ SECTIONS = {
 
 #: How the docs, and the examples here, call the command line; it is installed as `sluice`, too.
 _MODULE = "python -m workers"
+
+
+#: The help of each command as it is written here.
+_written: WeakKeyDictionary[click.Command, str] = WeakKeyDictionary()
 
 
 class Later(click.Command):
@@ -123,7 +128,8 @@ def cli(ctx: click.Context) -> None:
 
 def _as_typed(command: click.Command, typed: str) -> None:
     """Let examples begin with what the person typed to get here."""
-    command.help = (command.help or "").replace(_MODULE, typed)
+    written = _written.setdefault(command, command.help or "")  # a process may be called by several names: tests are
+    command.help = written.replace(_MODULE, typed)
     for inner in command.commands.values() if isinstance(command, click.Group) else ():
         _as_typed(inner, typed)
 
