@@ -27,7 +27,7 @@ LAYERS = {
     "presence recent_errors samples",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers header_values transport redis_words "
-    "address exact",
+    "address exact decoding unanswered refusals api_message signing",
     "ground": "errors failures redaction settings clock cron catch_up log signals orphans version row_keys",
 }
 NAMES = list(LAYERS)

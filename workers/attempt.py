@@ -7,7 +7,7 @@ from typing import Any
 from workers import database, saving
 from workers.caller import Caller
 from workers.connector import Connector
-from workers.errors import AuthError, DependencyDown, PermanentError, RateLimited, RetryableError, Skip
+from workers.errors import AuthError, DependencyDown, NotModified, PermanentError, RateLimited, RetryableError, Skip
 from workers.failures import FailureClass
 from workers.items import Outcome
 from workers.page import describe
@@ -84,7 +84,11 @@ def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outc
         reason = f"{type(row).__name__} cannot make the request for its details: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason, asked=False)
     if request is not None:
-        row.populate_from_api_response(connector.get_json(request, caller))
+        try:
+            data = connector.get_json(request, caller)
+        except NotModified:  # the row is as it should be
+            return Outcome(item, ItemStatus.COMPLETED, model=row)
+        row.populate_from_api_response(data)
     return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)
 
 

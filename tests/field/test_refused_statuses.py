@@ -74,7 +74,7 @@ def answering(answer: Callable[[str], tuple[int, dict[str, str], object]]) -> It
 
         def do_GET(self) -> None:
             status, headers, body = answer(self.path.partition("?")[0])
-            text = json.dumps(body).encode()
+            text = b"" if body is None else json.dumps(body).encode()
             self.send_response_only(status)
             for name, value in {"Content-Length": str(len(text)), **headers}.items():
                 self.send_header(name, value)
