@@ -72,7 +72,7 @@ class Connector:
       share(float), profile(str), trust_server(bool): As `Budget` takes them.
 
     Raises:
-      ConfigurationError: The URL is not an http(s) one, or the limits cannot be.
+      ConfigurationError: The URL is not an http(s) one, or the limits cannot be, or `auth` is none.
     """
 
     def __init__(
@@ -96,6 +96,11 @@ class Connector:
         if parts.username or parts.password:
             raise ConfigurationError(
                 f"Connector {name!r}: give credentials as auth=(user, password), not inside base_url"
+            )
+        if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
+            raise ConfigurationError(
+                f"Connector {name!r}: auth must be (user, password) or an object of requests.auth.AuthBase, not a "
+                f"{type(auth).__name__}; a token goes into headers"
             )
         self.name = name
         self.base_url = base_url.rstrip("/") + "/"

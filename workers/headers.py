@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
@@ -30,21 +30,26 @@ _RETRY_AFTER = {
 # Linear and Anthropic write "-Requests" before the part, OpenAI behind it.
 _PREFIXES = ("X-RateLimit", "X-Rate-Limit", "RateLimit", "X-RateLimit-Requests", "Anthropic-RateLimit-Requests")
 _SUFFIXES = {"": None, "-Second": 1.0, "-Minute": 60.0, "-Hour": 3_600.0, "-Day": 86_400.0, "-Requests": None}
-#: Every spelling of the three headers that go together, and the window that it names.
-_THREES = [
-    (tuple(f"{prefix}-{part}{suffix}" for part in ("Remaining", "Limit", "Reset")), seconds)
-    for prefix in _PREFIXES
-    for suffix, seconds in _SUFFIXES.items()
-]
 #: What some write beside or in place of Reset, as Discord does, and how long its unit is.
 _RESETS = {"Reset-After": 1.0, "Reset-After-Ms": 0.001, "Reset-Ms": 0.001}
-_SOONER = {
-    f"{prefix}-Reset{suffix}": [
-        (f"{prefix}-{part}{suffix}".lower(), unit_seconds) for part, unit_seconds in _RESETS.items()
-    ]
-    for prefix in _PREFIXES
-    for suffix in _SUFFIXES
-}
+
+
+class _Three(NamedTuple):
+    """Headers that go together, in one spelling: names, the window they name, what may stand in place of the reset."""
+
+    names: tuple[str, str, str]
+    seconds: float | None
+    resets: dict[str, float]
+    keys: frozenset[str]
+
+
+def _spelled(prefix: str, suffix: str, seconds: float | None) -> _Three:
+    names = (f"{prefix}-Remaining{suffix}", f"{prefix}-Limit{suffix}", f"{prefix}-Reset{suffix}")
+    resets = {f"{prefix}-{part}{suffix}".lower(): unit for part, unit in _RESETS.items()}
+    return _Three(names, seconds, resets, frozenset([*(name.lower() for name in names), *resets]))
+
+
+_THREES = [_spelled(prefix, suffix, seconds) for prefix in _PREFIXES for suffix, seconds in _SUFFIXES.items()]
 #: What remains, the limit, the window in ms, the reset in ms: BigCommerce's names, and HubSpot's, which has no reset.
 _IN_MILLISECONDS = (
     (
@@ -183,8 +188,9 @@ def _strictness(quota: Quota) -> tuple[float, float]:
 
 def _three_headers(said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
     """`X-RateLimit-Limit: 100`, `-Remaining: 50`, `-Reset: 5`, in every spelling; drafts up to -06 among them."""
-    for names, seconds in _THREES:
-        yield from _three(names, seconds, said, now)
+    for three in _THREES:
+        if not three.keys.isdisjoint(said):
+            yield from _three(three, said, now)
 
 
 def _said_once(text: str) -> str:
@@ -193,19 +199,18 @@ def _said_once(text: str) -> str:
     return first if rest and all(part == first for part in rest.split(", ")) else text
 
 
-def _reset_after(said: Mapping[str, str], name: str, now: datetime) -> float | None:
+def _reset_after(three: _Three, said: Mapping[str, str], now: datetime) -> float | None:
     """Read the headers that say in how long, not when: they need no clock, and hold before the one of that name."""
-    for other, unit_seconds in _SOONER[name]:
-        if other in said and (seconds := _reset_seconds(said[other], now, unit_seconds)) is not None:
+    for name, unit_seconds in three.resets.items():
+        if name in said and (seconds := _reset_seconds(said[name], now, unit_seconds)) is not None:
             return seconds
     return None
 
 
-def _three(names: Sequence[str], seconds: float | None, said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
+def _three(three: _Three, said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
+    names, seconds = three.names, three.seconds
     texts = [_said_once(said.get(name.lower(), "")) for name in names]
-    reset_after = _reset_after(said, names[2], now)
-    if not any(texts) and reset_after is None:
-        return
+    reset_after = _reset_after(three, said, now)
     limit, windows = _limit_and_windows(texts[1])
     remaining = _at_most(_whole(texts[0]), limit)
     reset_seconds = _reset_seconds(texts[2], now) if reset_after is None else reset_after
@@ -278,6 +283,8 @@ def _counts_requests(policy: Mapping[str, str]) -> bool:
 
 def _in_milliseconds(said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
     for names in _IN_MILLISECONDS:
+        if names[0].lower() not in said:
+            continue
         left, most, window, reset = (said.get(name.lower(), "") for name in names)
         limit = _whole(most)
         yield Quota(

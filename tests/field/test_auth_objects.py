@@ -11,7 +11,7 @@ from test_connector import connect, get, saying, use_of
 
 from workers import Limit, runner
 from workers.connector import Connector
-from workers.errors import AuthError, BudgetClosed, PermanentError, RateLimited, RetryableError
+from workers.errors import AuthError, BudgetClosed, ConfigurationError, PermanentError, RateLimited, RetryableError
 from workers.tables import RunItem, RunStatus
 
 __all__ = ["connect"]  # a fixture of the neighbour's
@@ -95,6 +95,12 @@ def test_a_password_that_cannot_be_sent_is_no_hiccup(connect, auth):
         get(connect(server.url, auth=auth))
 
     assert caught.value.failure_class == "contract"
+
+
+@pytest.mark.parametrize("auth", ["token", ("a", "b", "c"), ["user", "word"], {"user": "word"}, 7])
+def test_what_cannot_authenticate_is_refused_before_anything_runs(connect, auth):
+    with pytest.raises(ConfigurationError, match=r"auth must be \(user, password\)"):
+        connect("http://127.0.0.1:1", auth=auth)
 
 
 def test_a_token_with_a_line_s_end_is_neither_sent_nor_quoted(connect):
