@@ -28,13 +28,13 @@ def error_of(response: requests.Response, title: str, connector: str) -> SluiceE
     said = f"{title} answered {status}"
     if status < 400:
         return _without_body(response, said)
+    if status in _NOT_FOUND:
+        return PermanentError(said, FailureClass.NOT_FOUND)
     words = api_message.of(response)
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         quoted = f". The API says: {words}" if words else ""
         return AuthError(f"{said}: check the credentials of connector {connector!r}{quoted}", status)
     said = f"{said}: {words}" if words else said
-    if status in _NOT_FOUND:
-        return PermanentError(said, FailureClass.NOT_FOUND)
     if status >= 500 or status in _RETRYABLE:
         return RetryableError(said)
     return PermanentError(said, FailureClass.BAD_DATA)

@@ -35,6 +35,8 @@ _NO_HEADERS = (
 #: A connection that was idle for longer is not used again. Servers close theirs after 5 s (Node, Apache, uvicorn) to
 #: 75 s (nginx), mostly so that it shows; what stands between often drops them without a word, from 20 s on.
 IDLE_SECONDS = 15.0
+#: How long it is remembered that a server, or what stands between, drops connections sooner.
+_LEARNT_FOR_SECONDS = 600.0
 #: Of the time that a server says it keeps an idle connection open; the last fifth may be over before a request arrives.
 _KEPT_PART = 0.8
 _KEPT = re.compile(r"(?:^|[\s,;])timeout\s?=\s?([0-9]{1,6})(?![0-9.])", re.IGNORECASE)
@@ -185,6 +187,7 @@ class _OnTime(HTTPConnection):
     _has_answered = False
     _keep_seconds = IDLE_SECONDS
     _idle_since = 0.0
+    idled_seconds = 0.0
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._deadline()
@@ -224,11 +227,16 @@ class _OnTime(HTTPConnection):
         """Note that nobody uses it from now on."""
         self._idle_since = clock.monotonic()
 
-    def close_if_idle_for_long(self) -> None:
-        """Close it where its server, or what stands between, may have dropped it; it then connects anew."""
+    def lend(self, keep_seconds: float) -> None:
+        """Close it where its server, or what stands between, may have dropped it; it then connects anew.
+
+        Parameters:
+          keep_seconds(float): How long it may have been idle, beside what its server said.
+        """
         if self.sock is None:
             return
-        if _anew.get() or clock.monotonic() - self._idle_since > self._keep_seconds:
+        self.idled_seconds = clock.monotonic() - self._idle_since
+        if _anew.get() or self.idled_seconds > min(keep_seconds, self._keep_seconds):
             self.close()
 
     def _deadline(self) -> float:
@@ -269,7 +277,13 @@ class _OnTimeTLS(_OnTime, HTTPSConnection):
 
 
 class _Resting(HTTPConnectionPool):
-    """A pool whose connections do not rest for long. That those it lends are not closed, urllib3 looks itself."""
+    """A pool whose connections do not rest for long. That those it lends are not closed, urllib3 looks itself.
+
+    Where one turns out to have been closed, connections that rested half as long are not used for some minutes.
+    """
+
+    _keep_seconds = IDLE_SECONDS
+    _keeps_so_until = -math.inf
 
     def _put_conn(self, conn: Any) -> None:
         if conn is not None:
@@ -278,8 +292,19 @@ class _Resting(HTTPConnectionPool):
 
     def _get_conn(self, timeout: float | None = None) -> Any:
         conn: Any = super()._get_conn(timeout)
-        conn.close_if_idle_for_long()
+        conn.lend(self._idle_seconds())
         return conn
+
+    def _idle_seconds(self) -> float:
+        return self._keep_seconds if clock.monotonic() < self._keeps_so_until else IDLE_SECONDS
+
+    def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._make_request(conn, *args, **kwargs)
+        except StaleConnection:
+            self._keep_seconds = min(self._idle_seconds(), conn.idled_seconds / 2)
+            self._keeps_so_until = clock.monotonic() + _LEARNT_FOR_SECONDS
+            raise
 
 
 class _HTTPPool(_Resting):

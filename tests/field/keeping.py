@@ -1,6 +1,7 @@
 """Servers that keep connections alive and then close them in every way that real ones do. Below HTTP, on loopback."""
 
 import contextlib
+import math
 import re
 import select
 import socket
@@ -9,6 +10,8 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+
+from workers import clock
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n%b\r\n"
 
@@ -20,6 +23,7 @@ class Server:
     Attributes:
       idle_seconds: After how long without a request it closes a connection.
       answers: How many requests of one connection it answers; the next one is received and never answered.
+      swallows_after_seconds: It also swallows what comes after so long an idleness, by our clock.
       swallows: What it does with that one: "FIN", "RST", or "hang".
       before_closing: What it sends then: a piece of an answer, perhaps.
       closes_after_each: Whether it closes after each answer, without having said so.
@@ -31,6 +35,7 @@ class Server:
     idle_seconds: float = 5.0
     idle_close: str = "FIN"
     answers: int = 1_000_000
+    swallows_after_seconds: float = math.inf
     swallows: str = "FIN"
     before_closing: bytes = b""
     closes_after_each: bool = False
@@ -43,10 +48,15 @@ class Server:
 
     def serve(self, sock: socket.socket, number: int) -> None:
         with contextlib.suppress(OSError), sock if self.context is None else self._secured(sock) as connection:
+            idle_since = clock.monotonic()
             for _ in range(self.answers):
                 method = self._receive(connection, number)
                 if not method:
                     return
+                if clock.monotonic() - idle_since > self.swallows_after_seconds:
+                    self._swallow(connection)
+                    return
+                idle_since = clock.monotonic()
                 body = self.body()
                 connection.sendall(HEAD % (len(body), self.header) + (b"" if method == "HEAD" else body))
                 if self.closes_after_each:

@@ -183,6 +183,23 @@ def test_the_second_try_does_not_take_another_kept_connection(connect):
     assert server.connections == kept + 1
 
 
+def test_a_server_that_drops_idle_connections_without_a_sign_is_found_out_once(connect, moved_clock):
+    # Given connections that swallow whatever comes after 2 s of idleness
+    with keeping(swallows_after_seconds=2.0) as server:
+        connector = connect(server.url, limits=(Limit(1000, seconds=1),))
+        for _ in range(6):
+            ask(connector)
+            clock.sleep(3.0)
+
+        # Then one request was lost, and connections that rested for 1.5 s are not used for ten minutes
+        assert (len(server.received), server.connections) == (7, 6)
+        for idle_seconds in (1.0, 1.6):
+            ask(connector)
+            clock.sleep(idle_seconds)
+        ask(connector)
+        assert (len(server.received), server.connections) == (10, 8)
+
+
 def test_without_a_permit_for_the_second_try_the_reset_is_what_is_told(connect):
     # Given a budget of two requests
     with keeping(answers=1) as server:
