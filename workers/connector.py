@@ -217,13 +217,13 @@ class Connector:
           DependencyDown: Redis does not answer, so there is no permit.
         """
         prepared = self._prepare(request)
-        ask = partial(self._ask, request=request, caller=caller)
         try:
-            response = ask(prepared)
+            response = self._ask(prepared, request, caller)
         except _Stale as stale:
             if prepared.method not in _REPEATABLE or not isinstance(prepared.body, (str, bytes, type(None))):
                 raise
             response = self._ask_anew(request, caller, stale)
+        ask = partial(self._ask_for_hook, request=request, caller=caller)
         response = signing.run_hooks(response, ask, _title(request), stream=True, timeout=self.timeout_seconds)
         error = refusals.error_of(response, _title(request), self.name)
         if error:
@@ -238,9 +238,14 @@ class Connector:
         except BudgetClosed:  # the request was sent, and has no answer: an attempt
             raise stale from None
 
+    def _ask_for_hook(
+        self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller
+    ) -> requests.Response:
+        self._refuse_unsendable(prepared, request)  # it may have changed anything
+        return self._ask(prepared, request, caller)
+
     def _ask(self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller) -> requests.Response:
         """Send one request with one permit; return its answer, whatever its status, with its body read."""
-        self._refuse_unsendable(prepared, request)  # an auth object, or a hook, may have changed it
         permit = caller.take(self.timeout_seconds, self.weigh(request))
         try:
             timeout: Any = Timeout(total=self.timeout_seconds)  # connecting and waiting together
@@ -289,6 +294,7 @@ class Connector:
             signing.sign(full, request.auth or self.auth, _title(request))
         except (requests.RequestException, ValueError) as error:
             raise _unsendable(request, error) from None
+        self._refuse_unsendable(full, request)  # an auth object may have changed it
         return full
 
     def _refuse_unsendable(self, prepared: requests.PreparedRequest, request: requests.Request) -> None:
