@@ -18,10 +18,14 @@ _MOST_QUOTAS = 16
 _MOST_MEMBERS = 64
 _MOST_REQUESTS = 10**9
 
-#: Headers that ask to wait, and how long their unit is. Azure has the last one.
+#: Headers that ask to wait, and how long their unit is. Bucket4j, which much of Java counts with, has the long one of
+#: seconds, OpenAI the first of milliseconds, Azure the last.
 _RETRY_AFTER = {
     "Retry-After": 1.0,
     "X-Retry-After": 1.0,
+    "X-RateLimit-Retry-After": 1.0,
+    "X-Rate-Limit-Retry-After": 1.0,
+    "X-Rate-Limit-Retry-After-Seconds": 1.0,
     "Retry-After-Ms": 0.001,
     "X-Retry-After-Ms": 0.001,
     "X-Ms-Retry-After-Ms": 0.001,

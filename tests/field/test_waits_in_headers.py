@@ -70,6 +70,13 @@ def test_a_name_that_says_milliseconds_is_believed(name):
     assert wait(**{name: "250, 750"}) == 0.75
 
 
+@pytest.mark.parametrize(
+    "name", ["X_Retry_After", "X_RateLimit_Retry_After", "X_Rate_Limit_Retry_After", "X_Rate_Limit_Retry_After_Seconds"]
+)
+def test_another_name_for_it_is_read_too(name):
+    assert wait(**{name: "7"}) == 7
+
+
 def test_of_several_headers_the_longest_wait_holds():
     assert wait(Retry_After="1", retry_after_ms="20") == 1
     assert wait(Retry_After="soon", retry_after_ms="2500") == 2.5
