@@ -105,13 +105,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.sent_body = self.rfile.read(length)
         self.server.asked.append(self)
         time.sleep(self.server.delay_seconds)
-        self.send_response_only(self.server.status)  # without a Date of its own
+        self.send_response_only(self.status_of())  # without a Date of its own
         for name, value in ({"Content-Length": str(len(self.server.body))} | self.server.headers).items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
         self.wfile.write(self.server.body)
 
     do_POST = do_GET
+
+    def status_of(self) -> int:
+        return self.server.status
 
     def log_message(self, *_: object) -> None:
         pass
@@ -331,15 +334,16 @@ def test_a_base_url_that_cannot_be_says_so_at_once(base_url, said):
     assert "s3cret" not in str(caught.value)
 
 
-def test_a_login_that_would_answer_by_itself_sends_no_request_without_a_permit(connect):
-    # Given an API that challenges, and a login that answers challenges with a request of its own
+def test_a_login_that_answers_by_itself_sends_no_request_without_a_permit(connect):
+    # Given an API that challenges again and again, and a login that answers challenges with a request of its own
     with saying(401, WWW_Authenticate='Digest realm="r", nonce="n", qop="auth"') as server:
         connector = connect(server.url, auth=HTTPDigestAuth("user", "word"))
 
         with pytest.raises(AuthError):
             get(connector)
 
-    assert len(server.asked) == 1
+    assert len(server.asked) == 2
+    assert use_of(connector) == (0, 2)
 
 
 def test_cookies_of_one_answer_do_not_go_with_the_next_request(connect):

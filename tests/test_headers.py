@@ -62,7 +62,7 @@ def test_a_date_that_has_passed_is_no_wait_but_the_added_second():
 @pytest.mark.parametrize(
     "text",
     [
-        *("", " ", "soon", "5 seconds", "5,10", "1:30", "-5", "+5", "- 5", ".5", "1e3", "0x10", "1_000"),
+        *("", " ", "soon", "5 sheep", "s", "5s5", "1:30", "-5", "+5", "- 5", ".5", "1e3", "0x10", "1_000"),
         *("nan", "NaN", "inf", "infinity", "-inf", "9" * 400, "٣", "５", "５.0", "²"),
         *("Sun, 01 Mar 99999999999 12:00:00 GMT", "Sun, 32 Mar 2026 12:00:00 GMT", "Sun, 01 Mar 2026 25:61:61 GMT"),
         *("Sun, 01 Mar 2026 12:00:00 +99999999999999", "Sun, ٠١ Mar 2026 12:00:00 GMT", "Mar", ",,,", "\x00"),
@@ -262,8 +262,8 @@ def test_a_reset_is_read_in_all_its_forms(text, seconds):
         *(
             "",
             "soon",
-            "5 seconds",
-            "1m30s",
+            "5 sheep",
+            "1m30",
             "+5",
             "--5",
             "-",
@@ -277,7 +277,7 @@ def test_a_reset_is_read_in_all_its_forms(text, seconds):
             "1_0",
             "9" * 400,
         ),
-        *(str(MONTH + 1), "1000000000", str(EPOCH + MONTH + 1), str(EPOCH * 1000 * 1000), "2027-03-01T12:00:00Z"),
+        *("1000000000", str(EPOCH + MONTH + 1), str(EPOCH * 1000 * 1000), "2027-03-01T12:00:00Z"),
         *(
             "2026-03-01T25:00:00Z",
             "٢026-03-01T12:00:00Z",

@@ -26,10 +26,10 @@ LAYERS = {
     "run_connector list_pages tracking saving pool faults given matching storable model_tables "
     "table_check page outages heartbeat presence recent_errors samples isolation",
     "names": "registry address_probe",
-    "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact "
-    "request_secrets",
-    "ground": "errors error_text plain_text failures redaction hidden secret_names opaque spellings sheet_cell asked "
-    "settings clock cron catch_up log signals orphans version row_keys checked lesson",
+    "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address "
+    "exact request_secrets header_values decoding unanswered status_errors api_message signing",
+    "ground": "errors error_text plain_text failures redaction hidden secret_names opaque spellings sheet_cell "
+    "asked settings clock cron catch_up log signals orphans version row_keys checked lesson",
 }
 NAMES = list(LAYERS)
 PLACES = {

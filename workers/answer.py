@@ -1,14 +1,22 @@
 """Answer: what a response means for its budget, from its status and headers alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from workers.budget import Budget
-from workers.headers import Quota, quotas, retry_after_seconds
+from workers.headers import Quota, quotas, retry_after_seconds, retry_after_text
 
 #: Index of a quota that names no window by its length: the script looks for the one of its limit.
 _NO_WINDOW = -1
+
+_TOO_MANY = 429
+#: Statuses below 500 with which Retry-After is a refusal: others have it for other reasons, or it is about one item.
+_MAY_ASK = {403, 408, 420, 425, _TOO_MANY}
+#: Statuses with which "nothing left" is one, where it says until when: GitHub and Google answer 403.
+_MAY_BE_SPENT = {403, _TOO_MANY, 503}
+#: A reset may say a little more than its window is long.
+_SLACK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -16,7 +24,8 @@ class Answer:
     """What one response says.
 
     Attributes:
-      refused: Whether the API asked to wait: 429, or 503 with Retry-After.
+      refused: Whether the API asked to wait: 429; Retry-After on 403, 408, 420, 425 and any 5xx; 403 or 503 with
+        nothing left and a time when there is.
       wait_seconds: For how long, where it says so.
       reason: What it said, for people.
       said: What its headers say about windows, as the script takes it: window (from 1; 0: no
@@ -44,18 +53,44 @@ def read_answer(budget: Budget, status: int, headers: Mapping[str, str], receive
     """
     said = quotas(headers, received_at)
     statements = tuple(_statement(budget, quota) for quota in said if quota.limit is not None)
-    if status not in (429, 503):
-        return Answer(False, None, "", statements) if statements else _SILENT
+    refusal = _refusal(budget, status, headers, said, received_at)
+    if refusal:
+        wait_seconds, what = refusal
+        return Answer(True, wait_seconds, f"the API answered {status}, {what}", statements)
+    return Answer(False, None, "", statements) if statements else _SILENT
+
+
+def _refusal(
+    budget: Budget, status: int, headers: Mapping[str, str], said: Sequence[Quota], received_at: datetime
+) -> tuple[float | None, str] | None:
+    """Return for how long an answer refuses, if it says so, and what it said; None where it is no refusal."""
+    if status not in _MAY_ASK and not 500 <= status < 600:
+        return None
     asked = retry_after_seconds(headers, received_at)
-    if status == 503 and asked is None:
-        return Answer(False, None, "", statements)
     if asked is not None:
-        return Answer(True, asked, f"the API answered {status}, Retry-After {headers['Retry-After'][:40]}", statements)
-    resets = [quota.reset_seconds for quota in said if quota.remaining == 0 and quota.reset_seconds is not None]
+        return asked, retry_after_text(headers)
+    resets = list(_resets(budget, said)) if status in _MAY_BE_SPENT else []
     if resets:
-        wait = max(resets) + 1.0  # whole seconds, mostly cut off
-        return Answer(True, wait, f"the API answered {status}, nothing left for {max(resets):g} s", statements)
-    return Answer(True, None, f"the API answered {status}, without Retry-After", statements)
+        return max(resets) + 1.0, f"nothing left for {max(resets):g} s"  # whole seconds, mostly cut off
+    if status != _TOO_MANY:
+        return None
+    unread = retry_after_text(headers)
+    return None, f"{unread}, which cannot be read" if unread else "without Retry-After"
+
+
+def _resets(budget: Budget, said: Sequence[Quota]) -> Iterator[float]:
+    """Yield in how many seconds what is spent returns. A 5000 that may be milliseconds must fit into its window."""
+    for quota in said:
+        if quota.remaining != 0 or quota.reset_seconds is None:
+            continue
+        if not quota.in_doubt or quota.reset_seconds <= _window_seconds(budget, quota) + _SLACK_SECONDS:
+            yield quota.reset_seconds
+
+
+def _window_seconds(budget: Budget, quota: Quota) -> float:
+    """Return how long the window is that a quota speaks of: the shortest, where that is not known."""
+    same = [limit.seconds for limit in budget.limits if limit.requests == quota.limit]
+    return quota.seconds or max(same, default=min(limit.seconds for limit in budget.limits))
 
 
 def _statement(budget: Budget, quota: Quota) -> tuple[int, int, int, int, str, int]:

@@ -15,6 +15,7 @@ from workers.errors import (
     BudgetClosed,
     BudgetUnknown,
     DependencyDown,
+    NotModified,
     PermanentError,
     RateLimited,
     Refused,
@@ -146,8 +147,11 @@ def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outc
         reason = f"{type(row).__name__} cannot make the request for its details: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason, asked=False)
     if request is not None:
-        with asking(f"details of {item.external_id}"):
-            data = connector.get_json(request, caller)
+        try:
+            with asking(f"details of {item.external_id}"):
+                data = connector.get_json(request, caller)
+        except NotModified:  # the row is as it should be
+            return Outcome(item, ItemStatus.COMPLETED, model=row)
         row.populate_from_api_response(data)
     return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)
 

@@ -1,42 +1,50 @@
 """Connector: one remote API. It takes a permit for every request it sends, and sorts each answer by what to do next."""
 
 import http.client
-import json
-import re
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NoReturn
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from requests.auth import AuthBase
-from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError, ReadTimeoutError
+from requests.utils import check_header_validity
+from urllib3.exceptions import HTTPError
 from urllib3.util import Timeout
 
-from workers import checked, hidden, redaction, request_secrets
+from workers import checked, decoding, hidden, redaction, request_secrets, signing, status_errors, unanswered
 from workers.address import flaw_of, join, with_query
 from workers.asked import asked
 from workers.budget import Budget, Limit, Profile
 from workers.caller import Caller
-from workers.errors import AuthError, ConfigurationError, DependencyDown, PermanentError, RateLimited, RetryableError
-from workers.exact import NotANumber, read_float
+from workers.errors import BudgetClosed, ConfigurationError, DependencyDown, PermanentError, RateLimited, RetryableError
+from workers.exact import NotANumber
 from workers.failures import FailureClass
 from workers.ledger import FRESH_SECONDS, Watermark
 from workers.limiter import RateLimiter, redis_client
 from workers.settings import get_settings
-from workers.transport import DeadlineAdapter, sent_by
+from workers.transport import DeadlineAdapter, new_connection, sent_by
+from workers.version import VERSION
 
-_NOT_FOUND = {404, 410}
-_RETRYABLE = {408, 421, 425}
 _NO_CONTENT = {204, 205}
+#: Asking again does not do twice what these ask for.
+_REPEATABLE = {"GET", "HEAD"}
 
 #: What is unpacked: none of these says what it needs memory for before it is asked for so many bytes.
 _UNPACKED = {"gzip", "x-gzip", "deflate"}
 #: What could be unpacked, and is not. Other words, as "UTF-8", are mistakes: the body is taken as it is.
 _PACKED = {"br", "zstd", "compress", "x-compress"}
 
+#: Sent with every request; a connector's own headers, and then the request's, come before them.
+_HEADERS = {"Accept": "application/json", "Accept-Encoding": "gzip, deflate", "User-Agent": f"sluice/{VERSION}"}
+
 #: What reading a body may raise; the last two come bare out of urllib3 where the packing is broken.
 _BROKEN = (requests.RequestException, HTTPError, http.client.HTTPException, ValueError, zlib.error)
+
+
+class _Stale(RetryableError):
+    """The connection had answered before, and was closed without a byte of this answer."""
 
 
 class Connector:
@@ -47,15 +55,17 @@ class Connector:
       base_url(str): http:// or https://; relative request URLs are joined to it, and no other host is ever called. The
         query of it, as `?api_key=...`, is sent with every request that does not name the same parameters.
       limits(Sequence[Limit]): What the API allows; all of them hold.
-      headers(Mapping[str, str]): Sent with every request.
-      auth(AuthBase | tuple[str, str] | None): As `requests` takes it.
+      headers(Mapping[str, str]): Sent with every request; they come before ours (`User-Agent: sluice/...` and others).
+      auth(AuthBase | tuple[str, str] | None): As `requests` takes it. What it raises is worth another attempt; what
+        its response hooks send, as Digest does, takes a permit each.
       secrets(str | Sequence[str]): What else must never be logged, stored or shown, as a key in a path. What headers
         and auth hold, the query, and each request's parameters of a secret name are hidden without it.
       timeout(float | None): Seconds one request may take in all; default SLUICE_REQUEST_TIMEOUT_SECONDS.
       share(float), profile(str), trust_server(bool): As `Budget` takes them.
 
     Raises:
-      ConfigurationError: The URL is not an http(s) one, the limits cannot be, or a secret is too short to be hidden.
+      ConfigurationError: The URL is not an http(s) one, the limits cannot be, `auth` is none, or a secret is too short
+        to be hidden.
     """
 
     def __init__(
@@ -84,6 +94,11 @@ class Connector:
             )
         if parts.fragment:
             raise ConfigurationError(f"Connector {name!r}: base_url has a fragment, which is never sent: leave it out")
+        if not (auth is None or callable(auth) or (isinstance(auth, tuple) and len(auth) == 2)):
+            raise ConfigurationError(
+                f"Connector {name!r}: auth must be (user, password) or an object of requests.auth.AuthBase, not a "
+                f"{type(auth).__name__}; a token goes into headers"
+            )
         self.name = name
         self.base_url = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/')}/"
         self._query = parts.query
@@ -156,43 +171,81 @@ class Connector:
 
         Raises:
           RetryableError: The body is no JSON: the next one may be whole.
-          PermanentError: There is none (204), or it holds what cannot be used: NaN, a number beyond all floats or of
-            too many digits, endless nesting.
+          PermanentError: There is none (204), or it is of another format (JSON lines, CSV, XML), or it holds what
+            cannot be used: NaN, a number beyond all floats or of too many digits, endless nesting.
         """
         response = self.send(request, caller)
         said = f"{_title(request)} answered {response.status_code}"
         if response.status_code in _NO_CONTENT:
             raise PermanentError(f"{said}: it has no content", FailureClass.BAD_DATA)
         try:
-            return _decode(response)
+            return decoding.decode(response)
         except NotANumber as error:
             raise PermanentError(f"{said} with {error}", FailureClass.BAD_DATA) from None
         except RecursionError:
             raise PermanentError(f"{said} with JSON that is nested too deeply", FailureClass.BAD_DATA) from None
         except ValueError:
-            kind = _content_type(response)
+            kind = decoding.content_type(response)
+            other = decoding.other_format(response)
+            if other:
+                why = f"{said} with {other} ({kind}) and not with JSON: ask for that, by an address or an Accept header"
+                raise PermanentError(why, FailureClass.CONTRACT) from None
             raise RetryableError(f"{said} with a body that is not JSON ({kind})") from None
 
     def send(self, request: requests.Request, caller: Caller) -> requests.Response:
         """Send one request with one permit, and return its response, a 2xx.
 
+        A GET or HEAD whose connection turns out to have been closed is sent once more, with another permit: the first
+        one counts as long as the API may count it. So does each request that a response hook makes.
+
         Parameters:
-          request(requests.Request): A relative URL is joined to the base URL. Redirects and retries are never made.
+          request(requests.Request): A relative URL is joined to the base URL. Redirects are never followed.
           caller(Caller): Whose permit it takes; sleeps for it when the wait is short.
 
         Returns:
           requests.Response: Its body has been read whole, up to SLUICE_MAX_BODY_BYTES.
 
         Raises:
-          RateLimited: No permit in time, or the API said 429 (the whole budget then pauses).
-          LongWait: It said 429 and asked for a wait above SLUICE_LONGEST_PAUSE_SECONDS.
-          RetryableError: Timeout, connection trouble, 5xx.
+          RateLimited: No permit in time, or the API refused: 429; Retry-After on 403, 408, 420, 425 or a 5xx; nothing
+            left (the whole budget then pauses).
+          LongWait: It refused, and asked for a wait above SLUICE_LONGEST_PAUSE_SECONDS.
+          RetryableError: Timeout, connection trouble, 5xx; the auth object raised something.
           AuthError: 401 or 403.
+          NotModified: 304 to a conditional request.
           PermanentError: Any other refusal, a redirect, a body over the size limit or packed in an unknown way, an
             address of another host or one that would be changed on its way.
           DependencyDown: Redis does not answer, so there is no permit.
         """
         prepared = self._prepare(request)
+        try:
+            response = self._ask(prepared, request, caller)
+        except _Stale as stale:
+            if prepared.method not in _REPEATABLE or not isinstance(prepared.body, (str, bytes, type(None))):
+                raise
+            response = self._ask_anew(request, caller, stale)
+        ask = partial(self._ask_for_hook, request=request, caller=caller)
+        response = signing.run_hooks(response, ask, _title(request), stream=True, timeout=self.timeout_seconds)
+        error = status_errors.error_of(response, _title(request), self.name)
+        if error:
+            raise error
+        return response
+
+    def _ask_anew(self, request: requests.Request, caller: Caller, stale: _Stale) -> requests.Response:
+        """Ask once more on a new connection; signed anew, for a signature may be good for one request."""
+        try:
+            with new_connection():
+                return self._ask(self._prepare(request), request, caller)
+        except BudgetClosed:  # the request was sent, and has no answer: an attempt
+            raise stale from None
+
+    def _ask_for_hook(
+        self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller
+    ) -> requests.Response:
+        self._refuse_unsendable(prepared, request)  # it may have changed anything
+        return self._ask(prepared, request, caller)
+
+    def _ask(self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller) -> requests.Response:
+        """Send one request with one permit; return its answer, whatever its status, with its body read."""
         permit = caller.take(self.timeout_seconds, self.weigh(request))
         try:
             timeout: Any = Timeout(total=self.timeout_seconds)  # connecting and waiting together
@@ -200,10 +253,12 @@ class Connector:
             with sent_by(permit.granted_at + FRESH_SECONDS + self.timeout_seconds):
                 response = self._adapter.send(prepared, stream=True, timeout=timeout)
         except (requests.RequestException, HTTPError) as error:
-            never_sent = self._why_never_sent(error)
+            never_sent = unanswered.why_never_sent(error, self._origin, self.timeout_seconds)
             if never_sent:
                 caller.unsent(permit)
-            raise RetryableError(f"{_title(request)}: {never_sent or self._why_unanswered(error)}") from None
+            why = never_sent or unanswered.why_unanswered(error, self._origin, self.timeout_seconds)
+            kind = _Stale if unanswered.is_stale(error) else RetryableError
+            raise kind(f"{_title(request)}: {why}") from None
         try:
             caller.heard(permit, response.status_code, response.headers)
         except (RateLimited, DependencyDown):
@@ -214,32 +269,7 @@ class Connector:
         except (RetryableError, PermanentError):
             if 200 <= response.status_code < 300:
                 raise  # of a refusal the status says enough
-        self._sort(response, request)
         return response
-
-    def _why_never_sent(self, error: Exception) -> str:
-        """Say why the request cannot have reached the API; empty where it may have."""
-        if isinstance(error, requests.ConnectTimeout):
-            return f"no connection within {self.timeout_seconds:g} s"
-        reason = getattr(error.args[0] if error.args else None, "reason", None)
-        if isinstance(reason, NameResolutionError):
-            return f"the name in {self._origin} is not known"
-        if isinstance(reason, NewConnectionError):
-            refused = isinstance(reason.__cause__, ConnectionRefusedError)
-            return f"{self._origin} {'refuses connections' if refused else 'cannot be reached'}"
-        return ""
-
-    def _why_unanswered(self, error: Exception) -> str:
-        cause = _cause(error)
-        if isinstance(error, requests.Timeout) or isinstance(cause, TimeoutError):
-            return f"no answer within {self.timeout_seconds:g} s"
-        if isinstance(error, requests.exceptions.SSLError):
-            return f"no secure connection to {self._origin}: is its certificate valid?"
-        if isinstance(cause, http.client.HTTPException) and not isinstance(cause, ConnectionError):
-            return f"what came back is not HTTP ({type(cause).__name__})"
-        if isinstance(error, requests.exceptions.InvalidHeader):
-            return "what came back is not HTTP (InvalidHeader)"
-        return f"the connection broke ({type(error).__name__})"
 
     def _prepare(self, request: requests.Request) -> requests.PreparedRequest:
         """Return the request as it is sent; it asks for what `request` names, on this host, or is refused.
@@ -253,31 +283,41 @@ class Connector:
             full = requests.Request(
                 method=request.method or "GET",
                 url=address,
-                headers={"Accept": "application/json", **self.headers, **(request.headers or {})},
+                headers={**_HEADERS, **self.headers, **(request.headers or {})},
                 files=request.files,
                 params=request.params,
                 data=request.data,
                 json=request.json,
-                auth=request.auth or self.auth,
                 cookies=request.cookies,
+                hooks=request.hooks,
             ).prepare()
-            origin = _origin(str(full.url))
-            for value in full.headers.values():  # http.client would find out only with a permit taken
-                if isinstance(value, str):  # requests takes bytes, too: OAuth1 sets them
-                    value.encode("latin-1")
+            signing.sign(full, request.auth or self.auth, _title(request))
         except (requests.RequestException, ValueError) as error:
-            # Not its text: it may quote a header.
-            raise PermanentError(
-                f"{_title(request)} is not a request that can be sent ({type(error).__name__})", FailureClass.CONTRACT
-            ) from None
-        if origin != self._origin:  # of the prepared URL: the one that is sent is the one to look at
+            raise _unsendable(request, error) from None
+        self._refuse_unsendable(full, request)  # an auth object may have changed it
+        return full
+
+    def _refuse_unsendable(self, prepared: requests.PreparedRequest, request: requests.Request) -> None:
+        """Look at what is sent: the prepared request, for it is not always what was asked for.
+
+        Raises:
+          PermanentError: It is on another host, would be changed on its way, or cannot be written to a connection.
+        """
+        try:
+            origin = _origin(str(prepared.url))
+            for header in prepared.headers.items():  # http.client would find out only with a permit taken
+                check_header_validity(header)
+                if isinstance(header[1], str):  # requests takes bytes, too: OAuth1 sets them
+                    header[1].encode("latin-1")
+        except (requests.RequestException, ValueError) as error:
+            raise _unsendable(request, error) from None
+        if origin != self._origin:
             raise PermanentError(
                 f"{_title(request)} is not on {self._origin}: a connector calls its own host only",
                 FailureClass.CONTRACT,
             )
-        hidden.note(request_secrets.of_request(full))  # with what auth has renewed
-        _refuse_flaw(request, str(full.url))  # an auth object may have changed it
-        return full
+        _refuse_flaw(request, str(prepared.url))
+        hidden.note(request_secrets.of_request(prepared))  # with what auth has renewed
 
     def _read(self, response: requests.Response, request: requests.Request) -> None:
         limit, body = get_settings().max_body_bytes, bytearray()
@@ -298,36 +338,12 @@ class Connector:
                         FailureClass.CONTRACT,
                     )
         except _BROKEN as error:
-            raise RetryableError(f"{_title(request)}: the answer {self._why_cut(error)}") from None
+            raise RetryableError(
+                f"{_title(request)}: the answer {unanswered.why_cut(error, self.timeout_seconds)}"
+            ) from None
         finally:
             response.close()
         response._content = bytes(body)
-
-    def _why_cut(self, error: Exception) -> str:
-        if error.args and isinstance(error.args[0], ReadTimeoutError):
-            return f"was not complete within {self.timeout_seconds:g} s"
-        if isinstance(error, (requests.exceptions.ContentDecodingError, zlib.error)):
-            return "is not packed as its Content-Encoding says"
-        return f"broke off ({type(error).__name__})"
-
-    def _sort(self, response: requests.Response, request: requests.Request) -> None:
-        status = response.status_code
-        if 200 <= status < 300:
-            return
-        said = f"{_title(request)} answered {status}"
-        if status in (401, 403):
-            raise AuthError(f"{said}: check the credentials of connector {self.name!r}", status)
-        if status in _NOT_FOUND:
-            raise PermanentError(said, FailureClass.NOT_FOUND)
-        if status >= 500 or status in _RETRYABLE:
-            raise RetryableError(said)
-        if 300 <= status < 400:
-            raise PermanentError(
-                f"{said}: redirects are not followed; set base_url to the final address", FailureClass.CONTRACT
-            )
-        if status < 200:
-            raise PermanentError(f"{said}: nobody asked for another protocol", FailureClass.CONTRACT)
-        raise PermanentError(f"{said}{_hint(response)}", FailureClass.BAD_DATA)
 
 
 def _origin(url: str) -> str:
@@ -341,6 +357,12 @@ def _refuse_flaw(request: requests.Request, address: str) -> None:
         raise PermanentError(f"{_title(request)} is not sent: the address {flaw}", FailureClass.CONTRACT)
 
 
+def _unsendable(request: requests.Request, error: Exception) -> PermanentError:
+    """Return why a request cannot be sent. Not the error's text: it may quote a header."""
+    what = f"{_title(request)} is not a request that can be sent ({type(error).__name__})"
+    return PermanentError(what, FailureClass.CONTRACT)
+
+
 def _title(request: requests.Request) -> str:
     """Name a request without its address: a path may hold a key as a query does."""
     return asked(f"the {request.method or 'GET'} request")
@@ -350,58 +372,3 @@ def _is_unpacked(encoding: str) -> bool:
     words = [word.strip() for word in encoding.lower().split(",")]
     packings = [word for word in words if word in _UNPACKED | _PACKED]
     return len(packings) <= 1 and not _PACKED & set(packings)
-
-
-def _decode(response: requests.Response) -> Any:
-    """Decode JSON. Not `response.json()`: where a body is not UTF-8 that one guesses, for minutes.
-
-    Raises:
-      ValueError: It is none.
-    """
-    try:
-        return _loads(response.content)
-    except UnicodeDecodeError:
-        charset = re.search(r"charset=[\"']?([\w.:-]{1,40})", response.headers.get("Content-Type", ""), re.IGNORECASE)
-        try:
-            text = response.content.decode(charset[1]) if charset else ""
-        except LookupError:  # there is no such charset, or it is none of text
-            text = ""
-        return _loads(text)
-
-
-def _loads(body: bytes | str) -> Any:
-    try:
-        return json.loads(body, parse_float=read_float, parse_constant=_refuse)
-    except (json.JSONDecodeError, UnicodeDecodeError, NotANumber):
-        raise
-    except ValueError:
-        raise NotANumber("a number of too many digits") from None
-
-
-def _refuse(constant: str) -> NoReturn:
-    raise NotANumber(f"{constant}, which JSON does not have: the API should say null")
-
-
-def _content_type(response: requests.Response) -> str:
-    """Return the media type an answer names, if it is one: a header may hold anything."""
-    named = response.headers.get("Content-Type")
-    if named is None:
-        return "no content type"
-    found = re.match(r"[\w.+-]{1,30}/[\w.+-]{1,30}(?![^\s;,])", named, re.ASCII)
-    return found[0] if found else "a content type that is none"
-
-
-def _cause(error: Exception) -> Any:
-    """Return what lies under a broken connection, where requests and urllib3 have wrapped it."""
-    packed = error.args[0] if error.args else None
-    return packed.args[1] if isinstance(packed, HTTPError) and len(packed.args) > 1 else None
-
-
-def _hint(response: requests.Response) -> str:
-    """Return what a refusal says of itself, if that is one line of text."""
-    try:
-        message = _decode(response).get("message")
-    except (ValueError, AttributeError, RecursionError):
-        return ""
-    lines = message.strip().splitlines() if isinstance(message, str) else []
-    return f": {redaction.excerpt(lines[0], 1_000)}" if lines else ""

@@ -7,7 +7,8 @@
     │       └── LongWait    it asked for a longer wait than Sluice believes unasked: the run is paused
     ├── RetryableError      retry: the same request may well succeed later
     ├── PermanentError      give up on this item: asking again cannot help
-    │   └── AuthError       the credentials were refused
+    │   ├── AuthError       the credentials were refused
+    │   └── NotModified     304: what a conditional request asked for is as it was
     ├── Skip                not an error of anyone: the source does not want this item
     ├── UsageError          the caller asked for something that cannot be; the message names the fix
     │   ├── ConfigurationError
@@ -108,6 +109,17 @@ class AuthError(PermanentError):
     def __init__(self, message: str, status: int = 401) -> None:
         super().__init__(message, failure_class="auth")
         self.status = status
+
+
+class NotModified(PermanentError):
+    """The API answered 304 to a request with If-None-Match or If-Modified-Since: nothing has changed.
+
+    An item whose details were asked for so is complete as it is. Whatever needs an answer's body, as a list page does,
+    has none: there it is a contract that was broken, and the message says the repair.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, failure_class="contract")
 
 
 class Skip(SluiceError):

@@ -2,32 +2,73 @@
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
+from datetime import datetime
 from typing import NamedTuple
+
+from workers.header_values import LONGEST_SECONDS, date, may_be_milliseconds, number, values, wait_seconds
 
 #: Servers cut fractions off: "12" may mean 12.9.
 _TRUNCATION_SECONDS = 1.0
-#: float() takes more than a number of seconds: "1_000", "1e3", "infinity", the digits of every script.
-_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?")
 
 # A value beyond these is a mistake or an attack, and says nothing.
 _LONGEST_TEXT = 4_096
 _MOST_QUOTAS = 16
 _MOST_MEMBERS = 64
 _MOST_REQUESTS = 10**9
-_LONGEST_SECONDS = 31 * 86_400.0
 
-_PREFIXES = ("X-RateLimit", "X-Rate-Limit", "RateLimit")
-_SUFFIXES = {"": None, "-Second": 1.0, "-Minute": 60.0, "-Hour": 3_600.0, "-Day": 86_400.0}
-#: Every spelling of the three headers that go together, and the window that it names.
-_THREES = [
-    (tuple(f"{prefix}-{part}{suffix}" for part in ("Remaining", "Limit", "Reset")), seconds)
-    for prefix in _PREFIXES
-    for suffix, seconds in _SUFFIXES.items()
-]
+#: Headers that ask to wait, and how long their unit is. Bucket4j, which much of Java counts with, has the long one of
+#: seconds, OpenAI the first of milliseconds, Azure the last.
+_RETRY_AFTER = {
+    "Retry-After": 1.0,
+    "X-Retry-After": 1.0,
+    "X-RateLimit-Retry-After": 1.0,
+    "X-Rate-Limit-Retry-After": 1.0,
+    "X-Rate-Limit-Retry-After-Seconds": 1.0,
+    "Retry-After-Ms": 0.001,
+    "X-Retry-After-Ms": 0.001,
+    "X-Ms-Retry-After-Ms": 0.001,
+}
+
+# Linear and Anthropic write "-Requests" before the part, OpenAI behind it.
+_PREFIXES = ("X-RateLimit", "X-Rate-Limit", "RateLimit", "X-RateLimit-Requests", "Anthropic-RateLimit-Requests")
+_SUFFIXES = {"": None, "-Second": 1.0, "-Minute": 60.0, "-Hour": 3_600.0, "-Day": 86_400.0, "-Requests": None}
+#: What some write beside or in place of Reset, as Discord does, and how long its unit is.
+_RESETS = {"Reset-After": 1.0, "Reset-After-Ms": 0.001, "Reset-Ms": 0.001}
+
+
+class _Three(NamedTuple):
+    """Headers that go together, in one spelling: names, the window they name, what may stand in place of the reset."""
+
+    names: tuple[str, str, str]
+    seconds: float | None
+    resets: dict[str, float]
+    keys: frozenset[str]
+
+
+def _spelled(prefix: str, suffix: str, seconds: float | None) -> _Three:
+    names = (f"{prefix}-Remaining{suffix}", f"{prefix}-Limit{suffix}", f"{prefix}-Reset{suffix}")
+    resets = {f"{prefix}-{part}{suffix}".lower(): unit for part, unit in _RESETS.items()}
+    return _Three(names, seconds, resets, frozenset([*(name.lower() for name in names), *resets]))
+
+
+_THREES = [_spelled(prefix, suffix, seconds) for prefix in _PREFIXES for suffix, seconds in _SUFFIXES.items()]
+#: What remains, the limit, the window in ms, the reset in ms: BigCommerce's names, and HubSpot's, which has no reset.
+_IN_MILLISECONDS = (
+    (
+        "X-Rate-Limit-Requests-Left",
+        "X-Rate-Limit-Requests-Quota",
+        "X-Rate-Limit-Time-Window-Ms",
+        "X-Rate-Limit-Time-Reset-Ms",
+    ),
+    (
+        "X-HubSpot-RateLimit-Remaining",
+        "X-HubSpot-RateLimit-Max",
+        "X-HubSpot-RateLimit-Interval-Milliseconds",
+        "",
+    ),
+)
 _SHOPIFY = "X-Shopify-Shop-Api-Call-Limit"
 
 # RFC 9651: what a value is split at, its strings, its tokens.
@@ -36,6 +77,7 @@ _STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
 # Reddit writes its whole numbers as "595.0".
 _INTEGER = re.compile(r"([0-9]{1,15})(\.0*)?")
+_AGE = re.compile(r"[0-9]+(\.[0-9]*)?")
 
 
 @dataclass(frozen=True)
@@ -48,6 +90,7 @@ class Quota:
       remaining(int | None): How many more requests, as the server saw it; never more than the limit.
       reset_seconds(float | None): From the response's arrival, 0 to 31 days.
       header(str): Which header said so, for people: "X-RateLimit-Remaining".
+      in_doubt(bool): Whether `reset_seconds` was read from a number that may as well be of milliseconds: "5000".
 
     Warning:
       `reset_seconds` is not when the quota returns: in draft -11 it is the time the remaining requests must last, and
@@ -59,34 +102,42 @@ class Quota:
     remaining: int | None
     reset_seconds: float | None
     header: str
+    in_doubt: bool = False
 
 
 def retry_after_seconds(headers: Mapping[str, str], received_at: datetime) -> float | None:
     """Return how long Retry-After asks to wait, a second added for truncation; None where it says nothing usable.
 
     Both forms of RFC 9110 10.2.3 are read: seconds (a decimal is tolerated) and an HTTP date, which is taken against
-    the response's own Date header where there is one, because two machines have two clocks.
+    the response's own Date header where there is one, because two machines have two clocks. So are what APIs send in
+    its place: a unit behind the number, epoch seconds or milliseconds, ISO 8601, names that end in `-Ms`. A number of
+    seconds beyond 31 days is taken for milliseconds. Of several values the longest holds.
 
     Parameters:
       headers(Mapping[str, str]): The response's headers, looked up without regard to case.
       received_at(datetime): When the response arrived, UTC-aware.
     """
-    text = headers.get("Retry-After", "").strip()
-    seconds = _number(text)
-    if seconds is None:
-        then = _date(text)
-        if then is None:
-            return None
-        seconds = (then - (_date(headers.get("Date", "")) or received_at)).total_seconds()
-    return max(0.0, seconds) + _TRUNCATION_SECONDS
+    now = date(headers.get("Date", "")) or received_at
+    waits = [
+        wait_seconds(text, now, unit) for name, unit in _RETRY_AFTER.items() for text in values(headers.get(name, ""))
+    ]
+    known = [seconds for seconds in waits if seconds is not None]
+    return max(known) + _TRUNCATION_SECONDS if known else None
+
+
+def retry_after_text(headers: Mapping[str, str]) -> str:
+    """Return the headers that ask to wait as they were sent, for people: "Retry-After 8"; empty where there is none."""
+    found = {name: headers.get(name, "").strip() for name in _RETRY_AFTER}
+    return ", ".join(f"{name} {text[:40]}" for name, text in found.items() if text)
 
 
 def quotas(headers: Mapping[str, str], received_at: datetime) -> tuple[Quota, ...]:
     """Return what a response says about the API's limits, each window once; nothing where it came from a cache.
 
-    Read are `X-RateLimit-*`, `X-Rate-Limit-*` and `RateLimit-*` (Limit, Remaining, Reset; with -Second, -Minute, -Hour
-    or -Day behind), `RateLimit` and `RateLimit-Policy` of the IETF's drafts, and Shopify's call limit. Where several
-    speak of the same limit and window, the least remaining holds; between equals, the longest reset.
+    Read are `X-RateLimit-*`, `X-Rate-Limit-*` and `RateLimit-*` (Limit, Remaining, Reset or Reset-After; with -Second,
+    -Minute, -Hour, -Day or -Requests behind), `RateLimit` and `RateLimit-Policy` of the IETF's drafts, and the headers
+    of Shopify, BigCommerce, HubSpot, Linear and Anthropic. Where several speak of the same limit and window, the least
+    remaining holds; between equals, the longest reset.
 
     Parameters:
       headers(Mapping[str, str]): The response's headers, looked up without regard to case.
@@ -97,21 +148,28 @@ def quotas(headers: Mapping[str, str], received_at: datetime) -> tuple[Quota, ..
 
     Warning:
       A remaining number is no promise: other requests are on their way, and servers count in more ways than one. A
-      reset said in milliseconds ("600000") cannot be told from seconds. "5,000" is no number, "5000" is.
+      reset said in milliseconds ("600000") cannot be told from seconds: such a one is `in_doubt`. "5,000" is no
+      number, "5000" is.
 
     Source: draft-ietf-httpapi-ratelimit-headers -06, -07 and -11, RFC 9651, and the documents of GitHub, Kong, Shopify.
     """
     said = {name.lower(): text.strip(" \t") for name, text in headers.items() if len(text) <= _LONGEST_TEXT}
     if _cached(said.get("age", "")):
         return ()
-    now = _date(said.get("date", "")) or received_at
-    found = [*_three_headers(said, now), *_one_header(said, now), *_named_policies(said, now), *_shopify(said)]
+    now = date(said.get("date", "")) or received_at
+    found = [
+        *_three_headers(said, now),
+        *_one_header(said, now),
+        *_named_policies(said, now),
+        *_in_milliseconds(said, now),
+        *_shopify(said),
+    ]
     return tuple(_least_of_each(found))[:_MOST_QUOTAS]
 
 
 def _cached(age: str) -> bool:
     """Any age but zero, however many digits it has: what a cache stored tells of another time."""
-    return _DECIMAL.fullmatch(age) is not None and age.strip("0.") != ""
+    return _AGE.fullmatch(age) is not None and age.strip("0.") != ""
 
 
 def _least_of_each(found: Iterable[Quota]) -> Iterator[Quota]:
@@ -134,22 +192,37 @@ def _strictness(quota: Quota) -> tuple[float, float]:
 
 def _three_headers(said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
     """`X-RateLimit-Limit: 100`, `-Remaining: 50`, `-Reset: 5`, in every spelling; drafts up to -06 among them."""
-    for names, seconds in _THREES:
-        texts = [said.get(name.lower(), "") for name in names]
-        if any(texts):
-            yield from _three(names, texts, seconds, now, said.get("ratelimit-policy", ""))
+    for three in _THREES:
+        if not three.keys.isdisjoint(said):
+            yield from _three(three, said, now)
 
 
-def _three(
-    names: Sequence[str], texts: Sequence[str], seconds: float | None, now: datetime, policy: str
-) -> Iterator[Quota]:
+def _said_once(text: str) -> str:
+    """Return a value that was sent twice, the same each time, as one."""
+    first, _, rest = text.partition(", ")
+    return first if rest and all(part == first for part in rest.split(", ")) else text
+
+
+def _reset_after(three: _Three, said: Mapping[str, str], now: datetime) -> float | None:
+    """Read the headers that say in how long, not when: they need no clock, and hold before the one of that name."""
+    for name, unit_seconds in three.resets.items():
+        if name in said and (seconds := _reset_seconds(said[name], now, unit_seconds)) is not None:
+            return seconds
+    return None
+
+
+def _three(three: _Three, said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
+    names, seconds = three.names, three.seconds
+    texts = [_said_once(said.get(name.lower(), "")) for name in names]
+    reset_after = _reset_after(three, said, now)
     limit, windows = _limit_and_windows(texts[1])
     remaining = _at_most(_whole(texts[0]), limit)
-    reset_seconds = _reset_seconds(texts[2], now)
+    reset_seconds = _reset_seconds(texts[2], now) if reset_after is None else reset_after
+    in_doubt = reset_after is None and may_be_milliseconds(texts[2])
     header = next((name for name, part in zip(names, (remaining, limit), strict=False) if part is not None), names[2])
     # The drafts' policies tell the drafts' windows; an X- header beside them may be another machine's.
-    known = windows if names[0].startswith("X-") else windows + _windows(_items(policy))
-    yield Quota(limit, seconds or _window_of(limit, known), remaining, reset_seconds, header)
+    known = windows if names[0].startswith("X-") else windows + _windows(_items(said.get("ratelimit-policy", "")))
+    yield Quota(limit, seconds or _window_of(limit, known), remaining, reset_seconds, header, in_doubt)
     yield from (Quota(most, length, None, None, names[1]) for most, length in windows)
 
 
@@ -210,6 +283,17 @@ def _states(said: Mapping[str, str], now: datetime) -> dict[str, Quota]:
 
 def _counts_requests(policy: Mapping[str, str]) -> bool:
     return _name(policy.get("qu", "requests")) == "requests"
+
+
+def _in_milliseconds(said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
+    for names in _IN_MILLISECONDS:
+        if names[0].lower() not in said:
+            continue
+        left, most, window, reset = (said.get(name.lower(), "") for name in names)
+        limit = _whole(most)
+        yield Quota(
+            limit, _length(window, 0.001), _at_most(_whole(left), limit), _reset_seconds(reset, now, 0.001), names[0]
+        )
 
 
 def _shopify(said: Mapping[str, str]) -> Iterator[Quota]:
@@ -279,56 +363,28 @@ def _window_of(limit: int | None, windows: Iterable[tuple[int, float]]) -> float
     return lengths.pop() if len(lengths) == 1 else None
 
 
-# --- numbers and dates ------------------------------------------------------------------------------------------------
+# --- numbers ----------------------------------------------------------------------------------------------------------
 
 
 def _whole(text: str) -> int | None:
     match = _INTEGER.fullmatch(text)
-    number = int(match[1]) if match else -1
-    return number if 0 <= number <= _MOST_REQUESTS else None
+    found = int(match[1]) if match else -1
+    return found if 0 <= found <= _MOST_REQUESTS else None
 
 
 def _at_most(remaining: int | None, limit: int | None) -> int | None:
     return None if remaining is not None and limit is not None and remaining > limit else remaining
 
 
-def _length(text: str) -> float | None:
-    seconds = _number(text)
-    return seconds if seconds is not None and 0 < seconds <= _LONGEST_SECONDS else None
+def _length(text: str, unit_seconds: float = 1.0) -> float | None:
+    found = number(text)
+    seconds = 0.0 if found is None else found * unit_seconds
+    return seconds if 0 < seconds <= LONGEST_SECONDS else None
 
 
-def _reset_seconds(text: str, now: datetime) -> float | None:
-    """Read an instant in epoch seconds, in epoch milliseconds or as a date, or else seconds from `now`."""
-    seconds = _number(text.removeprefix("-"))
-    if seconds is None:
-        then = _instant(text)
-        seconds = math.inf if then is None else (then - now).total_seconds()
-    elif text.startswith("-"):
-        seconds = 0.0
-    elif seconds > 1e9:
-        seconds = (seconds / 1000 if seconds > 1e12 else seconds) - now.timestamp()
-    return max(0.0, seconds) if seconds <= _LONGEST_SECONDS else None
-
-
-def _instant(text: str) -> datetime | None:
-    try:
-        then = datetime.fromisoformat(text) if text.isascii() else None
-    except ValueError:
-        # JavaScript's Date prints "GMT+0100", of which the e-mail parser would drop the offset.
-        return _date(text.replace("GMT+", "+").replace("GMT-", "-"))
-    return then.replace(tzinfo=then.tzinfo or UTC) if then else None
-
-
-def _number(text: str) -> float | None:
-    seconds = float(text) if _DECIMAL.fullmatch(text) else math.inf
-    return seconds if math.isfinite(seconds) else None
-
-
-def _date(text: str) -> datetime | None:
-    if not text.isascii():
-        return None
-    try:
-        then = parsedate_to_datetime(text)
-    except (ValueError, IndexError, TypeError, OverflowError):
-        return None
-    return then if then.tzinfo else then.replace(tzinfo=UTC)
+def _reset_seconds(text: str, now: datetime, unit_seconds: float = 1.0) -> float | None:
+    """Read an instant in epoch seconds, in epoch milliseconds or as a date, or else a length of time from `now`."""
+    if text.startswith("-") and number(text[1:]) is not None:
+        return 0.0
+    seconds = wait_seconds(text, now, unit_seconds)
+    return seconds if seconds is not None and seconds <= LONGEST_SECONDS else None

@@ -7,9 +7,9 @@ from typing import TypeVar
 from peewee import PeeweeException
 
 from workers import clock, database, faults
+from workers.error_text import describe
 from workers.errors import SluiceError
 from workers.faults import Fault
-from workers.page import describe
 
 T = TypeVar("T")
 

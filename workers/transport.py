@@ -3,7 +3,9 @@
 import http.client
 import io
 import math
+import re
 import socket
+import ssl
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -30,7 +32,20 @@ _NO_HEADERS = (
 )
 
 
+#: A connection that was idle for longer is not used again. Servers close theirs after 5 s (Node, Apache, uvicorn) to
+#: 75 s (nginx), mostly so that it shows; what stands between often drops them without a word, from 20 s on.
+IDLE_SECONDS = 15.0
+#: How long it is remembered that a server, or what stands between, drops connections sooner.
+_LEARNT_FOR_SECONDS = 600.0
+#: Of the time that a server says it keeps an idle connection open; the last fifth may be over before a request arrives.
+_KEPT_PART = 0.8
+_KEPT = re.compile(r"(?:^|[\s,;])timeout\s?=\s?([0-9]{1,6})(?![0-9.])", re.IGNORECASE)
+
+#: How a connection shows that the other side has closed it; an end without an answer is a ConnectionError as well.
+_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+
 _sent_by: ContextVar[float] = ContextVar("sent_by", default=math.inf)
+_anew: ContextVar[bool] = ContextVar("anew", default=False)
 
 
 @contextmanager
@@ -41,6 +56,27 @@ def sent_by(ends_at: float) -> Iterator[None]:
         yield
     finally:
         _sent_by.reset(token)
+
+
+@contextmanager
+def new_connection() -> Iterator[None]:
+    """Within the block, use no connection that was used before."""
+    token = _anew.set(True)
+    try:
+        yield
+    finally:
+        _anew.reset(token)
+
+
+class StaleConnection(ConnectionResetError):
+    """A connection that had answered before was closed without a byte of the next answer.
+
+    The server may have received the request, and counted it. Most probably it had closed the connection before.
+    """
+
+
+class _NoByte(http.client.RemoteDisconnected):
+    """The connection was closed before anything came."""
 
 
 class NotHTTP(http.client.HTTPException):
@@ -54,6 +90,7 @@ class _Reader(io.RawIOBase):
         self._raw = raw
         self._sock = sock
         self._ends_at = clock.monotonic() + (sock.gettimeout() or 0.0)
+        self.has_begun = False
 
     def readable(self) -> bool:
         return True
@@ -63,7 +100,9 @@ class _Reader(io.RawIOBase):
         if left <= 0:  # a server that never stops sending lets no single read time out
             raise TimeoutError("the answer took too long")
         self._sock.settimeout(max(_LEAST_SECONDS, left))
-        return self._raw.readinto(buffer)
+        count = self._raw.readinto(buffer)
+        self.has_begun = self.has_begun or bool(count)
+        return count
 
     def close(self) -> None:
         self._raw.close()
@@ -82,10 +121,14 @@ class _Buffer(io.BufferedReader):
 class _Response(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = _Buffer(_Reader(self.fp.detach(), sock))
+        self._reader = _Reader(self.fp.detach(), sock)
+        self.fp = _Buffer(self._reader)
 
     def begin(self) -> None:
-        super().begin()
+        try:
+            super().begin()
+        except _CLOSED as error:
+            raise error if self._reader.has_begun else _NoByte(str(error)) from error
         broken = [defect for defect in self.msg.defects if isinstance(defect, _NO_HEADERS)]
         if broken or (not self.msg.is_multipart() and self.msg.get_payload()):
             # The lines after the broken one are lost, Retry-After perhaps among them; urllib3 would log the URL.
@@ -141,10 +184,19 @@ class _OnTime(HTTPConnection):
 
     response_class = _Response
     _ends_at: float | None = None
+    _has_answered = False
+    _keep_seconds = IDLE_SECONDS
+    _idle_since = 0.0
+    idled_seconds = 0.0
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         self._deadline()
-        super().request(*args, **kwargs)
+        try:
+            super().request(*args, **kwargs)
+        except _CLOSED as error:  # but where an answer may have come all the same, which urllib3 then reads
+            if self._has_answered and isinstance(error, ssl.SSLError):
+                raise StaleConnection(str(error)) from error
+            raise
 
     def send(self, data: Any) -> None:
         if self.sock is not None:
@@ -156,11 +208,36 @@ class _OnTime(HTTPConnection):
 
     def getresponse(self) -> Any:
         self._ends_at = None  # the next request on this connection has its own; urllib3 has set what is left of this
-        return super().getresponse()
+        has_answered = self._has_answered  # which `close` forgets
+        try:
+            response = super().getresponse()
+        except _NoByte as error:
+            if has_answered:
+                raise StaleConnection(str(error)) from error
+            raise
+        self._has_answered = self.sock is not None  # else the answer was the connection's last
+        self._keep_seconds = _kept_seconds(response.headers.get("Keep-Alive", ""))
+        return response
 
     def close(self) -> None:
-        self._ends_at = None
+        self._ends_at, self._has_answered = None, False
         super().close()
+
+    def rest(self) -> None:
+        """Note that nobody uses it from now on."""
+        self._idle_since = clock.monotonic()
+
+    def lend(self, keep_seconds: float) -> None:
+        """Close it where its server, or what stands between, may have dropped it; it then connects anew.
+
+        Parameters:
+          keep_seconds(float): How long it may have been idle, beside what its server said.
+        """
+        if self.sock is None:
+            return
+        self.idled_seconds = clock.monotonic() - self._idle_since
+        if _anew.get() or self.idled_seconds > min(keep_seconds, self._keep_seconds):
+            self.close()
 
     def _deadline(self) -> float:
         if self._ends_at is None:
@@ -189,15 +266,52 @@ class _OnTime(HTTPConnection):
         return [(str(address[0]), self.port) for *_, address in found]
 
 
+def _kept_seconds(keep_alive: str) -> float:
+    """Return how long a connection may be idle, from `Keep-Alive: timeout=5`, if that is less than we allow."""
+    said = _KEPT.search(keep_alive[:200])
+    return min(IDLE_SECONDS, _KEPT_PART * int(said[1])) if said else IDLE_SECONDS
+
+
 class _OnTimeTLS(_OnTime, HTTPSConnection):
     pass
 
 
-class _HTTPPool(HTTPConnectionPool):
+class _Resting(HTTPConnectionPool):
+    """A pool whose connections do not rest for long. That those it lends are not closed, urllib3 looks itself.
+
+    Where one turns out to have been closed, connections that rested half as long are not used for some minutes.
+    """
+
+    _keep_seconds = IDLE_SECONDS
+    _keeps_so_until = -math.inf
+
+    def _put_conn(self, conn: Any) -> None:
+        if conn is not None:
+            conn.rest()
+        super()._put_conn(conn)
+
+    def _get_conn(self, timeout: float | None = None) -> Any:
+        conn: Any = super()._get_conn(timeout)
+        conn.lend(self._idle_seconds())
+        return conn
+
+    def _idle_seconds(self) -> float:
+        return self._keep_seconds if clock.monotonic() < self._keeps_so_until else IDLE_SECONDS
+
+    def _make_request(self, conn: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super()._make_request(conn, *args, **kwargs)
+        except StaleConnection:
+            self._keep_seconds = min(self._idle_seconds(), conn.idled_seconds / 2)
+            self._keeps_so_until = clock.monotonic() + _LEARNT_FOR_SECONDS
+            raise
+
+
+class _HTTPPool(_Resting):
     ConnectionCls = _OnTime
 
 
-class _HTTPSPool(HTTPSConnectionPool):
+class _HTTPSPool(_Resting, HTTPSConnectionPool):
     ConnectionCls = _OnTimeTLS
 
 

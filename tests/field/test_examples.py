@@ -370,3 +370,52 @@ def test_lines_without_orders_say_what_is_missing(serve, example):
         "list page 1: there are no orders: import them first",
     )
     assert service.asked == []
+
+
+# --- details that have not changed ------------------------------------------------------------------------------------
+
+
+def tagged() -> Flask:
+    """Three items whose details have an ETag, and are not sent again to whoever has it."""
+    app = Flask("tagged")
+    app.config["sent"] = []
+
+    @app.get("/api/items")
+    def page() -> Any:
+        return jsonify(data=[{"id": n, "name": f"item {n}"} for n in (1, 2, 3)])
+
+    @app.get("/api/items/<int:number>")
+    def item(number: int) -> Any:
+        tag = f'"{number}-1"'
+        if request.headers.get("If-None-Match") == tag:
+            return "", 304
+        app.config["sent"].append(number)
+        answer = jsonify(id=number, name=f"item {number}", description="-", price=1.5)
+        answer.headers["ETag"] = tag
+        return answer
+
+    return app
+
+
+def test_details_that_have_not_changed_are_not_sent_again(serve, example):
+    app = tagged()
+    service = serve(app)
+    module = example("If-None-Match", service.url)
+
+    class TaggedSource(sys.modules["sources"].ProductSource):
+        name = "tagged"
+        model = module.Product
+
+        def create_model_from_list_item(self, item: Any) -> Any:
+            return module.Product(external_id=item["id"], name=item["name"])
+
+    hosts.SOURCES.append(TaggedSource())
+    database.migrate([module.Product])
+    registry.get_registry.cache_clear()
+
+    runs = [start_inline("tagged") for _ in range(2)]
+
+    assert [(run.status, run.succeeded_count) for run in runs] == [(RunStatus.COMPLETED, 3)] * 2
+    assert sorted(app.config["sent"]) == [1, 2, 3]
+    assert [row.etag for row in module.Product.select().order_by(module.Product.id)] == ['"1-1"', '"2-1"', '"3-1"']
+    assert {row.description for row in module.Product.select()} == {"-"}

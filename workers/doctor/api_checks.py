@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import Any
 
 from workers import clock, page, redaction
@@ -115,7 +116,7 @@ def _refusal(source: ImportSource, witness: Witness, why: SluiceError) -> Findin
 
 
 def _of_a_redirect(area: str, witness: Witness) -> Finding | None:
-    if not 300 <= witness.status < 400:
+    if not 300 <= witness.status < 400 or witness.status == HTTPStatus.NOT_MODIFIED:
         return None
     goal = redaction.excerpt(witness.headers.get("Location", ""), 200)
     whither = f" to {goal}" if goal else ""

@@ -1,0 +1,129 @@
+"""Which answers are refusals: a table of every status and what its headers say; and what becomes of a run they meet."""
+
+import contextlib
+import http.server
+import json
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+from requests.structures import CaseInsensitiveDict
+
+from models import Item
+from workers import Budget, Limit, clock, runner
+from workers.answer import read_answer
+from workers.tables import ItemStatus, RunItem, RunStatus
+
+BUDGET = Budget("api", [Limit(5000, seconds=3600)])
+
+SAYS = {
+    "nothing": {},
+    "seconds": {"Retry-After": "8"},
+    "two lines": {"Retry-After": "8, 8"},
+    "a unit": {"Retry-After": "8s"},
+    "a date": {"Date": "Sun, 01 Mar 2026 12:00:00 GMT", "Retry-After": "Sun, 01 Mar 2026 12:00:08 GMT"},
+    "ISO 8601": {"Date": "Sun, 01 Mar 2026 12:00:00 GMT", "Retry-After": "2026-03-01T12:00:08Z"},
+    "milliseconds": {"Retry-After-Ms": "8000"},
+    "malformed": {"Retry-After": "soon"},
+    "spent": {"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "0", "X-RateLimit-Reset": "8"},
+    "room": {"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "5", "X-RateLimit-Reset": "8"},
+    "spent, and no reset": {"X-RateLimit-Limit": "5000", "X-RateLimit-Remaining": "0"},
+}
+ASKS = {"seconds", "two lines", "a unit", "a date", "ISO 8601", "milliseconds"}
+ALWAYS = set(SAYS)
+
+#: Status -> with what it is a refusal.
+REFUSES: dict[int, set[str]] = {
+    **dict.fromkeys((408, 420, 425, 500, 501, 502, 504, 507, 520, 529, 599), ASKS),
+    **{status: ASKS | {"spent"} for status in (403, 503)},
+    429: ALWAYS,
+    **{status: set() for status in (200, 202, 204, 301, 302, 304, 400, 401, 404, 409, 410, 413, 418, 421, 422, 451)},
+}
+
+
+@pytest.mark.parametrize("status", REFUSES)
+@pytest.mark.parametrize("says", SAYS)
+def test_whether_an_answer_refuses(status, says):
+    answer = read_answer(BUDGET, status, CaseInsensitiveDict(SAYS[says]), clock.now())
+
+    assert answer.refused == (says in REFUSES[status])
+    waits = 9 if says in ASKS | {"spent"} else None
+    assert answer.wait_seconds == (waits if answer.refused else None)
+
+
+@pytest.mark.parametrize(
+    ("says", "reason"),
+    [
+        ("nothing", "the API answered 429, without Retry-After"),
+        ("two lines", "the API answered 429, Retry-After 8, 8"),
+        ("milliseconds", "the API answered 429, Retry-After-Ms 8000"),
+        ("malformed", "the API answered 429, Retry-After soon, which cannot be read"),
+        ("spent", "the API answered 429, nothing left for 8 s"),
+    ],
+)
+def test_a_refusal_s_reason_holds_what_was_said(says, reason):
+    assert read_answer(BUDGET, 429, CaseInsensitiveDict(SAYS[says]), clock.now()).reason == reason
+
+
+@contextlib.contextmanager
+def answering(answer: Callable[[str], tuple[int, dict[str, str], object]]) -> Iterator[str]:
+    """An API of which `answer` says status, headers and body for each path."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            status, headers, body = answer(self.path.partition("?")[0])
+            text = b"" if body is None else json.dumps(body).encode()
+            self.send_response_only(status)
+            for name, value in {"Content-Length": str(len(text)), **headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(text)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize("where", ["list", "details"])
+@pytest.mark.parametrize(
+    ("status", "headers"),
+    [
+        (403, {"Retry-After": "60"}),
+        (403, {"x-ratelimit-limit": "5000", "x-ratelimit-remaining": "0", "x-ratelimit-reset": "60"}),
+        (504, {"Retry-After": "60"}),
+    ],
+    ids=["403 that asks", "403 with nothing left", "504 that asks"],
+)
+def test_a_refusal_of_any_status_pauses_the_run_and_fails_no_item(moved_clock, import_from, where, status, headers):
+    # Given an API that from some request on refuses for a minute, though it is not with a 429
+    since: list[float] = []
+    refused = []
+
+    def answer(path: str) -> tuple[int, dict[str, str], object]:
+        is_there = path == "/api/items" if where == "list" else path == "/api/items/5"
+        if is_there and not since:
+            since.append(clock.monotonic())
+        if since and clock.monotonic() < since[0] + 60:
+            refused.append(path)
+            return status, headers, {"message": "You have exceeded a secondary rate limit"}
+        if path == "/api/items":
+            return 200, {}, {"data": [{"id": n, "name": "a"} for n in range(1, 11)], "next_page_url": None}
+        return 200, {}, {"id": int(path.rpartition("/")[2]), "name": "a", "description": "b", "price": 1}
+
+    with answering(answer) as url:
+        import_from(url, limits=(Limit(5000, seconds=60),), lanes=2)
+        run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
+
+    # Then it waited, all of it once, and everything came in at the first attempt
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 10, 0)
+    assert RunItem.select().where(RunItem.status != ItemStatus.COMPLETED).count() == 0
+    assert RunItem.select().where(RunItem.attempts != 1).count() == 0
+    assert Item.select().count() == 10
+    assert (len(refused), run.rate_limit_hits_count) == (1, 1)
+    assert 61 <= clock.monotonic() - since[0] < 75
