@@ -358,6 +358,8 @@ class Oracle:
             new.learned_at, new.lasts_us, new.forgotten_lesson = learned_at, anew["relax_us"], None
             if anew["profile"] != "paced":
                 new.learned_at, new.forgotten_lesson = 0, (learned_at, 1)
+        elif anew["profile"] == "paced" and not latest:
+            new.learned_at = self.now
         if "paused" in anew and self.now + anew["paused"][0] > new.paused_until:
             new.paused_until, new.canary = self.now + anew["paused"][0], WANTED
         self._see_windows()

@@ -276,7 +276,7 @@ end
 
 local function append(instant, weight)
   head.latest = math.max(head.latest, instant)
-  local bytes, left = instant_bytes(head.latest), weight
+  local bytes, left = instant_bytes(head.latest), math.min(weight, head.size)   -- of more only so many are remembered
   while left > 0 do
     local at = head.n % head.size
     local fits = math.min(left, head.size - at)
@@ -535,6 +535,8 @@ local function make(why)
   if anew.relax_us > 0 and now - anew.learned_us > (lesson.since or lesson.over or 0) then
     lesson = anew.profile == 'paced' and {since = now - anew.learned_us} or {was = 1, over = now - anew.learned_us}
     lesson.relax, old_rare.lesson = anew.relax_us, lesson
+  elseif anew.profile == 'paced' and not (lesson.since or lesson.over) then
+    old_rare.lesson = {since = now}      -- kept by a process that did not know for how long
   end
   if anew.paused and now + anew.paused[1] > head.paused_until then
     head.paused_until, head.canary, old_rare.reason = now + anew.paused[1], WANTED, anew.paused[2]
