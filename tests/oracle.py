@@ -649,7 +649,7 @@ class Oracle:
         state = self.state
         assert state is not None
         lengths = [window.us for window in self.windows]
-        granted = self.now if granted_at is None else granted_at
+        granted, begun = self.now if granted_at is None else granted_at, False
         if self.now >= state.paused_until and granted > state.incident_at and state.hit_id != order["id"]:
             state.incident_at, state.hit_id = self.now, order["id"]
             state.hits += 1
@@ -657,17 +657,17 @@ class Oracle:
             of_ours = not (order["asked"] and order["us"] > max(lengths) + 2 * SECOND)
             refused = self.request["profile"] == "auto" and order["status"] == 429 and of_ours
             if refused and not explained and not order.get("was_canary"):
-                self._mistrust()
+                begun = self._mistrust()
         us, times = order["us"], 2 ** min(max(state.in_a_row - 1, 0), 30)
         if order["asked"]:
             us = max(us, min(us * times, order["longest_us"]))
         else:
-            us = min(min([*lengths, MINUTE_US]) * times, order["longest_us"])
-        state.paused_until = max(state.paused_until, self.now + us)
+            us = min(min(min(lengths) / (2 if begun else 1), MINUTE_US) * times, order["longest_us"])
+        state.paused_until = max(state.paused_until, math.floor(self.now + us))
         state.canary = WANTED
         return int(state.hit_id == order["id"])
 
-    def _mistrust(self) -> None:
+    def _mistrust(self) -> bool:
         """A refusal that nothing explains: first a steady rate, then windows a second longer; again all at once."""
         state = self.state
         assert state is not None
@@ -682,8 +682,10 @@ class Oracle:
             state.widened_us = SECOND
             for window in self.windows:
                 window.us += SECOND
-        if not before and self._paced_windows():
+        begins = not before and bool(self._paced_windows())
+        if begins:
             self._begin_pace()
+        return begins
 
     def _relax(self) -> None:
         """What auto learned is forgotten when none was refused for long enough."""

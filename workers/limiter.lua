@@ -934,7 +934,7 @@ end
 
 -- A refusal that nothing explains: an API that refuses bursts is met by a steady rate of the short windows, one whose
 -- clock is coarse by longer windows. Not for good, see relax(): a refusal within a day of that teaches the same again
--- at once, and for twice as long.
+-- at once, and for twice as long. Returns whether the pace has begun.
 local function mistrust()
   local its, why = rare_to_change(), 'the API refused a request though every window had room'
   local lesson, before, again = its.lesson or {}, level(), ''
@@ -954,6 +954,7 @@ local function mistrust()
   if before == 0 and #pace() > 0 then
     begin_pace()
     note(why .. again .. ': paced' .. til)
+    return true
   elseif before == 0 then
     note(why .. again .. ': none of its windows is short enough to be paced')
   elseif before < 2 then
@@ -984,16 +985,17 @@ local function count_own(order)
 end
 
 -- How long it pauses. Each refusal in a row doubles it: a penalty that every try renews is outlasted, and what an API
--- asks for that refuses again after it was too short.
-local function pause_us(order, shortest)
+-- asks for that refuses again after it was too short. A pace that has just begun counts what was sent before: the canary
+-- waits for it, too, and half a window is enough.
+local function pause_us(order, shortest, begun)
   local times = 2 ^ math.min(math.max(head.in_a_row - 1, 0), 30)
   if order.asked then return math.max(order.us, math.min(order.us * times, order.longest_us)) end
-  return math.min(math.min(shortest, MINUTE_US) * times, order.longest_us)
+  return math.min(math.min(begun and shortest / 2 or shortest, MINUTE_US) * times, order.longest_us)
 end
 
 local function pause(order, granted_at, explained)
   local first = now >= head.paused_until and (granted_at or now) > head.incident_at and rare().hit_id ~= order.id
-  local shortest, longest = NEVER, 0
+  local shortest, longest, begun = NEVER, 0, false
   for _, window in ipairs(windows) do
     shortest, longest = math.min(shortest, window.us), math.max(longest, window.us)
   end
@@ -1006,9 +1008,9 @@ local function pause(order, granted_at, explained)
     note(order.reason)
     -- A wait longer than every window speaks of a limit that is none of ours.
     local of_ours = order.status == 429 and not (order.asked and order.us > longest + 2000000)
-    if profile == 'auto' and of_ours and not explained and not order.was_canary then mistrust() end
+    begun = profile == 'auto' and of_ours and not explained and not order.was_canary and mistrust()
   end
-  local us = pause_us(order, shortest)
+  local us = pause_us(order, shortest, begun)
   if now + us > head.paused_until then
     head.paused_until = math.floor(now + us)
     rare_to_change().reason = order.reason
