@@ -506,12 +506,16 @@ class Oracle:
         flight = self._flight()
         if len(state.flight) >= flight:
             return False
-        for window in self._paced_windows():
-            interval, burst = window.pace(flight)
+        return self._pace_opens() <= self.now
+
+    def _pace_opens(self, us: int | None = None) -> float:
+        state, opens = self.state, [0.0]
+        assert state is not None
+        for window in [window for window in self._paced_windows() if us in (None, window.us)]:
+            interval, burst = window.pace(self._flight())
             # Each charge was rounded up by a microsecond at most.
-            if state.tats.get(window.name, 0) - (burst - 1) * interval - burst > self.now:
-                return False
-        return True
+            opens.append(state.tats.get(window.name, 0) - (burst - 1) * interval - burst)
+        return max(opens)
 
     # --- the answer -----------------------------------------------------------------------------------------------
 
@@ -685,7 +689,8 @@ class Oracle:
         begins = not before and bool(self._paced_windows())
         if begins:
             self._begin_pace()
-        return begins
+        shortest = min(window.us for window in self.windows)
+        return begins and self._pace_opens(shortest) >= self.now + shortest / 2
 
     def _relax(self) -> None:
         """What auto learned is forgotten when none was refused for long enough."""

@@ -384,14 +384,20 @@ local function has_begun()
   return true
 end
 
--- The instant at which the pace allows a request to the `place`-th in line (0: the first), and whether only the end of
--- one in flight can tell.
-local function paced_opening(_, place)
+-- The instant from which on the pace allows a request, by what was charged: of every window, or of those that long.
+local function pace_opens(us)
   local at, tats = now, rare().tats or {}
   for _, its in ipairs(pace()) do
     -- every charge was rounded up by a microsecond at most
-    at = math.max(at, (tats[its.key] or 0) - (its.burst - 1) * its.interval - its.burst)
+    if not us or its.us == us then at = math.max(at, (tats[its.key] or 0) - (its.burst - 1) * its.interval - its.burst) end
   end
+  return at
+end
+
+-- The instant at which the pace allows a request to the `place`-th in line (0: the first), and whether only the end of
+-- one in flight can tell.
+local function paced_opening(_, place)
+  local at = pace_opens()
   local unsure = head.permits >= pace().flight
   if unsure then at = math.max(at, now + math.min(math.max(pace().slowest, 20000), 1000000)) end
   return math.ceil(at + place * pace().slowest), unsure
@@ -985,12 +991,13 @@ local function count_own(order)
 end
 
 -- How long it pauses. Each refusal in a row doubles it: a penalty that every try renews is outlasted, and what an API
--- asks for that refuses again after it was too short. A pace that has just begun counts what was sent before: the canary
--- waits for it, too, and half a window is enough.
+-- asks for that refuses again after it was too short. A pace that has just begun counts what was sent before: where the
+-- canary waits for that half the window or more, half of it is enough.
 local function pause_us(order, shortest, begun)
   local times = 2 ^ math.min(math.max(head.in_a_row - 1, 0), 30)
   if order.asked then return math.max(order.us, math.min(order.us * times, order.longest_us)) end
-  return math.min(math.min(begun and shortest / 2 or shortest, MINUTE_US) * times, order.longest_us)
+  local first = begun and pace_opens(shortest) >= now + shortest / 2 and shortest / 2 or shortest
+  return math.min(math.min(first, MINUTE_US) * times, order.longest_us)
 end
 
 local function pause(order, granted_at, explained)
