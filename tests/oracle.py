@@ -358,6 +358,8 @@ class Oracle:
             new.learned_at, new.lasts_us, new.forgotten_lesson = learned_at, anew["relax_us"], None
             if anew["profile"] != "paced":
                 new.learned_at, new.forgotten_lesson = 0, (learned_at, 1)
+        elif anew["profile"] == "paced" and not latest:
+            new.learned_at = self.now
         if "paused" in anew and self.now + anew["paused"][0] > new.paused_until:
             new.paused_until, new.canary = self.now + anew["paused"][0], WANTED
         self._see_windows()
@@ -504,12 +506,16 @@ class Oracle:
         flight = self._flight()
         if len(state.flight) >= flight:
             return False
-        for window in self._paced_windows():
-            interval, burst = window.pace(flight)
+        return self._pace_opens() <= self.now
+
+    def _pace_opens(self, us: int | None = None) -> float:
+        state, opens = self.state, [0.0]
+        assert state is not None
+        for window in [window for window in self._paced_windows() if us in (None, window.us)]:
+            interval, burst = window.pace(self._flight())
             # Each charge was rounded up by a microsecond at most.
-            if state.tats.get(window.name, 0) - (burst - 1) * interval - burst > self.now:
-                return False
-        return True
+            opens.append(state.tats.get(window.name, 0) - (burst - 1) * interval - burst)
+        return max(opens)
 
     # --- the answer -----------------------------------------------------------------------------------------------
 
@@ -647,7 +653,7 @@ class Oracle:
         state = self.state
         assert state is not None
         lengths = [window.us for window in self.windows]
-        granted = self.now if granted_at is None else granted_at
+        granted, begun = self.now if granted_at is None else granted_at, False
         if self.now >= state.paused_until and granted > state.incident_at and state.hit_id != order["id"]:
             state.incident_at, state.hit_id = self.now, order["id"]
             state.hits += 1
@@ -655,17 +661,17 @@ class Oracle:
             of_ours = not (order["asked"] and order["us"] > max(lengths) + 2 * SECOND)
             refused = self.request["profile"] == "auto" and order["status"] == 429 and of_ours
             if refused and not explained and not order.get("was_canary"):
-                self._mistrust()
+                begun = self._mistrust()
         us, times = order["us"], 2 ** min(max(state.in_a_row - 1, 0), 30)
         if order["asked"]:
             us = max(us, min(us * times, order["longest_us"]))
         else:
-            us = min(min([*lengths, MINUTE_US]) * times, order["longest_us"])
-        state.paused_until = max(state.paused_until, self.now + us)
+            us = min(min(min(lengths) / (2 if begun else 1), MINUTE_US) * times, order["longest_us"])
+        state.paused_until = max(state.paused_until, math.floor(self.now + us))
         state.canary = WANTED
         return int(state.hit_id == order["id"])
 
-    def _mistrust(self) -> None:
+    def _mistrust(self) -> bool:
         """A refusal that nothing explains: first a steady rate, then windows a second longer; again all at once."""
         state = self.state
         assert state is not None
@@ -680,8 +686,11 @@ class Oracle:
             state.widened_us = SECOND
             for window in self.windows:
                 window.us += SECOND
-        if not before and self._paced_windows():
+        begins = not before and bool(self._paced_windows())
+        if begins:
             self._begin_pace()
+        shortest = min(window.us for window in self.windows)
+        return begins and self._pace_opens(shortest) >= self.now + shortest / 2
 
     def _relax(self) -> None:
         """What auto learned is forgotten when none was refused for long enough."""

@@ -8,7 +8,7 @@ import requests
 
 from workers import decoding, redaction
 
-_LENGTH = 200
+_LENGTH = 1_000
 #: A text of more bytes is no message.
 _LONGEST_BODY = 100_000
 #: Keys that hold a message, the most telling first; below some of them it lies deeper.

@@ -65,7 +65,7 @@ class Refused(RateLimited):
 
 
 class LongWait(Refused):
-    """The API asked for a wait that is longer than SLUICE_LONGEST_PAUSE_SECONDS: a person should know.
+    """The API asked for a wait of more than 25 hours (or SLUICE_LONGEST_PAUSE_SECONDS): a person should know.
 
     Parameters:
       wait_seconds(float): For how long the budget pauses.

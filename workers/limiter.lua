@@ -276,7 +276,7 @@ end
 
 local function append(instant, weight)
   head.latest = math.max(head.latest, instant)
-  local bytes, left = instant_bytes(head.latest), weight
+  local bytes, left = instant_bytes(head.latest), math.min(weight, head.size)   -- of more only so many are remembered
   while left > 0 do
     local at = head.n % head.size
     local fits = math.min(left, head.size - at)
@@ -384,14 +384,20 @@ local function has_begun()
   return true
 end
 
--- The instant at which the pace allows a request to the `place`-th in line (0: the first), and whether only the end of
--- one in flight can tell.
-local function paced_opening(_, place)
+-- The instant from which on the pace allows a request, by what was charged: of every window, or of those that long.
+local function pace_opens(us)
   local at, tats = now, rare().tats or {}
   for _, its in ipairs(pace()) do
     -- every charge was rounded up by a microsecond at most
-    at = math.max(at, (tats[its.key] or 0) - (its.burst - 1) * its.interval - its.burst)
+    if not us or its.us == us then at = math.max(at, (tats[its.key] or 0) - (its.burst - 1) * its.interval - its.burst) end
   end
+  return at
+end
+
+-- The instant at which the pace allows a request to the `place`-th in line (0: the first), and whether only the end of
+-- one in flight can tell.
+local function paced_opening(_, place)
+  local at = pace_opens()
   local unsure = head.permits >= pace().flight
   if unsure then at = math.max(at, now + math.min(math.max(pace().slowest, 20000), 1000000)) end
   return math.ceil(at + place * pace().slowest), unsure
@@ -535,6 +541,8 @@ local function make(why)
   if anew.relax_us > 0 and now - anew.learned_us > (lesson.since or lesson.over or 0) then
     lesson = anew.profile == 'paced' and {since = now - anew.learned_us} or {was = 1, over = now - anew.learned_us}
     lesson.relax, old_rare.lesson = anew.relax_us, lesson
+  elseif anew.profile == 'paced' and not (lesson.since or lesson.over) then
+    old_rare.lesson = {since = now}      -- kept by a process that did not know for how long
   end
   if anew.paused and now + anew.paused[1] > head.paused_until then
     head.paused_until, head.canary, old_rare.reason = now + anew.paused[1], WANTED, anew.paused[2]
@@ -932,7 +940,7 @@ end
 
 -- A refusal that nothing explains: an API that refuses bursts is met by a steady rate of the short windows, one whose
 -- clock is coarse by longer windows. Not for good, see relax(): a refusal within a day of that teaches the same again
--- at once, and for twice as long.
+-- at once, and for twice as long. Returns whether the pace has begun.
 local function mistrust()
   local its, why = rare_to_change(), 'the API refused a request though every window had room'
   local lesson, before, again = its.lesson or {}, level(), ''
@@ -952,6 +960,7 @@ local function mistrust()
   if before == 0 and #pace() > 0 then
     begin_pace()
     note(why .. again .. ': paced' .. til)
+    return true
   elseif before == 0 then
     note(why .. again .. ': none of its windows is short enough to be paced')
   elseif before < 2 then
@@ -982,16 +991,18 @@ local function count_own(order)
 end
 
 -- How long it pauses. Each refusal in a row doubles it: a penalty that every try renews is outlasted, and what an API
--- asks for that refuses again after it was too short.
-local function pause_us(order, shortest)
+-- asks for that refuses again after it was too short. A pace that has just begun counts what was sent before: where the
+-- canary waits for that half the window or more, half of it is enough.
+local function pause_us(order, shortest, begun)
   local times = 2 ^ math.min(math.max(head.in_a_row - 1, 0), 30)
   if order.asked then return math.max(order.us, math.min(order.us * times, order.longest_us)) end
-  return math.min(math.min(shortest, MINUTE_US) * times, order.longest_us)
+  local first = begun and pace_opens(shortest) >= now + shortest / 2 and shortest / 2 or shortest
+  return math.min(math.min(first, MINUTE_US) * times, order.longest_us)
 end
 
 local function pause(order, granted_at, explained)
   local first = now >= head.paused_until and (granted_at or now) > head.incident_at and rare().hit_id ~= order.id
-  local shortest, longest = NEVER, 0
+  local shortest, longest, begun = NEVER, 0, false
   for _, window in ipairs(windows) do
     shortest, longest = math.min(shortest, window.us), math.max(longest, window.us)
   end
@@ -1004,9 +1015,9 @@ local function pause(order, granted_at, explained)
     note(order.reason)
     -- A wait longer than every window speaks of a limit that is none of ours.
     local of_ours = order.status == 429 and not (order.asked and order.us > longest + 2000000)
-    if profile == 'auto' and of_ours and not explained and not order.was_canary then mistrust() end
+    begun = profile == 'auto' and of_ours and not explained and not order.was_canary and mistrust()
   end
-  local us = pause_us(order, shortest)
+  local us = pause_us(order, shortest, begun)
   if now + us > head.paused_until then
     head.paused_until = math.floor(now + us)
     rare_to_change().reason = order.reason

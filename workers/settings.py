@@ -78,7 +78,10 @@ class Settings(BaseSettings):
         2.0, ge=0, le=30, description="Longest wait for a permit that is slept in the thread."
     )
     longest_pause_seconds: float = Field(
-        3600.0, ge=1, le=31 * 86_400, description="Longest Retry-After that is believed; above it the run is paused."
+        3600.0,
+        ge=1,
+        le=31 * 86_400,
+        description="Longest pause where the API does not say how long; one it asks for is waited out up to 25 hours.",
     )
     max_body_bytes: int = Field(20_000_000, ge=1024, description="Largest response body that is read.")
 

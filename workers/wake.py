@@ -62,4 +62,6 @@ def _sleeps_long(run: Run, until: datetime) -> bool:
 
 def _is_open(run: Run) -> bool:
     state = stats.budget_of(run)
-    return state is not None and state.known and not state.canary and state.opens_in_seconds < _OPEN_SECONDS
+    if state is None or not state.known:
+        return state is not None  # who asks first makes it known: that is done once
+    return not state.canary and state.opens_in_seconds < _OPEN_SECONDS
