@@ -151,6 +151,12 @@ def test_every_refusal_of_redis_is_named_with_its_repair(on_own_redis):
             redis.ResponseError("Error running script (call to f_ab12): @user_script:6: @user_script: 6: -OOM command"),
             "Redis is out of memory",
         ),
+        (
+            redis.exceptions.OutOfMemoryError(
+                "command not allowed. script: ab12, on @user_script:6.", status_code="OOM"
+            ),
+            "Redis is out of memory",
+        ),
         (redis.ResponseError("@user_script:6: bad argument #1", status_code="ERR"), "Redis refuses what it is asked"),
         (redis.ResponseError("ERR something new"), "Redis refuses what it is asked (ERR something new)"),
         (redis.TimeoutError("Timeout reading from socket"), "Redis does not answer"),

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, free_port, wait_until
 
-from workers.supervisor import Child, drain
+from workers.supervisor import Child, drain, look_at
 
 SLEEPS = ("sleep", "60")
 #: Says that it runs, all the time.
@@ -208,6 +208,20 @@ def test_a_child_may_take_minutes_to_start_but_not_for_ever(child_of, caplog):
     silent_for(child, now, 2)
     dies(child)
     assert "it hangs" in caplog.messages[0]
+
+
+def test_a_child_that_cannot_be_looked_at_is_logged_and_keeps_no_other_from_being_looked_at(child_of, caplog):
+    # Given a child whose pipe is no more
+    child = child_of(*SLEEPS)
+    look_at(child)
+    os.close(child._pipe)
+
+    # When it is looked at
+    look_at(child)
+
+    # Then that is an error in the log, and no more
+    assert [record.exc_info[0] for record in caplog.records] == [OSError]
+    child._pipe = os.open(os.devnull, os.O_RDONLY)
 
 
 #: A worker process's word into three pipes: one with a reader, one that is full, one that nobody reads any more.

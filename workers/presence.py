@@ -34,6 +34,8 @@ GONE_SECONDS = 16.0
 REMEMBERED_SECONDS = 600.0
 #: So many processes are remembered at most.
 _MOST = 1_000
+#: A process that knows more sources does not say which: every page reads it.
+_MOST_SOURCES = 500
 #: How long a process that ends waits for its farewell to be heard.
 _FAREWELL_SECONDS = 0.2
 _SCRIPT = (Path(__file__).parent / "presence.lua").read_text()
@@ -149,7 +151,8 @@ class _Word:
         sources: Collection[str] | None = None,
     ) -> None:
         about = {"kind": kind, "host": socket.gethostname(), "pid": os.getpid(), "version": VERSION, "threads": threads}
-        self._about: dict[str, Any] = about | ({} if sources is None else {"sources": sorted(sources)})
+        told = sources is not None and len(sources) <= _MOST_SOURCES
+        self._about: dict[str, Any] = about | ({"sources": sorted(sources or ())} if told else {})
         self._busy = busy
         self._id = uuid.uuid4().hex  # a pid is used again
         self._since = ""

@@ -66,8 +66,8 @@ def _first_word(error: BaseException) -> str:
 
     Before Redis 7, what a script met stands behind the place: `... @user_script: 616: -OOM command not allowed ...`.
     """
-    _, in_script, place = str(error).partition("@user_script")
-    if in_script:
-        return place.partition(": -")[2].partition(" ")[0]
+    place, behind, refusal = str(error).partition(": -")
+    if behind and "@user_script" in place:
+        return refusal.partition(" ")[0]
     code: str | None = getattr(error, "status_code", None)
     return code or str(error).partition(" ")[0]

@@ -7,11 +7,14 @@ import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any
 
 from workers import clock, database, items, old_rows, old_runs, samples
 from workers.errors import UsageError
+from workers.isolation import is_for_all
 from workers.settings import get_settings
-from workers.tables import RunItem
+from workers.tables import Run, RunItem
 
 log = logging.getLogger(__name__)
 
@@ -110,25 +113,53 @@ def _days_ago(items_days: float, runs_days: float) -> tuple[datetime, datetime]:
 
 
 def _batches(items_before: datetime, runs_before: datetime, who: str, door: str) -> Iterator[Pruned]:
-    """Yield what each batch removed: nothing, where another process is at it."""
+    """Yield what each batch removed: nothing, where another process is at it.
+
+    Raises:
+      peewee.PeeweeException: A run cannot be removed; the others have been before.
+    """
+    stay: dict[int, Exception] = {}
     while True:
         if (useless := old_rows.leftover()) is not None:
             old_rows.clear_some(useless)
             yield Pruned()
-        elif old_runs.with_old_items(items_before).limit(1).scalar() is not None:
-            yield _remove_items(items_before, who, door)
-        elif old_runs.outlived(runs_before).limit(1).scalar() is not None:
-            yield _remove_runs(runs_before)
+        elif (first := _but(old_runs.with_old_items(items_before), stay).limit(1).scalar()) is not None:
+            some = _but(old_runs.with_old_items(items_before), stay)
+            yield _whole_or_first(partial(_remove_items, some, who, door), first, stay)
+        elif (first := _but(old_runs.outlived(runs_before), stay).limit(1).scalar()) is not None:
+            yield _whole_or_first(partial(_remove_runs, _but(old_runs.outlived(runs_before), stay)), first, stay)
         else:
-            return
+            break
         if clock.sleep(_PAUSE_SECONDS):
             return
+    for error in stay.values():
+        raise error
 
 
-def _remove_items(before: datetime, who: str, door: str) -> Pruned:
+def _but(query: Any, stay: dict[int, Exception]) -> Any:
+    return query.where(Run.id.not_in(sorted(stay))) if stay else query
+
+
+def _whole_or_first(remove: Callable[[int], Pruned], first: int, stay: dict[int, Exception]) -> Pruned:
+    """Remove a batch of runs; where it is refused, the first of them alone, which stays where that is refused, too."""
+    try:
+        return remove(_RUNS)
+    except Exception as error:
+        if is_for_all(error):
+            raise
+    try:
+        return remove(1)
+    except Exception as error:
+        if is_for_all(error):
+            raise
+        stay[first] = error
+    return Pruned()
+
+
+def _remove_items(some: Any, who: str, door: str, most: int) -> Pruned:
     removed = sampled = 0
     with database.db.atomic():
-        held = old_runs.hold(old_runs.with_old_items(before), _RUNS)
+        held = old_runs.hold(some, most)
         for run_id in held:
             if removed + sampled < _ITEMS:
                 removed += items.remove(run_id, _ITEMS - removed - sampled)
@@ -139,8 +170,8 @@ def _remove_items(before: datetime, who: str, door: str) -> Pruned:
     return Pruned(items=removed)
 
 
-def _remove_runs(before: datetime) -> Pruned:
+def _remove_runs(some: Any, most: int) -> Pruned:
     with database.db.atomic():
-        held = old_runs.hold(old_runs.outlived(before), _RUNS)
+        held = old_runs.hold(some, most)
         old_runs.remove(held)
     return Pruned(runs=len(held))

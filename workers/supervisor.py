@@ -50,13 +50,13 @@ def supervise() -> int:
     with recent_errors.kept("supervisor"):
         while not clock.stop_requested.is_set():
             for child in children:
-                _look(child)
+                look_at(child)
             clock.sleep(_LOOK_SECONDS)
         drain(children, settings.drain - min(_LAST_SECONDS, settings.drain / 8))
     return 0
 
 
-def _look(child: "Child") -> None:
+def look_at(child: "Child") -> None:
     """Look at one child; an error that nobody foresaw keeps none of the others from being looked at."""
     try:
         child.look(time.monotonic())

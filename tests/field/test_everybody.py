@@ -4,6 +4,7 @@ Real Redis, both databases, one of whose rows refuses to be written; time is mov
 """
 
 import dramatiq
+import peewee
 import pytest
 import redis
 
@@ -15,12 +16,13 @@ from workers import (
     presence,
     reaper,
     registry,
+    retention,
     runner,
     runs,
     scheduler,
     settings,
 )
-from workers.tables import ItemStatus, Run, RunStatus
+from workers.tables import ItemStatus, Run, RunItem, RunStatus
 from workers.unknown_source import LATER_SECONDS, SOON_SECONDS, left_to_others
 
 QUEUE = broker.QUEUE
@@ -191,6 +193,25 @@ def test_a_run_whose_row_cannot_be_read_keeps_no_other_from_its_turn(sent, moved
     assert {message_of(run, kind) for kind, run in others.items()} <= names
 
 
+def test_an_old_run_that_cannot_be_removed_keeps_no_other_from_going(sent, moved_clock, caplog):
+    # Given three runs that ended long ago, the first of which cannot be written
+    ended = [a_run(name, "lane") for name in ("bad", "b", "c")]
+    long_ago = database.now() - lanes.timedelta(days=40)
+    for n, run in enumerate(ended):
+        at = long_ago + lanes.timedelta(seconds=n)
+        Run.update(status=RunStatus.CANCELLED, ended_at=at).where(Run.id == run.id).execute()
+    refuse("sluice_runs", "id", ended[0])
+
+    # When the scheduler ticks, or somebody prunes
+    assert not scheduler.tick()
+    with pytest.raises(peewee.PeeweeException, match="poison"):
+        retention.prune(items_days=30, runs_days=0)
+
+    # Then the items of the others are gone, and the log has said why not the first one's
+    assert {item.run_id for item in RunItem.select()} == {ended[0].id}
+    assert "poison" in caplog.text
+
+
 # --- messages that nobody can read, and those that a killed worker had
 
 
@@ -358,6 +379,7 @@ def test_a_run_of_a_source_that_was_removed_can_be_cancelled(newcomer):
         ([["items"], ["newcomer"]], False),
         ([["items"], None], False),
         ([[]], True),
+        ([[f"source-{n}" for n in range(501)]], False),  # too many to say
     ],
 )
 def test_whether_a_worker_knows_a_source_is_said_by_the_workers(house, workers, nobody):
