@@ -320,7 +320,7 @@ def test_a_clock_that_is_apart_from_ours_is_told(moved_clock, redis_server, envi
     # Given a machine whose clock stands still, long ago
     environment.setenv("SLUICE_REDIS_URL", redis_server)
 
-    assert any("s ahead of this machine's" in trouble for trouble in troubles(redis_checks.budgets_redis()))
+    assert any("h ahead of this machine's" in trouble for trouble in troubles(redis_checks.budgets_redis()))
 
 
 # --- the database

@@ -27,7 +27,7 @@ LAYERS = {
     "presence recent_errors samples",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
-    "ground": "errors failures redaction settings clock cron catch_up log signals orphans version row_keys",
+    "ground": "errors durations failures redaction settings clock cron catch_up log signals orphans version row_keys",
 }
 NAMES = list(LAYERS)
 PLACES = {

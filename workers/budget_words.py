@@ -2,6 +2,7 @@
 
 from datetime import datetime, timedelta
 
+from workers.durations import duration, wait
 from workers.limiter import BudgetState, WindowState
 
 #: What opens sooner than this is open, as people see it.
@@ -17,15 +18,15 @@ def why_closed(state: BudgetState, now: datetime) -> str:
     """
     if state.paused_for_seconds:
         until = instant(now, state.paused_for_seconds)
-        return f"{state.paused_why}: paused for {state.paused_for_seconds:,.0f} s, until {until}"
+        return f"{state.paused_why}: paused for {duration(state.paused_for_seconds)}, until {until}"
     if state.canary:
         return "after a pause, one request is out to see whether the API answers again"
     if state.opens_in_seconds < _SOON_SECONDS:
         return ""
-    opens = f"opens in {state.opens_in_seconds:,.0f} s"
+    opens = f"opens in {duration(state.opens_in_seconds)}"
     window = fullest(state)
     if window is None:
-        return f"paced, its next request in {state.opens_in_seconds:.1f} s" if state.profile == "paced" else opens
+        return f"paced, its next request in {wait(state.opens_in_seconds)}" if state.profile == "paced" else opens
     if taken_as_full(state, window):
         return f"window {window.title} taken as full: {state.lost_why}; {opens}"
     return f"window {window.title} full; {opens}"

@@ -23,6 +23,8 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+from workers.durations import duration, wait
+
 
 class SluiceError(Exception):
     """The root of every error Sluice raises on purpose."""
@@ -37,7 +39,7 @@ class RateLimited(SluiceError):
     """
 
     def __init__(self, wait_seconds: float, reason: str) -> None:
-        super().__init__(f"{reason}: come back in {wait_seconds:.1f} s")
+        super().__init__(f"{reason}: come back in {wait(wait_seconds)}")
         self.wait_seconds = wait_seconds
         self.reason = reason
 
@@ -75,7 +77,7 @@ class LongWait(Refused):
     def __init__(self, wait_seconds: float, reason: str, asked_seconds: float) -> None:
         super().__init__(wait_seconds, reason)
         self.asked_seconds = asked_seconds
-        self.args = (f"{reason}: a wait of {asked_seconds:,.0f} s; resume the run when it is to be tried again",)
+        self.args = (f"{reason}: a wait of {duration(asked_seconds)}; resume the run when it is to be tried again",)
 
 
 class RetryableError(SluiceError):

@@ -24,6 +24,7 @@ from workers import (
 from workers.caller import Usage
 from workers.contracts import ImportSource
 from workers.discovery import open_lanes
+from workers.durations import duration
 from workers.errors import UsageError
 from workers.fresh import refuse, sources_of_table
 from workers.lanes import end_all
@@ -312,9 +313,8 @@ def force(run_id: int, *, who: str, door: str) -> str:
     found = stuck.look(runs.get(run_id))
     left = stuck.FORCE_SECONDS - found.lasts_seconds
     if left > 0:
-        raise UsageError(
-            f"Run {run_id} {found.what}, for {found.lasts_seconds:.0f} s now: it can be forced in {math.ceil(left)} s"
-        )
+        lasts, until = duration(found.lasts_seconds), duration(math.ceil(left))
+        raise UsageError(f"Run {run_id} {found.what}, for {lasts} now: it can be forced in {until}")
     with database.db.atomic():
         done = found.force()
         if not done:

@@ -15,6 +15,7 @@ from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, Re
 from workers import clock, heartbeat, redis_address, redis_words
 from workers.broker import QUEUE, make_broker
 from workers.doctor.finding import Finding, error, in_words, ok, refused, warning
+from workers.durations import duration
 from workers.errors import ConfigurationError
 from workers.settings import get_settings
 
@@ -244,7 +245,7 @@ def apart(area: str, ahead: float) -> Iterator[Finding]:
         yield ok(area, "its clock and this machine's agree")
         return
     where = "ahead of" if ahead > 0 else "behind"
-    what = f"its clock is {abs(ahead):,.0f} s {where} this machine's: times that are shown may be wrong by that"
+    what = f"its clock is {duration(abs(ahead))} {where} this machine's: times that are shown may be wrong by that"
     yield warning(area, what, "set both by NTP: `timedatectl set-ntp true`")
 
 
