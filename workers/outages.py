@@ -207,6 +207,20 @@ def redis_trouble() -> Trouble | None:
     return None
 
 
+def broker_trouble() -> Trouble | None:
+    """Return what keeps the broker from being asked, where it is a Redis of its own; None where nothing does."""
+    settings = get_settings()
+    if settings.broker == settings.redis_url or settings.broker.partition(":")[0] not in ("redis", "rediss", "unix"):
+        return None
+    try:
+        _client(settings.broker).ping()
+    except redis.RedisError as error:
+        return redis_words.trouble(error)
+    except ValueError:  # its text may hold a piece of the password
+        return redis_words.UNREADABLE
+    return None
+
+
 def database_trouble(error: BaseException) -> Trouble:
     """Return what an error of the database means."""
     said = redaction.redact(database.explain(error))

@@ -34,6 +34,10 @@ GONE_SECONDS = 16.0
 REMEMBERED_SECONDS = 600.0
 #: So many processes are remembered at most.
 _MOST = 1_000
+#: How often it looks whether it was asked to stop, which it says at once.
+_LOOK_SECONDS = 0.5
+#: So many of its sources a process names at most.
+_MOST_SOURCES = 1_000
 #: How long a process that ends waits for its farewell to be heard.
 _FAREWELL_SECONDS = 0.2
 _SCRIPT = (Path(__file__).parent / "presence.lua").read_text()
@@ -50,6 +54,8 @@ class Process:
       alive: Whether that is not too long ago.
       busy_lanes: How many of its threads have a message in work, be it that they wait; None where it has none.
       silent_seconds: How long ago that was: by one clock, which `seen` and a clock of ours are not.
+      stopping: Whether it was asked to stop: it takes no more messages.
+      sources: The names of the sources it knows; None where it does not say: it works none, or is of an older version.
     """
 
     kind: Kind
@@ -62,6 +68,17 @@ class Process:
     alive: bool
     busy_lanes: int | None = None
     silent_seconds: float = 0.0
+    stopping: bool = False
+    sources: tuple[str, ...] | None = None
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether it is a worker that lives, and was not asked to stop."""
+        return self.kind == "worker" and self.alive and not self.stopping
+
+    def knows(self, source: str) -> bool:
+        """Whether it has a source of that name, as far as it says."""
+        return self.sources is None or source in self.sources
 
 
 def processes() -> tuple[Process, ...]:
@@ -99,15 +116,18 @@ def no_worker(found: Sequence[Process] | None = None) -> str:
 
 
 @contextmanager
-def present(kind: Kind, *, threads: int = 0, busy: Callable[[], int] | None = None) -> Iterator[None]:
+def present(
+    kind: Kind, *, threads: int = 0, busy: Callable[[], int] | None = None, sources: Sequence[str] | None = None
+) -> Iterator[None]:
     """Leave word within the block that this process lives, and at its end that it leaves.
 
     Parameters:
       kind(Kind): What it is.
       threads(int): How many messages it can work at a time.
       busy(Callable | None): Tells how many it has in work.
+      sources(Sequence[str] | None): The names of the sources it knows.
     """
-    word = _Word(kind, threads, busy)
+    word = _Word(kind, threads, busy, sources)
     word.start()
     try:
         yield
@@ -118,9 +138,17 @@ def present(kind: Kind, *, threads: int = 0, busy: Callable[[], int] | None = No
 class _Word:
     """What one process says of itself, and the thread that says it."""
 
-    def __init__(self, kind: Kind, threads: int = 0, busy: Callable[[], int] | None = None) -> None:
-        self._about = {"kind": kind, "host": socket.gethostname(), "pid": os.getpid(), "version": VERSION}
-        self._about["threads"] = threads
+    def __init__(
+        self,
+        kind: Kind,
+        threads: int = 0,
+        busy: Callable[[], int] | None = None,
+        sources: Sequence[str] | None = None,
+    ) -> None:
+        self._about: dict[str, Any] = {"kind": kind, "host": socket.gethostname(), "pid": os.getpid()}
+        self._about |= {"version": VERSION, "threads": threads}
+        if sources is not None and len(sources) <= _MOST_SOURCES:
+            self._about["sources"] = list(sources)
         self._busy = busy
         self._id = uuid.uuid4().hex  # a pid is used again
         self._since = ""
@@ -138,14 +166,25 @@ class _Word:
     def _keep(self) -> None:
         while True:
             _quietly(self.say)
-            if self._over.wait(BEAT_SECONDS):  # never the moved clock, which is one thread's
+            if self._waited():
                 break
         _quietly(self.leave)
+
+    def _waited(self) -> bool:
+        """Wait for the next word's time, or until the process is asked to stop. Returns whether it has ended."""
+        said = clock.stop_requested.is_set()
+        for _ in range(round(BEAT_SECONDS / _LOOK_SECONDS)):
+            if self._over.wait(_LOOK_SECONDS):  # never the moved clock, which is one thread's
+                return True
+            if clock.stop_requested.is_set() and not said:
+                break
+        return False
 
     def say(self) -> None:
         """Leave word once."""
         moved = clock.now().timestamp() if clock.current().moved else ""
         about = self._about | ({"busy": self._busy()} if self._busy else {})
+        about |= {"stopping": True} if clock.stop_requested.is_set() else {}
         lived = clock.monotonic() - self._began_at
         client = _client(get_settings().redis_url)
         script = client.register_script(_SCRIPT)
@@ -180,9 +219,15 @@ def _process(text: bytes, seen: float, now: float) -> Process | None:
             alive=now - seen <= GONE_SECONDS,
             busy_lanes=None if busy is None else int(busy),
             silent_seconds=max(0.0, now - seen),
+            stopping=bool(about.get("stopping")),
+            sources=_names(about.get("sources")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
         return None
+
+
+def _names(said: Any) -> tuple[str, ...] | None:
+    return tuple(str(name) for name in said) if isinstance(said, list) else None
 
 
 def _key(part: str = "") -> str:

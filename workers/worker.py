@@ -51,7 +51,9 @@ def work() -> int:
     threading.Thread(target=detail.keep_flushing, name="flusher", daemon=True).start()
     threading.Thread(target=notices.listen, name="listener", daemon=True).start()
     threading.Thread(target=sampling.keep_sampling, name="sampler", daemon=True).start()
-    with recent_errors.kept("worker"), presence.present("worker", threads=settings.worker_threads, busy=in_work.count):
+    threads, sources = settings.worker_threads, sorted(get_registry())
+    present = presence.present("worker", threads=threads, busy=in_work.count, sources=sources)
+    with recent_errors.kept("worker"), present:
         while not clock.stop_requested.is_set():
             beat()
             clock.sleep(_BEAT_SECONDS)
