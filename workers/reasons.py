@@ -88,3 +88,13 @@ class Reason(StrEnum):
 
     #: None of the above, and yet nothing has moved for a while.
     UNKNOWN = "unknown"
+
+
+#: Those that last until a person has done something.
+NEEDS_A_PERSON = frozenset(
+    {
+        *(Reason.OVERDUE, Reason.REDIS_AWAY, Reason.REDIS_REFUSES, Reason.BROKER_AWAY, Reason.DATABASE_AWAY),
+        *(Reason.NO_WORKER, Reason.WORKERS_STOPPING, Reason.SOURCE_NOT_ON_WORKERS, Reason.SOURCE_UNKNOWN),
+        *(Reason.BUDGET_UNKNOWN, Reason.NO_SCHEDULER, Reason.UNKNOWN),
+    }
+)

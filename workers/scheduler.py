@@ -22,11 +22,13 @@ from workers import (
 from workers.errors import SluiceError
 from workers.settings import get_settings
 from workers.supervisor import wait_for_migrations
+from workers.why_log import WhyLog
 
 log = logging.getLogger(__name__)
 
 #: How long a tick may remove what is too old: the next one goes on.
 _TIDY_SECONDS = 1.0
+_why_log = WhyLog()
 
 
 def tick(late_seconds: float = 0.0) -> bool:
@@ -47,6 +49,7 @@ def tick(late_seconds: float = 0.0) -> bool:
         runner.start_due,
         reaper.reap,
         lambda: retention.tidy(_TIDY_SECONDS),
+        _why_log.look_in_time,
     )
     with database.connection():
         went_well = [_try(step) for step in steps]
