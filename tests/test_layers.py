@@ -23,7 +23,7 @@ LAYERS = {
     "budget_watch precedence forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs old_rows items lanes schedules decide watermark "
-    "tracking saving pool faults given matching storable model_tables table_check page outages heartbeat "
+    "act_keys tracking saving pool faults given matching storable model_tables table_check page outages heartbeat "
     "presence recent_errors samples",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
@@ -41,9 +41,20 @@ HOST = {"models", "sources", "mock_server", "scripts", "benchmarks", "tests", "m
 
 RECORDERS = {
     f"workers.{name}"
-    for name in ("runs", "cursor", "old_runs", "old_rows", "items", "lanes", "samples", "schedules", "watermark")
+    for name in (
+        "runs",
+        "cursor",
+        "old_runs",
+        "old_rows",
+        "items",
+        "lanes",
+        "samples",
+        "schedules",
+        "watermark",
+        "act_keys",
+    )
 }
-TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "Sample", "Removal", "OldRow", "BudgetRow", "Schedule"}
+TRACKING = {"Run", "RunItem", "Lane", "RunEvent", "Sample", "Removal", "OldRow", "BudgetRow", "Schedule", "ActKey"}
 WRITES = {
     *("create", "insert", "insert_many", "insert_from", "replace", "replace_many", "bulk_create", "get_or_create"),
     *("update", "bulk_update", "set_by_id", "delete", "delete_by_id", "truncate_table", "drop_table"),

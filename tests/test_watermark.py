@@ -331,6 +331,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(env
 
         # When it is migrated, twice
         newer = ["0002_budgets", "0003_failures", "0004_schedules", "0005_samples", "0006_fresh", "0007_row_counts"]
+        newer += ["0010_act_keys"]
         assert database.migrate() == newer
         assert database.migrate() == []
 
@@ -344,7 +345,8 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(env
         assert Watermark("api").seconds() > 0
 
         # And there is a way back
-        assert [first.down(), first.down()] == [["0007_row_counts"], ["0006_fresh"]]
+        assert [first.down(), first.down()] == [["0010_act_keys"], ["0007_row_counts"]]
+        assert first.down() == ["0006_fresh"]
         assert first.down() == ["0005_samples"]
         assert first.down() == ["0004_schedules"]
         assert first.down() == ["0003_failures"]

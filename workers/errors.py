@@ -13,6 +13,7 @@
     │   ├── ConfigurationError
     │   ├── UnknownSource
     │   ├── UnknownRun
+    │   ├── AlreadyDone     the act was done before: a second press, or one that came late
     │   └── InvalidTransition
     └── DependencyDown      Redis or the database is away
         └── BudgetUnknown   the budget's permits cannot be had: Redis, or what outlives it, does not answer
@@ -145,6 +146,10 @@ class UnknownRun(UsageError):
     def __init__(self, run_id: int) -> None:
         super().__init__(f"There is no run {run_id}. `python -m workers status` lists the runs.")
         self.run_id = run_id
+
+
+class AlreadyDone(UsageError):
+    """The act that was pressed has been done already; nothing was done."""
 
 
 class InvalidTransition(UsageError):
