@@ -67,6 +67,7 @@ OWN_TIME = {
     "workers.progress time.monotonic": "a display is drawn at most twice a second, for a person",
     "workers.monitor.serve time.monotonic": "it waits for Streamlit's process, which lives in the machine's time",
     "workers.monitor.settling time.sleep": "it waits for Streamlit's event loop, which lives in the machine's time",
+    "workers.monitor.liveness time.monotonic": "a browser asks each second of the machine's time",
     "workers.monitor.complaint time.monotonic": "the log is reminded of an outage every so often, for a person",
 }
 TIMES = {

@@ -10,7 +10,7 @@ from peewee import PeeweeException
 
 from workers import act_keys, clock, database
 from workers.errors import DependencyDown, SluiceError
-from workers.monitor import access
+from workers.monitor import access, liveness
 from workers.monitor.complaint import complain
 from workers.monitor.dialog import open_dialog
 from workers.monitor.markup import fill
@@ -89,6 +89,8 @@ def _draw(question: Question) -> None:
 def _result(do: Callable[[], str], key: str = "") -> tuple[str, str]:
     if not access.may_act():
         return "Nothing was done: only an operator may act, and you are none now.", _REFUSED
+    if liveness.is_late():
+        return liveness.LATE, _REFUSED
     try:
         with database.connection(), act_keys.once(key, access.who()):
             return do(), _DONE

@@ -12,7 +12,7 @@ from peewee import PeeweeException
 from workers import act_keys, database, runner, runs, runs_list, schedule_stats
 from workers.contracts import ImportSource
 from workers.errors import AlreadyDone, DependencyDown, SluiceError
-from workers.monitor import access, shared
+from workers.monitor import access, liveness, shared
 from workers.monitor.complaint import complain
 from workers.monitor.confirm import plain
 from workers.monitor.markup import Html, fill, join, prose
@@ -276,6 +276,9 @@ def _press(asked: Asked, fresh: bool, key: str) -> None:
     st.session_state.pop(_REFUSAL, None)
     if not access.may_act():
         st.session_state[_REFUSAL] = asked, _VIEWER
+        return
+    if liveness.is_late():
+        st.session_state[_REFUSAL] = asked, liveness.LATE
         return
     try:
         with database.connection(), act_keys.once(key, access.who()):

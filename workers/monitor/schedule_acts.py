@@ -8,7 +8,7 @@ from peewee import PeeweeException
 
 from workers import act_keys, database, timetable
 from workers.errors import DependencyDown, SluiceError
-from workers.monitor import access
+from workers.monitor import access, liveness
 from workers.monitor.complaint import complain
 from workers.monitor.shared import forget
 
@@ -44,6 +44,9 @@ def _act(do: Callable[[], object], done: str, key: str) -> bool:
     st.session_state.pop(REFUSAL, None)
     if not access.may_act():
         st.session_state[REFUSAL] = "Only an operator may change schedules: nothing was done."
+        return False
+    if liveness.is_late():
+        st.session_state[REFUSAL] = liveness.LATE
         return False
     try:
         with database.connection(), act_keys.once(key, access.who()):
