@@ -4,6 +4,7 @@ if (!window.sluiceHeard) {
   const STALE_MS = 4000; // the page is drawn each second
   const GRACE_MS = 3000; // a tab in the background is drawn less often: it is asked as soon as it is looked at
   const FIELDS = "button, input, textarea, select, label, [role=button], [role=option], [role=radio], [data-press]";
+  const ACTS = ".sl-button, .stButton button, .stPopover button, [role=dialog] button";
   let heardAt = 0;
   let graceUntil = 0;
   let bar = null;
@@ -40,7 +41,8 @@ if (!window.sluiceHeard) {
       document.documentElement.dataset.sluiceStale = "yes";
     }
     bar.querySelector(".sl-stale-age").textContent = `This is as of ${said(seconds)} ago.`;
-    for (const button of document.querySelectorAll("button:not(:disabled)")) {
+    for (const button of document.querySelectorAll(ACTS)) {
+      if (button.disabled) continue;
       button.disabled = true;
       button.dataset.sluiceOff = "yes";
     }
