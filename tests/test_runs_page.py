@@ -602,7 +602,7 @@ def test_the_form_leaves_no_connection_open(sqlite: pytest.MonkeyPatch, moved_cl
 def test_a_form_that_cannot_be_read_spoils_only_itself(sqlite: pytest.MonkeyPatch) -> None:
     past(tenant="acme")
 
-    def hang() -> list[str]:
+    def hang(_: str) -> list[str]:
         raise Unreadable("It takes too long to read", "Look at the database.")
 
     sqlite.setattr(run_form, "_read_tenants", hang)

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from workers import clock, schedule_stats, timetable
+from workers import clock, runner, schedule_stats, timetable
 from workers.catch_up import CatchUp
 from workers.cli.door import Door, me, pass_door, tables
 from workers.cli.ending import EXIT_DONE
@@ -153,6 +153,7 @@ def set_one(
     Next: a scheduler must run: `python -m workers scheduler`.
     """
     with tables():
+        runner.refuse_tenant(source, tenant)
         timetable.set_schedule(
             source, " ".join(cron), who=me(), door=door.name, timezone=timezone, catch_up=catch_up, tenant=tenant
         )

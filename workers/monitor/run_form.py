@@ -173,8 +173,8 @@ def _sources() -> Mapping[str, ImportSource] | None:
 
 def _draw_tenant(source: ImportSource) -> str | None:
     """Ask for whom the run is, where the source makes a difference or there were such runs."""
-    known = _tenants()
-    if not known and type(source).get_connector is ImportSource.get_connector:
+    known = _tenants(source.name)
+    if not known and not runner.has_tenants(source):
         return None
     asked = st.selectbox(
         "Tenant", known, index=None, placeholder="none", accept_new_options=True, key=_TENANT, help="For whom it runs."
@@ -182,14 +182,14 @@ def _draw_tenant(source: ImportSource) -> str | None:
     return (asked or "").strip() or None
 
 
-def _tenants() -> list[str]:
-    return shared.shared("form tenants", _SLOW_SECONDS, _read_tenants)
+def _tenants(source: str) -> list[str]:
+    return shared.shared(("form tenants", source), _SLOW_SECONDS, partial(_read_tenants, source))
 
 
-def _read_tenants() -> list[str]:
+def _read_tenants(source: str) -> list[str]:
     try:
         with database.connection():
-            return runs_list.tenants()
+            return runs_list.tenants(source)
     except (SluiceError, PeeweeException):
         return []
 
@@ -303,6 +303,7 @@ def _begin(source_name: str, how: str, tenant: str | None, fresh: bool) -> Run:
     asked: dict[str, Any] = {"who": access.who(), "door": "monitor", "tenant": tenant}
     if how == RESCHEDULE:
         return runner.reschedule(source_name, **asked)
+    runner.refuse_tenant(source_name, tenant)
     return runner.start(source_name, fresh=fresh, **asked)
 
 
