@@ -24,10 +24,11 @@ from workers import RateLimiter, clock, database, heartbeat, items, presence, pr
 from workers.caller import Usage
 from workers.cli import SECTIONS, cli, main
 from workers.cli.schedule import schedule
+from workers.durations import duration
 from workers.errors import DependencyDown, RateLimited
 from workers.failures import FailureClass
 from workers.items import Outcome
-from workers.progress import duration, shortened
+from workers.progress import shortened
 from workers.tables import ItemStatus, Run, RunEvent, RunStatus
 
 COMMANDS = [name for entries in SECTIONS.values() for name, _, _ in entries]
@@ -541,7 +542,7 @@ def test_status_tells_how_its_budget_is_paused_and_paced(demo: None, sluice: Slu
     told = sluice("status", run.id, "--json").told
 
     # Then it says until when, and what else holds it back
-    assert re.match(r"the API answered 429, Retry-After 600: paused for [56]\d\d s, until .* UTC$", told["why"])
+    assert re.match(r"the API answered 429, Retry-After 600: paused for (9|10) min \d+ s, until .* UTC$", told["why"])
     assert told["why"].partition(": paused")[0] in sluice("status", run.id).out
     assert told["slowed"] in sluice("status", run.id).out
 
@@ -636,7 +637,7 @@ def test_where_a_line_is_short_the_bar_goes_and_what_comes_next_stays(
     narrow, wide = drawn(80), drawn(200)
 
     # Then
-    assert "━" not in narrow and re.search(r"list page 1, .*\.\.\.; again in \d+ s$", narrow.rstrip())
+    assert "━" not in narrow and re.search(r"list page 1, .*\.\.\.; again in (1 min )?\d+ s$", narrow.rstrip())
     assert len(narrow.rstrip()) <= 80
     assert "━" in wide and "refuses connections; again in" in wide
 

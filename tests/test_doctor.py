@@ -24,9 +24,10 @@ from workers import (
     clock,
     database,
     heartbeat,
+    presence,
     stats,
 )
-from workers.broker import QUEUE, get_broker
+from workers.broker import QUEUE, make_broker
 from workers.doctor import (
     Level,
     _findings,
@@ -35,14 +36,15 @@ from workers.doctor import (
     examine,
     machine_checks,
     redis_checks,
+    run_checks,
     source_checks,
 )
 from workers.doctor.database_checks import _filesystem
 from workers.doctor.finding import ok
-from workers.redis_address import connect
 from workers.runs import create
 from workers.schedules import create as create_schedule
 from workers.settings import get_settings
+from workers.tables import Run, RunStatus
 
 #: For what is the same on both databases.
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -298,29 +300,47 @@ def test_what_answers_and_is_no_redis_is_told_as_such_also_of_the_broker(environ
     assert "SLUICE_REDIS_URL" not in trouble
 
 
-def test_whether_somebody_takes_messages_is_told(environment, redis_server):
-    # Given a process that was heard of half a minute ago, and nobody since
-    environment.setenv("SLUICE_REDIS_URL", redis_server)
-    before = clock.now() - timedelta(seconds=30)
-    with closing(connect(redis_server, 1.0)) as client:
-        client.zadd(f"{get_settings().prefix}:queue:__heartbeats__", {"gone": before.timestamp() * 1000})
-    nobody = only(redis_checks.broker(), "workers")
-
-    # When a process asks the queue for a message, as those at work do all the time
-    consumer = get_broker().consume(QUEUE, timeout=1)
+def test_only_processes_that_take_messages_are_counted_as_workers(import_from, house, redis_server):
+    # Given a scheduler, a monitor and a process that uses the queue, and no worker
+    import_from("http://127.0.0.1:1")
+    for kind in ("scheduler", "monitor"):
+        presence._Word(kind).say()
+    consumer = make_broker(redis_server).consume(QUEUE, timeout=1)
     next(consumer)
+    nobody = only(redis_checks.workers())
+
+    # When one was asked to stop, and one starts that knows no such source, and one that does
+    clock.stop_requested.set()
+    presence._Word("worker", 8).say()
+    clock.stop_requested.clear()
+    stopping = only(redis_checks.workers())
+    presence._Word("worker", 8, None, ["orders"]).say()
+    outdated = only(redis_checks.workers())
+    presence._Word("worker", 4, None, ["items"]).say()
     consumer.close()
 
     # Then
+    assert "no worker runs" in nobody
     assert "python -m workers worker" in nobody
-    assert troubles(redis_checks.broker()) == []
+    assert "every worker was asked to stop" in stopping
+    assert "started before the sources changed: it does not know items" in outdated
+    said = [finding.what for finding in redis_checks.workers() if finding.level == Level.OK]
+    assert [what.partition(";")[0] for what in said] == ["2 worker processes take messages, on 12 threads"]
+
+
+def test_a_run_that_does_not_move_is_a_finding_with_its_reason(import_from, house):
+    import_from("http://127.0.0.1:1")
+    create("items", lanes=1, created_by="me", door="test")
+    Run.update({Run.status: RunStatus.RUNNING, Run.started_at: clock.now() - timedelta(seconds=60)}).execute()
+
+    assert "run 1 of items: no worker runs" in only(run_checks.standing())
 
 
 def test_a_clock_that_is_apart_from_ours_is_told(moved_clock, redis_server, environment):
     # Given a machine whose clock stands still, long ago
     environment.setenv("SLUICE_REDIS_URL", redis_server)
 
-    assert any("s ahead of this machine's" in trouble for trouble in troubles(redis_checks.budgets_redis()))
+    assert any("h ahead of this machine's" in trouble for trouble in troubles(redis_checks.budgets_redis()))
 
 
 # --- the database

@@ -175,7 +175,7 @@ def test_a_day_s_window_costs_no_more_than_a_short_one(moved_clock, house):
             100,
             budget(0, 0, opens_in_seconds=300, paused_for_seconds=300),
             200.0,
-            "its API is paused for 300 s",
+            "its API is paused for 5 min 0 s",
         ),
         (20_000, budget(0, 0, profile="paced"), 200.0, "the paced profile decides: 19.1 items/s"),
         (0, FRESH, 200.0, "every item has ended; about to be closed"),
@@ -194,7 +194,7 @@ def test_a_retry_that_is_due_last_decides(moved_clock, house):
     items.add(run.id, [due | {"external_id": "2", "due_at": database.now() + timedelta(seconds=240)}])
 
     found = told(run)
-    assert (found.seconds, found.why) == (240, "a retry decides: the last one is due in 240 s")
+    assert (found.seconds, found.why) == (240, "a retry decides: the last one is due in 4 min 0 s")
 
     # And one that has ended decides nothing
     RunItem.update(status=ItemStatus.COMPLETED).where(RunItem.external_id == "2").execute()

@@ -19,17 +19,18 @@ LAYERS = {
     "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention sampling fresh "
     "referrers control lane_crash list_failure list_notes list_items refusals wake unknown_source",
     "queue": "broker consumer middleware notices",
-    "reading": "stats failure_groups schedule_stats progress budget_words budget_sheet budget_watch precedence "
-    "forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
+    "reading": "stats why why_log why_words reasons failure_groups schedule_stats progress budget_words budget_sheet "
+    "budget_watch precedence forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
     "runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs old_rows items lanes schedules decide watermark "
     "run_connector list_pages tracking saving pool faults given matching storable model_tables "
-    "table_check page outages heartbeat presence recent_errors samples isolation",
+    "table_check page outages heartbeat presence recent_errors samples isolation act_keys",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address "
     "exact request_secrets header_values decoding unanswered status_errors api_message signing",
     "ground": "errors error_text plain_text failures redaction hidden secret_names opaque spellings sheet_cell "
-    "asked settings clock cron catch_up log signals orphans version row_keys checked lesson",
+    "asked settings clock cron catch_up log signals orphans version row_keys checked lesson "
+    "durations",
 }
 NAMES = list(LAYERS)
 PLACES = {
@@ -43,7 +44,7 @@ HOST = {"models", "sources", "mock_server", "scripts", "benchmarks", "tests", "m
 
 RECORDERS = {
     f"workers.{name}"
-    for name in (
+    for name in [
         "runs",
         "cursor",
         "old_runs",
@@ -54,9 +55,11 @@ RECORDERS = {
         "schedules",
         "watermark",
         "list_pages",
-    )
+        "act_keys",
+    ]
 }
 TRACKING = {"Run", "RunItem", "Lane", "ListPage", "RunEvent", "Sample", "Removal", "OldRow", "BudgetRow", "Schedule"}
+TRACKING.add("ActKey")
 WRITES = {
     *("create", "insert", "insert_many", "insert_from", "replace", "replace_many", "bulk_create", "get_or_create"),
     *("update", "bulk_update", "set_by_id", "delete", "delete_by_id", "truncate_table", "drop_table"),
@@ -69,6 +72,7 @@ OWN_TIME = {
     "workers.progress time.monotonic": "a display is drawn at most twice a second, for a person",
     "workers.monitor.serve time.monotonic": "it waits for Streamlit's process, which lives in the machine's time",
     "workers.monitor.settling time.sleep": "it waits for Streamlit's event loop, which lives in the machine's time",
+    "workers.monitor.liveness time.monotonic": "a browser asks each second of the machine's time",
     "workers.monitor.complaint time.monotonic": "the log is reminded of an outage every so often, for a person",
 }
 TIMES = {

@@ -147,7 +147,7 @@ def test_a_worker_process_leaves_word_while_it_runs_and_takes_it_back(house):
         wait_until(presence.processes, what="its word")
         (alive,) = presence.processes()
         assert (alive.kind, alive.pid, alive.threads, alive.busy_lanes) == ("worker", worker.pid, 8, 0)
-        assert alive.sources == {"items"}
+        assert alive.sources == ("items",)
 
         # When
         worker.terminate()

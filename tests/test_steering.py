@@ -514,7 +514,7 @@ def test_items_in_hand_of_a_paused_run_are_taken_back_after_five_minutes_and_wha
     assert stats.run_stats(runs.get(run.id)).label == "pausing"
 
     # When it is forced too early, then it says when
-    with pytest.raises(UsageError, match="its lanes have not stopped, for 290 s now: it can be forced in 10 s"):
+    with pytest.raises(UsageError, match="its lanes have not stopped, for 4 min 50 s now: it can be forced in 10 s"):
         runner.force(run.id, **ANN)
     assert len(lines(run)) == 2
 
@@ -560,7 +560,7 @@ def test_a_pending_run_behind_nobody_is_started(sent, moved_clock):
 def test_an_overdue_run_is_taken_out_of_the_schedule(sent, moved_clock):
     run = scheduled()
     moved_clock.advance(3600 + 200)
-    with pytest.raises(UsageError, match="is overdue, for 200 s now: it can be forced in 100 s"):
+    with pytest.raises(UsageError, match="is overdue, for 3 min 20 s now: it can be forced in 1 min 40 s"):
         runner.force(run.id, **ANN)
     moved_clock.advance(100)
 

@@ -352,7 +352,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(env
 
         # When it is migrated, twice
         newer = ["0002_budgets", "0003_failures", "0004_schedules", "0005_samples", "0006_fresh", "0007_row_counts"]
-        newer += ["0008_honest_ends", "0009_waits"]
+        newer += ["0008_honest_ends", "0009_waits", "0010_act_keys"]
         assert database.migrate() == newer
         assert database.migrate() == []
 
@@ -366,6 +366,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(env
         assert Watermark("api").seconds() > 0
 
         # And there is a way back
+        assert first.down() == ["0010_act_keys"]
         assert first.down() == ["0009_waits"]
         assert first.down() == ["0008_honest_ends"]
         assert [first.down(), first.down()] == [["0007_row_counts"], ["0006_fresh"]]

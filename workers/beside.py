@@ -11,8 +11,6 @@ from workers.tables import Run
 
 T = TypeVar("T")
 
-#: A sample so young was taken by somebody who works: it is due every two seconds, and an inline run is at it for some.
-_FRESH = timedelta(seconds=10)
 #: What runs that have ended took of a budget is looked for so far back, of so many at most: more would cost too much.
 _EARLIER, _MOST_EARLIER = timedelta(minutes=10), 5
 
@@ -26,14 +24,12 @@ class Beside:
       earlier: Those that were until lately, and may have used a budget, too.
       budgets: The name of each one's budget.
       sampled: Their samples, as far back as their budgets' longest window.
-      no_worker: Says that no worker runs; empty where one does, or where nobody asked.
     """
 
     runs: Sequence[Run] = ()
     earlier: Sequence[Run] = ()
     budgets: Mapping[int, str] = field(default_factory=dict)
     sampled: Mapping[int, Sequence[Mark]] = field(default_factory=dict)
-    no_worker: str = ""
     _once: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def once_a_budget(self, run: Run, reckon: Callable[[], T]) -> T:
@@ -56,11 +52,6 @@ class Beside:
         name = self.budgets.get(run.id)
         earlier = [other for other in self.earlier if other.id != run.id and self.budgets[other.id] == name]
         return [self._marks(one, one.ended_at or now) for one in (run, *self.on_the_budget_of(run), *earlier)]
-
-    def nobody_on(self, run: Run, now: datetime) -> str:
-        """Say that nobody works on a run; empty where somebody does: those who work inline are known by its samples."""
-        sampled = self.sampled.get(run.id)
-        return "" if sampled and now - sampled[-1].at < _FRESH else self.no_worker
 
     def _marks(self, run: Run, end: datetime) -> list[Mark]:
         sampled = self.sampled.get(run.id, ())

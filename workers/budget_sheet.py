@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from workers.budget_words import instant, slowed, taken_as_full, why_closed
+from workers.durations import duration, wait
 from workers.limiter import BudgetState, WindowState
 from workers.plain_text import one_line
 
@@ -108,7 +109,7 @@ def _rows(state: BudgetState, now: datetime, signs: tuple[str, str]) -> list[tup
     if state.known:
         rows.append(("counters", _counters(state)))
     rows += [
-        ("" if place else "notes", f"{_age(note.seconds_ago):>10} ago  {note.text}")
+        ("" if place else "notes", f"{duration(note.seconds_ago):>10} ago  {note.text}")
         for place, note in enumerate(state.notes)
     ]
     return [(label, one_line(text)) for label, text in rows]
@@ -138,10 +139,10 @@ def _profile(state: BudgetState) -> str:
 
 
 def _counters(state: BudgetState) -> str:
-    now = f" and {state.sleeping_seconds:,.1f} s just now" if state.sleeping_seconds else ""
+    now = f" and {wait(state.sleeping_seconds)} just now" if state.sleeping_seconds else ""
     return (
         f"granted {state.granted:,}, hits {state.hits:,}, sleeps {state.sleeps:,}, "
-        f"slept {state.slept_seconds:,.1f} s{now}, foreign {state.foreign:,}"
+        f"slept {wait(state.slept_seconds)}{now}, foreign {state.foreign:,}"
     )
 
 
@@ -155,22 +156,12 @@ def _bar(window: WindowState, signs: tuple[str, str]) -> str:
 
 def _opens(state: BudgetState, now: datetime) -> str:
     if state.opens_in_seconds:
-        return f"in {state.opens_in_seconds:,.1f} s, at {instant(now, state.opens_in_seconds)}"
+        return f"in {wait(state.opens_in_seconds)}, at {instant(now, state.opens_in_seconds)}"
     return "when the canary is answered" if state.canary else "it is open"
 
 
 def _span(now: datetime, seconds: float) -> str:
-    return f"{seconds:,.0f} s, until {instant(now, seconds)}"
-
-
-def _age(seconds: float) -> str:
-    """Return how long ago something was, in the two units that matter."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min" if whole < 172_800 else f"{whole // 86_400} days"
+    return f"{duration(seconds)}, until {instant(now, seconds)}"
 
 
 def _iso(now: datetime, in_seconds: float) -> str | None:

@@ -1,11 +1,38 @@
 """Budget words: why a budget is closed, and what makes it slower than configured. Every door says it in these."""
 
 from datetime import datetime, timedelta
+from enum import StrEnum
 
+from workers.durations import duration, wait
 from workers.limiter import BudgetState, WindowState
 
 #: What opens sooner than this is open, as people see it.
 _SOON_SECONDS = 0.5
+
+
+class Closing(StrEnum):
+    """Why nothing may be sent now: the codes of `reasons.Reason` for a closed budget."""
+
+    API_PAUSE = "api_pause"
+    CANARY = "canary"
+    WINDOW_FULL = "window_full"
+    WINDOW_TAKEN_AS_FULL = "window_taken_as_full"
+    PACED = "paced"
+    NO_PERMIT = "no_permit"
+
+
+def closing(state: BudgetState) -> Closing | None:
+    """Return why nothing may be sent now; None where the budget is open, or is about to be."""
+    if state.paused_for_seconds:
+        return Closing.API_PAUSE
+    if state.canary:
+        return Closing.CANARY
+    if state.opens_in_seconds < _SOON_SECONDS:
+        return None
+    window = fullest(state)
+    if window is None:
+        return Closing.PACED if state.profile == "paced" else Closing.NO_PERMIT
+    return Closing.WINDOW_TAKEN_AS_FULL if taken_as_full(state, window) else Closing.WINDOW_FULL
 
 
 def why_closed(state: BudgetState, now: datetime) -> str:
@@ -15,20 +42,20 @@ def why_closed(state: BudgetState, now: datetime) -> str:
       state(BudgetState): The budget.
       now(datetime): When it was read.
     """
-    if state.paused_for_seconds:
-        until = instant(now, state.paused_for_seconds)
-        return f"{state.paused_why}: paused for {state.paused_for_seconds:,.0f} s, until {until}"
-    if state.canary:
-        return "after a pause, one request is out to see whether the API answers again"
-    if state.opens_in_seconds < _SOON_SECONDS:
+    code, window = closing(state), fullest(state)
+    opens = f"opens in {duration(state.opens_in_seconds)}"
+    if code is None:
         return ""
-    opens = f"opens in {state.opens_in_seconds:,.0f} s"
-    window = fullest(state)
-    if window is None:
-        return f"paced, its next request in {state.opens_in_seconds:.1f} s" if state.profile == "paced" else opens
-    if taken_as_full(state, window):
+    if code is Closing.API_PAUSE:
+        until = instant(now, state.paused_for_seconds)
+        return f"{state.paused_why}: paused for {duration(state.paused_for_seconds)}, until {until}"
+    if window and code is Closing.WINDOW_TAKEN_AS_FULL:
         return f"window {window.title} taken as full: {state.lost_why}; {opens}"
-    return f"window {window.title} full; {opens}"
+    if window and code is Closing.WINDOW_FULL:
+        return f"window {window.title} full; {opens}"
+    paced = f"paced, its next request in {wait(state.opens_in_seconds)}"
+    canary = "after a pause, one request is out to see whether the API answers again"
+    return {Closing.PACED: paced, Closing.CANARY: canary}.get(code, opens)
 
 
 def slowed(state: BudgetState) -> str:

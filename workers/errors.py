@@ -14,6 +14,7 @@
     │   ├── ConfigurationError
     │   ├── UnknownSource
     │   ├── UnknownRun
+    │   ├── AlreadyDone     the act was done before: a second press, or one that came late
     │   └── InvalidTransition
     └── DependencyDown      Redis or the database is away
         └── BudgetUnknown   the budget's permits cannot be had: Redis, or what outlives it, does not answer
@@ -23,6 +24,8 @@
 
 from collections.abc import Sequence
 from typing import ClassVar
+
+from workers.durations import duration, wait
 
 
 class SluiceError(Exception):
@@ -38,7 +41,7 @@ class RateLimited(SluiceError):
     """
 
     def __init__(self, wait_seconds: float, reason: str) -> None:
-        super().__init__(f"{reason}: come back in {wait_seconds:.1f} s")
+        super().__init__(f"{reason}: come back in {wait(wait_seconds)}")
         self.wait_seconds = wait_seconds
         self.reason = reason
 
@@ -76,7 +79,7 @@ class LongWait(Refused):
     def __init__(self, wait_seconds: float, reason: str, asked_seconds: float) -> None:
         super().__init__(wait_seconds, reason)
         self.asked_seconds = asked_seconds
-        self.args = (f"{reason}: a wait of {asked_seconds:,.0f} s; resume the run when it is to be tried again",)
+        self.args = (f"{reason}: a wait of {duration(asked_seconds)}; resume the run when it is to be tried again",)
 
 
 class RetryableError(SluiceError):
@@ -155,6 +158,10 @@ class UnknownRun(UsageError):
     def __init__(self, run_id: int) -> None:
         super().__init__(f"There is no run {run_id}. `python -m workers status` lists the runs.")
         self.run_id = run_id
+
+
+class AlreadyDone(UsageError):
+    """The act that was pressed has been done already; nothing was done."""
 
 
 class InvalidTransition(UsageError):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from workers import items
 from workers.beside import Beside
 from workers.course import Mark, stretches
+from workers.durations import duration
 from workers.forecast import Gate, Rule, Work, gates_of, rules_of, seconds_for
 from workers.limiter import BudgetState, WindowState
 from workers.pace import Pace
@@ -70,7 +71,7 @@ def eta(run: Run, now: datetime, state: BudgetState, pace: Pace, others: Beside)
     both = _seconds(wanted, own / wanted, state, gates) if wanted else own
     retry = _last_retry(run, now)
     if retry > both:
-        return Eta(retry, f"a retry decides: the last one is due in {_words(retry)}{shared}")
+        return Eta(retry, f"a retry decides: the last one is due in {duration(retry)}{shared}")
     if limited >= own:
         return Eta(both, _of_limits(state, limited, wanted, pace.requests_per_item) + shared)
     lanes = f"{run.lanes} lane{'' if run.lanes == 1 else 's'}"
@@ -179,11 +180,11 @@ def _opening(window: WindowState, seconds: float, known: Sequence[_Sent]) -> Ite
 def _of_limits(state: BudgetState, seconds: float, requests: float, requests_per_item: float) -> str:
     """Say which limit decides; where most of the time is waiting for the next opening, when that is."""
     if state.paused_for_seconds >= seconds / 2 and state.paused_for_seconds:
-        return f"its API is paused for {_words(state.paused_for_seconds)}"
+        return f"its API is paused for {duration(state.paused_for_seconds)}"
     full = [window for window in state.windows if window.used >= window.in_force]
     if full and state.opens_in_seconds >= seconds / 2:
         title = max(full, key=lambda window: window.limit.seconds).title
-        return f"{title} window opens in {_words(state.opens_in_seconds)}"
+        return f"{title} window opens in {duration(state.opens_in_seconds)}"
     per_second, title = steady(state, requests)
     decides = "the paced profile decides" if title == "paced" else f"{title} window decides"
     return f"{decides}: {_rate(per_second / requests_per_item)} items/s"
@@ -193,7 +194,3 @@ def _rate(per_second: float) -> str:
     if per_second < 0.995:
         return f"{per_second:.2g}"
     return f"{per_second:,.1f}".removesuffix(".0") if per_second < 100 else f"{per_second:,.0f}"
-
-
-def _words(seconds: float) -> str:
-    return f"{seconds:,.0f} s"

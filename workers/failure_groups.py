@@ -129,6 +129,19 @@ def known_ids(run_id: int, external_ids: Iterable[str]) -> set[str]:
     return known
 
 
+def retriable_counts(run_id: int) -> dict[tuple[str, str], int]:
+    """Return how many failed items of a run can be tried again, by class and fingerprint.
+
+    *Warning:* it looks at each of them.
+    """
+    kind = (RunItem.failure_class, RunItem.failure_fingerprint)
+    wanted = RunItem.select(*kind, fn.COUNT(RunItem.id)).where(
+        RunItem.run_id == run_id, HAS_FAILED, RunItem.item_id.is_null(False)
+    )
+    found: Any = wanted.group_by(*kind).tuples()
+    return {(failure_class or "", fingerprint or ""): count for failure_class, fingerprint, count in found}
+
+
 def failed_chunks(run_id: int) -> Iterator[Sequence[FailedItem]]:
     """Yield all failed items of a run, those that failed alike together, some at a time: so many are in memory.
 

@@ -1,4 +1,4 @@
-"""The last run: what began last of a source and tenant, and what became of it."""
+"""The last run: of a source and tenant, what is running, or else ended last, whatever its number; and its outcome."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -8,7 +8,8 @@ from workers.outcome import outcome
 from workers.registry import get_registry
 from workers.tables import Run, Schedule
 
-#: Among so many runs of a source that began last those of its tenants are looked for; then among the schedule's.
+#: Among so many of a source's newest runs, and of all that ended last, those of its tenants are looked for; then among
+#: the schedule's.
 _NEWEST = 100
 
 
@@ -27,17 +28,31 @@ class LastRun(NamedTuple):
 
 
 def last_runs(now: datetime) -> dict[tuple[str, str | None], LastRun]:
-    """Return the run that began last, by source and tenant; of those that have a schedule, surely."""
+    """Return the run that is active or ended last, by source and tenant; of those that have a schedule, surely one."""
     every = schedules.every()
     found: dict[tuple[str, str | None], LastRun] = {}
     for source in {*get_registry(), *(schedule.source for schedule in every)}:
         newest = _begun(now).where(Run.source == source).order_by(Run.id.desc()).limit(_NEWEST)
         for tenant, *values in newest.tuples():
-            found.setdefault((source, tenant), LastRun(*values))
+            _keep_later(found, (source, tenant), LastRun(*values))
+    ended = Run.ended_at.is_null(False) & Run.items_removed_at.is_null()  # an old run that was retried has its items
+    lately = _begun(now).select_extend(Run.source).where(ended).order_by(Run.ended_at.desc(), Run.id.desc())
+    for tenant, *values, source in lately.limit(_NEWEST).tuples():
+        _keep_later(found, (source, tenant), LastRun(*values))
     for schedule in every:
         if (schedule.source, schedule.tenant) not in found:
             found |= _of_schedule(schedule, now)
     return found
+
+
+def _keep_later(found: dict[tuple[str, str | None], LastRun], whose: tuple[str, str | None], run: LastRun) -> None:
+    if whose not in found or _when(run) > _when(found[whose]):
+        found[whose] = run
+
+
+def _when(run: LastRun) -> tuple[bool, datetime, int]:
+    """Return by what the last run is found: what goes on is later than all that has ended."""
+    return run.ended_at is None, run.ended_at or run.started_at, run.id
 
 
 def _of_schedule(schedule: Schedule, now: datetime) -> dict[tuple[str, str | None], LastRun]:

@@ -196,10 +196,29 @@ def told() -> str:
 def redis_trouble() -> Trouble | None:
     """Return what keeps Redis from being written; None where nothing does.
 
-    It asks with a write that changes nothing: a Redis that is out of memory, or a replica, answers to everything else.
+    It asks with a write that changes nothing, for a Redis that is out of memory, or a replica, answers to everything
+    else; and for two keys at once, as permits do, which a cluster refuses.
     """
+    probe = f"{get_settings().prefix}:probe"
     try:
-        _client(get_settings().redis_url).setrange(f"{get_settings().prefix}:probe", 0, "")
+        with _client(get_settings().redis_url).pipeline(transaction=False) as pipe:
+            pipe.setrange(probe, 0, "")
+            pipe.exists(probe, f"{probe}:2")
+            pipe.execute()
+    except redis.RedisError as error:
+        return redis_words.trouble(error)
+    except ValueError:  # its text may hold a piece of the password
+        return redis_words.UNREADABLE
+    return None
+
+
+def broker_trouble() -> Trouble | None:
+    """Return what keeps the broker from being asked, where it is a Redis of its own; None where nothing does."""
+    settings = get_settings()
+    if settings.broker == settings.redis_url or settings.broker.partition(":")[0] not in ("redis", "rediss", "unix"):
+        return None
+    try:
+        _client(settings.broker).ping()
     except redis.RedisError as error:
         return redis_words.trouble(error)
     except ValueError:  # its text may hold a piece of the password

@@ -8,7 +8,7 @@ import os
 import socket
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,8 +34,10 @@ GONE_SECONDS = 16.0
 REMEMBERED_SECONDS = 600.0
 #: So many processes are remembered at most.
 _MOST = 1_000
-#: A process that knows more sources does not say which: every page reads it.
-_MOST_SOURCES = 500
+#: How often it looks whether it was asked to stop, which it says at once.
+_LOOK_SECONDS = 0.5
+#: So many of its sources a process names at most.
+_MOST_SOURCES = 1_000
 #: How long a process that ends waits for its farewell to be heard.
 _FAREWELL_SECONDS = 0.2
 _SCRIPT = (Path(__file__).parent / "presence.lua").read_text()
@@ -52,7 +54,8 @@ class Process:
       alive: Whether that is not too long ago.
       busy_lanes: How many of its threads have a message in work, be it that they wait; None where it has none.
       silent_seconds: How long ago that was: by one clock, which `seen` and a clock of ours are not.
-      sources: The names of the sources whose runs it works; None where it does not say: it works none, or is older.
+      stopping: Whether it was asked to stop: it takes no more messages.
+      sources: The names of the sources it knows; None where it does not say: it works none, or is of an older version.
     """
 
     kind: Kind
@@ -65,7 +68,17 @@ class Process:
     alive: bool
     busy_lanes: int | None = None
     silent_seconds: float = 0.0
-    sources: frozenset[str] | None = None
+    stopping: bool = False
+    sources: tuple[str, ...] | None = None
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether it is a worker that lives, and was not asked to stop."""
+        return self.kind == "worker" and self.alive and not self.stopping
+
+    def knows(self, source: str) -> bool:
+        """Whether it has a source of that name, as far as it says."""
+        return self.sources is None or source in self.sources
 
 
 def processes() -> tuple[Process, ...]:
@@ -116,13 +129,13 @@ def no_worker_knows(source: str, found: Sequence[Process] | None = None) -> bool
         found = processes() if found is None else found
     except (redis.RedisError, ValueError):  # its text may hold a piece of the password
         return False
-    known = [process.sources for process in found if process.kind == "worker" and process.alive]
-    return bool(known) and all(names is not None and source not in names for names in known)
+    workers = [process for process in found if process.takes_messages]
+    return bool(workers) and not any(process.knows(source) for process in workers)
 
 
 @contextmanager
 def present(
-    kind: Kind, *, threads: int = 0, busy: Callable[[], int] | None = None, sources: Collection[str] | None = None
+    kind: Kind, *, threads: int = 0, busy: Callable[[], int] | None = None, sources: Sequence[str] | None = None
 ) -> Iterator[None]:
     """Leave word within the block that this process lives, and at its end that it leaves.
 
@@ -130,7 +143,7 @@ def present(
       kind(Kind): What it is.
       threads(int): How many messages it can work at a time.
       busy(Callable | None): Tells how many it has in work.
-      sources(Collection[str] | None): The names of the sources whose runs it works.
+      sources(Sequence[str] | None): The names of the sources it knows.
     """
     word = _Word(kind, threads, busy, sources)
     word.start()
@@ -148,11 +161,12 @@ class _Word:
         kind: Kind,
         threads: int = 0,
         busy: Callable[[], int] | None = None,
-        sources: Collection[str] | None = None,
+        sources: Sequence[str] | None = None,
     ) -> None:
-        about = {"kind": kind, "host": socket.gethostname(), "pid": os.getpid(), "version": VERSION, "threads": threads}
-        told = sources is not None and len(sources) <= _MOST_SOURCES
-        self._about: dict[str, Any] = about | ({"sources": sorted(sources or ())} if told else {})
+        self._about: dict[str, Any] = {"kind": kind, "host": socket.gethostname(), "pid": os.getpid()}
+        self._about |= {"version": VERSION, "threads": threads}
+        if sources is not None and len(sources) <= _MOST_SOURCES:
+            self._about["sources"] = list(sources)
         self._busy = busy
         self._id = uuid.uuid4().hex  # a pid is used again
         self._since = ""
@@ -170,14 +184,25 @@ class _Word:
     def _keep(self) -> None:
         while True:
             _quietly(self.say)
-            if self._over.wait(BEAT_SECONDS):  # never the moved clock, which is one thread's
+            if self._waited():
                 break
         _quietly(self.leave)
+
+    def _waited(self) -> bool:
+        """Wait for the next word's time, or until the process is asked to stop. Returns whether it has ended."""
+        said = clock.stop_requested.is_set()
+        for _ in range(round(BEAT_SECONDS / _LOOK_SECONDS)):
+            if self._over.wait(_LOOK_SECONDS):  # never the moved clock, which is one thread's
+                return True
+            if clock.stop_requested.is_set() and not said:
+                break
+        return False
 
     def say(self) -> None:
         """Leave word once."""
         moved = clock.now().timestamp() if clock.current().moved else ""
         about = self._about | ({"busy": self._busy()} if self._busy else {})
+        about |= {"stopping": True} if clock.stop_requested.is_set() else {}
         lived = clock.monotonic() - self._began_at
         client = _client(get_settings().redis_url)
         script = client.register_script(_SCRIPT)
@@ -198,7 +223,7 @@ def _process(text: bytes, seen: float, now: float) -> Process | None:
     try:
         since, _, rest = text.decode().partition(" ")
         about = json.loads(rest)
-        kind, busy, sources = about["kind"], about.get("busy"), about.get("sources")
+        kind, busy = about["kind"], about.get("busy")
         if kind not in get_args(Kind):
             return None
         return Process(
@@ -212,10 +237,15 @@ def _process(text: bytes, seen: float, now: float) -> Process | None:
             alive=now - seen <= GONE_SECONDS,
             busy_lanes=None if busy is None else int(busy),
             silent_seconds=max(0.0, now - seen),
-            sources=None if sources is None else frozenset(map(str, sources)),
+            stopping=bool(about.get("stopping")),
+            sources=_names(about.get("sources")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError):
         return None
+
+
+def _names(said: Any) -> tuple[str, ...] | None:
+    return tuple(str(name) for name in said) if isinstance(said, list) else None
 
 
 def _key(part: str = "") -> str:

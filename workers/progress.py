@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from workers import clock, database, runs
+from workers.durations import duration
 from workers.errors import DependencyDown
 from workers.plain_text import one_line
 from workers.stats import RunStats, run_stats
@@ -161,15 +162,3 @@ def _note(stats: RunStats) -> str:
         parts.append(f"{stats.per_second:.1f}/s, {duration(stats.eta_seconds)} left")
     parts += [text for text in (stats.why, stats.error_summary if stats.status == RunStatus.FAILED else None) if text]
     return "; ".join(parts)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people say them: 42 s, 3 min 20 s, 2 h 5 min, 3 d 4 h."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"

@@ -1,8 +1,10 @@
 """Redis words: what is the matter where Redis refuses, or does not answer, and the repair. Every door uses these."""
 
+import re
 from dataclasses import dataclass
 
 import redis
+from redis.exceptions import AskError, ClusterCrossSlotError, ClusterError, RedisClusterException, TryAgainError
 
 from workers import redaction
 
@@ -26,6 +28,8 @@ class Trouble:
 
 AWAY = "Redis does not answer"
 UNREADABLE = Trouble("SLUICE_REDIS_URL cannot be read", "write it as redis://:password@host:port/0")
+_CLUSTER = ("Redis runs as a cluster, and Sluice needs a single server", "let SLUICE_REDIS_URL name a single server")
+_OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterError, RedisClusterException, TryAgainError)
 #: By the word with which Redis begins its refusal: what is the matter, and the repair.
 _REFUSALS = {
     "OOM": (
@@ -40,8 +44,26 @@ _REFUSALS = {
     "BUSY": ("Redis is busy with somebody's script", "wait for it, or end it with `redis-cli SCRIPT KILL`"),
     "NOAUTH": ("Redis asks for a password", "put it into SLUICE_REDIS_URL"),
     "WRONGPASS": ("Redis refuses the password", "correct it in SLUICE_REDIS_URL"),
+    **dict.fromkeys(("CROSSSLOT", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"), _CLUSTER),
     "NOPERM": ("Redis forbids its user what Sluice needs", "allow it to the user that SLUICE_REDIS_URL names"),
 }
+#: By what stands in a refusal that begins with no word of its own.
+_REFUSALS_BY_TEXT = (
+    (re.compile(r"cluster (mode|node)|same slot|hash slot", re.IGNORECASE), _CLUSTER),
+    (
+        re.compile(r"max number of clients", re.IGNORECASE),
+        ("Redis has no connection left", "raise its maxclients, or run fewer processes"),
+    ),
+    (
+        re.compile(r"DB index is out of range|invalid DB index", re.IGNORECASE),
+        ("Redis has no database of that number", "correct the number that SLUICE_REDIS_URL ends with"),
+    ),
+)
+
+
+def cluster() -> Trouble:
+    """Return what is the matter with a Redis that runs as a cluster."""
+    return Trouble(*_CLUSTER)
 
 
 def trouble(error: BaseException) -> Trouble:
@@ -51,7 +73,7 @@ def trouble(error: BaseException) -> Trouble:
       error(BaseException): A `redis.RedisError`.
     """
     text = redaction.redact(str(error)).strip()[:_SAID_LENGTH]
-    known = _REFUSALS.get(_first_word(error))
+    known = _REFUSALS.get(_first_word(error)) or _known_otherwise(error)
     if known:
         return Trouble(*known, said=text or type(error).__name__)
     if isinstance(error, redis.ResponseError):
@@ -59,6 +81,13 @@ def trouble(error: BaseException) -> Trouble:
     if isinstance(error, redis.InvalidResponse):
         return Trouble("what answers at SLUICE_REDIS_URL is not a Redis", "correct it", said=type(error).__name__)
     return Trouble(AWAY, "start it, or correct SLUICE_REDIS_URL", said=type(error).__name__)
+
+
+def _known_otherwise(error: BaseException) -> tuple[str, str] | None:
+    """Return what a refusal means by its class, or by its text."""
+    if isinstance(error, _OF_A_CLUSTER):
+        return _CLUSTER
+    return next((known for pattern, known in _REFUSALS_BY_TEXT if pattern.search(str(error))), None)
 
 
 def _first_word(error: BaseException) -> str:

@@ -10,7 +10,16 @@ from workers.registry import get_registry
 
 
 class SourceError(Exception):
-    """A method of a source failed outside of any item."""
+    """A method of a source failed outside of any item.
+
+    Parameters:
+      message(str): Which method, and the error as text.
+      kind(str): The type of that error.
+    """
+
+    def __init__(self, message: str, kind: str = "TypeError") -> None:
+        super().__init__(message)
+        self.kind = kind
 
 
 def of(run: Any) -> Connector:
@@ -35,7 +44,7 @@ def of(run: Any) -> Connector:
     except BaseException as error:
         if database.is_away(error) and not saving.answers(source.model):
             raise
-        raise SourceError(f"{title} failed: {describe(error)}") from None
+        raise SourceError(f"{title} failed: {describe(error)}", type(error).__name__) from None
     if not isinstance(connector, Connector):
         raise SourceError(f"{title} must return a Connector, not {type(connector).__name__}")
     return connector

@@ -26,6 +26,7 @@ from workers import (
 from workers.caller import Usage
 from workers.contracts import ImportSource
 from workers.discovery import open_lanes
+from workers.durations import duration
 from workers.errors import UsageError
 from workers.fresh import refuse, sources_of_table
 from workers.isolation import isolated
@@ -328,9 +329,8 @@ def force(run_id: int, *, who: str, door: str) -> str:
     found = stuck.look(runs.get(run_id))
     left = stuck.FORCE_SECONDS - found.lasts_seconds
     if left > 0:
-        raise UsageError(
-            f"Run {run_id} {found.what}, for {found.lasts_seconds:.0f} s now: it can be forced in {math.ceil(left)} s"
-        )
+        lasts, until = duration(found.lasts_seconds), duration(math.ceil(left))
+        raise UsageError(f"Run {run_id} {found.what}, for {lasts} now: it can be forced in {until}")
     with database.db.atomic():
         done = found.force()
         if not done:
@@ -350,6 +350,29 @@ def check_tenant(tenant: str | None) -> None:
         raise UsageError(f"A tenant has 1 to {MOST_TENANT} characters, not {len(tenant):,}")
     if tenant is not None and not tenant.isprintable():
         raise UsageError(f"A tenant has only characters that can be printed, not {tenant!r}")
+
+
+def has_tenants(source: ImportSource) -> bool:
+    """Whether a source makes a difference between tenants: it gives each its API, or knows which rows are whose."""
+    kind = type(source)
+    return kind.get_connector is not ImportSource.get_connector or kind.fresh_query is not ImportSource.fresh_query
+
+
+def refuse_tenant(source_name: str | None, tenant: str | None) -> None:
+    """Refuse a tenant of a source that has none, for a person's door: its run would not wait behind the other one.
+
+    Both would import the same rows at the same time. Code that means it may still ask `start` for one; then people may.
+
+    Raises:
+      UnknownSource: No source has this name.
+      UsageError: The source has no tenants.
+    """
+    source = _source(source_name) if tenant is not None else None
+    if source is not None and not has_tenants(source) and not runs.is_any_for(source.name, tenant):
+        raise UsageError(
+            f"{source.name} has no tenants: every run of it imports the same. Leave the tenant out; "
+            f"or let its get_connector give each tenant its own API"
+        )
 
 
 def behind(run: Run) -> Run | None:

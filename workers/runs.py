@@ -160,6 +160,12 @@ def active_of(sources: Collection[str]) -> list[Run]:
     return list(Run.select().where(Run.source.in_(sources), Run.status.in_(ACTIVE)).order_by(Run.id))
 
 
+def is_any_for(source: str, tenant: str | None) -> bool:
+    """Whether there is a run of a source for a tenant."""
+    whose = Run.tenant.is_null() if tenant is None else Run.tenant == tenant
+    return bool(Run.select(Run.id).where(Run.source == source, whose).exists())
+
+
 def next_pending(source: str, tenant: str | None) -> Run | None:
     """Return the run that starts when the active one of this source and tenant ends."""
     return (

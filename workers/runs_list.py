@@ -100,9 +100,16 @@ def sources() -> list[str]:
     return _distinct(Run.source)
 
 
-def tenants() -> list[str]:
-    """Return whom there are runs for, MOST at the most."""
-    return _distinct(Run.tenant)
+def tenants(source: str = "") -> list[str]:
+    """Return whom there are runs for, MOST at the most.
+
+    Parameters:
+      source(str): Only runs of this one, as far as the newest MOST of them tell; empty: of all.
+    """
+    if not source:
+        return _distinct(Run.tenant)
+    newest: Any = Run.select(Run.tenant).where(Run.source == source).order_by(Run.id.desc()).limit(MOST).tuples()
+    return sorted({tenant for (tenant,) in newest if tenant})
 
 
 # --- the conditions

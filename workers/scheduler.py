@@ -25,11 +25,13 @@ from workers.error_text import message_of
 from workers.errors import SluiceError
 from workers.settings import get_settings
 from workers.supervisor import wait_for_migrations
+from workers.why_log import WhyLog
 
 log = logging.getLogger(__name__)
 
 #: How long a tick may remove what is too old: the next one goes on.
 _TIDY_SECONDS = 1.0
+_why_log = WhyLog()
 
 
 def tick(late_seconds: float = 0.0) -> bool:
@@ -51,6 +53,7 @@ def tick(late_seconds: float = 0.0) -> bool:
         reaper.reap,
         wake.wake_sleepers,
         lambda: retention.tidy(_TIDY_SECONDS),
+        _why_log.look_in_time,
     )
     with database.connection():
         failures = isolation.failures()

@@ -13,6 +13,8 @@ from workers.tables import LABEL, Run, RunStatus
 
 #: So many of the last ended runs are looked at.
 LAST = 20
+#: And so many of all that ended last.
+_LATELY = 100
 _SUCCEEDED = ("completed", "completed with failures")
 
 
@@ -83,7 +85,8 @@ def source_stats(names: Iterable[str]) -> dict[str, SourceStats]:
       names(Iterable[str]): Sources, registered or not.
     """
     wanted = list(names)
-    last = {name: _last(name) for name in wanted}
+    lately = _ended_lately()
+    last = {name: _last(name, lately) for name in wanted}
     stood = held([run for runs in last.values() for run in runs], database.now())
     scheduled = _scheduled()
     return {name: _of(name, last[name], stood, scheduled.get(name)) for name in wanted}
@@ -94,12 +97,27 @@ def _of(name: str, last: Sequence[Any], stood: Any, next_at: datetime | None) ->
     return SourceStats(name, runs, _last_success(name, runs), next_at)
 
 
-def _last(name: str) -> list[Any]:
-    """Return the source's newest runs that began and ended, with their labels."""
-    columns = (Run.id, Run.status, Run.total_count, Run.failed_count, Run.started_at, Run.ended_at)
+def _last(name: str, lately: Sequence[Any]) -> list[Any]:
+    """Return the source's runs that ended last, the latest first, with their labels.
+
+    Parameters:
+      lately(Sequence[Any]): What `_ended_lately` found: an old run that was tried again is not among the newest.
+    """
+    newest = _ended().where(Run.source == name).order_by(Run.id.desc()).limit(LAST)
+    found = {run.id: run for run in (*newest, *(run for run in lately if run.source == name))}
+    return sorted(found.values(), key=lambda run: (run.ended_at, run.id), reverse=True)[:LAST]
+
+
+def _ended_lately() -> list[Any]:
+    """Return what ended last, of all sources."""
+    has_items = Run.items_removed_at.is_null()  # as what was tried again has; said so, an index has the order
+    return list(_ended().where(has_items).order_by(Run.ended_at.desc(), Run.id.desc()).limit(_LATELY))
+
+
+def _ended() -> Any:
+    columns = (Run.id, Run.source, Run.status, Run.total_count, Run.failed_count, Run.started_at, Run.ended_at)
     ended = Run.ended_at.is_null(False) & Run.started_at.is_null(False)
-    query = Run.select(*columns, LABEL.alias("label")).where(Run.source == name, ended)
-    return list(query.order_by(Run.id.desc()).limit(LAST))
+    return Run.select(*columns, LABEL.alias("label")).where(ended)
 
 
 def _past(run: Any, stood: Held) -> PastRun:

@@ -10,19 +10,7 @@ from typing import Any
 import redis
 from peewee import InterfaceError, OperationalError
 
-from workers import (
-    beside,
-    budget_words,
-    database,
-    heartbeat,
-    items,
-    old_rows,
-    outages,
-    precedence,
-    presence,
-    run_connector,
-    runs,
-)
+from workers import beside, budget_words, database, items, run_connector, why, why_words
 from workers.beside import Beside
 from workers.budget import Budget
 from workers.errors import DependencyDown
@@ -30,10 +18,11 @@ from workers.eta import eta
 from workers.held import Held, held
 from workers.limiter import BudgetState, RateLimiter, quick_client
 from workers.pace import Pace, pace_of
-from workers.redis_words import AWAY, Trouble
+from workers.reasons import Reason
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import ACTIVE, ENDED, Lane, RemovalState, Run, RunEvent, RunStatus
+from workers.tables import ACTIVE, Run, RunEvent, RunStatus
+from workers.why import Around, Facts
 
 #: A run that was made for a slot and never began: its slot was overtaken or missed, or somebody called it off.
 _SKIPPED = (Run.status == RunStatus.CANCELLED) & Run.slot_at.is_null(False) & Run.started_at.is_null()
@@ -59,6 +48,7 @@ class RunStats:
       eta_seconds, eta_at: When it will end; None where that cannot be told, and `eta_why` is empty.
       eta_why: What decides that: a window of its budget, its own pace, a retry.
       why: Why nothing, or nothing more, happens now; empty where it simply works or has ended.
+      why_code: The same as a code: one of `reasons.Reason`, or empty.
       slowed: What makes its budget slower than configured: paced, longer windows, a limit the API named; and why.
     """
 
@@ -94,6 +84,7 @@ class RunStats:
     eta_at: datetime | None
     eta_why: str
     why: str
+    why_code: str
     slowed: str
     error_summary: str | None
     created_by: str
@@ -118,7 +109,7 @@ class RunStats:
 def run_stats(
     run: Run,
     now: datetime | None = None,
-    in_the_way: str | None = None,
+    around: Around | None = None,
     stood: Mapping[int, Held] | None = None,
     others: Beside | None = None,
 ) -> RunStats:
@@ -126,26 +117,28 @@ def run_stats(
 
     Parameters:
       now(datetime | None): When that was.
-      in_the_way(str | None): What `outage` said then; None: it is asked here.
+      around(Around | None): What `why.around` said then; None: it is asked here.
       stood(Mapping[int, Held] | None): What `held` said then; None: it is asked here.
       others(Beside | None): What `beside.look` said then; None: it is asked here, where the run is running.
     """
     now = now or database.now()
-    if in_the_way is None:
-        in_the_way = outage() if run.status == RunStatus.RUNNING else ""
-    budget = budget_of(run) if run.status in ACTIVE and not in_the_way.startswith(AWAY) else None
-    duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
     running = run.status == RunStatus.RUNNING
+    if around is None:
+        around = why.around() if running else Around()
+    budget = budget_of(run) if run.status in ACTIVE and not is_redis_away(around) else None
+    duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
     sleeping = budget.sleeping_seconds if budget and running else 0.0  # a sleep is booked to the run only when it ends
     stood_still = (held([run], now) if stood is None else stood).get(run.id, Held())
     moving = max(0.0, duration - stood_still.seconds)
     waiting = min(run.total_sleep_seconds + sleeping, moving)
+    facts = Facts(run, now, budget, around, still=stood_still)
     pace, ends = Pace(_average(run, moving), seconds=moving), None
     if running:
-        others = _look(now, in_the_way) if others is None else others
-        in_the_way = in_the_way or _nobody_on(run, now, others)
-        pace = pace_of(run, now, others.sampled.get(run.id, ()), stood_still, sleeping)
-        ends = eta(run, now, budget, pace, others) if budget and not in_the_way else None  # it does not go on
+        others = beside.look(now) if others is None else others
+        facts = replace(facts, sampled=others.sampled.get(run.id, ()))
+        pace = pace_of(run, now, facts.sampled, stood_still, sleeping)
+        ends = eta(run, now, budget, pace, others) if budget and not why.standstill(facts) else None
+    reason = why.why(facts)
     return RunStats(
         id=run.id,
         kind=run.kind,
@@ -178,7 +171,8 @@ def run_stats(
         eta_seconds=ends.seconds if ends else None,
         eta_at=_at(now, ends.seconds) if ends else None,
         eta_why=ends.why if ends else "",
-        why=_why(run, now, budget, in_the_way),
+        why=why_words.words(reason, now) if reason else "",
+        why_code=str(reason.code) if reason else "",
         slowed=budget_words.slowed(budget) if budget else "",
         error_summary=run.error_summary,
         created_by=run.created_by,
@@ -208,10 +202,10 @@ def all_stats(found: Sequence[Run]) -> list[RunStats]:
     """Return the figures of these runs, in this order; what they have in common is asked once."""
     now = database.now()
     any_running = any(run.status == RunStatus.RUNNING for run in found)
-    in_the_way = outage() if any_running else ""
-    others = _look(now, in_the_way) if any_running else Beside()
+    around = why.around() if any_running else Around()
+    others = beside.look(now) if any_running else Beside()
     stood = held(found, now)
-    return [run_stats(run, now, in_the_way, stood, others) for run in found]
+    return [run_stats(run, now, around, stood, others) for run in found]
 
 
 def _newest(query: Any, limit: int) -> list[Run]:
@@ -222,20 +216,9 @@ def _newest_first(run: Run) -> tuple[bool, int]:
     return run.status not in ACTIVE, -run.id
 
 
-def _look(now: datetime, in_the_way: str) -> Beside:
-    """Look at the running runs, and whether a worker runs; where an outage is known, that is not asked."""
-    found = beside.look(now)
-    return found if in_the_way else replace(found, no_worker=presence.no_worker())
-
-
-def outage() -> str:
-    """Return what keeps every running run from going on: Redis or the database, and the repair; empty where neither."""
-    trouble = outages.redis_trouble()
-    return _in_words(trouble) if trouble else outages.told()
-
-
-def _in_words(trouble: Trouble) -> str:
-    return f"{trouble.what}: no permit without it. To do: {trouble.repair}"
+def is_redis_away(around: Around) -> bool:
+    """Whether Redis does not answer: then it is not asked for budgets either."""
+    return around.outage is not None and around.outage.code == Reason.REDIS_AWAY
 
 
 def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
@@ -267,12 +250,13 @@ def budgets() -> tuple[dict[str, Budget], list[str]]:
                     budget = run_connector.of(run).budget
                     found.setdefault(budget.name, budget)
                 except Exception as error:  # a user's get_connector may fail in any way
-                    troubles.append(f"run {run.id}: which budget it uses cannot be told ({type(error).__name__})")
+                    kind = getattr(error, "kind", type(error).__name__)
+                    troubles.append(f"run {run.id}: which budget it uses cannot be told ({kind})")
     except (DependencyDown, OperationalError, InterfaceError):
         troubles.append("the database does not answer: only the budgets that sources name are known")
-    in_the_way = outage()
-    if in_the_way and not in_the_way.startswith(AWAY):  # who looks at a Redis that is away is told so
-        troubles.append(in_the_way)
+    around = why.around()
+    if around.outage and not is_redis_away(around):  # who looks at a Redis that is away is told so
+        troubles.append(why_words.words(around.outage, database.now()))
     return found, troubles
 
 
@@ -322,92 +306,3 @@ def _label(run: Run, now: datetime) -> str:
     if run.status == RunStatus.PAUSED and items.in_hand(run.id):
         return "pausing"
     return str(run.status)
-
-
-def _why(run: Run, now: datetime, budget: BudgetState | None, in_the_way: str) -> str:
-    if run.status in ENDED:
-        return ""
-    if run.status == RunStatus.SCHEDULED:
-        return _ahead(run, now)
-    if run.status == RunStatus.PAUSED:
-        return _held(run, now, budget)
-    if run.status == RunStatus.PENDING:
-        ahead = runs.active(run.source, run.tenant)
-        return f"behind run {ahead.id}" if ahead else "about to start"
-    return in_the_way or _list_again(run, now) or _gives_way(run) or _closed(run, now, budget) or _quiet(run, now)
-
-
-def _gives_way(run: Run) -> str:
-    """Say which run goes before this one on their budget; empty where none does."""
-    first = precedence.first_on_its_budget(run) if run.discovered_at else None
-    return f"gives way to run {first.id} (priority {first.priority}); one lane goes on" if first else ""
-
-
-def _ahead(run: Run, now: datetime) -> str:
-    """Say when a scheduled run starts, or why it has not."""
-    at = f"{run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC"
-    late = (now - run.scheduled_at).total_seconds()
-    if late < 0:
-        return f"scheduled for {at}"
-    return f"overdue since {at}: {heartbeat.no_scheduler() or 'it starts with the next look of the scheduler'}"
-
-
-def _list_again(run: Run, now: datetime) -> str:
-    """Say why a list page is to be tried again, and when; empty where none is."""
-    if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > now:
-        return f"{run.error_summary}; again in {(run.discovery_due_at - now).total_seconds():.0f} s"
-    return ""
-
-
-def _held(run: Run, now: datetime, state: BudgetState | None) -> str:
-    """Say why a run is paused; and where its budget is, too, until when resuming is of no use."""
-    why = f"paused: {run.error_summary}" if run.error_summary else "paused; resume to go on"
-    closed = state is not None and state.paused_for_seconds
-    return f"{why}; its API is not asked until {budget_words.instant(now, closed)}" if closed else why
-
-
-def _closed(run: Run, now: datetime, state: BudgetState | None) -> str:
-    """Say what keeps a running run from its API; empty where its budget is open."""
-    if run.source not in get_registry():
-        return f"there is no source named {run.source} here any more: add it to SLUICE_SOURCES again, or cancel the run"
-    if state is None:
-        return "its budget cannot be told: does get_connector of its source fail?"
-    return budget_words.why_closed(state, now)
-
-
-def _quiet(run: Run, now: datetime) -> str:
-    """Say why a running run with an open budget makes no progress."""
-    silent = now - timedelta(seconds=3 * get_settings().lane_lease_seconds)
-    if run.discovered_at is None:
-        return _nobody() if run.discovery_due_at and run.discovery_due_at < silent else _copying(run)
-    due = items.next_due(run.id)
-    if due is None and run.options.get("fresh") and (removal := old_rows.get(run.id)):
-        return f"removes the rows that are no longer in its list: {removal.removed_count:,} so far"
-    if due and due > now + timedelta(seconds=1) and not items.in_hand(run.id):
-        last = items.last_reason(run.id)
-        said = f"; the last one failed: {last}" if last else ""
-        return f"all open items wait for another attempt; the next in {(due - now).total_seconds():.0f} s{said}"
-    if Lane.select().where(Lane.run_id == run.id, Lane.due_at < silent).exists():
-        return _nobody()
-    return ""
-
-
-def _copying(run: Run) -> str:
-    """Say that a fresh run does not ask for its list yet; empty where it does."""
-    removal = old_rows.get(run.id) if run.options.get("fresh") and run.total_count is None else None
-    copying = removal is not None and removal.state == RemovalState.COPYING
-    return "notes which rows are there, before it asks for its list" if copying else ""
-
-
-def _nobody_on(run: Run, now: datetime, others: Beside) -> str:
-    """Say that no worker runs, and the fix; empty where somebody works on this run."""
-    missing = others.nobody_on(run, now)
-    return f"{missing}; start `python -m workers worker`" if missing else ""
-
-
-def _nobody() -> str:
-    """Say that a run has not been heard of, and who is missing."""
-    missing = heartbeat.no_scheduler()
-    if missing:
-        return f"it has not been heard of for a while, and {missing}"
-    return "nobody works on it: is `python -m workers worker` running?"

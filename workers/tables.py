@@ -434,7 +434,18 @@ Schedule.add_index(
 )
 
 
-TABLES = (Run, RunItem, Lane, ListPage, RunEvent, Sample, Removal, OldRow, BudgetRow, Schedule)
+class ActKey(Table):
+    """An act that was done from a page: see `act_keys`."""
+
+    key = TextField(primary_key=True)
+    at = UTCDateTimeField()
+    who = CharField(max_length=100)
+
+    class Meta:
+        table_name = "sluice_act_keys"
+
+
+TABLES = (Run, RunItem, Lane, ListPage, RunEvent, Sample, Removal, OldRow, BudgetRow, Schedule, ActKey)
 
 __all__ = [
     "ACTIVE",
@@ -448,6 +459,7 @@ __all__ = [
     "STANDS_FOR_ITS_SLOT",
     "TABLES",
     "TRANSITIONS",
+    "ActKey",
     "BudgetRow",
     "ItemStatus",
     "Lane",

@@ -38,7 +38,7 @@ def work() -> int:
     """
     settings = get_settings()
     signals.on_stop(within=settings.drain - min(_LEAST_SECONDS, settings.drain / 4))
-    sources = get_registry()
+    sources = sorted(get_registry())
     database.connect()
     broker = get_broker()
     in_work = InWork()

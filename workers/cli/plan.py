@@ -12,9 +12,9 @@ from workers.cli.door import tables
 from workers.cli.ending import EXIT_DONE
 from workers.cli.printing import AS_JSON, answer, pairs, show
 from workers.cli.words import SOURCE, TENANT
+from workers.durations import duration
 from workers.errors import RetryableError
 from workers.plan import Plan
-from workers.progress import duration
 
 #: So many items that would fail are named.
 _NAMED = 3

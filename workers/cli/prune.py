@@ -13,8 +13,8 @@ from workers import clock, database, retention, signals
 from workers.cli.door import Door, me, pass_door, tables
 from workers.cli.ending import EXIT_DONE, EXIT_FAILED
 from workers.cli.printing import AS_JSON, answer, say
+from workers.durations import duration
 from workers.errors import UsageError
-from workers.progress import duration
 from workers.retention import Pruned
 from workers.settings import get_settings
 

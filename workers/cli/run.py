@@ -67,6 +67,7 @@ def run(
     asked: dict[str, Any] = {"tenant": tenant, "fresh": fresh, "even_if_empty": even_if_empty}
     with database.connection():
         door.prepare()
+        runner.refuse_tenant(source, tenant)
         made = _begin(door, source, asked, inline=inline, at=at)
         if not (as_json and (wait or inline)):  # which answers with the run as it has become
             answer_run(made, as_json=as_json)

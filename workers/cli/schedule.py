@@ -8,13 +8,14 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from workers import clock, progress, schedule_stats, timetable
+from workers import clock, runner, schedule_stats, timetable
 from workers.catch_up import CatchUp
 from workers.cli.door import Door, me, pass_door, tables
 from workers.cli.ending import EXIT_DONE
 from workers.cli.printing import AS_JSON, answer, instant, line, say, show, table
 from workers.cli.words import TENANT, SourceName, Zone
 from workers.cron import Cron
+from workers.durations import duration
 from workers.errors import UsageError
 from workers.registry import get_registry
 from workers.schedule_stats import PREVIEW, ScheduleStats
@@ -152,6 +153,7 @@ def set_one(
     Next: a scheduler must run: `python -m workers scheduler`.
     """
     with tables():
+        runner.refuse_tenant(source, tenant)
         timetable.set_schedule(
             source, " ".join(cron), who=me(), door=door.name, timezone=timezone, catch_up=catch_up, tenant=tenant
         )
@@ -306,7 +308,7 @@ def _coming(one: ScheduleStats) -> str:
 def _times(times: Sequence[datetime], timezone: str) -> Any:
     """Return the table of some instants: there, in UTC, and from now."""
     now, zone = clock.now(), ZoneInfo(timezone)
-    rows = [(*_both(at, zone), f"in {progress.duration((at - now).total_seconds())}") for at in times]
+    rows = [(*_both(at, zone), f"in {duration((at - now).total_seconds())}") for at in times]
     titles = ("next", "UTC", "") if zone.key != "UTC" else ("next", "")
     return table(*titles, rows=rows)
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import click
 
-from workers import progress, runs, sheet_cell, stats
+from workers import runs, sheet_cell, stats
 from workers.cli import choose, failed, watch
 from workers.cli.door import tables
 from workers.cli.ending import EXIT_DONE
 from workers.cli.printing import AS_JSON, answer, instant, line, pairs, run_as_dict, say, show, table
 from workers.cli.words import FAILURE_CLASS, RunId, SourceName
+from workers.durations import duration
 from workers.failure_groups import FailureGroup, failure_groups
 from workers.registry import get_registry
 from workers.tables import ACTIVE, ENDED, Run, RunStatus
@@ -145,8 +146,8 @@ def _row(one: stats.RunStats) -> tuple[object, ...]:
         f"{one.percent} %" if one.percent is not None else "",
         f"{one.done:,}/{one.total:,}" if one.total is not None else "",
         one.failed,
-        progress.duration(one.duration_seconds),
-        progress.duration(one.waiting_seconds),
+        duration(one.duration_seconds),
+        duration(one.waiting_seconds),
     )
 
 
@@ -156,7 +157,7 @@ def _tell_run(run: Run, *, as_json: bool) -> None:
     if as_json:
         answer(one | {"failures": [dataclasses.asdict(group) for group in groups]})
         return
-    show(pairs((_TITLES.get(name, name.replace("_", " ")), _in_words(value)) for name, value in _telling(one).items()))
+    show(pairs((_title(name), _in_words(name, value)) for name, value in _telling(one).items()))
     if groups:
         titles = ("failed", "class", "fingerprint", "for example", "reason")
         show(table(*titles, rows=[_group_row(group) for group in groups]))
@@ -167,7 +168,8 @@ def _tell_run(run: Run, *, as_json: bool) -> None:
         say(hint)
 
 
-_TITLES = {"discovered": "list read"}
+_TITLES = {"discovered": "list read", "pace_seconds": "pace measured over", "why_code": "reason code"}
+_SECONDS = "_seconds"
 
 
 def _telling(one: dict[str, Any]) -> dict[str, Any]:
@@ -179,7 +181,13 @@ def _telling(one: dict[str, Any]) -> dict[str, Any]:
     return telling
 
 
-def _in_words(value: object) -> object:
+def _title(name: str) -> str:
+    return _TITLES.get(name) or name.removesuffix(_SECONDS).replace("_", " ")
+
+
+def _in_words(name: str, value: object) -> object:
+    if isinstance(value, float) and name.endswith(_SECONDS):
+        return duration(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):

@@ -9,7 +9,7 @@ from queue import Empty, SimpleQueue
 from urllib.parse import unquote, urlsplit
 
 from workers import redaction
-from workers.doctor import api_checks, database_checks, machine_checks, redis_checks, source_checks
+from workers.doctor import api_checks, database_checks, machine_checks, redis_checks, run_checks, source_checks
 from workers.doctor.finding import Check, Finding, Level, error, met
 from workers.errors import ConfigurationError
 from workers.plain_text import one_line
@@ -38,13 +38,15 @@ _WITH_SETTINGS: tuple[tuple[str, Check], ...] = (
     ("sources", source_checks.connectors),
     ("sources", source_checks.budgets),
     ("schedules", database_checks.schedules),
+    ("workers", redis_checks.workers),
     ("workers", redis_checks.scheduler),
     ("workers", database_checks.overdue),
+    ("runs", run_checks.standing),
 )
 #: Without these nothing goes on.
 _SERVERS = {"redis", "database"}
 #: What has nothing to say of its own where the database is away.
-_NEED_DATABASE = (source_checks.models, database_checks.schedules, database_checks.overdue)
+_NEED_DATABASE = (source_checks.models, database_checks.schedules, database_checks.overdue, run_checks.standing)
 
 
 def examine(*, ask: bool = False) -> Iterator[Finding]:

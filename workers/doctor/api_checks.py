@@ -18,6 +18,7 @@ from workers.contracts import ImportSource
 from workers.doctor import database_checks
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.doctor.source_checks import most_in
+from workers.durations import duration
 from workers.error_text import describe
 from workers.errors import AuthError, PermanentError, RateLimited, RetryableError, SluiceError
 from workers.headers import Quota, quotas
@@ -198,7 +199,7 @@ def _clock(connector: Connector, witness: Witness) -> Iterator[Finding]:
         yield ok(area, "its clock and this machine's agree")
         return
     where = "ahead of" if ahead > 0 else "behind"
-    what = f"its clock is {abs(ahead):,.0f} s {where} this machine's, and instants it names are by its own"
+    what = f"its clock is {duration(abs(ahead))} {where} this machine's, and instants it names are by its own"
     yield warning(
         area, what, "set this machine's by NTP: `timedatectl set-ntp true`; if it is right, tell the API's owner"
     )

@@ -3,19 +3,23 @@
 import re
 import socket
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis
 from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
-from workers import clock, heartbeat, redis_address, redis_words
-from workers.broker import QUEUE, make_broker
+from workers import clock, heartbeat, presence, redis_address, redis_words
+from workers.broker import make_broker
 from workers.doctor.finding import Finding, error, in_words, ok, refused, warning
+from workers.durations import duration
 from workers.errors import ConfigurationError
+from workers.figures import messages
+from workers.presence import Process
+from workers.registry import get_registry
 from workers.settings import get_settings
 
 _PATIENCE_SECONDS = 5.0
@@ -27,8 +31,8 @@ _PINGS = 5
 _SLOW_SECONDS = 0.02
 _CLOCKS_APART_SECONDS = 5.0
 _NEARLY_FULL = 0.9
-#: dramatiq takes a process for dead that was silent for so long (`make_broker`).
-_HEARTBEAT_SECONDS = 20
+#: So many sources that a worker does not know are named.
+_MOST_NAMED = 5
 #: What of limiter.lua's a server might not have, or its access list forbid. It changes nothing.
 _PROBE = """
 return {#struct.pack('>I8', 1), #cmsgpack.pack({1}), #cjson.encode({1}), redis.call('TIME')[1],
@@ -42,17 +46,13 @@ def budgets_redis() -> Iterator[Finding]:
 
 
 def broker() -> Iterator[Finding]:
-    """Check the broker, where it is not that Redis, and whether anybody takes its messages."""
+    """Check the broker, where it is not that Redis."""
     found = get_settings()
     scheme = found.broker.partition(":")[0]
     if found.broker == found.redis_url:
-        yield from _consumers(found.broker)
-    elif scheme in ("redis", "rediss", "unix"):
-        down = False
-        for finding in _server("broker", found.broker, "SLUICE_BROKER_URL"):
-            down = down or finding.down
-            yield finding
-        yield from () if down else _consumers(found.broker)
+        return
+    if scheme in ("redis", "rediss", "unix"):
+        yield from _server("broker", found.broker, "SLUICE_BROKER_URL")
     elif scheme == "stub":
         yield warning("broker", "stub:// keeps messages in one process: no worker gets them", "unset SLUICE_BROKER_URL")
     else:
@@ -75,22 +75,35 @@ def _listens(url: str) -> Iterator[Finding]:
         yield ok("broker", f"{host}:{port} accepts connections; whether it is RabbitMQ, the worker's log tells")
 
 
-def _consumers(url: str) -> Iterator[Finding]:
-    """Say who has used the queue lately: whoever takes messages does several times a second."""
-    name = f"{get_settings().prefix}:queue"
-    since = clock.now() - timedelta(seconds=_HEARTBEAT_SECONDS)
+def workers() -> Iterator[Finding]:
+    """Check that a process takes messages, and that each one knows the sources there are."""
+    waiting = "" if (count := messages()) is None else f"; {count:,} messages in the queue"
     try:
-        with closing(redis_address.connect(url, _PATIENCE_SECONDS)) as client:
-            processes: Any = client.zcount(f"{name}:__heartbeats__", since.timestamp() * 1000, "+inf")
-            messages: Any = client.hlen(f"{name}:{QUEUE}.msgs")
+        found = presence.processes()
     except (RedisError, ValueError):
         return  # which `_server` has told of
-    queue = f"{messages:,} messages in the queue"
-    if processes:
-        yield ok("workers", f"{processes} processes used the queue in the last {_HEARTBEAT_SECONDS} s; {queue}")
-    else:
-        what = f"nobody took messages in the last {_HEARTBEAT_SECONDS} s; {queue}"
-        yield warning("workers", what, "start `python -m workers worker`")
+    taking = [process for process in found if process.takes_messages]
+    if not taking:
+        stopping = any(process.kind == "worker" and process.alive for process in found)
+        nobody = "every worker was asked to stop" if stopping else presence.no_worker(found)
+        yield warning("workers", f"{nobody}{waiting}", "start `python -m workers worker`")
+        return
+    threads, count = sum(process.threads for process in taking), len(taking)
+    several = "1 worker process takes" if count == 1 else f"{count:,} worker processes take"
+    yield ok("workers", f"{several} messages, on {threads:,} threads{waiting}")
+    yield from _outdated(taking)
+
+
+def _outdated(taking: Sequence[Process]) -> Iterator[Finding]:
+    """Name the workers that started before the sources changed."""
+    with suppress(ConfigurationError):  # which another check tells
+        known = sorted(get_registry())
+        for process in taking:
+            if lacking := [name for name in known if not process.knows(name)]:
+                listed = ", ".join(lacking[:_MOST_NAMED]) + (" and others" if lacking[_MOST_NAMED:] else "")
+                name = f"the worker {process.host}:{process.pid}"
+                what = f"{name} started before the sources changed: it does not know {listed}"
+                yield warning("workers", what, "restart the workers")
 
 
 def scheduler() -> Iterator[Finding]:
@@ -158,13 +171,16 @@ def _version(area: str, info: dict[str, Any], title: str) -> Iterator[Finding]:
 def _use(area: str, client: "redis.Redis", info: dict[str, Any], variable: str) -> Iterator[Finding]:
     """Check that it is one server that can be written, and that scripts run in it."""
     mode = info.get("redis_mode", "standalone")
+    if mode == "cluster":
+        yield in_words(area, redis_words.cluster(), variable)
+        return
     if mode != "standalone":
-        yield error(area, f"it runs as a {mode}, which the queue cannot use", f"let {variable} name a single server")
+        yield error(area, f"it runs as a {mode}, and Sluice needs a server", f"let {variable} name a single server")
         return
     prefix = get_settings().prefix
     try:
         client.setrange(f"{prefix}:probe", 0, "")  # as `outages.redis_trouble`: a write that changes nothing
-        client.register_script(_PROBE)(keys=[f"{prefix}:probe"])
+        client.register_script(_PROBE)(keys=[f"{prefix}:probe", f"{prefix}:probe:2"])
     except RedisError as why:
         yield in_words(area, redis_words.trouble(why), variable)
         return
@@ -244,7 +260,7 @@ def apart(area: str, ahead: float) -> Iterator[Finding]:
         yield ok(area, "its clock and this machine's agree")
         return
     where = "ahead of" if ahead > 0 else "behind"
-    what = f"its clock is {abs(ahead):,.0f} s {where} this machine's: times that are shown may be wrong by that"
+    what = f"its clock is {duration(abs(ahead))} {where} this machine's: times that are shown may be wrong by that"
     yield warning(area, what, "set both by NTP: `timedatectl set-ntp true`")
 
 

@@ -41,17 +41,18 @@ class Act:
     first: bool = False
 
 
-def acts_row(run: RunStats, *, is_stuck: bool, has_items: bool) -> Html:
+def acts_row(run: RunStats, *, is_stuck: bool, has_items: bool, retriable: int | None = None) -> Html:
     """Return the buttons; for who may not act, a line that says so.
 
     Parameters:
       run(RunStats): The run.
       is_stuck(bool): Whether it may be forced.
       has_items(bool): Whether its items are there still: they go when they are old.
+      retriable(int | None): How many of its failed items can be tried again; None: all of them.
     """
     if not access.may_act():
         return fill(_LOOKING)
-    offered = acts_of(run, is_stuck=is_stuck, has_items=has_items)
+    offered = acts_of(run, is_stuck=is_stuck, has_items=has_items, retriable=retriable)
     return fill(_ROW, buttons=join(button(act.label, act.name, act.shape, first=act.first) for act in offered))
 
 
@@ -64,7 +65,7 @@ def press(run: RunStats, name: str, *, is_stuck: bool, has_items: bool) -> bool:
     return False
 
 
-def acts_of(run: RunStats, *, is_stuck: bool, has_items: bool) -> Iterator[Act]:
+def acts_of(run: RunStats, *, is_stuck: bool, has_items: bool, retriable: int | None = None) -> Iterator[Act]:
     """Yield what a person may do with a run now. Parameters as for `acts_row`."""
     if run.status == RunStatus.RUNNING:
         yield Act("pause", "Pause", "pause", questions.pause)
@@ -72,7 +73,7 @@ def acts_of(run: RunStats, *, is_stuck: bool, has_items: bool) -> Iterator[Act]:
         yield Act("resume", "Resume", "play", questions.resume, first=True)
     if is_stuck:
         yield Act("force", "Force", "bolt", questions.force)
-    if has_items and (label := _retry_label(run)):
+    if has_items and (label := _retry_label(run, retriable)):
         yield Act("retry", label, "replay", questions.retry_failed, first=run.status in ENDED)
     if run.status not in ENDED:
         yield Act("tune", "Lanes, priority", "tune", None)
@@ -91,9 +92,12 @@ def start(run_id: int, question: Callable[[Run], Question] | None) -> None:
         st.toast(confirm.plain(str(error)), icon=":material/warning:")
 
 
-def _retry_label(run: RunStats) -> str:
+def _retry_label(run: RunStats, retriable: int | None) -> str:
     if run.started_at is None or run.status == RunStatus.CANCELLED:
         return ""
     if run.status == RunStatus.FAILED and not run.failed:
         return "Go on"
-    return f"Retry {so_many(run.failed, 'failed item')}" if run.failed else ""
+    number = run.failed if retriable is None else min(run.failed, retriable)
+    if run.failed and not number:
+        return "Retry"  # its dialog says why none can be
+    return f"Retry {so_many(number, 'failed item')}" if number else ""

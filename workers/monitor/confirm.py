@@ -8,9 +8,9 @@ from functools import partial
 import streamlit as st
 from peewee import PeeweeException
 
-from workers import clock, database
+from workers import act_keys, clock, database
 from workers.errors import DependencyDown, SluiceError
-from workers.monitor import access
+from workers.monitor import access, liveness
 from workers.monitor.complaint import complain
 from workers.monitor.dialog import open_dialog
 from workers.monitor.markup import fill
@@ -36,12 +36,14 @@ class Question:
       sentences(Sequence[str]): What will come of it.
       yes(str): What the button says that does it; empty where nothing can be done.
       do(Callable): Does it; returns what is then said, or nothing where others say it.
+      key(str): Its key, from `act_keys`: it is done once. Empty where nothing can be done.
     """
 
     title: str
     sentences: tuple[str, ...]
     yes: str = ""
     do: Callable[[], str] = str
+    key: str = ""
 
 
 def ask(question: Question) -> None:
@@ -49,9 +51,13 @@ def ask(question: Question) -> None:
     open_dialog(question.title, partial(_draw, question))
 
 
-def perform(do: Callable[[], str]) -> None:
-    """Do it, if that is allowed now; what came of it is said by `tell`."""
-    st.session_state[_SAID] = _result(do)
+def perform(do: Callable[[], str], key: str) -> None:
+    """Do it once, if that is allowed now; what came of it is said by `tell`.
+
+    Parameters:
+      key(str): Its key, from `act_keys`, as it was when the act was offered.
+    """
+    st.session_state[_SAID] = _result(do, key)
     forget()
 
 
@@ -76,16 +82,18 @@ def _draw(question: Question) -> None:
         declined = st.button("Leave it as it is" if question.yes else "Close", key="confirm_no")
     if agreed:
         with st.spinner("One moment"):
-            perform(question.do)
+            perform(question.do, question.key)
     if agreed or declined:
         st.rerun()
 
 
-def _result(do: Callable[[], str]) -> tuple[str, str]:
+def _result(do: Callable[[], str], key: str = "") -> tuple[str, str]:
     if not access.may_act():
         return "Nothing was done: only an operator may act, and you are none now.", _REFUSED
+    if liveness.is_late():
+        return liveness.LATE, _REFUSED
     try:
-        with database.connection():
+        with database.connection(), act_keys.once(key, access.who()):
             return do(), _DONE
     except (DependencyDown, PeeweeException) as error:
         complain("an act of the page was not done", error)

@@ -6,7 +6,7 @@ from functools import partial
 
 import streamlit as st
 
-from workers.failure_groups import FailedItem, FailureGroup, failure_groups, first_failed
+from workers.failure_groups import FailedItem, FailureGroup, failure_groups, first_failed, retriable_counts
 from workers.failures import FailureClass
 from workers.monitor import access, acts, failed_csv, questions, wall
 from workers.monitor.button import button
@@ -60,11 +60,16 @@ _REST = '<details id="more-failures"><summary>{title}</summary>{groups}</details
 
 @dataclass(frozen=True)
 class Failures:
-    """The groups of a run's failed items, the largest first; the first items of those shown large, and those drawn."""
+    """The groups of a run's failed items, the largest first; the first items of those shown large, and those drawn.
+
+    Attributes:
+      retriable: How many items can be tried again, by class and fingerprint: those of the list have no row to fill.
+    """
 
     groups: tuple[FailureGroup, ...]
     first: tuple[tuple[FailedItem, ...], ...]
     drawn: tuple[Html, ...]
+    retriable: dict[tuple[str, str], int]
 
 
 def failures_section(run: Run, zone: tzinfo, now: datetime) -> Html:
@@ -74,7 +79,7 @@ def failures_section(run: Run, zone: tzinfo, now: datetime) -> Html:
         return fill("")
     may_retry = _may_retry(run)
     shown = zip(found.groups, found.first, found.drawn, strict=False)
-    rows = join(_row(group, items, html, may_retry=may_retry) for group, items, html in shown)
+    rows = join(_row(group, _count_of(found, group), html, may_retry=may_retry) for group, _, html in shown)
     rest = found.groups[_WITH_BUTTON:]
     return fill(_SECTION, head=_head(run, found), rows=rows, rest=_folded(rest) if rest else "")
 
@@ -82,11 +87,16 @@ def failures_section(run: Run, zone: tzinfo, now: datetime) -> Html:
 def press(run: Run, name: str, zone: tzinfo, now: datetime) -> bool:
     """Ask about the group whose button that is. Returns whether it is one of them."""
     found = _found(run, zone, now)
-    for group, items in zip(found.groups, found.first, strict=False) if _may_retry(run) else ():
-        if name == _press(group) and _is_known(group) and _is_retriable(items):
+    for group, _ in zip(found.groups, found.first, strict=False) if _may_retry(run) else ():
+        if name == _press(group) and _is_known(group) and _count_of(found, group):
             acts.start(run.id, partial(questions.retry_failed, group=group))
             return True
     return False
+
+
+def retriable(run: Run, zone: tzinfo, now: datetime) -> int:
+    """Return how many of its failed items can be tried again: what the button and its dialog say."""
+    return sum(_found(run, zone, now).retriable.values())
 
 
 def draw_file(run: Run) -> None:
@@ -114,7 +124,7 @@ def _may_retry(run: Run) -> bool:
 
 def _found(run: Run, zone: tzinfo, now: datetime) -> Failures:
     if not _has_any(run):
-        return Failures((), (), ())
+        return Failures((), (), (), {})
     age = max(_FRESH_SECONDS, run.failed_count / _QUICK_COUNT)
     key = ("failures", run.id, run.status, zone)
     return shared(key, age, partial(reading, partial(_read, run.id, zone, now)))
@@ -124,7 +134,7 @@ def _read(run_id: int, zone: tzinfo, now: datetime) -> Failures:
     groups = tuple(failure_groups(run_id, _MOST))
     first = tuple(tuple(first_failed(run_id, group, _ITEMS)) for group in groups[:_WITH_BUTTON])
     drawn = tuple(_group(group, items, zone, now) for group, items in zip(groups, first, strict=False))
-    return Failures(groups, first, drawn)
+    return Failures(groups, first, drawn, retriable_counts(run_id))
 
 
 def _head(run: Run, found: Failures) -> Html:
@@ -141,13 +151,19 @@ def _whole_file(run_id: int) -> str:
     return "".join(failed_csv.csv_parts(run_id))
 
 
-def _row(group: FailureGroup, items: tuple[FailedItem, ...], html: Html, *, may_retry: bool) -> Html:
-    """Return a group, and beside it what may be done with it."""
+def _row(group: FailureGroup, retriable: int, html: Html, *, may_retry: bool) -> Html:
+    """Return a group, and beside it what may be done with it.
+
+    Parameters:
+      retriable(int): How many of its items can be tried again.
+    """
     if not may_retry or not _is_known(group):
         return fill(_ROW, group=html, act="")
-    if not _is_retriable(items):
+    if not retriable:
         return fill(_ROW, group=html, act=fill(_REFUSED))
-    label = "Retry this one" if group.count == 1 else f"Retry these {count(group.count)}"
+    label = "Retry this one" if group.count == 1 else f"Retry these {count(retriable)}"
+    if retriable < group.count:
+        label = f"Retry {count(retriable)} of these {count(group.count)}"
     return fill(_ROW, group=html, act=button(label, _press(group), "replay"))
 
 
@@ -156,8 +172,8 @@ def _is_known(group: FailureGroup) -> bool:
     return bool(group.failure_class and group.fingerprint)
 
 
-def _is_retriable(items: tuple[FailedItem, ...]) -> bool:
-    return not items or any(item.retriable for item in items)
+def _count_of(found: Failures, group: FailureGroup) -> int:
+    return found.retriable.get((group.failure_class, group.fingerprint), 0)
 
 
 def _press(group: FailureGroup) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import streamlit as st
 
 from workers import clock
-from workers.monitor import banner, news
+from workers.monitor import banner, liveness, news
 from workers.monitor.complaint import complain
 from workers.monitor.dialog import draw_opened
 from workers.monitor.markup import Html, fill, join, prose
@@ -22,6 +22,8 @@ _NOTICE = """
 <div><h2>{what}</h2><p>{text}</p></div></section>
 """
 _PIECE = '<div class="sl-piece" id="piece-{name}">{html}</div>'
+#: Another each second, so that the browser hears of each tick: see js/liveness.js.
+_AS_OF = '<i hidden class="sl-as-of" data-at="{second}"></i>'
 _FAULT = "It tries again each second; the monitor's log says what it is."
 
 
@@ -63,8 +65,10 @@ def _live(
     below: Callable[[tzinfo], None] | None,
 ) -> None:
     here = zone()
+    liveness.asked()
     pieces: list[Html] = []
     drawn = _tried(title, pieces, lambda: pieces.extend(_pieces(draw, here)))
+    pieces.append(fill(_AS_OF, second=int(clock.now().timestamp())))
     pressed = panel(join(pieces), key="page_panel")
     said: list[Html] = []
     if drawn and below and not _tried(title, said, lambda: below(here)):
@@ -95,6 +99,9 @@ def _tried(title: str, instead: list[Html], do: Callable[[], None]) -> bool:
 
 
 def _obey(press: Callable[[str], None], name: str) -> None:
+    if liveness.is_late():
+        st.toast(liveness.LATE, icon=":material/warning:")
+        return
     try:
         press(name)
     except Exception as error:

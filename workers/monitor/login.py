@@ -12,6 +12,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
+from workers.durations import duration
 from workers.errors import ConfigurationError
 from workers.monitor import hosts, password
 from workers.monitor.login_page import go, logout_page, page, password_page
@@ -118,7 +119,7 @@ class PasswordLogin:
         onward, name = local_path(form.get("next", "/")), _printable(form.get("name", ""))
         address = request.client.host if request.client else ""
         if wait := self._tries.take(address):
-            said = f"Too many tries. Try again in {wait + 0.5:.0f} s."
+            said = f"Too many tries. Try again in {duration(wait + 0.5)}."
             answer = page(password_page(onward, name, said), HTTPStatus.TOO_MANY_REQUESTS)
             answer.headers["Retry-After"] = f"{wait + 0.5:.0f}"
             return answer

@@ -13,7 +13,7 @@ _JS = Path(__file__).parent / "js"
 _panel = v2.component("sluice.panel", js=(_JS / "panel.js").read_text(encoding="utf-8"), isolate_styles=False)
 _morph = v2.component(
     "sluice.morph",
-    js=(_JS / "idiomorph.js").read_text(encoding="utf-8") + (_JS / "morph.js").read_text(encoding="utf-8"),
+    js="".join((_JS / f"{name}.js").read_text(encoding="utf-8") for name in ("idiomorph", "liveness", "morph")),
 )
 
 

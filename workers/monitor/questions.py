@@ -3,7 +3,7 @@
 from functools import partial
 from typing import Any
 
-from workers import budget_words, database, eta, old_rows, retry, runner, runs, stats, stuck
+from workers import act_keys, budget_words, database, eta, old_rows, retry, runner, runs, stats, stuck
 from workers.errors import UsageError
 from workers.failure_groups import FailureGroup, retriable_count
 from workers.monitor import access
@@ -28,6 +28,7 @@ def pause(run: Run) -> Question:
         ),
         f"Pause run {run.id}",
         partial(_pause, run.id),
+        act_keys.of_run(run.id, "pause"),
     )
 
 
@@ -42,6 +43,7 @@ def resume(run: Run) -> Question:
         (f"Of {_name(run)}: {going}, on {so_many(run.lanes, 'lane')}.", *not_yet),
         f"Resume run {run.id}",
         partial(_resume, run.id),
+        act_keys.of_run(run.id, "resume"),
     )
 
 
@@ -52,6 +54,7 @@ def cancel(run: Run) -> Question:
         tuple(text for text in (_left_undone(run), _next(run), "This cannot be undone.") if text),
         f"Cancel run {run.id}",
         partial(_cancel, run.id, run.status in ACTIVE),
+        act_keys.of_run(run.id, "cancel"),
     )
 
 
@@ -74,6 +77,7 @@ def retry_failed(run: Run, group: FailureGroup | None = None) -> Question:
         tuple(text for text in said if text),
         f"Retry {_items(number)}" if number else f"Go on with run {run.id}",
         partial(_retry, run.id, failure_class, fingerprint),
+        act_keys.of_run(run.id, f"retry {failure_class or ''} {fingerprint or ''}"),
     )
 
 
@@ -91,6 +95,7 @@ def force(run: Run) -> Question:
         ),
         f"Force run {run.id}",
         partial(_force, run.id),
+        act_keys.of_run(run.id, "force"),
     )
 
 

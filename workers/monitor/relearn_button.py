@@ -1,6 +1,7 @@
 """The relearn button: a budget as it is configured again. What that does is said before it is done."""
 
 from functools import partial
+from uuid import uuid4
 
 from workers import stats
 from workers.errors import DependencyDown, SluiceError
@@ -40,6 +41,7 @@ def question(name: str) -> Question:
         ),
         "Forget what the API taught",
         partial(_relearn, name),
+        f"relearn {name} {uuid4().hex}",
     )
 
 

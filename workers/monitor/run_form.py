@@ -9,11 +9,12 @@ from typing import Any
 import streamlit as st
 from peewee import PeeweeException
 
-from workers import database, runner, runs, runs_list, schedule_stats
+from workers import act_keys, database, runner, runs, runs_list, schedule_stats
 from workers.contracts import ImportSource
-from workers.errors import DependencyDown, SluiceError
-from workers.monitor import access, shared
+from workers.errors import AlreadyDone, DependencyDown, SluiceError
+from workers.monitor import access, liveness, shared
 from workers.monitor.complaint import complain
+from workers.monitor.confirm import plain
 from workers.monitor.markup import Html, fill, join, prose
 from workers.monitor.reading import reading
 from workers.monitor.unreadable import Unreadable
@@ -44,6 +45,7 @@ _REMOVES = (
 
 #: Which source, how, and for which tenant.
 Asked = tuple[str, str, str | None]
+_TOAST = ":material/warning:"
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,14 @@ class Plan:
       possible(bool): Whether the button can be pressed.
       usual(str): How long it has taken lately.
       by_itself(str): When the source runs without anybody's doing.
+      key(str): Its key, from `act_keys`: pressed twice, in whichever tab, it is done once.
     """
 
     sentence: str
     possible: bool = True
     usual: str = ""
     by_itself: str = ""
+    key: str = ""
 
 
 def draw(zone: tzinfo, *, folded: bool) -> None:
@@ -118,7 +122,8 @@ def make_plan(source_name: str, how: str, tenant: str | None, zone: tzinfo) -> P
             sentence, possible = (_new if how == NEW else _reschedule)(source_name, tenant, zone)
             read = partial(reading, partial(_usual, source_name))
             usual = shared.shared(("usual", source_name), _SLOW_SECONDS, read)
-            return Plan(sentence, possible, usual, _by_itself(source_name, tenant, zone))
+            key = act_keys.of_start(source_name, tenant, how)
+            return Plan(sentence, possible, usual, _by_itself(source_name, tenant, zone), key)
     except (SluiceError, PeeweeException, Unreadable):
         return Plan("Nothing can be started while the database is away.", possible=False)
 
@@ -148,7 +153,7 @@ def _draw(zone: tzinfo) -> None:
         type="primary",
         disabled=not plan.possible,
         on_click=_press,
-        args=(asked, fresh),
+        args=(asked, fresh, plan.key),
         width="stretch",
         key=f"form_go {started}" if started else "form_go",  # another each time: two hasty presses start one run
     )
@@ -168,8 +173,8 @@ def _sources() -> Mapping[str, ImportSource] | None:
 
 def _draw_tenant(source: ImportSource) -> str | None:
     """Ask for whom the run is, where the source makes a difference or there were such runs."""
-    known = _tenants()
-    if not known and type(source).get_connector is ImportSource.get_connector:
+    known = _tenants(source.name)
+    if not known and not runner.has_tenants(source):
         return None
     asked = st.selectbox(
         "Tenant", known, index=None, placeholder="none", accept_new_options=True, key=_TENANT, help="For whom it runs."
@@ -177,14 +182,14 @@ def _draw_tenant(source: ImportSource) -> str | None:
     return (asked or "").strip() or None
 
 
-def _tenants() -> list[str]:
-    return shared.shared("form tenants", _SLOW_SECONDS, _read_tenants)
+def _tenants(source: str) -> list[str]:
+    return shared.shared(("form tenants", source), _SLOW_SECONDS, partial(_read_tenants, source))
 
 
-def _read_tenants() -> list[str]:
+def _read_tenants(source: str) -> list[str]:
     try:
         with database.connection():
-            return runs_list.tenants()
+            return runs_list.tenants(source)
     except (SluiceError, PeeweeException):
         return []
 
@@ -266,16 +271,21 @@ def _by_itself(source_name: str, tenant: str | None, zone: tzinfo) -> str:
 # --- pressing the button
 
 
-def _press(asked: Asked, fresh: bool) -> None:
+def _press(asked: Asked, fresh: bool, key: str) -> None:
     """Do what the form says; Streamlit calls this before it draws the page again."""
     st.session_state.pop(_REFUSAL, None)
     if not access.may_act():
         st.session_state[_REFUSAL] = asked, _VIEWER
         return
+    if liveness.is_late():
+        st.session_state[_REFUSAL] = asked, liveness.LATE
+        return
     try:
-        with database.connection():
+        with database.connection(), act_keys.once(key, access.who()):
             run = _begin(*asked, fresh)
             receipt = _receipt(run)
+    except AlreadyDone as error:
+        st.toast(plain(str(error)), icon=_TOAST)
     except (DependencyDown, PeeweeException) as error:
         complain("the form could not start a run", error)
         st.session_state[_REFUSAL] = asked, "The database does not answer: nothing was started."
@@ -293,6 +303,7 @@ def _begin(source_name: str, how: str, tenant: str | None, fresh: bool) -> Run:
     asked: dict[str, Any] = {"who": access.who(), "door": "monitor", "tenant": tenant}
     if how == RESCHEDULE:
         return runner.reschedule(source_name, **asked)
+    runner.refuse_tenant(source_name, tenant)
     return runner.start(source_name, fresh=fresh, **asked)
 
 

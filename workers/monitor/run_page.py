@@ -61,7 +61,9 @@ def _draw(zone: tzinfo) -> Iterator[Piece]:
         return
     drawn = shared(("run drawn", sheet.run.id, zone), EACH_TICK_SECONDS, partial(_compose, sheet, zone))
     yield Piece("head", drawn.head)
-    yield Piece("acts", acts.acts_row(sheet.stats, is_stuck=is_stuck(sheet.run), has_items=_has_items(sheet)))
+    retriable = failures_section.retriable(sheet.run, zone, sheet.now)
+    state = {"is_stuck": is_stuck(sheet.run), "has_items": _has_items(sheet)}
+    yield Piece("acts", acts.acts_row(sheet.stats, retriable=retriable, **state))
     yield Piece("card", drawn.card)
     yield Piece("failures", failures_section.failures_section(sheet.run, zone, sheet.now))
     yield Piece("aside", drawn.aside)

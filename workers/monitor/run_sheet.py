@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from workers import database, items, runs, stats, stuck
+from workers import database, items, runs, stats, stuck, why
 from workers.errors import UnknownRun, UsageError
 from workers.history import history
 from workers.limiter import BudgetState
@@ -12,9 +12,9 @@ from workers.monitor.life_chart import Life, life
 from workers.monitor.reading import reading
 from workers.monitor.shared import EACH_TICK_SECONDS, shared
 from workers.monitor.timeline import MOST
-from workers.redis_words import AWAY
 from workers.stats import RunStats
 from workers.tables import ACTIVE, ENDED, IS_OPEN, ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers.why import Around
 
 #: A chart gets a point each two seconds; of a run that has ended it stands still. What is stuck is so for minutes.
 _LIFE_SECONDS, _ENDED_SECONDS, _STUCK_SECONDS = 1.9, 60.0, 5.0
@@ -72,12 +72,12 @@ def _read(run_id: int) -> RunSheet | None:
     except UnknownRun:
         return None
     now = database.now()
-    in_the_way = stats.outage() if run.status == RunStatus.RUNNING else ""
-    asked = run.status in ACTIVE and not in_the_way.startswith(AWAY)
+    around = why.around() if run.status == RunStatus.RUNNING else Around()
+    asked = run.status in ACTIVE and not stats.is_redis_away(around)
     return RunSheet(
         now=now,
         run=run,
-        stats=stats.run_stats(run, now, in_the_way),
+        stats=stats.run_stats(run, now, around),
         budget=stats.budget_of(run) if asked else None,
         in_hand=_in_hand(run_id) if run.status not in ENDED else 0,
         again=items.wait_again(run_id, now, MOST_AGAIN) if run.status == RunStatus.RUNNING else (0, ""),

@@ -6,45 +6,50 @@ from functools import partial
 import streamlit as st
 from peewee import PeeweeException
 
-from workers import database, timetable
+from workers import act_keys, database, timetable
 from workers.errors import DependencyDown, SluiceError
-from workers.monitor import access
+from workers.monitor import access, liveness
 from workers.monitor.complaint import complain
 from workers.monitor.shared import forget
 
 #: Where the session keeps what is to be said of the last act: a callback of a fragment may not say it itself.
+#: Each act takes its key, made when it was offered: see `act_keys`.
 DONE, REFUSAL = "schedule_done", "schedule_refusal"
 
 
-def change(source: str, tenant: str | None, cron: str, timezone: str, catch_up: str) -> bool:
+def change(source: str, tenant: str | None, cron: str, timezone: str, catch_up: str, *, key: str = "") -> bool:
     """Set a schedule. Returns whether it was done; else REFUSAL says why not."""
     asked = partial(timetable.set_schedule, source, cron, timezone=timezone, catch_up=catch_up, tenant=tenant)
-    return _act(lambda: asked(**_me()), "The schedule is set")
+    return _act(lambda: asked(**_me()), "The schedule is set", key)
 
 
-def pause(source: str, tenant: str | None) -> bool:
+def pause(source: str, tenant: str | None, key: str = "") -> bool:
     """Let a schedule make no more runs."""
-    return _act(lambda: timetable.pause_schedule(source, tenant=tenant, **_me()), "The schedule is paused")
+    return _act(lambda: timetable.pause_schedule(source, tenant=tenant, **_me()), "The schedule is paused", key)
 
 
-def resume(source: str, tenant: str | None) -> bool:
+def resume(source: str, tenant: str | None, key: str = "") -> bool:
     """Let a paused schedule go on."""
-    return _act(lambda: timetable.resume_schedule(source, tenant=tenant, **_me()), "The schedule goes on")
+    return _act(lambda: timetable.resume_schedule(source, tenant=tenant, **_me()), "The schedule goes on", key)
 
 
-def remove(source: str, tenant: str | None) -> bool:
+def remove(source: str, tenant: str | None, key: str = "") -> bool:
     """Take back what people have set."""
-    return _act(lambda: timetable.remove_schedule(source, tenant=tenant, **_me()), "What people had set is removed")
+    done = "What people had set is removed"
+    return _act(lambda: timetable.remove_schedule(source, tenant=tenant, **_me()), done, key)
 
 
-def _act(do: Callable[[], object], done: str) -> bool:
+def _act(do: Callable[[], object], done: str, key: str) -> bool:
     """Do it. What is said then names nothing: a toast is Markdown, and a tenant's name may be anything."""
     st.session_state.pop(REFUSAL, None)
     if not access.may_act():
         st.session_state[REFUSAL] = "Only an operator may change schedules: nothing was done."
         return False
+    if liveness.is_late():
+        st.session_state[REFUSAL] = liveness.LATE
+        return False
     try:
-        with database.connection():
+        with database.connection(), act_keys.once(key, access.who()):
             do()
     except (DependencyDown, PeeweeException) as error:
         complain("a schedule could not be changed", error)

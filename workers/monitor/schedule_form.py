@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import tzinfo
 from functools import lru_cache, partial
 from typing import NamedTuple
+from uuid import uuid4
 from zoneinfo import available_timezones
 
 import streamlit as st
@@ -27,7 +28,7 @@ from workers.tables import Schedule
 #: The query parameters that say whose schedule the form is for; NEW asks for an empty form.
 SOURCE, TENANT, NEW = "source", "tenant", "new"
 
-_LOADED, _TOLD = "schedule_loaded", "schedule_told"
+_LOADED, _TOLD, _KEY = "schedule_loaded", "schedule_told", "schedule_key"
 _NAME, _FOR, _CRON = "schedule_source", "schedule_tenant", "schedule_cron"
 _ZONE, _CATCH_UP = "schedule_timezone", "schedule_catch_up"
 #: No source and no tenant has a longer name.
@@ -56,13 +57,15 @@ class Offer(NamedTuple):
       plan(Callable): Returns what it would do.
       act(Callable): Does it, and returns whether it was done.
       after(str): What else there is to say before.
+      key(str): Its key: it is done once.
     """
 
     label: str
     icon: str
     plan: Callable[[], SchedulePlan | None]
-    act: Callable[[str, str | None], bool]
+    act: Callable[[str, str | None, str], bool]
     after: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -162,7 +165,14 @@ def _draw_buttons(source: str, tenant: str | None, found: Schedule | None, zone:
     told = st.session_state.get(_TOLD)
     if told:
         possible = told[1].plan is not None and not told[1].plan.same
-        row.button("Save", type="primary", icon=":material/check:", disabled=not possible, on_click=_save, args=told[0])
+        row.button(
+            "Save",
+            type="primary",
+            icon=":material/check:",
+            disabled=not possible,
+            on_click=_save,
+            args=told[0],
+        )
     for offer in _offers(found) if found else ():
         _draw_offer(row, (source, tenant), offer, zone)
     if refusal := st.session_state.get(schedule_acts.REFUSAL):
@@ -181,21 +191,22 @@ def _draw_offer(row: "st.delta_generator.DeltaGenerator", whose: Whose, offer: O
             fill('<p class="sl-plan-text">{text} {after}</p>', text=text, after=offer.after),
             key=f"schedule_{offer.label}",
         )
-        st.button(f"{offer.label} the schedule", type="primary", on_click=_do, args=(offer.act, *whose))
+        st.button(f"{offer.label} the schedule", type="primary", on_click=_do, args=(offer.act, *whose, offer.key))
 
 
 def _offers(found: Schedule) -> Iterator[Offer]:
     """Yield what else can be done to a schedule that there is."""
     is_known = found.source in get_registry()
+    key = f"schedule {found.id} version {found.version}"
     if found.paused_at and is_known:
         plan = partial(schedule_plan.of_resuming, found)
-        yield Offer("Resume", ":material/play_arrow:", plan, schedule_acts.resume, _NOT_MADE_UP)
+        yield Offer("Resume", ":material/play_arrow:", plan, schedule_acts.resume, _NOT_MADE_UP, key)
     if not found.paused_at:
         plan = partial(schedule_plan.of_pausing, found)
-        yield Offer("Pause", ":material/pause:", plan, schedule_acts.pause, _UNTIL_RESUMED)
+        yield Offer("Pause", ":material/pause:", plan, schedule_acts.pause, _UNTIL_RESUMED, key)
     if _is_removable(found):
         removing = partial(schedule_plan.of_removing, found)
-        yield Offer("Remove", ":material/delete:", removing, schedule_acts.remove, _afterwards(found))
+        yield Offer("Remove", ":material/delete:", removing, schedule_acts.remove, _afterwards(found), key)
 
 
 def _is_removable(found: Schedule) -> bool:
@@ -211,18 +222,19 @@ def _afterwards(found: Schedule) -> str:
 
 
 def _save(source: str, tenant: str | None, cron: str, timezone: str, catch_up: str) -> None:
-    if schedule_acts.change(source, tenant, cron, timezone, catch_up):
+    if schedule_acts.change(source, tenant, cron, timezone, catch_up, key=st.session_state.get(_KEY, "")):
         _close()
 
 
-def _do(act: Callable[[str, str | None], bool], source: str, tenant: str | None) -> None:
-    if act(source, tenant):
+def _do(act: Callable[[str, str | None, str], bool], source: str, tenant: str | None, key: str) -> None:
+    if act(source, tenant, key):
         _close()
 
 
 def _close() -> None:
     st.query_params.clear()
     st.session_state.pop(_LOADED, None)
+    st.session_state.pop(_KEY, None)
 
 
 def _find(source: str, tenant: str | None) -> Schedule | None:
@@ -234,6 +246,7 @@ def _load(source: str, tenant: str | None) -> None:
     if st.session_state.get(_LOADED) == (source, tenant) and _CRON in st.session_state:
         return
     st.session_state.pop(schedule_acts.REFUSAL, None)
+    st.session_state[_KEY] = f"set schedule {uuid4().hex}"  # each time that the form is opened, another
     cron, timezone, catch_up = _values(source, _find(source, tenant))
     st.session_state[_LOADED] = source, tenant
     st.session_state[_CRON] = cron

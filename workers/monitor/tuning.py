@@ -4,10 +4,11 @@ from functools import partial
 
 import streamlit as st
 
-from workers import runner
+from workers import act_keys, runner
 from workers.monitor import access, confirm
 from workers.monitor.dialog import open_dialog
 from workers.monitor.markup import Html, fill
+from workers.monitor.reading import reading
 from workers.runner import MOST_LANES, MOST_PRIORITY
 from workers.tables import Run
 
@@ -23,10 +24,11 @@ _REFUSED = """
 
 def ask(run: Run) -> None:
     """Ask for them."""
-    open_dialog(f"Lanes and priority of run {run.id}", partial(_draw, run.id, run.lanes, run.priority))
+    key = reading(lambda: act_keys.of_run(run.id, "tune"))
+    open_dialog(f"Lanes and priority of run {run.id}", partial(_draw, run.id, run.lanes, run.priority, key))
 
 
-def _draw(run_id: int, lanes: int, priority: int) -> None:
+def _draw(run_id: int, lanes: int, priority: int, key: str) -> None:
     st.html(fill(_WHAT_IT_DOES))
     left, right = st.columns(2)  # unbounded fields: a browser would keep what is out of bounds to itself
     wanted = int(left.number_input(f"Lanes, 1 to {MOST_LANES:,}", value=lanes))
@@ -38,7 +40,7 @@ def _draw(run_id: int, lanes: int, priority: int) -> None:
         st.html(_refused(what))
         return
     if agreed:
-        confirm.perform(partial(change, run_id, lanes, wanted, priority, first))
+        confirm.perform(partial(change, run_id, lanes, wanted, priority, first), key)
     if agreed or declined:
         st.rerun()
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import partial
 
+from workers.durations import duration
 from workers.monitor.markup import Html, fill, prose
-from workers.progress import duration
 from workers.stats import RunStats
 from workers.tables import ACTIVE
 

@@ -16,6 +16,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (turn !== box.sluiceTurn) return; // a later one came first
     show(box, html);
     hearEscape(box);
+    if (box.querySelector(".sl-as-of")) window.sluiceHeard?.(); // the live part has come
   });
 }
 

@@ -1,0 +1,27 @@
+"""What the doctor looks at in the runs: which of those that are running do not move, and why."""
+
+from collections.abc import Iterator
+
+from workers import database, runs, stats
+from workers.doctor import database_checks
+from workers.doctor.finding import Finding, ok, warning
+from workers.reasons import NEEDS_A_PERSON, Reason
+
+#: So many running runs are looked at.
+_MOST = 20
+
+
+def standing() -> Iterator[Finding]:
+    """Check whether the running runs move."""
+    if not database_checks.is_there():
+        return
+    with database.connection():
+        found = stats.all_stats(runs.running()[:_MOST])
+    for one in found:
+        if not one.why_code:
+            continue
+        what = f"run {one.id} of {one.source}: {one.why}"
+        if Reason(one.why_code) in NEEDS_A_PERSON:
+            yield warning("runs", what, f"`python -m workers status {one.id}`; docs/operations.md has {one.why_code}")
+        else:
+            yield ok("runs", what)
