@@ -19,9 +19,9 @@ LAYERS = {
     "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention sampling fresh "
     "referrers control lane_crash list_failure list_notes list_items refusals wake unknown_source",
     "queue": "broker consumer middleware notices",
-    "reading": "stats why why_log why_words reasons failure_groups schedule_stats progress budget_words budget_sheet "
-    "budget_watch precedence forecast held budget_use course pace beside eta history outcome last_run calendar_strip "
-    "runs_list source_stats",
+    "reading": "stats weights why why_log why_words reasons failure_groups schedule_stats progress budget_words "
+    "budget_sheet budget_watch precedence forecast held budget_use course pace beside eta history outcome last_run "
+    "calendar_strip runs_list source_stats",
     "record": "database migrations tables runs cursor old_runs old_rows items lanes schedules decide watermark "
     "run_connector list_pages tracking saving pool faults given matching storable model_tables "
     "table_check page outages heartbeat presence recent_errors samples isolation act_keys",

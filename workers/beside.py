@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from workers import course, pace, precedence, run_connector, runs
 from workers.course import Mark
 from workers.tables import Run
+from workers.weights import detail_weight
 
 T = TypeVar("T")
 
@@ -24,12 +25,14 @@ class Beside:
       earlier: Those that were until lately, and may have used a budget, too.
       budgets: The name of each one's budget.
       sampled: Their samples, as far back as their budgets' longest window.
+      weights: As how many requests the API counts a detail request of each, where that is not one.
     """
 
     runs: Sequence[Run] = ()
     earlier: Sequence[Run] = ()
     budgets: Mapping[int, str] = field(default_factory=dict)
     sampled: Mapping[int, Sequence[Mark]] = field(default_factory=dict)
+    weights: Mapping[int, float] = field(default_factory=dict)
     _once: dict[str, Any] = field(default_factory=dict, repr=False)
 
     def once_a_budget(self, run: Run, reckon: Callable[[], T]) -> T:
@@ -48,15 +51,23 @@ class Beside:
         return [other for other in self.runs if other.id != run.id and self.budgets[other.id] == name]
 
     def marks_on_the_budget_of(self, run: Run, now: datetime) -> list[list[Mark]]:
-        """Return the marks of a run, and of those that share its budget or did until lately, up to now."""
+        """Return the marks of a run, and of those that share its budget or did until lately, up to now.
+
+        Their requests are counted as the budget counts them: by weight.
+        """
         name = self.budgets.get(run.id)
         earlier = [other for other in self.earlier if other.id != run.id and self.budgets[other.id] == name]
         return [self._marks(one, one.ended_at or now) for one in (run, *self.on_the_budget_of(run), *earlier)]
 
+    def weight_of(self, run: Run) -> float:
+        """Return as how many requests the API counts a detail request of a run."""
+        return self.weights.get(run.id, 1.0)
+
     def _marks(self, run: Run, end: datetime) -> list[Mark]:
         sampled = self.sampled.get(run.id, ())
         begins = [Mark(run.started_at)] if run.started_at and run.started_at >= _reach(run, end) else []
-        return [*begins, *course.marks(run, sampled, end)]
+        marks, weight = [*begins, *course.marks(run, sampled, end)], self.weight_of(run)
+        return marks if weight == 1 else [mark._replace(requests=mark.requests * weight) for mark in marks]
 
 
 def look(now: datetime) -> Beside:
@@ -65,7 +76,8 @@ def look(now: datetime) -> Beside:
     since = min((_reach(run, now) for run in running), default=now)
     earlier = [*runs.paused(_MOST_EARLIER), *runs.ended_since(max(since, now - _EARLIER), _MOST_EARLIER)]
     budgets = {run.id: precedence.budget_name(run) for run in (*running, *earlier)}
-    return Beside(running, earlier, budgets, course.samples_of(budgets, since))
+    weights = {run.id: detail_weight(run) for run in (*running, *earlier)}
+    return Beside(running, earlier, budgets, course.samples_of(budgets, since), weights)
 
 
 def _reach(run: Run, now: datetime) -> datetime:

@@ -65,7 +65,8 @@ def eta(run: Run, now: datetime, state: BudgetState, pace: Pace, others: Beside)
     if left <= 0:
         return Eta(0.0, "every item has ended; about to be closed")
     own = left / pace.active_per_second
-    wanted, shared = _wanted(run, left * pace.requests_per_item, others.on_the_budget_of(run))
+    per_item = pace.requests_per_item * others.weight_of(run)  # as the budget counts
+    wanted, shared = _wanted(run, left * per_item, others)
     gates = others.once_a_budget(run, lambda: _gates(state, list(_sent(others.marks_on_the_budget_of(run, now), now))))
     limited = _seconds(wanted, 0.0, state, gates)
     both = _seconds(wanted, own / wanted, state, gates) if wanted else own
@@ -73,7 +74,7 @@ def eta(run: Run, now: datetime, state: BudgetState, pace: Pace, others: Beside)
     if retry > both:
         return Eta(retry, f"a retry decides: the last one is due in {duration(retry)}{shared}")
     if limited >= own:
-        return Eta(both, _of_limits(state, limited, wanted, pace.requests_per_item) + shared)
+        return Eta(both, _of_limits(state, limited, wanted, per_item) + shared)
     lanes = f"{run.lanes} lane{'' if run.lanes == 1 else 's'}"
     return Eta(both, f"its own pace decides: {_rate(pace.active_per_second)} items/s on {lanes}{shared}")
 
@@ -82,15 +83,17 @@ def _left(run: Run) -> int:
     return (run.total_count or 0) - run.succeeded_count - run.failed_count - run.skipped_count
 
 
-def _wanted(run: Run, wanted: float, beside: Sequence[Run]) -> tuple[float, str]:
+def _wanted(run: Run, wanted: float, others: Beside) -> tuple[float, str]:
     """Return how many requests leave until this run's last one has, those of other runs included; and which runs.
 
-    Those of higher priority go first. The others of its own share the permits with it, by lanes, until one has ended.
+    They are counted as the budget counts them, by weight. Those of higher priority go first. The others of its own
+    share the permits with it, by lanes, until one has ended.
     """
+    beside = others.on_the_budget_of(run)
     first = [other for other in beside if other.priority > run.priority]
     equal = [other for other in beside if other.priority == run.priority]
-    count = wanted + sum(_left(other) for other in first)
-    count += sum(min(float(_left(other)), wanted * other.lanes / run.lanes) for other in equal)
+    count = wanted + sum(_left(other) * others.weight_of(other) for other in first)
+    count += sum(min(_left(other) * others.weight_of(other), wanted * other.lanes / run.lanes) for other in equal)
     said = [f"run {other.id} goes first" for other in first] + [f"shared with run {other.id}" for other in equal]
     return count, "".join(f"; {text}" for text in said[:2]) + (f"; and {len(said) - 2} more" if said[2:] else "")
 

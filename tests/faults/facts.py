@@ -9,6 +9,42 @@ from faults.schedule import Fault, Kind
 _ONE_PROCESS = {Kind.CHILD_KILLED, Kind.CHILD_STOPPED}
 #: Faults after which no lane of the fleet can commit what it has in hand.
 _ALL_PROCESSES = {Kind.ALL_KILLED, Kind.POSTGRES_RESTARTED, Kind.POSTGRES_BROKEN_OFF}
+#: Why a run may not move though no fault has struck: its limits, slow answers, the pause between two looks.
+ALWAYS = frozenset(
+    {
+        "window_full",
+        "window_taken_as_full",
+        "no_permit",
+        "paced",
+        "list_claimed",
+        "items_claimed",
+        "finalizing",
+        "queued",
+    }
+)
+_LOST = {"items_claimed", "lanes_silent", "queued", "list_claimed", "items_back_off", "list_backs_off"}
+_NOBODY = _LOST | {"no_worker", "workers_stopping", "threads_busy"}
+_NO_REDIS = _LOST | {"redis_away", "redis_refuses", "window_taken_as_full", "canary", "api_pause"}
+_NO_DATABASE = _LOST | {"database_away", "threads_busy"}
+#: Why a run may not move once a fault has struck it: the codes of `workers.reasons.Reason`.
+REASONS: dict[Kind, set[str]] = {
+    Kind.CHILD_KILLED: _NOBODY,
+    Kind.SUPERVISOR_KILLED: _NOBODY,
+    Kind.SCHEDULER_KILLED: {"no_scheduler"},
+    Kind.REDIS_KILLED: _NO_REDIS,
+    Kind.REDIS_KEEPER_KILLED: _NO_REDIS,
+    Kind.ALL_KILLED: _NOBODY | _NO_REDIS | {"no_scheduler"},
+    Kind.CHILD_STOPPED: _NOBODY,
+    Kind.SUPERVISOR_STOPPED: _NOBODY,
+    Kind.SCHEDULER_STOPPED: {"no_scheduler"},
+    Kind.REDIS_STOPPED: _NO_REDIS,
+    Kind.REDIS_RESTARTED: _NO_REDIS,
+    Kind.REDIS_KEEPER_RESTARTED: _NO_REDIS,
+    Kind.REDIS_FLUSHED: _NO_REDIS | {"no_worker", "no_scheduler"},
+    Kind.DRAINED: _NOBODY,
+    Kind.POSTGRES_RESTARTED: _NO_DATABASE,
+    Kind.POSTGRES_BROKEN_OFF: _NO_DATABASE,
+}
 #: Items of a list page.
 PER_PAGE = 20
 #: `SLUICE_BATCH_SIZE`: most items that a lane claims at once.
@@ -81,6 +117,8 @@ class Facts:
       attempts_failed, pages_failed: Requests that the record itself says have failed, for a timeout say.
       died: Workers and schedulers that ended though no fault had struck them.
       left: What was said of processes that had to be killed in the end.
+      reasons: Codes of why the run did not move, each second that it had not for ten: when, and which.
+      unexplained: When it did not move, and no door said why.
     """
 
     seed: int
@@ -112,6 +150,8 @@ class Facts:
     died: tuple[str, ...]
     left: str
     folder: str
+    reasons: tuple[tuple[float, str], ...] = ()
+    unexplained: tuple[float, ...] = ()
 
     @property
     def extra_items(self) -> int:
@@ -143,6 +183,16 @@ class Facts:
         """The bound: one page for each such fault, and for each list request that is recorded as failed."""
         losing = sum(struck.fault.kind in _ONE_PROCESS | _ALL_PROCESSES for struck in self.struck)
         return losing + self.pages_failed
+
+
+def unexpected(facts: Facts) -> list[str]:
+    """Return the codes of reasons that were given before any fault had struck that can bring them about."""
+    strange = set()
+    for at, code in facts.reasons:
+        before = [struck.fault.kind for struck in facts.struck if struck.seconds <= at]
+        if code not in ALWAYS.union(*(REASONS[kind] for kind in before)):
+            strange.add(code)
+    return sorted(strange)
 
 
 def breaches(facts: Facts) -> list[str]:
@@ -179,6 +229,9 @@ def _properties(facts: Facts) -> Iterable[tuple[str, bool]]:
         facts.extra_pages <= facts.most_extra_pages,
     )
     yield f"{len(facts.died)} processes ended of themselves, first {facts.died[:1]}", not facts.died
+    yield f"{len(facts.unexplained)} times it did not move, and nothing said why", not facts.unexplained
+    strange = unexpected(facts)
+    yield f"it did not move for reasons that no fault explains: {strange}", not strange
     yield f"not everybody could be stopped in the end: {facts.left}", not facts.left
 
 

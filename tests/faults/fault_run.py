@@ -15,6 +15,7 @@ from benchmarks.fleet import ROOT, FleetError, RunRow
 from faults.facts import PER_PAGE, Facts, Shape, Struck, breaches
 from faults.postgres import Cluster
 from faults.schedule import Fault, schedule
+from faults.stillness import Stillness, code_of
 from faults.supervision import Hand, SupervisedFleet
 
 #: A run that has not ended by then hangs.
@@ -108,6 +109,8 @@ class _Course:
     def __init__(self, fleet: SupervisedFleet, hand: Hand, shape: Shape, say: Callable[[str], None]) -> None:
         self.fleet, self.hand, self.shape, self.say = fleet, hand, shape, say
         self.struck: list[Struck] = []
+        self.began = time.monotonic()
+        self.stillness = Stillness(lambda: code_of(fleet, _RUN), lambda: time.monotonic() - self.began)
         self.most_percent = 0.0
 
     def run(self, faults: tuple[Fault, ...]) -> None:
@@ -121,6 +124,7 @@ class _Course:
             finally:
                 self.seconds = time.monotonic() - self.began
                 self.hand.undo_all()
+                self.stillness.end()
 
     def _go(self, starting: "Future[int]") -> None:
         said = self.began
@@ -130,6 +134,7 @@ class _Course:
                 starting.result()  # where it failed, and nothing had been struck yet, it says why
             if (row and row.ended) or time.monotonic() > self.began + DEADLINE_SECONDS:
                 return
+            self.stillness.look(row)
             self._strike_what_is_due(accepted)
             if time.monotonic() > said + _SAY_SECONDS:
                 said = time.monotonic()
@@ -182,6 +187,8 @@ class _Course:
             died=tuple(died),
             left=self.fleet.leave_nobody(),
             folder=str(self.fleet.folder),
+            reasons=tuple(self.stillness.reasons),
+            unexplained=tuple(self.stillness.unexplained),
         )
 
     def _strike_what_is_due(self, accepted: int) -> None:
