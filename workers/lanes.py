@@ -109,6 +109,13 @@ def last_crash(run_id: int) -> Lane | None:
     return Lane.select().where(waits).order_by(Lane.crashes.desc(), Lane.due_at).first()
 
 
+def well(run_id: int) -> int:
+    """Return how many lanes of a run have not ended, and did not end their last turn in an error."""
+    alive = (Lane.run_id == run_id) & Lane.due_at.is_null(False)
+    count: int = Lane.select().where(alive, Lane.crashes == 0).count()
+    return count
+
+
 def is_at(run_id: int, lane: int, turn: int) -> bool:
     """Whether this is still the lane's turn: nobody has overtaken or ended it."""
     here = (Lane.run_id == run_id) & (Lane.lane == lane) & (Lane.turn == turn)

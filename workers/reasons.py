@@ -59,6 +59,8 @@ class Reason(StrEnum):
     # It waits for a time, or for another run.
     #: Its list page failed, and is asked for again.
     LIST_BACKS_OFF = "list_backs_off"
+    #: Its lanes ended in errors, and come back later.
+    LANES_BACK_OFF = "lanes_back_off"
     #: All open items wait for another attempt.
     ITEMS_BACK_OFF = "items_back_off"
     #: A run of higher priority goes first.

@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from workers import budget_words, heartbeat, items, old_rows, outages, precedence, presence, runs
+from workers import budget_words, heartbeat, items, lanes, old_rows, outages, precedence, presence, runs
 from workers.course import Mark
 from workers.held import Held
 from workers.limiter import BudgetState
@@ -111,6 +111,7 @@ def why(facts: Facts) -> Why | None:
     looks: tuple[Callable[[Facts], Why | None], ...] = (
         standstill,
         _list_again,
+        _crashed,
         _gives_way,
         _closed,
         _reading if run.discovered_at is None else _working,
@@ -172,6 +173,14 @@ def _list_again(facts: Facts) -> Why | None:
     if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > facts.now:
         return Why(Reason.LIST_BACKS_OFF, run.error_summary, until=run.discovery_due_at)
     return None
+
+
+def _crashed(facts: Facts) -> Why | None:
+    """Return the error that every lane of a run has ended in that has not ended for good."""
+    crash = lanes.last_crash(facts.run.id) if facts.run.discovered_at else None
+    if crash is None or lanes.well(facts.run.id):
+        return None
+    return Why(Reason.LANES_BACK_OFF, crash.crash_reason or "", until=crash.due_at, number=crash.crashes)
 
 
 def _gives_way(facts: Facts) -> Why | None:

@@ -5,6 +5,7 @@ from datetime import datetime
 from workers import budget_words
 from workers.durations import duration
 from workers.reasons import Reason
+from workers.settings import get_settings
 from workers.why import Why
 
 _WORKER = "start `python -m workers worker`"
@@ -35,6 +36,7 @@ _SENTENCES: dict[Reason, str] = {
     Reason.PACED: "{what}",
     Reason.NO_PERMIT: "{what}",
     Reason.LIST_BACKS_OFF: "{what}; again in {left}",
+    Reason.LANES_BACK_OFF: "its lanes ended in an error, {number} of {most} in a row: {what}; again in {left}",
     Reason.ITEMS_BACK_OFF: "all open items wait for another attempt; the next in {left}",
     Reason.GIVES_WAY: "gives way to run {run} (priority {number}); one lane goes on",
     Reason.NOTES_ROWS: "notes which rows are there, before it asks for its list",
@@ -65,6 +67,7 @@ def words(why: Why, now: datetime) -> str:
         repair=why.repair,
         run=why.run_id,
         number=f"{why.number:,}",
+        most=get_settings().max_attempts,
         items="1 item" if why.number == 1 else f"{why.number:,} items",
         seconds=duration(why.number),
         left=duration(left),

@@ -128,6 +128,14 @@ def list_backs_off(stand: Stand) -> None:
     stand.set(discovered_at=None, error_summary="list page 3, attempt 2 of 5: 500", discovery_due_at=later)
 
 
+def lanes_back_off(stand: Stand) -> None:
+    works(stand)
+    pending(stand)
+    for run_id, lane, turn in lanes.open_for(stand.run.id, 2):
+        assert lanes.crashed(run_id, lane, turn, "KeyError: 'a'") == 1
+        assert lanes.end_turn(run_id, lane, turn, 30.0)
+
+
 def list_claimed(stand: Stand) -> None:
     works(stand)
     stand.set(discovered_at=None, discovery_due_at=clock.now() + timedelta(seconds=40))
@@ -252,6 +260,7 @@ STATES: dict[Callable[[Stand], None], Reason] = {
     source_unknown: Reason.SOURCE_UNKNOWN,
     budget_unknown: Reason.BUDGET_UNKNOWN,
     list_backs_off: Reason.LIST_BACKS_OFF,
+    lanes_back_off: Reason.LANES_BACK_OFF,
     list_claimed: Reason.LIST_CLAIMED,
     list_lost: Reason.LANES_SILENT,
     list_queued: Reason.QUEUED,
