@@ -1,17 +1,17 @@
 """Control: what the API has answered in this run before, asked for again, to know whether it answers anything now."""
 
 import logging
-from contextlib import suppress
 from typing import Any
 
 import requests
 
 from workers import row_keys, saving
+from workers.attempt import DOWN_SECONDS
 from workers.caller import Caller, Subject
 from workers.connector import Connector
 from workers.contracts import ImportSource
 from workers.error_text import describe
-from workers.errors import PermanentError, RetryableError
+from workers.errors import BudgetClosed, BudgetUnknown, Refused
 from workers.tables import ItemStatus, Run, RunItem
 
 log = logging.getLogger(__name__)
@@ -25,14 +25,20 @@ def ask(run: Run, source: ImportSource, connector: Connector, caller: Caller) ->
 
     Raises:
       Refused: The API refuses what it answered before: the budget pauses.
-      BudgetClosed, BudgetUnknown: There is no permit.
+      BudgetClosed: There is no permit.
     """
     request = _detail_request(run, source) or _list_request(run, source)
     if request is None or (request.method or "GET").upper() != "GET":
         return
     caller.subject = Subject()
-    with suppress(RetryableError, PermanentError):
+    try:
         connector.send(request, caller)
+    except (BudgetClosed, Refused):
+        raise
+    except BudgetUnknown as error:
+        raise BudgetClosed(DOWN_SECONDS, str(error)) from error
+    except Exception as error:
+        log.debug("run %d: the control says nothing: %s", run.id, describe(error))
 
 
 def _detail_request(run: Run, source: ImportSource) -> requests.Request | None:

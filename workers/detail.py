@@ -258,12 +258,11 @@ class Turn:
 
     def _attempt(self, item: RunItem, row: Any) -> Outcome:
         self._renewed_until = clock.monotonic() + self.connector.timeout_seconds + _BUSY_SECONDS
+        if Refusals.of(item.metadata).are_doubted:
+            self._knock()
+            control.ask(self.run, self.source, self.connector, self.caller)
         try:
-            if Refusals.of(item.metadata).are_doubted:
-                control.ask(self.run, self.source, self.connector, self.caller)
             outcome = attempt(self.connector, self.caller, item, row)
-        except BudgetUnknown as error:
-            raise BudgetClosed(DOWN_SECONDS, str(error)) from error
         except Refused as refusal:
             self._put_behind(item, refusal)
             raise
