@@ -12,7 +12,7 @@ from peewee import DecimalField, DoubleField, Model
 from test_hostile_answers import api, http
 
 from workers import Connector, Limit, database, db
-from workers.connector import _loads
+from workers.decoding import _loads
 from workers.errors import PermanentError
 from workers.exact import ExactFloat, NotANumber, read_float
 

@@ -13,7 +13,7 @@ from redis import exceptions
 from workers import health, outages, redis_words, settings, why
 from workers.doctor import redis_checks
 from workers.reasons import Reason
-from workers.redis_server import _find_binary
+from workers.redis_data import find_binary
 
 CLUSTER = "Redis runs as a cluster, and Sluice needs a single server"
 
@@ -60,7 +60,7 @@ class OwnCluster(OwnRedis):
 
     def __init__(self, folder: Path) -> None:
         self.port = next(port for port in iter(free_port, None) if port < 55_000)
-        self.folder, self.binary = folder, _find_binary()
+        self.folder, self.binary = folder, find_binary()
         self.options = {"bind": "127.0.0.1", "save": "", "cluster-enabled": "yes"}
         self.client = self.connect()
         self.start()
