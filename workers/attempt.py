@@ -14,6 +14,7 @@ from workers.errors import (
     AuthError,
     BudgetClosed,
     BudgetUnknown,
+    ConfigurationError,
     DependencyDown,
     NotModified,
     PermanentError,
@@ -161,6 +162,8 @@ def _sort(item: RunItem, row: Any, error: BaseException) -> Outcome:
         return Outcome(item, ItemStatus.SKIPPED, reason=message_of(error))
     if isinstance(error, (RetryableError, DependencyDown)) or database.is_away(error):
         return _again(item, FailureClass.TRANSIENT, message_of(error))
+    if isinstance(error, ConfigurationError):  # a weight or a timeout that cannot be
+        return _failed(item, FailureClass.CONTRACT, message_of(error), asked=False)
     if isinstance(error, PermanentError):
         forbidden = isinstance(error, AuthError) and error.status == HTTPStatus.FORBIDDEN
         return _failed(item, _class_of(error), message_of(error), forbidden=forbidden)

@@ -1,0 +1,33 @@
+"""The sources that `habits.py` imports with: the benchmarks' own, and one whose tenants each have a budget of a day."""
+
+import os
+
+from benchmarks.sources import SOURCES as BENCHMARK_SOURCES
+from benchmarks.sources import BenchmarkSource
+from workers import Connector, Limit
+
+#: Requests a day that each tenant's key allows: its list page, and no item.
+A_DAY = [Limit(1, seconds=86_400)]
+
+
+class DailySource(BenchmarkSource):
+    """A run of it reads its list, and then all its lanes wait for tomorrow."""
+
+    name = "daily"
+    lanes = 16
+
+    def get_connector(self, run):
+        return Connector(f"daily-{run.tenant}", base_url=os.environ["DEMO_API_URL"], limits=A_DAY)
+
+
+class FortySource(BenchmarkSource):
+    """The first forty items."""
+
+    name = "forty"
+    per_page = 40
+
+    def next_cursor(self, data, cursor):
+        return None
+
+
+SOURCES = [*BENCHMARK_SOURCES, FortySource(), DailySource()]
