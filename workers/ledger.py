@@ -144,6 +144,7 @@ class Ledger:
         self._undelivered: dict[str, list[Any]] = {}
         self._undelivered_pause: dict[str, Any] | None = None
         self._pause: tuple[float, str] = (-math.inf, "")
+        self._kept_pause_until = -math.inf
         self._promise_lock = threading.Lock()
         self._promised: tuple[float, int] = (-math.inf, 0)
         self._learned = 0
@@ -388,10 +389,12 @@ class Ledger:
 
     def _keep_pause(self, seconds: float, reason: str) -> None:
         """Let a long pause outlive Redis."""
-        if not self.watermark or seconds <= _KEPT_PAUSE_SECONDS:
-            return
+        until = clock.monotonic() + seconds
+        if not self.watermark or seconds <= _KEPT_PAUSE_SECONDS or until < self._kept_pause_until + FRESH_SECONDS:
+            return  # a burst is refused: one of its threads has kept it
         try:
             self.watermark.keep_pause(seconds, reason)
+            self._kept_pause_until = until
         except Exception:  # Redis has it
             log.warning("budget %s: its pause could not be kept", self.budget.name, exc_info=True)
 
