@@ -26,7 +26,8 @@ LAYERS = {
     "tracking saving pool faults given matching storable model_tables table_check page outages heartbeat "
     "presence recent_errors samples",
     "names": "registry address_probe",
-    "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address exact",
+    "outside": "contracts connector limiter caller ledger script_arguments answer budget headers transport redis_words "
+    "address exact",
     "ground": "errors failures redaction settings clock cron catch_up log signals orphans version row_keys checked "
     "lesson",
 }

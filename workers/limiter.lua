@@ -554,7 +554,7 @@ local function make(why)
   if anew.relax_us > 0 and now - anew.learned_us > (lesson.since or lesson.over or 0) then
     lesson = anew.profile == 'paced' and {since = now - anew.learned_us} or {was = 1, over = now - anew.learned_us}
     lesson.relax, old_rare.lesson = anew.relax_us, lesson
-  elseif anew.profile == 'paced' and not (lesson.since or lesson.over) then
+  elseif not (lesson.since or lesson.over) and anew.profile == 'paced' then
     old_rare.lesson = {since = now}      -- kept by a process that did not know for how long
   end
   if anew.paused and now + anew.paused[1] > head.paused_until then
