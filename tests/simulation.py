@@ -22,8 +22,8 @@ from oracle import Oracle, State
 from servers import COUNTERS, KINDS, SMALL_BURST, WHOLE_SECONDS, CountsRejected, Server, SlidingLog
 
 from workers import Limit, RateLimiter, clock, ledger
-from workers.caller import Caller, Permit
-from workers.errors import DependencyDown, RateLimited
+from workers.caller import Caller, Permit, Subject
+from workers.errors import DependencyDown, RateLimited, Refused
 from workers.lesson import Lesson
 
 #: How long after its grant a permit may be used.
@@ -91,6 +91,9 @@ class Scenario:
     foreign: str = ""
     foreign_gap_us: int = SECOND
     most_asked: int = 0
+    #: Of refused requests, how many are tried again as what was refused before; and how many as refused alone.
+    remembered: float = 0.0
+    alone: float = 0.0
     seed: int = 0
 
     @property
@@ -135,6 +138,9 @@ class Api:
             tightest = min(range(len(left)), key=lambda i: left[i])
             limit = self.limits[tightest].requests
             return {"X-RateLimit-Limit": str(limit), "X-RateLimit-Remaining": str(left[tightest])}
+        if form == "resets":
+            reset = {"X-RateLimit-Reset": str(instant // 7 % 20)}  # whatever it is, it is believed
+            return self.headers("x-ratelimit", instant) | reset
         if form == "draft":
             policies = ", ".join(
                 f'"p{i}";q={limit.requests};w={limit.seconds:g}' for i, limit in enumerate(self.limits)
@@ -496,6 +502,7 @@ class Fleet:
 
     def respond(self, request: Request) -> None:
         caller, now, granted_at = request.caller, now_us(), round(request.permit.granted_at * SECOND)
+        scenario = self.scenario
         if self.is_held_up(caller, self.respond, request):
             return
         if request.refused:
@@ -507,11 +514,14 @@ class Fleet:
             return
         except RateLimited as wait:
             self.granted -= 1
+            if isinstance(wait, Refused) and self.dice.random() < scenario.remembered:
+                caller.subject = Subject(wait.at_us, alone=self.dice.random() < scenario.alone)
             self.paused_until = max(self.paused_until, now + math.ceil(wait.wait_seconds * SECOND))
             self.at(now + math.ceil(wait.wait_seconds * SECOND), self.ask, caller)
             return
         self.told = max(self.told, (int(request.headers.get("X-Written", 0)), granted_at))
-        thinks = self.dice.random() < self.scenario.hesitates
+        caller.subject = Subject()
+        thinks = self.dice.random() < scenario.hesitates
         self.at(now + (self.dice.randrange(SECOND) if thinks else 0), self.ask, caller)
 
     def watch_pause(self, request: Request) -> None:

@@ -27,7 +27,8 @@ LAYERS = {
     "table_check page outages heartbeat presence recent_errors samples isolation act_keys",
     "names": "registry address_probe",
     "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address "
-    "exact request_secrets header_values decoding unanswered status_errors api_message signing",
+    "exact request_secrets header_values decoding unanswered status_errors api_message signing "
+    "script_arguments",
     "ground": "errors error_text plain_text failures redaction hidden secret_names opaque spellings sheet_cell "
     "asked settings clock cron catch_up log signals orphans version row_keys checked lesson "
     "durations",

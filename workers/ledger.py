@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 import redis
 
-from workers import clock, redis_words
+from workers import clock, redis_words, script_arguments
 from workers.budget import Budget
 from workers.errors import BudgetUnknown, ConfigurationError, DependencyDown, SluiceError
 from workers.lesson import Lesson
@@ -43,8 +43,6 @@ _MOST_UNDELIVERED = 10_000
 #: `counts_us` of a process that has taken no permit yet.
 _NEVER_US = -(10**15)
 _LOST, _LATE = -2, -3
-#: In the order in which limiter.lua numbers them.
-_PROFILES = ("burst", "paced", "auto")
 #: A longer pause is kept where it outlives Redis.
 _KEPT_PAUSE_SECONDS = 60.0
 #: How the script says that a number cannot be.
@@ -135,7 +133,7 @@ class Ledger:
         self.watermark = watermark
         self._linger_seconds = linger_seconds
         self._sha = client.register_script(_SCRIPT).sha
-        self._stated = _stated(budget)
+        self._stated = script_arguments.stated(budget)
         self._id_prefix = uuid.uuid4().hex[:10]
         self._id_numbers = itertools.count()
         self._lock = threading.Lock()
@@ -144,6 +142,7 @@ class Ledger:
         self._undelivered: dict[str, list[Any]] = {}
         self._undelivered_pause: dict[str, Any] | None = None
         self._pause: tuple[float, str] = (-math.inf, "")
+        self._kept_pause_until = -math.inf
         self._promise_lock = threading.Lock()
         self._promised: tuple[float, int] = (-math.inf, 0)
         self._learned = 0
@@ -260,7 +259,7 @@ class Ledger:
             rare["paused"] = [math.ceil(paused_seconds * 1e6), self._pause[1]]
         moved = clock.current()
         stamp = str(round(moved.now().timestamp() * 1_000_000)) if moved.moved else ""
-        arguments = [self._stated, seen, json.dumps(rare) if rare else "", *_asked(request.get("ask"))]
+        arguments = [self._stated, seen, json.dumps(rare) if rare else "", *script_arguments.asked(request.get("ask"))]
         for permit, at in request.get("done", ()):
             arguments += permit, max(0, math.floor((sent_at - at) * 1e6 + 0.01))
         try:
@@ -349,7 +348,7 @@ class Ledger:
     def _anew(self) -> dict[str, Any]:
         """What the script must know to make lost state anew: until when requests of before may be counted."""
         anew: dict[str, Any] = {"epoch": secrets.randbits(48) + 1, "ttl_us": self._known.longest_ttl_us}
-        anew |= _taught(Lesson())
+        anew |= script_arguments.taught(Lesson())
         counts = self._remembered(anew)
         own = self._known.last_grant_at - clock.monotonic() + self._known.longest_ttl_us / 1e6
         if counts is None and self._known.epoch:
@@ -362,7 +361,7 @@ class Ledger:
         if self.watermark is None:
             return None
         try:
-            anew |= _taught(self.watermark.lesson())
+            anew |= script_arguments.taught(self.watermark.lesson())
             paused_seconds, why = self.watermark.pause()
             if paused_seconds > 0:
                 anew["paused"] = [math.ceil(paused_seconds * 1e6), why]
@@ -381,17 +380,19 @@ class Ledger:
             return
         try:
             if state := self.look():
-                self.watermark.keep_lesson(lesson_of(state))
+                self.watermark.keep_lesson(script_arguments.lesson_of(state))
         except Exception:
             self._learned = before
             log.warning("budget %s: what it learned could not be kept", self.budget.name, exc_info=True)
 
     def _keep_pause(self, seconds: float, reason: str) -> None:
         """Let a long pause outlive Redis."""
-        if not self.watermark or seconds <= _KEPT_PAUSE_SECONDS:
-            return
+        until = clock.monotonic() + seconds
+        if not self.watermark or seconds <= _KEPT_PAUSE_SECONDS or until < self._kept_pause_until + FRESH_SECONDS:
+            return  # a burst is refused: one of its threads has kept it
         try:
             self.watermark.keep_pause(seconds, reason)
+            self._kept_pause_until = until
         except Exception:  # Redis has it
             log.warning("budget %s: its pause could not be kept", self.budget.name, exc_info=True)
 
@@ -428,44 +429,9 @@ def vouch(client: "redis.Redis") -> None:
     stated = struct.pack(">3d", 1, 0, 0)
     for state in client.scan_iter("*:{*}:state"):
         keys = [state.removesuffix(b"state") + part.encode() for part in _PARTS]
-        client.eval(_SCRIPT, len(keys), *keys, "", "1", stated, "", json.dumps({"vouch": True}), *_asked(None))
-
-
-def _stated(budget: Budget) -> bytes:
-    """Return what every call says of the budget."""
-    numbers = [budget.share, _PROFILES.index(budget.profile), budget.trust_server]
-    for limit in budget.limits:
-        numbers += limit.requests, limit.window_microseconds, limit.seconds, limit.burst
-    return struct.pack(f">{len(numbers)}d", *numbers)
-
-
-def _taught(lesson: Lesson) -> dict[str, Any]:
-    """Return what the script must know of what auto learned before."""
-    return {
-        "profile": lesson.profile,
-        "why": lesson.why,
-        "widened_us": round(lesson.widened_seconds * 1e6),
-        "learned_us": round(lesson.seconds_ago * 1e6),
-        "relax_us": round(lesson.lasts_seconds * 1e6),
-    }
-
-
-def lesson_of(state: dict[str, Any]) -> Lesson:
-    """Return what auto has learned, of a state as the script reports it."""
-    return Lesson(
-        profile="paced" if state["level"] else "",
-        why=state["paced_why"] if state["level"] else "",
-        widened_seconds=state["widened"] / 1e6,
-        seconds_ago=state["learned"] / 1e6,
-        lasts_seconds=state["relax"] / 1e6,
-    )
-
-
-def _asked(ask: dict[str, Any] | None) -> list[Any]:
-    if ask is None:
-        return ["", "", "", 0]
-    numbers = struct.pack(">4d", ask["weight"], ask["ttl_us"], ask["patience_us"], ask["knock"])
-    return [numbers, ask["waiter"], ask["run"], len(ask["ids"]), *ask["ids"]]
+        client.eval(
+            _SCRIPT, len(keys), *keys, "", "1", stated, "", json.dumps({"vouch": True}), *script_arguments.asked(None)
+        )
 
 
 def _named(error: Exception) -> str:

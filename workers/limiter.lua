@@ -61,6 +61,7 @@ local FORGOTTEN_US = 3600000000       -- a run that was silent for so long makes
 local LATE_US = 1000000               -- a question that takes longer than that is asked again
 local MOST = 1000000                  -- the largest limit there can be
 local NEVER = 2 ^ 52
+local UNDECIDED = 'P'                 -- the state's last byte, if it is to be seen without unpacking: see note_served()
 local SHORT_SECONDS = 100             -- windows up to that length are paced by what auto learns
 local RELAX_US = 600000000            -- auto forgets after that long without a refusal, twice as long after a relapse
 local LONGEST_RELAX_US = 604800000000 -- but never later than after a week
@@ -100,16 +101,20 @@ end
 
 -- Why the numbers cannot be; nil where they can. A caller checks them, too, and says what to write instead.
 local function what_cannot_be()
-  if not (share > 0 and share <= 1) or not profile then return 'share or profile' end
+  if not (share > 0 and share <= 1 and profile) then return 'share or profile' end
   for at = 4, #ARGV[3] / 8, 4 do
-    if not (whole(configured[at], 1, MOST) and whole(configured[at + 1], 1, NEVER)
-        and configured[at + 2] > 0 and whole(configured[at + 3], 0, MOST)) then return 'a limit' end
+    local requests, us, burst = configured[at], configured[at + 1], configured[at + 3]
+    if requests % 1 + us % 1 + burst % 1 ~= 0 or requests < 1 or requests > MOST or us < 1 or us > NEVER or burst < 0
+        or burst > MOST or not (configured[at + 2] > 0) then return 'a limit' end
   end
-  if ask and not (whole(ask.weight, 1, MOST) and #ARGV[3] > 24) then return 'a weight' end
-  if ask and not whole(ask.ttl_us, 1, NEVER / 4) then return 'a timeout' end
-  if ask and not (ask.patience_us >= 0 and #ask.ids > 0) then return 'a question' end
+  if ask then
+    if ask.weight % 1 ~= 0 or ask.weight < 1 or ask.weight > MOST or #ARGV[3] <= 24 then return 'a weight' end
+    if ask.ttl_us % 1 ~= 0 or ask.ttl_us < 1 or ask.ttl_us > NEVER / 4 then return 'a timeout' end
+    if not (ask.patience_us >= 0) or not ask.ids[1] then return 'a question' end
+  end
   for i = first_done + 1, #ARGV, 2 do
-    if not whole(tonumber(ARGV[i]), 0, NEVER) then return 'an age' end
+    local age = tonumber(ARGV[i])
+    if not age or age % 1 ~= 0 or age < 0 or age > NEVER then return 'an age' end
   end
   if request.pause and not whole(request.pause.us, 0, NEVER / 4) then return 'a pause' end
 end
@@ -137,12 +142,15 @@ end
 
 local stored = redis.pcall('GET', state_key)  -- an error where the key is not ours: it cannot be read
 local head, rare_, rare_moved
--- Whether its numbers can be: a script before this one let fractions and negative weights in.
+-- Whether its numbers can be: a script before this one let fractions and negative weights in. NaN % 1 is no zero.
 local function is_sound(its)
-  for name, value in pairs(its) do
-    if not whole(value, -2 * NEVER, 2 * NEVER) then return false end
-  end
-  return whole(its.size, 1, MOST) and its.n >= its.size and its.permits >= 0 and its.units >= its.permits
+  local parts = its.epoch % 1 + its.seq % 1 + its.size % 1 + its.n % 1 + its.base % 1 + its.units % 1 + its.permits % 1
+    + its.next_deadline % 1 + its.longest_ttl % 1 + its.last % 1 + its.latest % 1 + its.offset % 1 + its.made_at % 1
+    + its.covers % 1 + its.paused_until % 1 + its.incident_at % 1 + its.in_a_row % 1 + its.canary % 1 + its.paced % 1
+    + its.paced_at % 1 + its.widened_us % 1 + its.foreign % 1 + its.foreign_at % 1 + its.closing % 1
+    + its.closing_opens % 1 + its.granted % 1 + its.hits % 1 + its.sleeps % 1 + its.slept_us % 1
+  return parts == 0 and its.size >= 1 and its.size <= MOST and its.n >= its.size and its.permits >= 0
+    and its.units >= its.permits
 end
 
 local broken              -- a state whose numbers cannot be
@@ -155,7 +163,7 @@ end
 local moved_at = head and head.last - head.offset     -- when the state moved last, by the clock of Redis
 
 -- What is seldom looked at: canary_id, hit_id, reason, run_id, made, paced_why, adopted, tats, stopped, ignored,
--- heaviest; own_id, served_at, refused_at: see is_own(); others: see debit(); named: see hear(); lesson: see mistrust().
+-- heaviest; own_id, served_at, refused_at, undecided: see is_own(); others: see debit(); named: see hear(); lesson: see mistrust().
 local function rare()
   if rare_ then return rare_ end
   local readable, its = pcall(cmsgpack.unpack, string.sub(stored, FIELDS * 8 + 1))
@@ -172,7 +180,12 @@ end
 
 local function save()
   head.seq = head.seq + 1
-  local tail = rare_moved and cmsgpack.pack(rare_) or string.sub(stored, FIELDS * 8 + 1)
+  local tail
+  if rare_moved then
+    tail = cmsgpack.pack(rare_) .. (rare_.undecided and UNDECIDED or '')
+  else
+    tail = string.sub(stored, FIELDS * 8 + 1)
+  end
   local numbers = struct.pack(FORMAT,
     head.version, head.epoch, head.seq, head.size, head.n, head.base, head.units, head.permits, head.next_deadline,
     head.longest_ttl, head.last, head.latest, head.offset, head.made_at, head.covers, head.paused_until,
@@ -541,7 +554,7 @@ local function make(why)
   if anew.relax_us > 0 and now - anew.learned_us > (lesson.since or lesson.over or 0) then
     lesson = anew.profile == 'paced' and {since = now - anew.learned_us} or {was = 1, over = now - anew.learned_us}
     lesson.relax, old_rare.lesson = anew.relax_us, lesson
-  elseif anew.profile == 'paced' and not (lesson.since or lesson.over) then
+  elseif not (lesson.since or lesson.over) and anew.profile == 'paced' then
     old_rare.lesson = {since = now}      -- kept by a process that did not know for how long
   end
   if anew.paused and now + anew.paused[1] > head.paused_until then
@@ -553,6 +566,7 @@ local function make(why)
     canary_id = '', hit_id = old_rare.hit_id or '', stopped = {},
     heaviest = old_rare.heaviest, lesson = old_rare.lesson, others = old_rare.others, named = old_rare.named,
     served_at = old_rare.served_at, refused_at = old_rare.refused_at, own_id = old_rare.own_id,
+    undecided = old_rare.undecided,
   }
   rare_moved, stepped = true, false
   redis.call('SET', ring_key, string.rep(instant_bytes(covers), head.size))
@@ -974,17 +988,20 @@ local function is_own(order)
   return order.alone or ((order.refused_at or 0) > 0 and (rare().served_at or 0) > order.refused_at)
 end
 
--- A permit was answered that is no refusal. As little is written as decides is_own() for every refusal so far.
-local function note_served(granted_at)
-  if head.incident_at == 0 and (rare().refused_at or 0) == 0 then return end
-  local served_at, refused_at = rare().served_at or 0, math.max(rare().refused_at or 0, head.incident_at)
-  if granted_at > served_at and served_at <= refused_at then rare_to_change().served_at = granted_at end
+-- A permit was answered that is no refusal. As little is read and written as decides is_own() for every refusal so far:
+-- nothing, once one was that was granted after the last of them.
+local function note_served(granted_at, is_canary)
+  if not is_canary and not (stored and string.sub(stored, -1) == UNDECIDED) then return end
+  if granted_at <= (rare().served_at or 0) then return end
+  local its = rare_to_change()
+  its.served_at = granted_at
+  its.undecided = granted_at <= (its.refused_at or 0) or nil
 end
 
 local function count_own(order)
   local its = rare_to_change()
   if its.own_id ~= order.id then
-    head.hits, its.own_id, its.refused_at = head.hits + 1, order.id, now
+    head.hits, its.own_id, its.refused_at, its.undecided = head.hits + 1, order.id, now, true
   end
   if order.was_canary then head.canary = WANTED end
   return 1
@@ -1011,7 +1028,7 @@ local function pause(order, granted_at, explained)
     head.hits = head.hits + 1
     head.in_a_row = head.in_a_row + 1
     local its = rare_to_change()
-    its.hit_id, its.refused_at = order.id, now
+    its.hit_id, its.refused_at, its.undecided = order.id, now, true
     note(order.reason)
     -- A wait longer than every window speaks of a limit that is none of ours.
     local of_ours = order.status == 429 and not (order.asked and order.us > longest + 2000000)
@@ -1101,7 +1118,7 @@ for i = first_done, #ARGV, 2 do
   if weight then
     complete(math.max(now - age_us, granted_at), weight, granted_at)
     granted_of[id] = granted_at
-    if not bad[id] then note_served(granted_at) end
+    if not bad[id] then note_served(granted_at, is_canary(id)) end
     if is_canary(id) then
       if request.pause and request.pause.id == id then request.pause.was_canary = true end
       if not bad[id] then head.in_a_row = 0 end

@@ -139,8 +139,8 @@ def test_what_a_new_process_learned_is_kept_by_an_old_one_that_writes(pair):
     use(old.caller(), 2)
     ask(old, 429, {"Retry-After": "0"})
     move_to(4 * SECOND)
-    use(old.caller())
     use(new.caller())
+    use(old.caller())
 
     # Then the new one still knows
     state = new.snapshot()
