@@ -16,8 +16,8 @@ LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
     "control": "runner scheduler supervisor worker redis_server redis_address preflight retry stuck plan timetable "
     "doctor figures health relearn schedule_plan",
-    "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention sampling fresh "
-    "referrers",
+    "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention sampling "
+    "idleness fresh referrers",
     "queue": "broker consumer middleware notices",
     "reading": "stats weights why why_log why_words reasons failure_groups schedule_stats progress budget_words "
     "budget_sheet budget_watch precedence forecast held budget_use course pace beside eta history outcome last_run "

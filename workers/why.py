@@ -145,6 +145,13 @@ def _is_fresh(facts: Facts) -> bool:
     return bool(facts.sampled) and facts.now - facts.sampled[-1].at < _FRESH
 
 
+def silent_seconds(facts: Facts) -> float:
+    """Return for how long a running run has had no sample, where that is long: no process works on it."""
+    began = facts.still.went_on_at or facts.run.started_at or facts.now
+    since = max(began, facts.sampled[-1].at + _SLOT) if facts.sampled else began
+    return (facts.now - since).total_seconds() if facts.now - since > _FRESH else 0.0
+
+
 # --- not running ------------------------------------------------------------------------------------------------------
 
 
