@@ -4,7 +4,7 @@ It is booked to the run by the process that takes its samples: after a gap in th
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from peewee import fn
@@ -14,7 +14,7 @@ from workers.samples import SLOT_SECONDS
 from workers.tables import Run, RunEvent, RunStatus, Sample
 
 #: A shorter gap between two samples is a busy machine's.
-GAP_SECONDS = 10.0
+_GAP = timedelta(seconds=10)
 
 
 def silent_since(now: datetime) -> dict[int, datetime]:
@@ -25,8 +25,8 @@ def silent_since(now: datetime) -> dict[int, datetime]:
     found = {}
     for run_id, started_at, slot in rows:
         since = max(filter(None, (started_at, _end_of(slot))), default=now)
-        if (now - since).total_seconds() > GAP_SECONDS:
-            found[run_id] = max(filter(None, (since, _went_on_at(run_id))))
+        if now - since > _GAP and now - (went_on := _went_on_at(run_id) or since) > _GAP:
+            found[run_id] = max(since, went_on)
     return found
 
 
