@@ -146,9 +146,10 @@ def _is_fresh(facts: Facts) -> bool:
 
 
 def silent_seconds(facts: Facts) -> float:
-    """Return for how long a running run has had no sample, where that is long: no process works on it."""
-    began = facts.still.went_on_at or facts.run.started_at or facts.now
-    since = max(began, facts.sampled[-1].at + _SLOT) if facts.sampled else began
+    """Return for how long a running run has had no sample since its last, where that is long: none works on it."""
+    if not facts.sampled:
+        return 0.0  # not known yet: who takes the first one books it
+    since = max(facts.still.went_on_at or facts.sampled[-1].at, facts.sampled[-1].at + _SLOT)
     return (facts.now - since).total_seconds() if facts.now - since > _FRESH else 0.0
 
 
