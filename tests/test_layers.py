@@ -14,10 +14,11 @@ ROOT = Path(__file__).resolve().parent.parent
 #: Every module of workers/, from the doors down. A package's name stands for all that is in it.
 LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
-    "control": "runner scheduler supervisor worker redis_server redis_data redis_address preflight retry stuck plan "
-    "timetable doctor figures health relearn schedule_plan",
-    "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention sampling fresh "
-    "referrers control lane_crash list_failure list_notes list_items refusals wake unknown_source",
+    "control": "runner scheduler supervisor worker redis_server redis_data redis_address preflight retry stuck "
+    "plan timetable doctor figures health relearn schedule_plan",
+    "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention "
+    "sampling fresh referrers control lane_crash list_failure list_notes list_items refusals wake "
+    "unknown_source idleness",
     "queue": "broker consumer middleware notices",
     "reading": "stats weights why why_log why_words reasons failure_groups schedule_stats progress budget_words "
     "budget_sheet budget_watch precedence forecast held budget_use course pace beside eta history outcome last_run "

@@ -43,7 +43,7 @@ def test_it_says_who_lives_what_they_stand_on_and_what_went_wrong(house):
     assert "all is well: 1 process, 4 worker threads" in said
     assert re.search(r"alive worker .* \d s ago", said)
     assert "Active runs 0" in said and "Items due now 0" in said
-    assert "Redis Version" in said and "SQLite 3." in said and "Migrations 000" in said
+    assert "Redis Version" in said and "SQLite 3." in said and "Migrations 00" in said
     assert "error" in said and "the API of &lt;b&gt;items&lt;/b&gt; is unhappy" in said
     assert "sl-banner" not in html(page)
 

@@ -106,6 +106,11 @@ class Outage:
         else:
             log.warning("%s (%s), for %.0f s now. To do: %s", what.what, what.said, now - since, what.repair)
 
+    @property
+    def lasts(self) -> bool:
+        """Whether it was met, and is not over."""
+        return self._since is not None
+
     def forget(self) -> None:
         """Take up as a new process would."""
         with self._lock:
@@ -191,6 +196,11 @@ def told() -> str:
     """Return what a process that cannot use the database told the doors; empty where none did lately."""
     value = _quietly(lambda client: client.get(_key()))
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+
+
+def is_redis_away() -> bool:
+    """Whether this process has met a Redis that does not answer, and has not seen it answer since."""
+    return _redis.lasts
 
 
 def redis_trouble() -> Trouble | None:

@@ -404,6 +404,11 @@ def add_usage(run_id: int, usage: Usage) -> None:
         Run.update(usage_values(usage)).where(Run.id == run_id).execute()
 
 
+def add_idle(run_id: int, seconds: float) -> None:
+    """Add for how long nothing could work on a run."""
+    Run.update({Run.idle_seconds: Run.idle_seconds + seconds}).where(Run.id == run_id).execute()
+
+
 def usage_values(usage: Usage) -> dict[Any, Any]:
     """Return the part of an UPDATE that adds `usage` to a run."""
     return {

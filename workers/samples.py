@@ -21,23 +21,28 @@ _LOOK_SLOTS = 16
 
 
 def take(now: datetime) -> int:
+    """As `take_each`; returns how many samples this call took."""
+    return len(take_each(now))
+
+
+def take_each(now: datetime) -> list[int]:
     """Take a sample of each running run that has none in this slot, and thin what has become too much.
 
     Parameters:
       now(datetime): The database's own time.
 
     Returns:
-      int: How many samples this call took.
+      list[int]: The runs of which this call took one.
     """
     slot = slot_of(now)
     due = Run.select(Run.id).where(Run.status == RunStatus.RUNNING, ~fn.EXISTS(_of_slot(slot)))
     if due.limit(1).scalar() is None:  # no write where there is nothing to write: SQLite has one writer
-        return 0
+        return []
     taken = _insert(slot, now)
     if slot % _LOOK_SLOTS == 0:
         for run_id in taken:
             thin(run_id)
-    return len(taken)
+    return taken
 
 
 def thin(run_id: int) -> int:

@@ -2,15 +2,20 @@
 
 import logging
 
-from workers import clock, database, samples
+from workers import clock, database, idleness, samples
 
 log = logging.getLogger(__name__)
 
 
 class Sampler:
-    """Takes samples, and complains once of what keeps it from that."""
+    """Takes samples, and complains once of what keeps it from that.
 
-    def __init__(self) -> None:
+    Parameters:
+      books(bool): Whether it books idle time, too: not where it looks only between the steps of an inline run.
+    """
+
+    def __init__(self, *, books: bool = False) -> None:
+        self._books = books
         self._complained = False
         self._next_at = 0.0
 
@@ -18,7 +23,11 @@ class Sampler:
         """Take the samples that are due."""
         try:
             with database.connection():
-                samples.take(database.now())
+                now = database.now()
+                silent = idleness.silent_since(now) if self._books else {}
+                taken = samples.take_each(now)
+                if self._books:
+                    idleness.book(taken, silent, now)
         except Exception as error:  # charts may have gaps; the runs go on
             self._complain(error)
         else:
@@ -38,6 +47,6 @@ class Sampler:
 
 def keep_sampling() -> None:
     """Take samples until a stop is asked for: a thread's work."""
-    sampler = Sampler()
+    sampler = Sampler(books=True)
     while not clock.sleep(samples.SLOT_SECONDS):
         sampler.look()

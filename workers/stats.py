@@ -38,8 +38,9 @@ class RunStats:
     Attributes:
       total: None until the first list page is in; final once `discovered`.
       percent: Ended items of all, rounded down: 999 of 1,000 is 99. None while the list is still being read.
-      active_seconds, waiting_seconds, held_seconds: The parts of `duration_seconds`: at work, kept waiting by its API,
-        held by a person or between its end and a retry. They stop growing at the end.
+      active_seconds, waiting_seconds, idle_seconds, held_seconds: The parts of `duration_seconds`: at work, kept
+        waiting by its API, without a worker, Redis or a database, held by a person or between its end and a retry. They
+        stop growing at the end.
       rows_created, rows_updated, rows_unchanged: What its list did to the rows of its model; details are not counted.
       requests: What was sent for it, list pages and repeated ones included.
       efficiency: sleeps / (hits + sleeps), 0 to 1; None where nothing has waited yet.
@@ -77,6 +78,7 @@ class RunStats:
     duration_seconds: float
     active_seconds: float
     waiting_seconds: float
+    idle_seconds: float
     held_seconds: float
     per_second: float
     pace_seconds: float
@@ -131,11 +133,13 @@ def run_stats(
     stood_still = (held([run], now) if stood is None else stood).get(run.id, Held())
     moving = max(0.0, duration - stood_still.seconds)
     waiting = min(run.total_sleep_seconds + sleeping, moving)
+    idle = run.idle_seconds
     facts = Facts(run, now, budget, around, still=stood_still)
     pace, ends = Pace(_average(run, moving), seconds=moving), None
     if running:
         others = beside.look(now) if others is None else others
         facts = replace(facts, sampled=others.sampled.get(run.id, ()))
+        idle += 0.0 if sleeping else why.silent_seconds(facts)  # an inline run takes no samples in its sleep
         pace = pace_of(run, now, facts.sampled, stood_still, sleeping)
         ends = eta(run, now, budget, pace, others) if budget and not why.standstill(facts) else None
     reason = why.why(facts)
@@ -163,8 +167,9 @@ def run_stats(
         hits=run.rate_limit_hits_count,
         sleeps=run.rate_limit_sleeps_count,
         duration_seconds=max(0.0, duration),
-        active_seconds=moving - waiting,
+        active_seconds=max(0.0, moving - waiting - idle),
         waiting_seconds=waiting,
+        idle_seconds=min(idle, moving - waiting),
         held_seconds=max(0.0, duration - moving),
         per_second=pace.per_second,
         pace_seconds=pace.seconds,

@@ -134,6 +134,8 @@ class Run(Table):
     rate_limit_hits_count = IntegerField(default=0)
     rate_limit_sleeps_count = IntegerField(default=0)
     total_sleep_seconds = FloatField(default=0.0)
+    #: For how long nothing could work on it: no worker, no Redis, no database.
+    idle_seconds = FloatField(default=0.0)
     #: Requests that were sent for it, list pages and repeated ones included.
     requests_count = IntegerField(default=0)
     #: How many answers in a row refused the credentials, over all lanes.

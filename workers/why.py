@@ -146,6 +146,14 @@ def _is_fresh(facts: Facts) -> bool:
     return bool(facts.sampled) and facts.now - facts.sampled[-1].at < _FRESH
 
 
+def silent_seconds(facts: Facts) -> float:
+    """Return for how long a running run has had no sample since its last, where that is long: none works on it."""
+    if not facts.sampled:
+        return 0.0  # not known yet: who takes the first one books it
+    since = max(facts.still.went_on_at or facts.sampled[-1].at, facts.sampled[-1].at + _SLOT)
+    return (facts.now - since).total_seconds() if facts.now - since > _FRESH else 0.0
+
+
 # --- not running ------------------------------------------------------------------------------------------------------
 
 

@@ -30,7 +30,7 @@ _SPLIT = """
 <span class="sl-whole"><span class="sl-key sl-key-waiting"></span>waiting {w}</span>
 """
 _HELD = (
-    '<span class="sl-unseen"> · </span><span class="sl-whole"><span class="sl-key sl-key-held"></span>held {h}</span>'
+    '<span class="sl-unseen"> · </span><span class="sl-whole"><span class="sl-key sl-key-held"></span>{what} {h}</span>'
 )
 _DASH = '<span class="sl-dim">–</span>'
 _SHAPES = {"bad": "cross", "warn": "alert", "wait": "wait", "good": "check", "calm": "stop"}
@@ -212,12 +212,13 @@ def _time_tile(run: RunStats) -> Html:
         _SPLIT,
         active=f"{100 * run.active_seconds / whole:.1f}",
         waiting=f"{100 * run.waiting_seconds / whole:.1f}",
-        held=f"{100 * run.held_seconds / whole:.1f}",
+        held=f"{100 * (run.idle_seconds + run.held_seconds) / whole:.1f}",
         a=duration(run.active_seconds),
         w=duration(run.waiting_seconds),
     )
-    held = fill(_HELD, h=duration(run.held_seconds))
-    note = fill("{split}{held}", split=split, held=held if run.held_seconds >= 1 else "")
+    still = [("idle", run.idle_seconds), ("held", run.held_seconds)]
+    parts = [fill(_HELD, what=what, h=duration(seconds)) for what, seconds in still if seconds >= 1]
+    note = fill("{split}{still}", split=split, still=join(parts))
     return _tile("Duration", fill("{d}", d=duration(run.duration_seconds)), note)
 
 

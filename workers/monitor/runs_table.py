@@ -120,7 +120,7 @@ def _took(run: RunStats) -> Html:
         d=duration(run.duration_seconds),
         active=round(100 * run.active_seconds / whole, 1),
         waiting=round(100 * run.waiting_seconds / whole, 1),
-        held=round(100 * run.held_seconds / whole, 1),
+        held=round(100 * (run.idle_seconds + run.held_seconds) / whole, 1),
         parts=_sub(spent(run)),
     )
 

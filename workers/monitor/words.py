@@ -66,8 +66,9 @@ def counts(run: RunStats) -> str:
 
 
 def spent(run: RunStats) -> str:
-    """Return what the time of a run went to: `50 s active · 2 min 6 s waiting`, and held where it was."""
+    """Return what the time of a run went to: `50 s active · 2 min 6 s waiting`, and idle or held where it was."""
     parts = [(run.active_seconds, "active"), (run.waiting_seconds, "waiting")]
+    parts += [(run.idle_seconds, "idle")] if run.idle_seconds >= 1 else []
     parts += [(run.held_seconds, "held")] if run.held_seconds >= 1 else []
     return " · ".join(f"{duration(seconds)} {how}".replace(" ", "\u00a0") for seconds, how in parts)
 
