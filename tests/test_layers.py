@@ -16,7 +16,7 @@ LAYERS = {
     "doors": "workers workers.cli workers.__main__ workers.monitor",
     "control": "runner scheduler supervisor worker redis_server redis_data redis_address preflight retry stuck "
     "plan timetable doctor figures health relearn schedule_plan",
-    "work": "actors discovery listed detail patience attempt finalize removal reaper inline retention "
+    "work": "actors discovery listed detail turn flusher patience attempt finalize removal reaper inline retention "
     "sampling fresh referrers control lane_crash list_failure list_notes list_items refusals wake "
     "unknown_source idleness",
     "queue": "broker consumer middleware notices",

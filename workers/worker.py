@@ -13,7 +13,7 @@ from dramatiq.errors import BrokerConnectionError
 from dramatiq.middleware import Middleware
 from dramatiq.worker import Worker
 
-from workers import actors, clock, database, detail, discovery, notices, presence, recent_errors, sampling, signals
+from workers import actors, clock, database, discovery, flusher, notices, presence, recent_errors, sampling, signals
 from workers.broker import get_broker
 from workers.registry import get_registry
 from workers.settings import get_settings
@@ -48,7 +48,7 @@ def work() -> int:
     worker = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=200)
     worker.queue_prefetch = settings.worker_threads  # twice that, the default, lets one process hoard the lanes
     worker.start()
-    threading.Thread(target=detail.keep_flushing, name="flusher", daemon=True).start()
+    threading.Thread(target=flusher.keep_flushing, name="flusher", daemon=True).start()
     threading.Thread(target=notices.listen, name="listener", daemon=True).start()
     threading.Thread(target=sampling.keep_sampling, name="sampler", daemon=True).start()
     present = presence.present("worker", threads=settings.worker_threads, busy=in_work.count, sources=sources)
@@ -139,7 +139,7 @@ def _put_messages_back(worker: Worker) -> None:
 def _give_items_back() -> None:
     try:
         with database.connection():
-            given, pages = detail.abandon_turns(), discovery.abandon_pages()
+            given, pages = flusher.abandon_turns(), discovery.abandon_pages()
         log.warning("requests were still in flight; %d items and %d list pages were given back", given, pages)
     except Exception as error:  # whatever it is, we leave
         why = database.explain(error)

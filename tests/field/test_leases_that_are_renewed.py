@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from workers import clock, items, lanes, reaper, runs
-from workers.detail import Turn
 from workers.settings import get_settings
 from workers.tables import ItemStatus, Lane, Run, RunItem, RunStatus
+from workers.turn import Turn
 
 
 @pytest.fixture
