@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from workers.budget import Budget
+from workers.durations import duration
 from workers.headers import Quota, quotas, retry_after_seconds, retry_after_text
 
 #: Index of a quota that names no window by its length: the script looks for the one of its limit.
@@ -71,7 +72,7 @@ def _refusal(
         return asked, retry_after_text(headers)
     resets = list(_resets(budget, said)) if status in _MAY_BE_SPENT else []
     if resets:
-        return max(resets) + 1.0, f"nothing left for {max(resets):g} s"  # whole seconds, mostly cut off
+        return max(resets) + 1.0, f"nothing left for {duration(max(resets))}"  # whole seconds, mostly cut off
     if status != _TOO_MANY:
         return None
     unread = retry_after_text(headers)

@@ -226,20 +226,22 @@ class Turn:
 
     def _put_behind(self, item: RunItem, refusal: Refused) -> None:
         """Let the items that were not refused be asked first when the budget opens."""
-        claim, kept = self.claim, Refusals.of(item.metadata).and_one(refusal).kept()
+        metadata = (item.metadata or {}) | Refusals.of(item.metadata).and_one(refusal).kept()
         wait = max(0.0, refusal.wait_seconds - EARLY_SECONDS)
-        if claim:
-            self._patiently(lambda: items.put_behind(claim, item, wait, (item.metadata or {}) | kept))
+        with self._committing:  # the flusher may renew the claim, and that changes its token
+            claim = self.claim
+            if claim:
+                self._patiently(lambda: items.put_behind(claim, item, wait, metadata))
 
     def _end_claim(self) -> None:
         """Commit what was attempted, and give back the rest."""
         with self._committing:
             attempted = self._done + len(self.outcomes)
         self._commit_patiently()
-        claim = self.claim
-        if claim:
-            self._patiently(lambda: items.give_back(claim, claim.items[attempted:]))
         with self._committing:
+            claim = self.claim
+            if claim:
+                self._patiently(lambda: items.give_back(claim, claim.items[attempted:]))
             self.claim = None
 
     def _heed_notices(self) -> None:

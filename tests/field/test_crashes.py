@@ -8,7 +8,7 @@ import pytest
 from peewee import CharField, Model, OperationalError, TextField
 from things import Detailed, imported, items_of, register, serving
 
-from workers import database, lanes, runner, runs
+from workers import Connector, Limit, database, lanes, runner, runs
 from workers.errors import DependencyDown, RateLimited, RetryableError
 from workers.tables import RunItem, RunStatus
 
@@ -223,6 +223,23 @@ def test_crashes_that_are_not_in_a_row_end_nothing(thing):
         run = imported()
 
     assert (run.status, run.succeeded_count) == (RunStatus.COMPLETED, 60)
+
+
+@pytest.mark.parametrize("weight", [-1, 0, 1.5, float("nan"), float("inf"), "2", True, 20_000])
+def test_a_weight_that_cannot_be_fails_its_item_at_once_and_asks_nobody(thing, weight):
+    class Weighing(Connector):
+        def weigh(self, request: Any) -> Any:
+            return weight if request.url.endswith("/3") else 1
+
+    with serving(PAGE, DETAILS) as api:
+        register(thing, api.url, connector=Weighing("weighed", base_url=api.url, limits=[Limit(10_000, seconds=1)]))
+
+        run = imported()
+
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 5, 1)
+    failed = RunItem.get(RunItem.run_id == run.id, RunItem.status == "failed")
+    assert (failed.external_id, failed.failure_class, failed.failure_count) == ("3", "contract", 1)
+    assert "/things/3" not in api.asked
 
 
 def test_the_last_crash_of_a_run_is_known_while_its_lane_waits(thing):
