@@ -134,6 +134,7 @@ def served(rows: Sequence[Row], *, bare: bool = False) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
         wbufsize = 65_536
 
         def do_GET(self) -> None:
