@@ -8,12 +8,13 @@ import logging
 from datetime import datetime, timedelta
 
 from workers import broker, cursor, database, items, lanes, precedence, runs, stats
+from workers.settings import get_settings
 from workers.tables import Run
 
 log = logging.getLogger(__name__)
 
-#: Who comes back sooner than that is not woken unasked.
-_LONG_SECONDS = 10.0
+#: Who comes back sooner than so long after a lane's lease is not woken unasked: it may be at work.
+_LONGER_SECONDS = 1.0
 #: A budget that opens that soon is open.
 _OPEN_SECONDS = 1.0
 
@@ -33,9 +34,10 @@ def wake_budget(name: str) -> int:
 
 def wake_sleepers() -> int:
     """Wake the runs that have something to do and sleep on, though their budget is open; return how many messages."""
-    now, sent = database.now(), 0
+    long = timedelta(seconds=get_settings().lane_lease_seconds + _LONGER_SECONDS)
+    until, sent = database.now() + long, 0
     for run in runs.running():
-        if _sleeps_long(run, now + timedelta(seconds=_LONG_SECONDS)) and _is_open(run):
+        if _sleeps_long(run, until) and _is_open(run):
             log.info("run %d: its budget has opened earlier than it was to; its lanes are woken", run.id)
             sent += _wake(run)
     return sent

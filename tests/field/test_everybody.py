@@ -379,7 +379,7 @@ def test_a_run_of_a_source_that_was_removed_can_be_cancelled(newcomer):
         ([["items"], ["newcomer"]], False),
         ([["items"], None], False),
         ([[]], True),
-        ([[f"source-{n}" for n in range(501)]], False),  # too many to say
+        ([[f"source-{n}" for n in range(1001)]], False),  # too many to say
     ],
 )
 def test_whether_a_worker_knows_a_source_is_said_by_the_workers(house, workers, nobody):

@@ -115,7 +115,9 @@ def test_what_may_have_been_done_is_not_asked_twice(connect, method):
         connector = connect(server.url)
         ask(connector)
 
-        with pytest.raises(RetryableError, match=rf"{method} /x: the connection broke, which the API had kept open"):
+        with pytest.raises(
+            RetryableError, match=rf"the {method} request: the connection broke, which the API had kept open"
+        ):
             ask(connector, method)
 
     assert server.received == [(1, "GET"), (1, method)]

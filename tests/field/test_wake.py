@@ -8,11 +8,26 @@ import hosts
 import pytest
 from limiting import use
 
-from workers import Connector, Limit, broker, clock, database, items, runner, runs, scheduler, settings, stats, wake
+from workers import (
+    Connector,
+    Limit,
+    broker,
+    clock,
+    database,
+    items,
+    lanes,
+    runner,
+    runs,
+    scheduler,
+    settings,
+    stats,
+    wake,
+)
 from workers.errors import RateLimited
 from workers.lanes import open_for
 from workers.registry import get_registry
 from workers.relearn import relearn
+from workers.settings import get_settings
 from workers.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 
 HOUR = 3600.0
@@ -169,3 +184,17 @@ def test_a_list_that_waits_for_hours_before_an_open_budget_is_read(sent):
 
     assert wake.wake_sleepers() == 1
     assert sent == [("discover", (waiting.id,))]
+
+
+def test_lanes_that_have_just_begun_their_turns_are_not_overtaken(sent):
+    # Given a run with more items than its lanes have claimed, each lane in the first seconds of its turn
+    run = sleeping()
+    for run_id, lane, turn in open_for(run.id, 2):
+        assert lanes.start_turn(run_id, lane, turn, get_settings().lane_lease_seconds)
+    before = [(lane.lane, lane.turn) for lane in Lane.select().order_by(Lane.lane)]
+    sent.clear()
+
+    assert wake.wake_sleepers() == 0
+
+    assert [(lane.lane, lane.turn) for lane in Lane.select().order_by(Lane.lane)] == before
+    assert sent == []
