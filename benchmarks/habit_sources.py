@@ -3,11 +3,22 @@
 import os
 
 from benchmarks.sources import SOURCES as BENCHMARK_SOURCES
-from benchmarks.sources import BenchmarkSource
+from benchmarks.sources import BenchmarkSource, ManySource
 from workers import Connector, Limit
 
+FORTY = 40
 #: Requests a day that each tenant's key allows: its list page, and no item.
 A_DAY = [Limit(1, seconds=86_400)]
+
+
+class BesideSource(ManySource):
+    """All items but the first forty."""
+
+    name = "beside"
+    total_key = None
+
+    def get_list_items(self, data):
+        return [item for item in super().get_list_items(data) if item["id"] > FORTY]
 
 
 class DailySource(BenchmarkSource):
@@ -15,6 +26,7 @@ class DailySource(BenchmarkSource):
 
     name = "daily"
     lanes = 16
+    per_page = 1_000
 
     def get_connector(self, run):
         return Connector(f"daily-{run.tenant}", base_url=os.environ["DEMO_API_URL"], limits=A_DAY)
@@ -24,10 +36,11 @@ class FortySource(BenchmarkSource):
     """The first forty items."""
 
     name = "forty"
-    per_page = 40
+    per_page = FORTY
+    total_key = None
 
     def next_cursor(self, data, cursor):
         return None
 
 
-SOURCES = [*BENCHMARK_SOURCES, FortySource(), DailySource()]
+SOURCES = [*BENCHMARK_SOURCES, FortySource(), BesideSource(), DailySource()]

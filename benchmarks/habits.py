@@ -134,11 +134,11 @@ def one_item_refused(status: int) -> Result:
 
 def _beside_forty(habit: Callable[[str, int, float], Answer]) -> tuple[float, dict[str, int]]:
     """Return how long a source of 1,100 items takes beside one of forty, and what came of the forty."""
-    api = Api(1_108, habit)
+    api = Api(1_140, habit)
     with serving(api), fleet(api, "50/1") as started:
-        forty, many = started.start_run("forty"), started.start_run("many")
+        forty, beside = started.start_run("forty"), started.start_run("beside")
         begun = time.monotonic()
-        started.wait_for_run(many, 100, every=0.1)
+        started.wait_for_run(beside, 100, every=0.1)
         seconds = time.monotonic() - begun
         started.wait_for_run(forty, 60)
         found = started.query(

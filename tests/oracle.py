@@ -134,6 +134,8 @@ class State:
     widened_us: int = 0
     #: Of what auto learned: when, for how long without a refusal it holds; once forgotten, when, and how much it was.
     learned_at: int = 0
+    #: The same, where that one refusal took it from burst to paced.
+    taught_once_at: int = 0
     lasts_us: int = RELAX_US
     forgotten_lesson: tuple[int, int] | None = None
     #: What others spent of a window, and until when that counts.
@@ -346,7 +348,7 @@ class Oracle:
         self.state = new
         if old:
             kept = "offset paused_until incident_at in_a_row paced widened_us foreign foreign_at adopted granted hits"
-            kept += " hit_id heaviest learned_at lasts_us forgotten_lesson others named served own_id"
+            kept += " hit_id heaviest learned_at taught_once_at lasts_us forgotten_lesson others named served own_id"
             for name in kept.split():
                 setattr(new, name, getattr(old, name))
             new.seq, new.size = max(old.seq, new.seq), max(old.size, largest)
@@ -643,6 +645,10 @@ class Oracle:
     def _count_own(self, order: dict[str, Any]) -> int:
         state = self.state
         assert state is not None
+        if state.paced and order["refused_at"] and state.learned_at == state.taught_once_at == order["refused_at"]:
+            state.paced, state.learned_at, state.lasts_us = False, 0, RELAX_US
+            if self.request["profile"] != "paced":
+                state.paced_at, state.tats = 0, {}
         state.hits += state.own_id != order["id"]
         state.own_id = order["id"]
         if order.get("was_canary"):
@@ -682,6 +688,7 @@ class Oracle:
         elif not before:
             state.lasts_us = RELAX_US
         state.learned_at, state.forgotten_lesson, state.paced = self.now, None, True
+        state.taught_once_at = self.now if not before and learned == 1 else 0
         if learned == 2 and before < 2:
             state.widened_us = SECOND
             for window in self.windows:

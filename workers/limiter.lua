@@ -964,7 +964,7 @@ local function mistrust()
   elseif before == 0 then
     lasts = RELAX_US
   end
-  its.lesson, its.paced_why = {since = now, relax = lasts}, why
+  its.lesson, its.paced_why = {since = now, relax = lasts, alone = before == 0 and learned == 1 or nil}, why
   local til = string.format(' until none was refused for %.0f s', lasts / 1e6)
   head.paced = 1
   if learned == 2 and before < 2 then
@@ -998,7 +998,17 @@ local function note_served(granted_at, is_canary)
   its.undecided = granted_at <= (its.refused_at or 0) or nil
 end
 
+-- What one refusal taught is taken back where the next one of the same request shows whose it was.
+local function take_back(order)
+  local its = rare_to_change()
+  if not (its.lesson and its.lesson.alone and its.lesson.since == order.refused_at) then return end
+  its.lesson, its.paced_why, head.paced = nil, '', 0
+  if profile ~= 'paced' then head.paced_at, its.tats = 0, nil end
+  note('the refusal that it was paced for was of one request alone')
+end
+
 local function count_own(order)
+  take_back(order)
   local its = rare_to_change()
   if its.own_id ~= order.id then
     head.hits, its.own_id, its.refused_at, its.undecided = head.hits + 1, order.id, now, true

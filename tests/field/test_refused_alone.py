@@ -153,3 +153,35 @@ def test_a_canary_that_was_refused_alone_is_none_and_another_goes_first(new):
     with pytest.raises(Refused) as caught:
         caller.heard(permit, 429, {"Retry-After": "2"})
     assert caught.value.wait_seconds == 6.0
+
+
+def test_what_the_first_refusal_taught_is_taken_back_when_the_second_is_the_items_own(new):
+    # Given a budget that became paced for a refusal that nothing explained
+    limiter = new(Limit(100, seconds=10), profile="auto")
+    first = refuse(limiter, Subject(), Retry_After="2")
+    assert limiter.snapshot().profile == "paced"
+    after(limiter, 3)
+    use(limiter.caller())
+
+    refuse(limiter, Subject(refused_at_us=first.at_us), Retry_After="2")
+
+    state = limiter.snapshot()
+    assert (state.profile, state.profile_why, state.paused_for_seconds) == ("burst", "", 0.0)
+    assert state.notes[0].text == "the refusal that it was paced for was of one request alone"
+
+
+def test_what_another_refusal_taught_is_kept(new):
+    # Given an item that was refused, and another one whose refusal taught the budget to be paced
+    limiter = new(Limit(100, seconds=10), profile="auto")
+    first = refuse(limiter, Subject(), Retry_After="20")  # longer than any window: it teaches nothing
+    after(limiter, 21)
+    use(limiter.caller())
+    after(limiter, 1)
+    refuse(limiter, Subject(), Retry_After="1")
+    assert limiter.snapshot().profile == "paced"
+    after(limiter, 3)
+    use(limiter.caller())
+
+    assert refuse(limiter, Subject(refused_at_us=first.at_us), Retry_After="2").own
+
+    assert limiter.snapshot().profile == "paced"
