@@ -234,10 +234,10 @@ def killed_among_many() -> Result:
         for _ in started.worker_children():
             started.kill_worker_child()
         killed, before = time.monotonic(), len(api.asked)
-        while len(api.asked) == before and time.monotonic() < killed + 60:
+        while len(api.asked) < before + 20 and time.monotonic() < killed + 60:  # more than those that were under way
             time.sleep(0.05)
         seconds = time.monotonic() - killed
-    return Result(f"{waiting} lanes; the next request after {seconds:.1f} s", waiting >= 1200 and seconds <= 26)
+    return Result(f"{waiting} lanes; 20 more requests after {seconds:.1f} s", waiting >= 1200 and seconds <= 26)
 
 
 CASES: dict[str, Callable[[], Result]] = {
