@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 #: How long work stays away while Redis gives no permits.
 DOWN_SECONDS = 5.0
 
-#: Whatever a source asks, its item waits this long at least, and at most.
-_LEAST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS = 1.0, 3_600.0
+#: So long a thing that is refused alone waits at least; at most where its source's own code asked for it, or its API.
+_LEAST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, _LONGEST_ASKED_SECONDS = 1.0, 3_600.0, 90_000.0
 
 #: What a model's own methods raise when the API answered with something else than they read.
 _CANNOT_TAKE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -95,7 +95,7 @@ def _of_an_error(item: RunItem, row: Any, error: BaseException) -> Outcome:
 
 def _refused(item: RunItem, refusals: Refusals, wait: RateLimited) -> Outcome:
     """Return what becomes of an item that is refused by itself: it waits alone, or has failed."""
-    reason = refusals.said(wait.reason)
+    reason = refusals.said(reason_of(wait))
     if refusals.are_too_many:
         return _failed(item, FailureClass.RATE_LIMITED, reason)
     return Outcome(
@@ -103,17 +103,25 @@ def _refused(item: RunItem, refusals: Refusals, wait: RateLimited) -> Outcome:
         ItemStatus.PENDING,
         failure_class=FailureClass.RATE_LIMITED,
         reason=reason,
-        retry_seconds=bounded(wait.wait_seconds),
+        retry_seconds=bounded(wait),
         metadata=(item.metadata or {}) | refusals.kept(),
         refund=True,
     )
 
 
-def bounded(wait_seconds: Any) -> float:
-    """Return a wait that a source's code asked for as one that can be kept: a number of seconds, at most an hour."""
-    if isinstance(wait_seconds, bool) or not isinstance(wait_seconds, (int, float)) or math.isnan(wait_seconds):
+def bounded(wait: RateLimited) -> float:
+    """Return a wait as one that can be kept: an hour at most where a source's code asked for it, 25 where the API did."""
+    seconds = getattr(wait, "wait_seconds", None)
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds):
         return _LEAST_WAIT_SECONDS
-    return float(min(max(wait_seconds, _LEAST_WAIT_SECONDS), _LONGEST_WAIT_SECONDS))
+    longest = _LONGEST_ASKED_SECONDS if isinstance(wait, Refused) else _LONGEST_WAIT_SECONDS
+    return float(min(max(seconds, _LEAST_WAIT_SECONDS), longest))
+
+
+def reason_of(wait: RateLimited) -> str:
+    """Return why it is to be waited; of a user's own kind of this error, what it says."""
+    reason = getattr(wait, "reason", None)
+    return reason if isinstance(reason, str) else message_of(wait)
 
 
 def _why_unusable(item: RunItem, row: Any) -> str:

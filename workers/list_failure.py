@@ -6,7 +6,7 @@ from contextlib import suppress
 from peewee import DataError, IntegrityError, PeeweeException
 
 from workers import broker, cursor, database, items, list_items, list_pages, page, runs
-from workers.attempt import DOWN_SECONDS, bounded
+from workers.attempt import DOWN_SECONDS, bounded, reason_of
 from workers.caller import Usage
 from workers.contracts import ImportSource
 from workers.error_text import describe, message_of
@@ -52,15 +52,15 @@ def _refused(run: Run, wait: RateLimited) -> None:
     """
     before = Refusals.of(run.metadata)
     refusals = before.and_one(wait) if isinstance(wait, Refused) else before.and_a_wait()
-    reason = f"list page {page.short(run.discovery_cursor)} {refusals.said(wait.reason)}"
+    reason = f"list page {page.short(run.discovery_cursor)} {refusals.said(reason_of(wait))}"
     if refusals.are_too_many:
-        _give_up(run, PermanentError(refusals.said(wait.reason), FailureClass.RATE_LIMITED))
+        _give_up(run, PermanentError(refusals.said(reason_of(wait)), FailureClass.RATE_LIMITED))
         return
     run.metadata |= refusals.kept()
     if isinstance(wait, Refused) and not wait.own:
         cursor.put_page_back(run, resend_delay(wait.wait_seconds, first=True), refund=True, metadata=run.metadata)
         raise wait
-    seconds = bounded(wait.wait_seconds)
+    seconds = bounded(wait)
     log.warning("run %d: %s; again in %g s", run.id, reason, seconds)
     cursor.put_page_back(run, seconds, refund=True, reason=reason, metadata=run.metadata)
     broker.send("discover", run.id, delay_seconds=seconds)

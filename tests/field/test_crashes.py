@@ -27,6 +27,11 @@ class Unsaid(RetryableError):
         raise SystemExit("no words")
 
 
+class Odd(RateLimited):
+    def __init__(self) -> None:
+        Exception.__init__(self, "come back later")
+
+
 ERRORS: dict[str, BaseException] = {
     "SystemExit": SystemExit(3),
     "CancelledError": asyncio.CancelledError(),
@@ -38,6 +43,7 @@ ERRORS: dict[str, BaseException] = {
     "RateLimited inf": RateLimited(float("inf"), "too many"),
     "RateLimited nan": RateLimited(float("nan"), "too many"),
     "RateLimited 1e15": RateLimited(1e15, "too many"),
+    "RateLimited of their own": Odd(),
     "DependencyDown": DependencyDown("the cache is away"),
     "OperationalError": OperationalError("server closed the connection unexpectedly"),
     "MemoryError": MemoryError(),
