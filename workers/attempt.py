@@ -110,7 +110,7 @@ def _refused(item: RunItem, refusals: Refusals, wait: RateLimited) -> Outcome:
 
 
 def bounded(wait: RateLimited) -> float:
-    """Return a wait as one that can be kept: an hour at most where a source's code asked for it, 25 where the API did."""
+    """Return a wait as one that can be kept: an hour at most where a source asked for it, 25 where the API did."""
     seconds = getattr(wait, "wait_seconds", None)
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds):
         return _LEAST_WAIT_SECONDS
