@@ -178,6 +178,39 @@ def test_who_waits_for_something_else_is_not_woken(sent, house, what):
     assert sent == []
 
 
+@pytest.mark.parametrize("what", ["at work", "in the queue", "crashed"])
+def test_a_lane_that_is_expected_within_its_lease_or_crashed_does_not_sleep(sent, moved_clock, what):
+    # Given a run whose lanes work, wait in the queue for a worker, or come back after an error; its budget is open
+    run = sleeping(seconds=-6.0)
+    for lane in (0, 1):
+        if what != "in the queue":
+            assert lanes.start_turn(run.id, lane, 1, settings.get_settings().lane_lease_seconds)
+        if what == "crashed":
+            lanes.crashed(run.id, lane, 2, "KeyError: 'a'")
+            assert lanes.end_turn(run.id, lane, 2, 60.0)
+    turns = {lane.turn for lane in Lane.select()}
+
+    # When the scheduler ticks for some minutes
+    for _ in range(12 if what == "in the queue" else 2):
+        scheduler.tick()
+        moved_clock.advance(5.0)
+
+    # Then no lane is overtaken
+    assert {lane.turn for lane in Lane.select()} == turns
+
+
+def test_a_lane_that_sleeps_for_the_budget_after_an_error_is_woken(sent, moved_clock):
+    run = sleeping()
+    for lane in (0, 1):
+        assert lanes.start_turn(run.id, lane, 1, 15.0)
+        lanes.crashed(run.id, lane, 2, "KeyError: 'a'")
+        assert lanes.start_turn(run.id, lane, 2, 15.0)
+        assert lanes.rewind(run.id, lane, 2, HOUR)
+
+    assert wake.wake_sleepers() == 2
+    assert {lane.crashes for lane in Lane.select()} == {1}
+
+
 def test_a_list_that_waits_for_hours_before_an_open_budget_is_read(sent):
     waiting = listing()
     sent.clear()
