@@ -70,7 +70,7 @@ def _sleeps_long(run_id: int, until: datetime) -> bool:
     """Whether nothing of a run is expected until then, though an item, or its list, could be asked for now."""
     run = runs.get(run_id)
     if run.discovered_at is None:
-        return run.discovery_attempts == 0 and run.discovery_due_at is not None and run.discovery_due_at > until
+        return cursor.sleeps(run) and run.discovery_due_at > until
     first = lanes.first_due(run.id)
     return first is not None and first > until and items.is_any_due(run.id, database.now())
 

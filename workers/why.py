@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from workers import budget_words, heartbeat, items, lanes, old_rows, outages, precedence, presence, runs
+from workers import budget_words, cursor, heartbeat, items, lanes, old_rows, outages, precedence, presence, runs
 from workers.course import Mark
 from workers.held import Held
 from workers.limiter import BudgetState
@@ -178,7 +178,9 @@ def _paused(facts: Facts) -> Why:
 
 def _list_again(facts: Facts) -> Why | None:
     run = facts.run
-    if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > facts.now:
+    if run.discovered_at is not None or not run.error_summary or cursor.sleeps(run):
+        return None
+    if run.discovery_due_at and run.discovery_due_at > facts.now:
         return Why(Reason.LIST_BACKS_OFF, run.error_summary, until=run.discovery_due_at)
     return None
 

@@ -13,9 +13,11 @@ from workers import (
     Limit,
     broker,
     clock,
+    cursor,
     database,
     items,
     lanes,
+    list_failure,
     runner,
     runs,
     scheduler,
@@ -23,8 +25,9 @@ from workers import (
     stats,
     wake,
 )
-from workers.errors import RateLimited
+from workers.errors import RateLimited, Refused
 from workers.lanes import open_for
+from workers.reasons import Reason
 from workers.registry import get_registry
 from workers.relearn import relearn
 from workers.settings import get_settings
@@ -209,6 +212,39 @@ def test_a_lane_that_sleeps_for_the_budget_after_an_error_is_woken(sent, moved_c
 
     assert wake.wake_sleepers() == 2
     assert {lane.crashes for lane in Lane.select()} == {1}
+
+
+def test_a_list_that_is_refused_by_itself_waits_as_long_as_it_was_told(sent):
+    run = listing(0.0)
+    page = cursor.begin_page(run.id, 90.0)
+    list_failure.settle(page, Refused(300.0, "429, Retry-After 300", own=True))
+    sent.clear()
+
+    assert wake.wake_sleepers() == 0
+    assert sent == []
+
+
+@pytest.mark.parametrize("closed", ["before it was asked for", "by its refusal"])
+def test_a_list_that_failed_before_and_sleeps_for_its_budget_now_is_woken_and_says_so(sent, closed):
+    # Given a list page that failed once, and then found its budget closed
+    run = listing(0.0)
+    page = cursor.begin_page(run.id, 90.0)
+    assert cursor.put_page_back(page, 0.0, refund=False, reason="list page 1, attempt 1 of 5: 500")
+    page = cursor.begin_page(run.id, 90.0)
+    if closed == "by its refusal":
+        with pytest.raises(Refused):
+            list_failure.settle(page, Refused(HOUR, "429, Retry-After 3600"))
+    else:
+        assert cursor.let_page_sleep(page, HOUR)
+    sent.clear()
+    assert stats.run_stats(runs.get(run.id)).why_code != Reason.LIST_BACKS_OFF
+
+    # When the budget opens
+    assert wake.wake_budget("api-of-items") == 1
+
+    # Then the page is due, and its attempt still counts
+    assert sent == [("discover", (run.id,))]
+    assert runs.get(run.id).discovery_attempts == 1
 
 
 def test_a_list_that_waits_for_hours_before_an_open_budget_is_read(sent):
