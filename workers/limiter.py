@@ -13,6 +13,7 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
+from workers import checked
 from workers.budget import Budget, Limit, our_part
 from workers.caller import Caller, Permit
 from workers.ledger import Ledger, Watermark
@@ -20,6 +21,8 @@ from workers.lesson import Lesson
 
 #: limiter.lua's reply to what only tells.
 _TOLD = 2
+#: The longest wait, or pause.
+_LONGEST_SECONDS = 31 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -127,6 +130,9 @@ class RateLimiter:
         to 25 hours; above that `LongWait` is raised.
       watermark(Watermark | None): What outlives Redis.
 
+    Raises:
+      ConfigurationError: A number of seconds cannot be.
+
     Warning:
       Without a watermark a budget that Redis has lost opens empty if nobody is left who used it: the API may still
       count what was sent before, and answer 429.
@@ -144,8 +150,9 @@ class RateLimiter:
         watermark: Watermark | None = None,
     ) -> None:
         self.budget = budget
-        self.max_wait_seconds = max_wait_seconds
-        self.longest_pause_seconds = longest_pause_seconds
+        self.max_wait_seconds = checked.seconds(max_wait_seconds, "max_wait_seconds", _LONGEST_SECONDS)
+        self.longest_pause_seconds = checked.seconds(longest_pause_seconds, "longest_pause_seconds", _LONGEST_SECONDS)
+        linger_seconds = checked.seconds(linger_seconds, "linger_seconds", checked.LONGEST_TIMEOUT_SECONDS)
         self.ledger = Ledger(budget, client, prefix, linger_seconds, watermark)
 
     def caller(self, run_id: int | None = None, name: str | None = None) -> Caller:
