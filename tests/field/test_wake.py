@@ -3,11 +3,13 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import hosts
 import pytest
 from limiting import use
 
+from models import Item
 from workers import (
     Connector,
     Limit,
@@ -18,6 +20,7 @@ from workers import (
     items,
     lanes,
     list_failure,
+    presence,
     runner,
     runs,
     scheduler,
@@ -267,3 +270,26 @@ def test_lanes_that_have_just_begun_their_turns_are_not_overtaken(sent):
 
     assert [(lane.lane, lane.turn) for lane in Lane.select().order_by(Lane.lane)] == before
     assert sent == []
+
+
+class Heavy(Connector):
+    """Each request counts as half of the limit."""
+
+    def weigh(self, request: Any) -> int:
+        return 50
+
+
+def test_a_run_sleeps_on_whose_requests_weigh_more_than_is_left_and_says_so(sent, house, moved_clock):
+    # Given a budget of 100 a day of which 60 are used, and a run whose requests weigh 50
+    limits = [Limit(100, seconds=86_400)]
+    get_registry()["items"].connector = Heavy("heavy", base_url="http://127.0.0.1:1", limits=limits)
+    run = sleeping()
+    RunItem.update(item_id=Item.create(external_id="1", name="one").id).execute()
+    use(limiter_of().caller(), 60)
+    presence._Word("worker", 8).say()
+
+    # Then it is not woken for what it cannot use
+    assert wake.wake_sleepers() == 0
+    found = stats.run_stats(runs.get(run.id))
+    assert found.why_code == Reason.WINDOW_FULL
+    assert found.why.startswith("window 100/86400 s has 40 left, its next request counts 50; opens in 1 d")
