@@ -216,8 +216,9 @@ def test_what_cannot_be_read_is_refused_in_words_and_stays_as_it_was_typed(items
     assert again(page).text_input(key="schedule_cron").value == "0 25 * * *"
 
 
-def test_a_schedule_is_made_for_a_tenant(items):
-    # Given
+def test_a_schedule_is_made_for_a_tenant(items, monkeypatch):
+    # Given a source that tells tenants apart
+    monkeypatch.setattr(type(items), "get_connector", lambda self, run: self.connector)
     page = draw("schedule", new="1")
     assert "Write when it is to run" in form(page) and not can_save(page)
 

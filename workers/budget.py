@@ -111,7 +111,7 @@ class Budget:
         object.__setattr__(self, "share", share)
         object.__setattr__(self, "profile", profile)
         object.__setattr__(self, "trust_server", trust_server)
-        if not name or any(c in name for c in "{} \n"):
+        if not isinstance(name, str) or not name or any(c in name for c in "{} \n"):
             raise ConfigurationError(f"A budget's name may not be empty or hold spaces or braces: {name!r}")
         if not self.limits:
             raise ConfigurationError(

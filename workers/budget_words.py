@@ -52,6 +52,9 @@ def why_closed(state: BudgetState, now: datetime) -> str:
     if window and code is Closing.WINDOW_TAKEN_AS_FULL:
         return f"window {window.title} taken as full: {state.lost_why}; {opens}"
     if window and code is Closing.WINDOW_FULL:
+        if window.used < window.in_force:
+            room = window.in_force - window.used
+            return f"window {window.title} has {room:,} left, its next request counts {state.weight:,}; {opens}"
         return f"window {window.title} full; {opens}"
     paced = f"paced, its next request in {wait(state.opens_in_seconds)}"
     canary = "after a pause, one request is out to see whether the API answers again"
@@ -74,8 +77,8 @@ def slowed(state: BudgetState) -> str:
 
 
 def fullest(state: BudgetState) -> WindowState | None:
-    """Return the longest window without room; None where all have some."""
-    full = (window for window in state.windows if window.used >= window.in_force)
+    """Return the longest window without room for a request; None where all have some."""
+    full = (window for window in state.windows if window.used + state.weight > window.in_force)
     return max(full, key=lambda window: window.limit.seconds, default=None)
 
 

@@ -1,6 +1,6 @@
 """Checked: the numbers a user gives for permits, before Redis is asked. Each error says what to write instead."""
 
-import math
+import sys
 from typing import Any
 
 from workers.errors import ConfigurationError
@@ -16,7 +16,25 @@ def is_whole(value: object, least: int, most: int) -> bool:
 
 def is_number(value: object) -> bool:
     """Return whether it is a number that can be reckoned with: not NaN, not infinite, not True."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return -sys.float_info.max <= value <= sys.float_info.max
+
+
+def seconds(value: Any, name: str, most: float) -> float:
+    """Return a length of time as it is used.
+
+    Parameters:
+      value(Any): Seconds.
+      name(str): The parameter's.
+      most(float): The longest there may be.
+
+    Raises:
+      ConfigurationError: It is no number of seconds from 0 to that.
+    """
+    if is_number(value) and 0 <= value <= most:
+        return float(value)
+    raise ConfigurationError(f"{name} must be a number of seconds from 0 to {most:,.0f}, not {value!r:.40}")
 
 
 def timeout(value: Any, where: str) -> float:

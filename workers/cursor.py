@@ -13,6 +13,9 @@ from workers.failures import storable_reason
 from workers.saving import Change
 from workers.tables import ItemStatus, Run, RunStatus
 
+#: Under this name a run's metadata holds when its list is due that waits for its budget.
+_SLEEPS_UNTIL = "sleeps_until"
+
 
 def begin_page(run_id: int, lease_seconds: float) -> Run | None:
     """Claim the run's next list page until the lease ends.
@@ -133,16 +136,43 @@ def put_page_back(
     return bool(Run.update(values).where(_ours(run)).execute())
 
 
+def let_page_sleep(run: Run, wait_seconds: float) -> bool:
+    """Let the page be asked for when the budget opens, in `wait_seconds`; its attempt is refunded.
+
+    Parameters:
+      run(Run): Its metadata is written, too.
+
+    Returns:
+      bool: Whether it was still ours.
+    """
+    due = database.now() + timedelta(seconds=wait_seconds)
+    values: dict[Any, Any] = {
+        Run.discovery_due_at: due,
+        Run.discovery_attempts: Run.discovery_attempts - 1,
+        Run.metadata: run.metadata | {_SLEEPS_UNTIL: due.isoformat()},
+    }
+    return bool(Run.update(values).where(_ours(run)).execute())
+
+
+def sleeps(run: Run) -> bool:
+    """Whether a run's list waits for its budget: nobody reads it, and it is not that it failed, or was refused."""
+    if run.discovery_due_at is None or run.discovery_due_at <= database.now():
+        return False
+    if run.discovery_due_at.isoformat() == run.metadata.get(_SLEEPS_UNTIL):
+        return True
+    return run.discovery_attempts == 0 and not run.error_summary  # put back by a process of an older version
+
+
 def wake_page(run_id: int) -> bool:
-    """Make the page due at once of a run that waits for its budget: nobody reads it, and it has not failed before.
+    """Make the page due at once of a run whose list waits for its budget.
 
     Returns:
       bool: Whether it was waiting.
     """
-    now = database.now()
-    waits = (Run.discovery_due_at > now) & (Run.discovery_attempts == 0)
-    here = (Run.id == run_id) & (Run.status == RunStatus.RUNNING) & Run.discovered_at.is_null() & waits
-    return bool(Run.update({Run.discovery_due_at: now}).where(here).execute())
+    run = runs.get(run_id)
+    if run.discovered_at is not None or not sleeps(run):
+        return False
+    return bool(Run.update({Run.discovery_due_at: database.now()}).where(_ours(run)).execute())
 
 
 def _ours(run: Run) -> Any:

@@ -121,10 +121,10 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         cursor.put_page_back(run, 0.0, refund=True)
         runs.pause_because(run.id, str(wait))
     except BudgetClosed as wait:
-        cursor.put_page_back(run, resend_delay(wait.wait_seconds, first=True), refund=True)
+        cursor.let_page_sleep(run, resend_delay(wait.wait_seconds, first=True))
         raise
     except BudgetUnknown as error:
-        cursor.put_page_back(run, resend_delay(DOWN_SECONDS, first=True), refund=True)
+        cursor.let_page_sleep(run, resend_delay(DOWN_SECONDS, first=True))
         raise BudgetClosed(DOWN_SECONDS, str(error)) from error
     except KeyboardInterrupt:
         raise

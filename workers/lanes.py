@@ -5,11 +5,15 @@ So a duplicate message is harmless, a lost one can be sent again, and nothing ca
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from workers import database
 from workers.tables import Lane
 
 Message = tuple[int, int, int]  # run_id, lane, turn
+
+#: Its last turn ended in an error, and it waits for the next; what the error was is forgotten when that begins.
+_BACKS_OFF = Lane.crash_reason.is_null(False)
 
 
 def open_for(run_id: int, count: int, first: int = 0) -> list[Message]:
@@ -105,14 +109,14 @@ def worked(run_id: int, lane: int) -> None:
 
 def last_crash(run_id: int) -> Lane | None:
     """Return the lane of a run that waits for another turn after the most crashes in a row; None where none does."""
-    waits = (Lane.run_id == run_id) & (Lane.crashes > 0) & Lane.due_at.is_null(False)
+    waits = (Lane.run_id == run_id) & _BACKS_OFF & Lane.due_at.is_null(False)
     return Lane.select().where(waits).order_by(Lane.crashes.desc(), Lane.due_at).first()
 
 
 def well(run_id: int) -> int:
     """Return how many lanes of a run have not ended, and did not end their last turn in an error."""
     alive = (Lane.run_id == run_id) & Lane.due_at.is_null(False)
-    count: int = Lane.select().where(alive, Lane.crashes == 0).count()
+    count: int = Lane.select().where(alive, ~_BACKS_OFF).count()
     return count
 
 
@@ -123,10 +127,10 @@ def is_at(run_id: int, lane: int, turn: int) -> bool:
 
 
 def _move(run_id: int, lane: int, turn: int, to: int, due_in_seconds: float) -> bool:
-    due = database.now() + timedelta(seconds=due_in_seconds)
-    moved = Lane.update({Lane.turn: to, Lane.due_at: due}).where(
-        Lane.run_id == run_id, Lane.lane == lane, Lane.turn == turn
-    )
+    values: dict[Any, Any] = {Lane.turn: to, Lane.due_at: database.now() + timedelta(seconds=due_in_seconds)}
+    if to > turn:  # it begins
+        values[Lane.crash_reason] = None
+    moved = Lane.update(values).where(Lane.run_id == run_id, Lane.lane == lane, Lane.turn == turn)
     return bool(moved.execute())
 
 
@@ -162,11 +166,17 @@ def alive(run_id: int) -> int:
     return count
 
 
-def wake(run_id: int) -> list[Message]:
-    """Overtake every lane of a run that has not ended, whoever sleeps or works in it; return the messages to send."""
+def wake(run_id: int, after: datetime | None = None) -> list[Message]:
+    """Overtake lanes of a run that have not ended; return the messages to send.
+
+    Parameters:
+      after(datetime | None): Only those that are not due before, and do not wait because their last turn ended in an
+        error; None: every one, whoever sleeps or works in it.
+    """
+    which = (Lane.due_at > after) & ~_BACKS_OFF if after else Lane.due_at.is_null(False)
     woken = (
         Lane.update({Lane.turn: Lane.turn + 1, Lane.due_at: database.now()})
-        .where(Lane.run_id == run_id, Lane.due_at.is_null(False))
+        .where(Lane.run_id == run_id, which)
         .returning(Lane)
         .execute()
     )
@@ -174,6 +184,7 @@ def wake(run_id: int) -> list[Message]:
 
 
 def first_due(run_id: int) -> datetime | None:
-    """Return when the first of a run's lanes is to be heard of; None where none is at work."""
-    lane = Lane.select().where(Lane.run_id == run_id, Lane.due_at.is_null(False)).order_by(Lane.due_at).first()
+    """Return when the first of a run's lanes is to be heard of that did not end in an error; None where none is."""
+    waits = (Lane.run_id == run_id) & Lane.due_at.is_null(False) & ~_BACKS_OFF
+    lane = Lane.select().where(waits).order_by(Lane.due_at).first()
     return lane.due_at if lane else None

@@ -147,15 +147,19 @@ class Ledger:
         self._promised: tuple[float, int] = (-math.inf, 0)
         self._learned = 0
 
-    def look(self) -> dict[str, Any] | None:
+    def look(self, weight: int = 1) -> dict[str, Any] | None:
         """Return the state as limiter.lua reports it; None where there is none, or it is lost.
 
         It changes nothing, but that permits past their deadline are completed.
 
+        Parameters:
+          weight(int): What a request weighs that waits: when the budget opens for it.
+
         Raises:
           BudgetUnknown: Redis does not answer.
         """
-        reply = self._send({"look": True}, clock.monotonic())
+        request = {"look": True} | ({"weight": weight} if weight > 1 else {})
+        reply = self._send(request, clock.monotonic())
         return None if reply[0] == _LOST else json.loads(reply[1])
 
     def is_paused(self) -> bool:

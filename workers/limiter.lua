@@ -26,6 +26,7 @@
 --           ended run                            it has ended: nothing is kept for it
 --           vouch true                           this Redis was stopped in order before: nothing was lost
 --           look  true                           report the state; written is only that permits have expired
+--           weight number                        with look: what a request weighs that waits; 1 where missing
 --       6 what is asked, as doubles: weight, ttl_us, patience_us, knock (1: it only asks, it holds no place); or ""
 --       7 the waiter; 8 its run, or ""; 9 the number of ids it asks for; 10... these ids
 --       ... then pairs: the id of a permit whose response has arrived, and how long ago in microseconds
@@ -1061,7 +1062,7 @@ local function report()
   for i, window in ipairs(windows) do
     shown[i] = {window.full, window.limit, head.units + completed_after(now - window.us) + window.others}
   end
-  local opens, unsure = opening(1, 0), false
+  local opens, unsure = opening(request.weight or 1, 0), false
   if is_paced() and head.paced_at > 0 then
     local paced_opens, estimate = paced_opening(1, 0)
     opens, unsure = math.max(opens, paced_opens), estimate

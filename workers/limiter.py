@@ -13,6 +13,7 @@ import redis
 from redis.backoff import ExponentialWithJitterBackoff, NoBackoff
 from redis.retry import Retry
 
+from workers import checked
 from workers.budget import Budget, Limit, our_part
 from workers.caller import Caller, Permit
 from workers.ledger import Ledger, Watermark
@@ -20,6 +21,8 @@ from workers.lesson import Lesson
 
 #: limiter.lua's reply to what only tells.
 _TOLD = 2
+#: The longest wait, or pause.
+_LONGEST_SECONDS = 31 * 86_400.0
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class BudgetState:
       foreign: Requests of others that headers told of, since the beginning.
       slept_seconds: How long all sleeps that have ended were, together.
       sleeping_seconds: How long the sleep that goes on has lasted.
+      weight: What a request weighs for which `opens_in_seconds` is told.
       known: False where Redis knows nothing of this budget: never used, or lost and not yet made anew.
       notes: The last decisions, the newest first.
     """
@@ -92,6 +96,7 @@ class BudgetState:
     slept_seconds: float = 0.0
     sleeping_seconds: float = 0.0
     known: bool = True
+    weight: int = 1
     notes: tuple[Note, ...] = ()
 
 
@@ -127,6 +132,9 @@ class RateLimiter:
         to 25 hours; above that `LongWait` is raised.
       watermark(Watermark | None): What outlives Redis.
 
+    Raises:
+      ConfigurationError: A number of seconds cannot be.
+
     Warning:
       Without a watermark a budget that Redis has lost opens empty if nobody is left who used it: the API may still
       count what was sent before, and answer 429.
@@ -144,8 +152,9 @@ class RateLimiter:
         watermark: Watermark | None = None,
     ) -> None:
         self.budget = budget
-        self.max_wait_seconds = max_wait_seconds
-        self.longest_pause_seconds = longest_pause_seconds
+        self.max_wait_seconds = checked.seconds(max_wait_seconds, "max_wait_seconds", _LONGEST_SECONDS)
+        self.longest_pause_seconds = checked.seconds(longest_pause_seconds, "longest_pause_seconds", _LONGEST_SECONDS)
+        linger_seconds = checked.seconds(linger_seconds, "linger_seconds", checked.LONGEST_TIMEOUT_SECONDS)
         self.ledger = Ledger(budget, client, prefix, linger_seconds, watermark)
 
     def caller(self, run_id: int | None = None, name: str | None = None) -> Caller:
@@ -176,15 +185,18 @@ class RateLimiter:
         """
         return _OnePermit(self.caller(), timeout_seconds, weight)
 
-    def snapshot(self) -> BudgetState:
+    def snapshot(self, weight: int = 1) -> BudgetState:
         """Return the state of the budget. Nothing is changed by it, but that permits past their deadline are completed.
+
+        Parameters:
+          weight(int): What a request weighs that waits: when the budget opens is told for it.
 
         Raises:
           DependencyDown: Redis does not answer.
         """
-        seen = self.ledger.look()
+        seen = self.ledger.look(weight)
         if seen is not None:
-            return _state(self.budget, seen)
+            return _state(self.budget, seen, weight)
         windows = tuple(
             WindowState(limit, limit.requests, our_part(limit.requests, self.budget.share), 0)
             for limit in self.budget.limits
@@ -244,7 +256,7 @@ def _starting_profile(budget: Budget) -> str:
     return "paced" if budget.profile == "paced" else "burst"
 
 
-def _state(budget: Budget, seen: dict[str, Any]) -> BudgetState:
+def _state(budget: Budget, seen: dict[str, Any], weight: int) -> BudgetState:
     full = seen["lost"] > 0  # then more may be on record than any limit
     windows = tuple(
         WindowState(limit, int(whole), int(ours), int(min(used, ours) if full else used))
@@ -273,6 +285,7 @@ def _state(budget: Budget, seen: dict[str, Any]) -> BudgetState:
         foreign=int(seen["foreign"]),
         slept_seconds=seen["slept"] / 1e6,
         sleeping_seconds=seen["sleeping"] / 1e6,
+        weight=weight,
         notes=notes,
     )
 

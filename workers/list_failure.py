@@ -58,7 +58,7 @@ def _refused(run: Run, wait: RateLimited) -> None:
         return
     run.metadata |= refusals.kept()
     if isinstance(wait, Refused) and not wait.own:
-        cursor.put_page_back(run, resend_delay(wait.wait_seconds, first=True), refund=True, metadata=run.metadata)
+        cursor.let_page_sleep(run, resend_delay(wait.wait_seconds, first=True))
         raise wait
     seconds = bounded(wait)
     log.warning("run %d: %s; again in %g s", run.id, reason, seconds)

@@ -46,6 +46,7 @@ def of_setting(source_name: str, tenant: str | None, cron: str, timezone: str, c
     """
     registry.get_registry()[source_name]
     runner.check_tenant(tenant)
+    runner.refuse_tenant(source_name, tenant)
     values = timetable.check(cron, timezone, catch_up)
     found = schedules.find(source_name, tenant)
     if found is None:

@@ -10,7 +10,7 @@ from typing import Any
 import redis
 from peewee import InterfaceError, OperationalError
 
-from workers import beside, budget_words, database, items, run_connector, why, why_words
+from workers import beside, budget_words, database, items, run_connector, weights, why, why_words
 from workers.beside import Beside
 from workers.budget import Budget
 from workers.errors import DependencyDown
@@ -232,9 +232,9 @@ def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
 
 
 def budget_of(run: Run) -> BudgetState | None:
-    """Return the state of the budget a run uses; None where Redis, or the source, is away."""
+    """Return the state of a run's budget, for what its next request weighs; None where Redis or the source is away."""
     try:
-        return look(run_connector.of(run).budget)
+        return look(run_connector.of(run).budget, math.ceil(weights.detail_weight(run)))
     except Exception:  # a user's get_connector may fail in any way; that must not hide the other runs
         return None
 
@@ -265,14 +265,17 @@ def budgets() -> tuple[dict[str, Budget], list[str]]:
     return found, troubles
 
 
-def look(budget: Budget) -> BudgetState:
+def look(budget: Budget, weight: int = 1) -> BudgetState:
     """Return the state of a budget.
+
+    Parameters:
+      weight(int): What a request weighs that waits for it.
 
     Raises:
       DependencyDown: Redis does not answer.
     """
     settings = get_settings()
-    return _looker(budget, settings.redis_url, settings.prefix).snapshot()
+    return _looker(budget, settings.redis_url, settings.prefix).snapshot(weight)
 
 
 @lru_cache(maxsize=1024)

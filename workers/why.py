@@ -10,7 +10,7 @@ from typing import Any
 
 import redis
 
-from workers import budget_words, heartbeat, items, lanes, old_rows, outages, precedence, presence, runs
+from workers import budget_words, cursor, heartbeat, items, lanes, old_rows, outages, precedence, presence, runs
 from workers.course import Mark
 from workers.held import Held
 from workers.limiter import BudgetState
@@ -124,16 +124,39 @@ def standstill(facts: Facts) -> Why | None:
     """Return what keeps a running run from going on until a person has done something; its end is not foreseen."""
     if facts.around.outage:
         return facts.around.outage
-    if facts.around.processes is None or _is_fresh(facts):
+    if facts.around.processes is None:
         return None
-    if nobody := presence.no_worker(facts.around.processes):
-        return Why(Reason.NO_WORKER, nobody)
     taking = [process for process in facts.around.processes if process.takes_messages]
     if not taking:
-        return Why(Reason.WORKERS_STOPPING)
-    if not any(process.knows(facts.run.source) for process in taking):
-        return Why(Reason.SOURCE_NOT_ON_WORKERS, facts.run.source)
-    return None
+        return None if _is_fresh(facts) else _no_worker(facts.around.processes)
+    source = facts.run.source
+    if any(process.knows(source) for process in taking) or _works_elsewhere(facts):
+        return None
+    # Where this process does not know it either, to restart the workers is of no use.
+    return Why(Reason.SOURCE_NOT_ON_WORKERS if source in get_registry() else Reason.SOURCE_UNKNOWN, source)
+
+
+def _no_worker(found: Sequence[Process]) -> Why:
+    nobody = presence.no_worker(found)
+    return Why(Reason.NO_WORKER, nobody) if nobody else Why(Reason.WORKERS_STOPPING)
+
+
+def _works_elsewhere(facts: Facts) -> bool:
+    """Whether a process works on the run that is none of the workers: an inline run moves, asks, or waits for its API.
+
+    That it is sampled does not say it where workers live: these sample every run.
+    """
+    if not _is_fresh(facts):
+        return False
+    closed = facts.budget is not None and budget_words.closing(facts.budget) is not None
+    return closed or facts.now - quiet_since(facts) < _QUIET or _asks(facts)
+
+
+def _asks(facts: Facts) -> bool:
+    run = facts.run
+    if run.discovered_at is not None:
+        return items.in_hand(run.id)
+    return bool(run.discovery_attempts and run.discovery_due_at and run.discovery_due_at > facts.now)
 
 
 def _of_redis(trouble: Trouble) -> Why:
@@ -142,7 +165,7 @@ def _of_redis(trouble: Trouble) -> Why:
 
 
 def _is_fresh(facts: Facts) -> bool:
-    """Whether a process works on the run that may be none of those that live: an inline run takes its samples."""
+    """Whether a process takes samples, a worker or one that works inline: who does, samples every run."""
     return bool(facts.sampled) and facts.now - facts.sampled[-1].at < _FRESH
 
 
@@ -178,7 +201,9 @@ def _paused(facts: Facts) -> Why:
 
 def _list_again(facts: Facts) -> Why | None:
     run = facts.run
-    if run.discovered_at is None and run.error_summary and run.discovery_due_at and run.discovery_due_at > facts.now:
+    if run.discovered_at is not None or not run.error_summary or cursor.sleeps(run):
+        return None
+    if run.discovery_due_at and run.discovery_due_at > facts.now:
         return Why(Reason.LIST_BACKS_OFF, run.error_summary, until=run.discovery_due_at)
     return None
 
@@ -197,13 +222,20 @@ def _gives_way(facts: Facts) -> Why | None:
 
 
 def _closed(facts: Facts) -> Why | None:
-    """Return what keeps a running run from its API; None where its budget is open."""
+    """Return what keeps a running run from its API; None where its budget is open, or cannot be told here."""
     if facts.run.source not in get_registry():
-        return Why(Reason.SOURCE_UNKNOWN, facts.run.source)
+        return None if _is_known_to_a_worker(facts) else Why(Reason.SOURCE_UNKNOWN, facts.run.source)
     if facts.budget is None:
         return Why(Reason.BUDGET_UNKNOWN)
     code = budget_words.closing(facts.budget)
     return Why(Reason(code), budget_words.why_closed(facts.budget, facts.now)) if code else None
+
+
+def _is_known_to_a_worker(facts: Facts) -> bool:
+    """Whether a worker says that it knows the source, or the run moves: then this process is older than the source."""
+    taking = [process for process in facts.around.processes or () if process.takes_messages]
+    says_so = any(facts.run.source in (process.sources or ()) for process in taking)
+    return says_so or (_is_fresh(facts) and facts.now - quiet_since(facts) < _QUIET)
 
 
 def _reading(facts: Facts) -> Why | None:

@@ -9,7 +9,7 @@ import pytest
 
 from workers import act_keys, clock, database, runner, runs
 from workers.errors import AlreadyDone, DependencyDown
-from workers.monitor import confirm, questions, run_form
+from workers.monitor import confirm, questions, run_form, tuning
 from workers.tables import ActKey, Run, RunStatus
 
 ME: dict[str, Any] = {"who": "me", "door": "test"}
@@ -109,3 +109,28 @@ def test_the_form_s_promise_has_a_key_that_two_tabs_share(operator: Run) -> None
     plans = [run_form.make_plan("items", how, None, UTC) for how in (run_form.NEW, run_form.NEW, run_form.RESCHEDULE)]
 
     assert plans[0].key == plans[1].key != plans[2].key
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_each_of_two_scheduled_runs_may_be_pulled_forward(import_from: Callable[..., Any]) -> None:
+    import_from("http://127.0.0.1:1")
+    later = [clock.now() + timedelta(hours=hours) for hours in (1, 2)]
+    scheduled = [runner.schedule("items", at, **ME).id for at in later]
+
+    pulled = []
+    for _ in scheduled:
+        with act_keys.once(run_form.make_plan("items", run_form.RESCHEDULE, None, UTC).key, "me"):
+            pulled.append(runs.pull_forward("items", clock.now(), tenant=None, **ME).id)
+            runs.claim_scheduled(pulled[-1])
+
+    assert pulled == scheduled
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+def test_who_set_what_was_there_may_set_something_else_later(operator: Run) -> None:
+    def press(lanes: int) -> str:
+        key = tuning.key_to_spend(act_keys.of_run(operator.id, "tune"), (operator.lanes, 0), (lanes, 0))
+        return confirm._result(lambda: tuning.change(operator.id, operator.lanes, lanes, 0, 0), key)[0]
+
+    assert press(operator.lanes) == "Run 1 stays as it is"
+    assert press(3) == "Run 1 has 3 lanes"

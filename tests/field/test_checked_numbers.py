@@ -59,7 +59,7 @@ def test_a_weight_above_our_share_of_a_limit_is_refused_and_one_of_it_is_not(new
     limiter.caller().take(5.0, 8)
 
 
-TIMEOUTS = ["10", (3, 10), INF, NAN, 0, -1, True, b"10", [10], 86_401, 0.0]
+TIMEOUTS = ["10", (3, 10), INF, NAN, 0, -1, True, b"10", [10], 86_401, 0.0, 10**400]
 
 
 @pytest.mark.parametrize("timeout", [*TIMEOUTS, None], ids=repr)
@@ -109,10 +109,23 @@ def test_a_limit_above_a_million_says_what_to_write(requests, seconds, instead):
     ],
     ids=["requests", "seconds", "granularity", "burst", "share"],
 )
-@pytest.mark.parametrize("bad", ["2", None, True, NAN, INF, -1, [1], b"1"], ids=repr)
+@pytest.mark.parametrize("bad", ["2", None, True, NAN, INF, -1, [1], b"1", 10**400], ids=repr)
 def test_a_limit_of_something_else_than_numbers_says_so(wrong, bad):
     with pytest.raises(ConfigurationError):
         wrong(bad)
+
+
+@pytest.mark.parametrize("name", ["linger_seconds", "max_wait_seconds", "longest_pause_seconds"])
+@pytest.mark.parametrize("bad", ["2", None, True, NAN, INF, -1, (3, 10), 1e300, 10**400], ids=repr)
+def test_a_limiter_of_seconds_that_cannot_be_says_so(name, bad):
+    with pytest.raises(ConfigurationError, match=f"{name} must be a number of seconds from 0 to"):
+        RateLimiter(Budget("shop", [TEN]), Silent(), **{name: bad})
+
+
+@pytest.mark.parametrize("name", ["", None, 5, "two words"], ids=repr)
+def test_a_name_that_cannot_be_is_refused(name):
+    with pytest.raises(ConfigurationError, match="name"):
+        Budget(name, [TEN])
 
 
 # --- the script itself ----------------------------------------------------------------------------------------------

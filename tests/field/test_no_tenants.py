@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from workers import cli, runner
+from workers import cli, runner, schedule_plan
 from workers.cli import ending
 from workers.errors import UsageError
-from workers.monitor import run_form
+from workers.monitor import run_form, schedule_acts
 from workers.tables import Run, Schedule
 
 
@@ -44,6 +44,14 @@ def test_the_form_refuses_it(import_from: Callable[..., Any]) -> None:
     with pytest.raises(UsageError, match="items has no tenants"):
         run_form._begin("items", run_form.NEW, "x", False)
     assert Run.select().count() == 0
+
+
+def test_the_form_of_schedules_refuses_it(import_from: Callable[..., Any]) -> None:
+    import_from("http://127.0.0.1:1")
+    with pytest.raises(UsageError, match="items has no tenants"):
+        schedule_plan.of_setting("items", "x", "0 3 * * *", "UTC", "latest")
+    assert not schedule_acts.change("items", "x", "0 3 * * *", "UTC", "latest")
+    assert Schedule.select().count() == 0
 
 
 def test_a_source_that_tells_tenants_apart_takes_it(import_from: Callable[..., Any]) -> None:

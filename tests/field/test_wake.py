@@ -3,19 +3,24 @@
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import hosts
 import pytest
 from limiting import use
 
+from models import Item
 from workers import (
     Connector,
     Limit,
     broker,
     clock,
+    cursor,
     database,
     items,
     lanes,
+    list_failure,
+    presence,
     runner,
     runs,
     scheduler,
@@ -23,8 +28,9 @@ from workers import (
     stats,
     wake,
 )
-from workers.errors import RateLimited
+from workers.errors import RateLimited, Refused
 from workers.lanes import open_for
+from workers.reasons import Reason
 from workers.registry import get_registry
 from workers.relearn import relearn
 from workers.settings import get_settings
@@ -178,6 +184,72 @@ def test_who_waits_for_something_else_is_not_woken(sent, house, what):
     assert sent == []
 
 
+@pytest.mark.parametrize("what", ["at work", "in the queue", "crashed"])
+def test_a_lane_that_is_expected_within_its_lease_or_crashed_does_not_sleep(sent, moved_clock, what):
+    # Given a run whose lanes work, wait in the queue for a worker, or come back after an error; its budget is open
+    run = sleeping(seconds=-6.0)
+    for lane in (0, 1):
+        if what != "in the queue":
+            assert lanes.start_turn(run.id, lane, 1, settings.get_settings().lane_lease_seconds)
+        if what == "crashed":
+            lanes.crashed(run.id, lane, 2, "KeyError: 'a'")
+            assert lanes.end_turn(run.id, lane, 2, 60.0)
+    turns = {lane.turn for lane in Lane.select()}
+
+    # When the scheduler ticks for some minutes
+    for _ in range(12 if what == "in the queue" else 2):
+        scheduler.tick()
+        moved_clock.advance(5.0)
+
+    # Then no lane is overtaken
+    assert {lane.turn for lane in Lane.select()} == turns
+
+
+def test_a_lane_that_sleeps_for_the_budget_after_an_error_is_woken(sent, moved_clock):
+    run = sleeping()
+    for lane in (0, 1):
+        assert lanes.start_turn(run.id, lane, 1, 15.0)
+        lanes.crashed(run.id, lane, 2, "KeyError: 'a'")
+        assert lanes.start_turn(run.id, lane, 2, 15.0)
+        assert lanes.rewind(run.id, lane, 2, HOUR)
+
+    assert wake.wake_sleepers() == 2
+    assert {lane.crashes for lane in Lane.select()} == {1}
+
+
+def test_a_list_that_is_refused_by_itself_waits_as_long_as_it_was_told(sent):
+    run = listing(0.0)
+    page = cursor.begin_page(run.id, 90.0)
+    list_failure.settle(page, Refused(300.0, "429, Retry-After 300", own=True))
+    sent.clear()
+
+    assert wake.wake_sleepers() == 0
+    assert sent == []
+
+
+@pytest.mark.parametrize("closed", ["before it was asked for", "by its refusal"])
+def test_a_list_that_failed_before_and_sleeps_for_its_budget_now_is_woken_and_says_so(sent, closed):
+    # Given a list page that failed once, and then found its budget closed
+    run = listing(0.0)
+    page = cursor.begin_page(run.id, 90.0)
+    assert cursor.put_page_back(page, 0.0, refund=False, reason="list page 1, attempt 1 of 5: 500")
+    page = cursor.begin_page(run.id, 90.0)
+    if closed == "by its refusal":
+        with pytest.raises(Refused):
+            list_failure.settle(page, Refused(HOUR, "429, Retry-After 3600"))
+    else:
+        assert cursor.let_page_sleep(page, HOUR)
+    sent.clear()
+    assert stats.run_stats(runs.get(run.id)).why_code != Reason.LIST_BACKS_OFF
+
+    # When the budget opens
+    assert wake.wake_budget("api-of-items") == 1
+
+    # Then the page is due, and its attempt still counts
+    assert sent == [("discover", (run.id,))]
+    assert runs.get(run.id).discovery_attempts == 1
+
+
 def test_a_list_that_waits_for_hours_before_an_open_budget_is_read(sent):
     waiting = listing()
     sent.clear()
@@ -198,3 +270,26 @@ def test_lanes_that_have_just_begun_their_turns_are_not_overtaken(sent):
 
     assert [(lane.lane, lane.turn) for lane in Lane.select().order_by(Lane.lane)] == before
     assert sent == []
+
+
+class Heavy(Connector):
+    """Each request counts as half of the limit."""
+
+    def weigh(self, request: Any) -> int:
+        return 50
+
+
+def test_a_run_sleeps_on_whose_requests_weigh_more_than_is_left_and_says_so(sent, house, moved_clock):
+    # Given a budget of 100 a day of which 60 are used, and a run whose requests weigh 50
+    limits = [Limit(100, seconds=86_400)]
+    get_registry()["items"].connector = Heavy("heavy", base_url="http://127.0.0.1:1", limits=limits)
+    run = sleeping()
+    RunItem.update(item_id=Item.create(external_id="1", name="one").id).execute()
+    use(limiter_of().caller(), 60)
+    presence._Word("worker", 8).say()
+
+    # Then it is not woken for what it cannot use
+    assert wake.wake_sleepers() == 0
+    found = stats.run_stats(runs.get(run.id))
+    assert found.why_code == Reason.WINDOW_FULL
+    assert found.why.startswith("window 100/86400 s has 40 left, its next request counts 50; opens in 1 d")

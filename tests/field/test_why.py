@@ -22,6 +22,7 @@ from workers import (
     outages,
     presence,
     runs,
+    samples,
     settings,
     stats,
     why,
@@ -94,6 +95,12 @@ def no_worker(stand: Stand) -> None:
     pending(stand)
 
 
+def inline_beside_workers_that_do_not_know_it(stand: Stand) -> None:
+    works(stand, sources=("orders",))
+    stand.items(3, ItemStatus.PROCESSING, 40)
+    samples.take(clock.now())
+
+
 def stopping(stand: Stand) -> None:
     clock.stop_requested.set()
     works(stand)
@@ -106,9 +113,27 @@ def source_not_on_workers(stand: Stand) -> None:
     pending(stand)
 
 
+def source_not_on_workers_that_sample_every_run(stand: Stand) -> None:
+    source_not_on_workers(stand)
+    samples.take(clock.now())
+
+
 def source_unknown(stand: Stand) -> None:
     works(stand)
     stand.set(source="gone")
+
+
+def source_removed(stand: Stand) -> None:
+    works(stand, sources=("orders",))
+    stand.set(source="gone")
+    pending(stand)
+
+
+def door_older_than_the_source(stand: Stand) -> None:
+    works(stand, sources=("items", "new"))
+    stand.set(source="new")
+    pending(stand)
+    stand.lanes(-1)
 
 
 def budget_unknown(stand: Stand) -> None:
@@ -255,9 +280,13 @@ STATES: dict[Callable[[Stand], None], Reason] = {
     queued: Reason.QUEUED,
     threads_busy: Reason.THREADS_BUSY,
     no_worker: Reason.NO_WORKER,
+    inline_beside_workers_that_do_not_know_it: Reason.ITEMS_CLAIMED,
     stopping: Reason.WORKERS_STOPPING,
     source_not_on_workers: Reason.SOURCE_NOT_ON_WORKERS,
+    source_not_on_workers_that_sample_every_run: Reason.SOURCE_NOT_ON_WORKERS,
     source_unknown: Reason.SOURCE_UNKNOWN,
+    source_removed: Reason.SOURCE_UNKNOWN,
+    door_older_than_the_source: Reason.QUEUED,
     budget_unknown: Reason.BUDGET_UNKNOWN,
     list_backs_off: Reason.LIST_BACKS_OFF,
     lanes_back_off: Reason.LANES_BACK_OFF,

@@ -122,7 +122,7 @@ def make_plan(source_name: str, how: str, tenant: str | None, zone: tzinfo) -> P
             sentence, possible = (_new if how == NEW else _reschedule)(source_name, tenant, zone)
             read = partial(reading, partial(_usual, source_name))
             usual = shared.shared(("usual", source_name), _SLOW_SECONDS, read)
-            key = act_keys.of_start(source_name, tenant, how)
+            key = act_keys.of_start(source_name, tenant, _act(how, source_name, tenant))
             return Plan(sentence, possible, usual, _by_itself(source_name, tenant, zone), key)
     except (SluiceError, PeeweeException, Unreadable):
         return Plan("Nothing can be started while the database is away.", possible=False)
@@ -217,6 +217,12 @@ def _line(tone: str, shape: str, text: str) -> Html:
 
 def _plan(asked: Asked, zone: tzinfo) -> Plan:
     return shared.shared(("form", asked, zone), shared.EACH_TICK_SECONDS, partial(make_plan, *asked, zone))
+
+
+def _act(how: str, source_name: str, tenant: str | None) -> str:
+    """Name what is offered: of several runs that are scheduled, to pull forward each is an act of its own."""
+    ahead = runs.next_scheduled(source_name, tenant) if how == RESCHEDULE else None
+    return f"{how} {ahead.id}" if ahead else how
 
 
 def _new(source_name: str, tenant: str | None, zone: tzinfo) -> tuple[str, bool]:

@@ -1,12 +1,11 @@
 """What a person does to a schedule from the page: done by the timetable, and answered in a sentence."""
 
 from collections.abc import Callable
-from functools import partial
 
 import streamlit as st
 from peewee import PeeweeException
 
-from workers import act_keys, database, timetable
+from workers import act_keys, database, runner, timetable
 from workers.errors import DependencyDown, SluiceError
 from workers.monitor import access, liveness
 from workers.monitor.complaint import complain
@@ -19,8 +18,12 @@ DONE, REFUSAL = "schedule_done", "schedule_refusal"
 
 def change(source: str, tenant: str | None, cron: str, timezone: str, catch_up: str, *, key: str = "") -> bool:
     """Set a schedule. Returns whether it was done; else REFUSAL says why not."""
-    asked = partial(timetable.set_schedule, source, cron, timezone=timezone, catch_up=catch_up, tenant=tenant)
-    return _act(lambda: asked(**_me()), "The schedule is set", key)
+
+    def do() -> None:
+        runner.refuse_tenant(source, tenant)
+        timetable.set_schedule(source, cron, timezone=timezone, catch_up=catch_up, tenant=tenant, **_me())
+
+    return _act(do, "The schedule is set", key)
 
 
 def pause(source: str, tenant: str | None, key: str = "") -> bool:

@@ -40,7 +40,8 @@ def _draw(run_id: int, lanes: int, priority: int, key: str) -> None:
         st.html(_refused(what))
         return
     if agreed:
-        confirm.perform(partial(change, run_id, lanes, wanted, priority, first), key)
+        spent = key_to_spend(key, (lanes, priority), (wanted, first))
+        confirm.perform(partial(change, run_id, lanes, wanted, priority, first), spent)
     if agreed or declined:
         st.rerun()
 
@@ -68,6 +69,11 @@ def change(run_id: int, lanes: int, wanted: int, priority: int, first: int) -> s
         run = runner.set_priority(run_id, first, who=access.who(), door="monitor")
         said.append(f"priority {run.priority}")
     return f"Run {run_id} has {' and '.join(said)}" if said else f"Run {run_id} stays as it is"
+
+
+def key_to_spend(key: str, before: tuple[int, int], after: tuple[int, int]) -> str:
+    """Return the act's key; none where nothing is to be set: it is left for what will be."""
+    return key if before != after else ""
 
 
 def _refused(what: str) -> Html:
