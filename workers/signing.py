@@ -29,7 +29,7 @@ def sign(prepared: requests.PreparedRequest, auth: "AuthBase | tuple[str, str] |
       RetryableError: It raised something: a token's endpoint has a hiccup more often than the code has a fault.
       ValueError: A user or a password cannot be sent.
     """
-    if auth is None or isinstance(auth, (tuple, HTTPBasicAuth)):  # which ask nobody
+    if auth is None or isinstance(auth, tuple) or type(auth) is HTTPBasicAuth:  # which ask nobody; a subclass may
         prepared.prepare_auth(auth, prepared.url or "")
         return
     try:

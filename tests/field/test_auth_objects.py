@@ -42,6 +42,17 @@ class Raising(AuthBase):
         raise self.error
 
 
+class RaisingBasic(HTTPBasicAuth):
+    """One whose password is a token, which it renews."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("user", "old")
+        self.error = error
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        raise self.error
+
+
 RAISES = {
     "no connection": (requests.ConnectionError("Connection refused"), "ConnectionError: Connection refused"),
     "a timeout": (requests.Timeout("Read timed out"), "Timeout: Read timed out"),
@@ -56,16 +67,17 @@ RAISES = {
 }
 
 
+@pytest.mark.parametrize("kind", [Raising, RaisingBasic])
 @pytest.mark.parametrize("name", RAISES)
-def test_what_an_auth_object_raises_is_worth_another_attempt_and_costs_no_permit(connect, name):
+def test_what_an_auth_object_raises_is_worth_another_attempt_and_costs_no_permit(connect, name, kind):
     error, words = RAISES[name]
     with saying(200) as server:
-        connector = connect(server.url, auth=Raising(error))
+        connector = connect(server.url, auth=kind(error))
 
         with pytest.raises(RetryableError) as caught:
             get(connector)
 
-    assert str(caught.value).startswith(f"the GET request was not sent: its auth, Raising, raised {words}")
+    assert str(caught.value).startswith(f"the GET request was not sent: its auth, {kind.__name__}, raised {words}")
     assert "s3cret-value-2" not in str(caught.value)
     assert "two" not in str(caught.value)
     assert (server.connections, use_of(connector)) == (0, (0, 0))
