@@ -291,6 +291,7 @@ class Connector:
                 cookies=request.cookies,
                 hooks=request.hooks,
             ).prepare()
+            hidden.note(request_secrets.of_auth(request.auth))  # what it raises may quote them
             signing.sign(full, request.auth or self.auth, _title(request))
         except (requests.RequestException, ValueError) as error:
             raise _unsendable(request, error) from None

@@ -83,6 +83,21 @@ def test_what_an_auth_object_raises_is_worth_another_attempt_and_costs_no_permit
     assert (server.connections, use_of(connector)) == (0, (0, 0))
 
 
+def test_what_the_auth_of_one_request_raises_does_not_quote_its_secrets(connect):
+    class Failing(AuthBase):
+        def __init__(self):
+            self.client_secret = "several words that are secret"
+
+        def __call__(self, request):
+            raise ValueError(f"refused: {self.client_secret}")
+
+    with saying(200) as server:
+        connector = connect(server.url)
+
+        with pytest.raises(RetryableError, match=r"Failing, raised ValueError: refused: \*\*\*$"):
+            connector.send(requests.Request("GET", "x", auth=Failing()), connector.caller())
+
+
 def test_an_auth_object_that_returns_nothing_is_said_to(connect):
     with saying(200) as server, pytest.raises(RetryableError, match=r"its auth, .*Forgetful, raised AttributeError"):
 
