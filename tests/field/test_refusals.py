@@ -94,6 +94,25 @@ def test_an_api_that_refuses_everything_for_a_while_costs_no_item(thing, moved_c
     assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 1, 0)
 
 
+def test_an_api_that_refuses_everything_for_good_ends_the_run_after_a_day(thing, moved_clock):
+    # Given an API that answers its list once, and then refuses that, too, by which an item's refusals are judged
+    begun = moved_clock.monotonic()
+    with serving([[{"external_id": "7"}]], {"7": (429, SOON)}) as api:
+
+        def refuse_from_then_on(path: str) -> None:
+            if path == "/things/7":
+                api.pages[0] = (429, SOON)
+
+        api.before_answer = refuse_from_then_on
+        register(thing, api.url)
+
+        run = imported()
+
+    assert (run.status, run.failed_count) == (RunStatus.COMPLETED, 1)
+    assert "and nothing else was answered" in items_of(run)["7"][1]
+    assert 25 <= (moved_clock.monotonic() - begun) / 3600 < 31
+
+
 def test_items_that_are_refused_together_once_are_all_in(thing):
     # Given an API that refuses each item at its first asking: nothing else was answered before the second
     refused: set[str] = set()
