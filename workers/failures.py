@@ -32,7 +32,6 @@ class FailureClass(StrEnum):
     BUG = "bug"
 
 
-
 def class_named(word: str) -> FailureClass:
     """Return the class of this name; of a name that is none, which a user's code may give, that of bad data."""
     try:
