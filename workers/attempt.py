@@ -22,6 +22,7 @@ from workers.errors import (
     Refused,
     RetryableError,
     Skip,
+    other_budgets,
 )
 from workers.failures import FailureClass, class_named
 from workers.items import Outcome
@@ -143,7 +144,8 @@ def crashed(item: RunItem, error: BaseException) -> Outcome:
 
 def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
     try:
-        request = row.get_api_detail_request()
+        with other_budgets():
+            request = row.get_api_detail_request()
     except _CANNOT_TAKE as error:
         reason = f"{type(row).__name__} cannot make the request for its details: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason, asked=False)
@@ -153,7 +155,8 @@ def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outc
                 data = connector.get_json(request, caller)
         except NotModified:  # the row is as it should be
             return Outcome(item, ItemStatus.COMPLETED, model=row)
-        row.populate_from_api_response(data)
+        with other_budgets():
+            row.populate_from_api_response(data)
     return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)
 
 

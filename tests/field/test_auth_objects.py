@@ -11,7 +11,15 @@ from test_connector import connect, get, saying, use_of
 
 from workers import Limit, runner
 from workers.connector import Connector
-from workers.errors import AuthError, BudgetClosed, ConfigurationError, PermanentError, RateLimited, RetryableError
+from workers.errors import (
+    AuthError,
+    BudgetClosed,
+    ConfigurationError,
+    PermanentError,
+    RateLimited,
+    Refused,
+    RetryableError,
+)
 from workers.tables import RunItem, RunStatus
 
 __all__ = ["connect"]  # a fixture of the neighbour's
@@ -106,6 +114,14 @@ def test_an_auth_object_that_returns_nothing_is_said_to(connect):
                 request.headers["X"] = "y"
 
         get(connect(server.url, auth=Forgetful()))
+
+
+@pytest.mark.parametrize("error", [BudgetClosed(7, "its limiter's window is full"), Refused(7, "it answered 429")])
+def test_an_auth_object_that_waits_for_a_limiter_of_its_own_says_nothing_of_the_run_s(connect, error):
+    with saying(200) as server, pytest.raises(RateLimited) as caught:
+        get(connect(server.url, auth=Raising(error)))
+
+    assert (type(caught.value), caught.value.wait_seconds, caught.value.reason) == (RateLimited, 7, error.reason)
 
 
 @pytest.mark.parametrize("error", [RateLimited(7, "the token's endpoint refuses"), PermanentError("no", "auth")])
