@@ -242,6 +242,7 @@ class Connector:
         self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller
     ) -> requests.Response:
         self._refuse_unsendable(prepared, request)  # it may have changed anything
+        caller.ask_again()
         return self._ask(prepared, request, caller)
 
     def _ask(self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller) -> requests.Response:

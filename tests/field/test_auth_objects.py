@@ -1,7 +1,10 @@
 """Auth objects and response hooks: what they raise is worth another attempt, and what they send takes a permit each."""
 
 import hashlib
+import http.server
+import json
 import re
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -285,6 +288,55 @@ def test_a_hook_that_renews_a_token_after_a_401_asks_again_with_a_permit(connect
 
     assert (len(server.asked), server.asked[-1].headers["Authorization"]) == (2, "Bearer new")
     assert use_of(connector)[1] == 2
+
+
+def test_an_api_that_refuses_what_is_signed_pauses_the_budget_though_its_challenges_are_answers(
+    moved_clock, import_from
+):
+    # Given an API that challenges each request, and for five minutes refuses what answers the challenge
+    said: list[int] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            body = {"id": 1, "name": "a", "description": "b", "price": 1}
+            if self.path.startswith("/api/items?"):
+                body = {"data": [{"id": n, "name": "a"} for n in range(1, 7)], "next_page_url": None}
+            refused = moved_clock.monotonic() < ends_at and "data" not in body
+            said.append(401 if "Authorization" not in self.headers else 429 if refused else 200)
+            self.send_response(said[-1])
+            self.send_header("Retry-After", "20")
+            self.send_header("Content-Length", str(len(json.dumps(body))))
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            pass
+
+    class Answering(AuthBase):
+        def __call__(self, request):
+            request.register_hook("response", self.answer)
+            return request
+
+        def answer(self, response, **options):
+            if response.status_code != 401:
+                return None
+            again = response.request.copy()
+            again.headers["Authorization"] = "Bearer of-an-answer-7"
+            return response.connection.send(again, **options)
+
+    ends_at = moved_clock.monotonic() + 300
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        source = import_from(f"http://127.0.0.1:{server.server_address[1]}", lanes=2)
+        source.connector.auth = Answering()
+        run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
+        server.shutdown()
+
+    # Then no item has ended for it, and few were sent
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 6, 0)
+    assert said.count(429) <= 6
 
 
 def test_what_a_hook_sends_goes_to_no_other_host(connect):
