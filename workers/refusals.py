@@ -52,17 +52,17 @@ class Refusals:
     @property
     def are_doubted(self) -> bool:
         """Whether something else is to be asked for before it, to know whose refusals these are."""
-        return self.times >= _DOUBTED and not self.alone and not self._last_too_long
+        return self.times >= _DOUBTED and not self.alone and not self.are_old
 
     @property
     def are_too_many(self) -> bool:
         """Whether the thing has ended."""
         if self.times < get_settings().max_attempts:
             return False
-        return self.alone or self._last_too_long
+        return self.alone or self.are_old
 
     @property
-    def _last_too_long(self) -> bool:
+    def are_old(self) -> bool:
         """Whether nobody waits any more for others to be answered: where those are refused for good, too."""
         return clock.now().timestamp() - self.since > _LONGEST_SECONDS
 
