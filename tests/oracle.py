@@ -257,7 +257,7 @@ class Oracle:
         state = self.state
         assert state is not None
         granted_of = {}
-        bad = {*request.get("bad", ()), *([order["id"]] if order else [])}
+        bad = {*request.get("bad", ()), *request.get("again", ()), *([order["id"]] if order else [])}
         for permit_id, age in request.get("done", ()):
             if permit := state.flight.pop(permit_id, None):
                 self._complete(max(self.now - age, permit.granted_at), permit)
@@ -265,7 +265,7 @@ class Oracle:
                 if permit_id not in bad:
                     state.served.append(permit.granted_at)
                 if state.canary == permit_id:
-                    state.canary = FREE
+                    state.canary = WANTED if permit_id in request.get("again", ()) else FREE
                     if order and order["id"] == permit_id:
                         order["was_canary"] = True
                     if permit_id not in bad:

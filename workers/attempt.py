@@ -22,8 +22,9 @@ from workers.errors import (
     Refused,
     RetryableError,
     Skip,
+    other_budgets,
 )
-from workers.failures import FailureClass
+from workers.failures import FailureClass, class_named
 from workers.items import Outcome
 from workers.refusals import Refusals
 from workers.settings import get_settings
@@ -151,7 +152,8 @@ def crashed(item: RunItem, error: BaseException) -> Outcome:
 
 def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
     try:
-        request = row.get_api_detail_request()
+        with other_budgets():
+            request = row.get_api_detail_request()
     except _CANNOT_TAKE as error:
         reason = f"{type(row).__name__} cannot make the request for its details: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason, asked=False)
@@ -161,7 +163,8 @@ def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outc
                 data = connector.get_json(request, caller)
         except NotModified:  # the row is as it should be
             return Outcome(item, ItemStatus.COMPLETED, model=row)
-        row.populate_from_api_response(data)
+        with other_budgets():
+            row.populate_from_api_response(data)
     return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)
 
 
@@ -174,7 +177,7 @@ def _sort(item: RunItem, row: Any, error: BaseException) -> Outcome:
         return _failed(item, FailureClass.CONTRACT, message_of(error), asked=False)
     if isinstance(error, PermanentError):
         forbidden = isinstance(error, AuthError) and error.status == HTTPStatus.FORBIDDEN
-        return _failed(item, _class_of(error), message_of(error), forbidden=forbidden)
+        return _failed(item, class_named(error.failure_class), message_of(error), forbidden=forbidden)
     if isinstance(error, _CANNOT_TAKE):
         reason = f"{type(row).__name__} cannot take what the API answered: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason)
@@ -190,14 +193,6 @@ def _of_the_dead(item: RunItem) -> str:
         f"the worker died, or lost its lease, in the last of {attempts} attempts. "
         f"Before that: {item.failure_reason.removesuffix('.')}"
     )
-
-
-def _class_of(error: PermanentError) -> FailureClass:
-    """Return the class that was given to the error, which may come from a user's code."""
-    try:
-        return FailureClass(error.failure_class)
-    except ValueError:
-        return FailureClass.BAD_DATA
 
 
 def _again(item: RunItem, failure_class: FailureClass, reason: str) -> Outcome:

@@ -105,6 +105,7 @@ class Caller:
     _answered: list[tuple[str, float]] = field(default_factory=list)
     _said: list[list[Any]] = field(default_factory=list)
     _bad: list[str] = field(default_factory=list)
+    _again: list[str] = field(default_factory=list)
     _taken_at: float = -math.inf
     _interval_seconds: float = math.inf
 
@@ -170,6 +171,13 @@ class Caller:
             self._bad.append(permit.id)
         if answer.refused:
             raise self._refused(permit, status, answer.wait_seconds, answer.reason)
+
+    def ask_again(self) -> None:
+        """Say that the last answer was no answer yet, as a challenge of 401: what it was asked for is asked for again.
+
+        It tells nothing of the budget: a canary goes on with the next request, and no refusal is another's for it.
+        """
+        self._again += [id for id, _ in self._answered[-1:]]
 
     def unsent(self, permit: Permit) -> None:
         """Give back a permit whose request never reached the API."""
@@ -295,6 +303,8 @@ class Caller:
             request["said"], self._said = self._said, []
         if self._bad:
             request["bad"], self._bad = self._bad, []
+        if self._again:
+            request["again"], self._again = self._again, []
         return request
 
     def _give_back_unusable(self, weight: int = 1) -> bool:

@@ -242,6 +242,7 @@ class Connector:
         self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller
     ) -> requests.Response:
         self._refuse_unsendable(prepared, request)  # it may have changed anything
+        caller.ask_again()
         return self._ask(prepared, request, caller)
 
     def _ask(self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller) -> requests.Response:
@@ -291,6 +292,7 @@ class Connector:
                 cookies=request.cookies,
                 hooks=request.hooks,
             ).prepare()
+            hidden.note(request_secrets.of_auth(request.auth))  # what it raises may quote them
             signing.sign(full, request.auth or self.auth, _title(request))
         except (requests.RequestException, ValueError) as error:
             raise _unsendable(request, error) from None

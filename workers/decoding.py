@@ -64,7 +64,7 @@ def _media_type_of(response: requests.Response) -> str:
 
 
 def _media_type(named: str) -> str:
-    found = re.match(r"[\w.+-]{1,30}/[\w.+-]{1,30}(?![^\s;,])", named, re.ASCII)
+    found = re.match(r"[\w.+-]{1,30}/[\w.+-]{1,100}(?![^\s;,])", named, re.ASCII)
     return found[0] if found else ""
 
 

@@ -40,6 +40,7 @@ from workers.errors import (
     PermanentError,
     RateLimited,
     RetryableError,
+    other_budgets,
 )
 from workers.failures import FailureClass
 from workers.listed import Listed
@@ -158,7 +159,8 @@ def _of_the_source(source: ImportSource, ask: Callable[[], Result]) -> Result:
       RetryableError: It failed by an error of a database, and the database answers.
     """
     try:
-        return ask()
+        with other_budgets():
+            return ask()
     except Exception as error:
         if not database.is_away(error) or not saving.answers(source.model):
             raise

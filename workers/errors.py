@@ -22,7 +22,8 @@
 `failure_class` is the word a failure is stored under.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 from workers.durations import duration, wait
@@ -187,3 +188,21 @@ class DependencyDown(SluiceError):
 
 class BudgetUnknown(DependencyDown):
     """Redis, or what keeps the budget's watermark, does not answer: without them there is no permit."""
+
+
+@contextmanager
+def other_budgets() -> Iterator[None]:
+    """Within the block, which is a user's code, let what is raised of a budget be what a user may raise.
+
+    It is of another budget than the run's, a limiter that the code uses by itself: the run's opens nothing for it.
+
+    Raises:
+      RateLimited: In place of `BudgetClosed` and `Refused`.
+      DependencyDown: In place of `BudgetUnknown`.
+    """
+    try:
+        yield
+    except (BudgetClosed, Refused) as wait:
+        raise RateLimited(wait.wait_seconds, wait.reason) from wait
+    except BudgetUnknown as error:
+        raise DependencyDown(*error.args) from error

@@ -32,6 +32,14 @@ class FailureClass(StrEnum):
     BUG = "bug"
 
 
+def class_named(word: str) -> FailureClass:
+    """Return the class of this name; of a name that is none, which a user's code may give, that of bad data."""
+    try:
+        return FailureClass(word)
+    except ValueError:
+        return FailureClass.BAD_DATA
+
+
 #: What becomes of an item, and of the list, whose attempt fails so.
 ACTIONS: dict[FailureClass, str] = {
     FailureClass.RATE_LIMITED: "It waits until the budget opens; no attempt is spent, nothing is stored.",

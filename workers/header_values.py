@@ -21,6 +21,8 @@ _LENGTH = re.compile(
     r"(ms|millis(?:econds?)?|milliseconds?|s|secs?|seconds?|m|mins?|minutes?|h|hrs?|hours?|d|days?)(?![a-z])\s?",
     re.IGNORECASE,
 )
+#: PT8S, P1DT2H: a duration of ISO 8601, whose letters for days and below are those of the units.
+_ISO = re.compile(r"P([0-9]{1,3}D)?(?:T([0-9HMS.]{2,40}))?", re.IGNORECASE)
 #: A comma between two values, and not the one within an HTTP date.
 _COMMA = re.compile(r",(?!\s?[0-9]{1,2}[ -][A-Za-z]{3})")
 _MOST_VALUES = 16
@@ -28,7 +30,7 @@ _MOST_VALUES = 16
 
 def values(text: str) -> list[str]:
     """Return the values of a header that was sent several times, whose lines were joined by commas."""
-    return [part.strip(" \t") for part in _COMMA.split(text)[:_MOST_VALUES]]
+    return [part.strip(' \t"') for part in _COMMA.split(text)[:_MOST_VALUES]]
 
 
 def number(text: str) -> float | None:
@@ -90,6 +92,8 @@ def _of_number(value: float, now: datetime) -> float | None:
 
 
 def _length(text: str) -> float | None:
+    if duration := _ISO.fullmatch(text):
+        text = f"{duration[1] or ''}{duration[2] or ''}"
     seconds, end = 0.0, 0
     while found := _LENGTH.match(text, end):
         unit = found[2].lower()

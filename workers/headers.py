@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from workers import redaction
 from workers.header_values import LONGEST_SECONDS, date, may_be_milliseconds, number, values, wait_seconds
+from workers.plain_text import one_line
 
 #: Servers cut fractions off: "12" may mean 12.9.
 _TRUNCATION_SECONDS = 1.0
@@ -126,9 +128,12 @@ def retry_after_seconds(headers: Mapping[str, str], received_at: datetime) -> fl
 
 
 def retry_after_text(headers: Mapping[str, str]) -> str:
-    """Return the headers that ask to wait as they were sent, for people: "Retry-After 8"; empty where there is none."""
+    """Return the headers that ask to wait, for people: "Retry-After 8"; empty where there is none.
+
+    They are as they were sent, but for secrets, and on one line: Redis and the database keep this as a reason.
+    """
     found = {name: headers.get(name, "").strip() for name in _RETRY_AFTER}
-    return ", ".join(f"{name} {text[:40]}" for name, text in found.items() if text)
+    return ", ".join(f"{name} {one_line(redaction.excerpt(text, 40))}" for name, text in found.items() if text)
 
 
 def quotas(headers: Mapping[str, str], received_at: datetime) -> tuple[Quota, ...]:

@@ -18,6 +18,7 @@
 --           step  [epoch, offset, us]            a reply proved that the clock was set forward by this much
 --           drop  [id, ...]                      they were never sent
 --           bad   [id, ...]                      they were answered, but refused, or with a status of 500 and above
+--           again [id, ...]                      they were answered, and the caller asks for the same thing again
 --           said  [[id, window, limit, remaining, named, header, reset_us], ...]   what responses' headers said
 --           pause {id, us, asked, status, reason, refused_at, alone}   the request of permit id was refused
 --           stop  [run, 1 or 0]                  the run was stopped, or goes on
@@ -1122,6 +1123,8 @@ local gave_up = give_up_unanswered()
 
 local granted_of, bad = {}, {}
 for _, id in ipairs(request.bad or {}) do bad[id] = true end
+local again = {}
+for _, id in ipairs(request.again or {}) do bad[id], again[id] = true, true end
 if request.pause then bad[request.pause.id] = true end
 for i = first_done, #ARGV, 2 do
   local id, age_us = ARGV[i], tonumber(ARGV[i + 1])
@@ -1133,7 +1136,7 @@ for i = first_done, #ARGV, 2 do
     if is_canary(id) then
       if request.pause and request.pause.id == id then request.pause.was_canary = true end
       if not bad[id] then head.in_a_row = 0 end
-      head.canary = FREE
+      head.canary = again[id] and WANTED or FREE
     end
   end
 end

@@ -11,7 +11,7 @@ from workers.caller import Usage
 from workers.contracts import ImportSource
 from workers.error_text import describe, message_of
 from workers.errors import InvalidTransition, PermanentError, RateLimited, Refused, RetryableError, SluiceError
-from workers.failures import FailureClass
+from workers.failures import FailureClass, class_named
 from workers.finalize import tidy_up
 from workers.middleware import resend_delay
 from workers.refusals import Refusals
@@ -112,7 +112,7 @@ def _end_partly(run: Run, error: BaseException, reason: str) -> bool:
     source = _source_of(run)
     if source is None or not source.partial_list or run.total_count is None:
         return False
-    failure_class = FailureClass(error.failure_class) if isinstance(error, PermanentError) else FailureClass.BUG
+    failure_class = class_named(error.failure_class) if isinstance(error, PermanentError) else FailureClass.BUG
     if isinstance(error, RetryableError):
         failure_class = FailureClass.TRANSIENT
     missing = {f"page {page.short(run.discovery_cursor)}{MISSING}": reason}

@@ -52,14 +52,19 @@ class Refusals:
     @property
     def are_doubted(self) -> bool:
         """Whether something else is to be asked for before it, to know whose refusals these are."""
-        return self.times >= _DOUBTED and not self.alone
+        return self.times >= _DOUBTED and not self.alone and not self.are_old
 
     @property
     def are_too_many(self) -> bool:
         """Whether the thing has ended."""
         if self.times < get_settings().max_attempts:
             return False
-        return self.alone or clock.now().timestamp() - self.since > _LONGEST_SECONDS
+        return self.alone or self.are_old
+
+    @property
+    def are_old(self) -> bool:
+        """Whether nobody waits any more for others to be answered: where those are refused for good, too."""
+        return clock.now().timestamp() - self.since > _LONGEST_SECONDS
 
     def and_one(self, refusal: Refused) -> Self:
         """Return them with one more."""

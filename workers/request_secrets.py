@@ -132,6 +132,8 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _leaves(inner, name)
     elif isinstance(value, str):
         yield name, value
+    elif type(value) is int and is_secret(name):
+        yield name, str(value)
 
 
 def _parts(name: str, value: str) -> Iterator[str]:

@@ -7,7 +7,7 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
 from workers import redaction
-from workers.errors import PermanentError, RetryableError, SluiceError
+from workers.errors import PermanentError, RetryableError, SluiceError, other_budgets
 from workers.failures import FailureClass
 
 #: So many requests may the hooks of one answer make. Digest makes one, NTLM two.
@@ -29,11 +29,12 @@ def sign(prepared: requests.PreparedRequest, auth: "AuthBase | tuple[str, str] |
       RetryableError: It raised something: a token's endpoint has a hiccup more often than the code has a fault.
       ValueError: A user or a password cannot be sent.
     """
-    if auth is None or isinstance(auth, (tuple, HTTPBasicAuth)):  # which ask nobody
+    if auth is None or isinstance(auth, tuple) or type(auth) is HTTPBasicAuth:  # which ask nobody; a subclass may
         prepared.prepare_auth(auth, prepared.url or "")
         return
     try:
-        prepared.prepare_auth(auth, prepared.url or "")
+        with other_budgets():
+            prepared.prepare_auth(auth, prepared.url or "")
     except SluiceError:
         raise
     except Exception as error:  # of a user's code, or of a token's endpoint

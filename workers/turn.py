@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -36,7 +36,7 @@ from workers.patience import patiently
 from workers.refusals import Refusals
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import Run, RunItem, RunStatus
+from workers.tables import ItemStatus, Run, RunItem, RunStatus
 from workers.watermark import Watermark
 
 log = logging.getLogger(__name__)
@@ -218,11 +218,26 @@ class Turn:
             control.ask(self.run, self.source, self.connector, self.caller)
         try:
             outcome = attempt(self.connector, self.caller, item, row)
+            if outcome.failure_class is FailureClass.RATE_LIMITED and outcome.status is ItemStatus.FAILED:
+                self._confirm(item)
         except Refused as refusal:
             self._put_behind(item, refusal)
             raise
         _asks[self.source] = outcome.asked
         return outcome
+
+    def _confirm(self, item: RunItem) -> None:
+        """See that an item which has been refused to its end is the only one: others are answered at this moment.
+
+        Where the limits that were given are higher than the API's, items are refused in turns, each of them five times.
+
+        Raises:
+          Refused: They are not: the budget pauses, and the item is not given up.
+        """
+        if Refusals.of(item.metadata).are_old:
+            return
+        with suppress(BudgetClosed):  # nobody can tell
+            control.ask(self.run, self.source, self.connector, self.caller)
 
     def _put_behind(self, item: RunItem, refusal: Refused) -> None:
         """Let the items that were not refused be asked first when the budget opens."""

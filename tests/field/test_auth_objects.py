@@ -1,7 +1,10 @@
 """Auth objects and response hooks: what they raise is worth another attempt, and what they send takes a permit each."""
 
 import hashlib
+import http.server
+import json
 import re
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -11,7 +14,15 @@ from test_connector import connect, get, saying, use_of
 
 from workers import Limit, runner
 from workers.connector import Connector
-from workers.errors import AuthError, BudgetClosed, ConfigurationError, PermanentError, RateLimited, RetryableError
+from workers.errors import (
+    AuthError,
+    BudgetClosed,
+    ConfigurationError,
+    PermanentError,
+    RateLimited,
+    Refused,
+    RetryableError,
+)
 from workers.tables import RunItem, RunStatus
 
 __all__ = ["connect"]  # a fixture of the neighbour's
@@ -42,6 +53,17 @@ class Raising(AuthBase):
         raise self.error
 
 
+class RaisingBasic(HTTPBasicAuth):
+    """One whose password is a token, which it renews."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__("user", "old")
+        self.error = error
+
+    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        raise self.error
+
+
 RAISES = {
     "no connection": (requests.ConnectionError("Connection refused"), "ConnectionError: Connection refused"),
     "a timeout": (requests.Timeout("Read timed out"), "Timeout: Read timed out"),
@@ -56,19 +78,35 @@ RAISES = {
 }
 
 
+@pytest.mark.parametrize("kind", [Raising, RaisingBasic])
 @pytest.mark.parametrize("name", RAISES)
-def test_what_an_auth_object_raises_is_worth_another_attempt_and_costs_no_permit(connect, name):
+def test_what_an_auth_object_raises_is_worth_another_attempt_and_costs_no_permit(connect, name, kind):
     error, words = RAISES[name]
     with saying(200) as server:
-        connector = connect(server.url, auth=Raising(error))
+        connector = connect(server.url, auth=kind(error))
 
         with pytest.raises(RetryableError) as caught:
             get(connector)
 
-    assert str(caught.value).startswith(f"the GET request was not sent: its auth, Raising, raised {words}")
+    assert str(caught.value).startswith(f"the GET request was not sent: its auth, {kind.__name__}, raised {words}")
     assert "s3cret-value-2" not in str(caught.value)
     assert "two" not in str(caught.value)
     assert (server.connections, use_of(connector)) == (0, (0, 0))
+
+
+def test_what_the_auth_of_one_request_raises_does_not_quote_its_secrets(connect):
+    class Failing(AuthBase):
+        def __init__(self):
+            self.client_secret = "several words that are secret"
+
+        def __call__(self, request):
+            raise ValueError(f"refused: {self.client_secret}")
+
+    with saying(200) as server:
+        connector = connect(server.url)
+
+        with pytest.raises(RetryableError, match=r"Failing, raised ValueError: refused: \*\*\*$"):
+            connector.send(requests.Request("GET", "x", auth=Failing()), connector.caller())
 
 
 def test_an_auth_object_that_returns_nothing_is_said_to(connect):
@@ -79,6 +117,14 @@ def test_an_auth_object_that_returns_nothing_is_said_to(connect):
                 request.headers["X"] = "y"
 
         get(connect(server.url, auth=Forgetful()))
+
+
+@pytest.mark.parametrize("error", [BudgetClosed(7, "its limiter's window is full"), Refused(7, "it answered 429")])
+def test_an_auth_object_that_waits_for_a_limiter_of_its_own_says_nothing_of_the_run_s(connect, error):
+    with saying(200) as server, pytest.raises(RateLimited) as caught:
+        get(connect(server.url, auth=Raising(error)))
+
+    assert (type(caught.value), caught.value.wait_seconds, caught.value.reason) == (RateLimited, 7, error.reason)
 
 
 @pytest.mark.parametrize("error", [RateLimited(7, "the token's endpoint refuses"), PermanentError("no", "auth")])
@@ -242,6 +288,55 @@ def test_a_hook_that_renews_a_token_after_a_401_asks_again_with_a_permit(connect
 
     assert (len(server.asked), server.asked[-1].headers["Authorization"]) == (2, "Bearer new")
     assert use_of(connector)[1] == 2
+
+
+def test_an_api_that_refuses_what_is_signed_pauses_the_budget_though_its_challenges_are_answers(
+    moved_clock, import_from
+):
+    # Given an API that challenges each request, and for five minutes refuses what answers the challenge
+    said: list[int] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            body = {"id": 1, "name": "a", "description": "b", "price": 1}
+            if self.path.startswith("/api/items?"):
+                body = {"data": [{"id": n, "name": "a"} for n in range(1, 7)], "next_page_url": None}
+            refused = moved_clock.monotonic() < ends_at and "data" not in body
+            said.append(401 if "Authorization" not in self.headers else 429 if refused else 200)
+            self.send_response(said[-1])
+            self.send_header("Retry-After", "20")
+            self.send_header("Content-Length", str(len(json.dumps(body))))
+            self.end_headers()
+            self.wfile.write(json.dumps(body).encode())
+
+        def log_message(self, *_):
+            pass
+
+    class Answering(AuthBase):
+        def __call__(self, request):
+            request.register_hook("response", self.answer)
+            return request
+
+        def answer(self, response, **options):
+            if response.status_code != 401:
+                return None
+            again = response.request.copy()
+            again.headers["Authorization"] = "Bearer of-an-answer-7"
+            return response.connection.send(again, **options)
+
+    ends_at = moved_clock.monotonic() + 300
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        source = import_from(f"http://127.0.0.1:{server.server_address[1]}", lanes=2)
+        source.connector.auth = Answering()
+        run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
+        server.shutdown()
+
+    # Then no item has ended for it, and few were sent
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 6, 0)
+    assert said.count(429) <= 6
 
 
 def test_what_a_hook_sends_goes_to_no_other_host(connect):

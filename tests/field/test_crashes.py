@@ -9,7 +9,7 @@ from peewee import CharField, Model, OperationalError, TextField
 from things import Detailed, imported, items_of, register, serving
 
 from workers import Connector, Limit, database, lanes, runner, runs
-from workers.errors import DependencyDown, RateLimited, RetryableError
+from workers.errors import BudgetClosed, BudgetUnknown, DependencyDown, LongWait, RateLimited, Refused, RetryableError
 from workers.tables import RunItem, RunStatus
 
 IDS = [str(n) for n in range(6)]
@@ -44,13 +44,17 @@ ERRORS: dict[str, BaseException] = {
     "RateLimited nan": RateLimited(float("nan"), "too many"),
     "RateLimited 1e15": RateLimited(1e15, "too many"),
     "RateLimited of their own": Odd(),
+    "RateLimited, by a budget of its own": BudgetClosed(5, "another API's window is full"),
+    "RateLimited, by another API": Refused(5, "another API answered 429"),
+    "RateLimited, by another API, for days": LongWait(5, "another API answered 429", 200_000),
     "DependencyDown": DependencyDown("the cache is away"),
+    "DependencyDown, by a budget of its own": BudgetUnknown("another Redis is away"),
     "OperationalError": OperationalError("server closed the connection unexpectedly"),
     "MemoryError": MemoryError(),
     "ConnectionError": ConnectionError("its own socket"),
     "TimeoutError": TimeoutError(),
 }
-TRANSIENT = {"unsaid", "DependencyDown", "OperationalError"}
+TRANSIENT = {"unsaid", "DependencyDown", "DependencyDown, by a budget of its own", "OperationalError"}
 #: A connector that raises one of these is met by whole turns.
 SOME = {
     name: ERRORS[name]
@@ -196,6 +200,20 @@ def test_a_connector_that_cannot_be_had_fails_the_run_with_the_reason(thing, err
         runner.retry_failed(run.id, who="test", door="test")
         run = runner.run_inline(runs.get(run.id))
     assert (run.status, run.succeeded_count) == (RunStatus.COMPLETED, 6)
+
+
+@pytest.mark.parametrize("method", ["get_list_request", "next_cursor"])
+def test_a_list_that_waits_for_a_budget_of_its_own_for_good_fails_the_run(thing, method):
+    def do(self: Any, *given: Any) -> Any:
+        raise BudgetClosed(5, "another API's window is full")
+
+    with serving(PAGE, DETAILS) as api:
+        register(thing, api.url, **{method: do})
+
+        run = imported()
+
+    assert run.status == RunStatus.FAILED
+    assert "refused 5 times" in run.error_summary
 
 
 @pytest.mark.parametrize("method", ["get_list_request", "get_list_items", "next_cursor", "get_connector"])

@@ -10,7 +10,7 @@ from peewee import CharField, IntegerField, Model, TextField
 from things import Complete, imported, items_of, notes_of, register, serving
 
 from workers import database, runner, runs
-from workers.errors import ConfigurationError, Skip
+from workers.errors import ConfigurationError, PermanentError, Skip
 from workers.registry import get_registry
 from workers.tables import ListPage, Run, RunItem, RunStatus
 
@@ -249,6 +249,22 @@ def test_what_came_of_a_partial_list_is_worked_and_what_is_missing_is_said(thing
         run = runner.run_inline(runs.get(run.id))
     assert outcome(run) == (COMPLETED, 5, 0, 0)
     assert run.total_count == 5
+
+
+def test_a_partial_list_ends_where_its_source_says_so_in_a_class_of_its_own(thing):
+    def get_list_request(self, cursor, per_page):
+        if cursor == 2:
+            raise PermanentError("there is no more", "a class of its own")
+        return requests.Request("GET", "things", params={"page": cursor})
+
+    with serving([rows(1), rows(2)]) as api:
+        register(thing, api.url, partial_list=True, get_list_request=get_list_request, next_cursor=lambda *_: 2)
+
+        run = imported()
+
+    assert outcome(run) == (COMPLETED, 1, 1, 0)
+    missing = RunItem.get(RunItem.run_id == run.id, RunItem.status == "failed")
+    assert (missing.failure_class, missing.failure_reason) == ("bad_data", "list page 2: there is no more")
 
 
 def test_a_page_that_cannot_be_had_fails_the_run_of_any_other_source(thing):

@@ -34,6 +34,11 @@ BODIES: dict[str, tuple[str, bytes, str]] = {
     "HTML as XML": ("application/xhtml+xml", b"<html/>", "XML (application/xhtml+xml)"),
     "PDF": ("application/pdf", b"%PDF-1.7", "application/pdf (application/pdf)"),
     "an image": ("image/png", b"\x89PNG", "image/png (image/png)"),
+    "a sheet": (
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+        b"PK\x03\x04",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet (application/vnd",
+    ),
     "a form": ("application/x-www-form-urlencoded", b"a=1&b=2", "application/x-www-form-urlencoded (application/x-www"),
     "a page": ("text/html", b"<!DOCTYPE html><html>Down</html>", ""),
     "a page that begins as XML": ("text/html", b'<?xml version="1.0"?><!DOCTYPE html><html/>', ""),

@@ -7,7 +7,7 @@ import pytest
 from peewee import CharField, Model, TextField
 from things import Api, Complete, Detailed, imported, items_of, register, serving
 
-from workers import database, items, runner, runs
+from workers import Connector, Limit, database, items, runner, runs
 from workers.refusals import Refusals
 from workers.settings import get_settings
 from workers.tables import RunItem, RunStatus
@@ -75,6 +75,30 @@ def test_the_only_item_left_is_known_by_a_control(thing):
     assert 2 <= api.asked.count("/things") <= 3
 
 
+@pytest.mark.parametrize(("allowed", "seconds", "given"), [(1, 2, 10), (1, 1, 20)])
+def test_limits_that_are_higher_than_the_api_s_cost_time_and_no_item(thing, moved_clock, allowed, seconds, given):
+    # Given an API that allows a fraction of what it is taken to allow: items are refused in turns, each of them often
+    answered: list[float] = []
+    with serving(PAGE, dict(DETAILS)) as api:
+
+        def refuse_too_many(path: str) -> None:
+            now, name = moved_clock.monotonic(), path.removeprefix("/things/")
+            answered[:] = [at for at in answered if at > now - seconds]
+            refused = len(answered) >= allowed
+            answered.extend([] if refused else [now])
+            if name in DETAILS:
+                api.details[name] = (429, {"Retry-After": str(seconds)}) if refused else DETAILS[name]
+            else:
+                api.pages[0] = (429, {"Retry-After": str(seconds)}) if refused else PAGE[0]
+
+        api.before_answer = refuse_too_many
+        limits = [Limit(given, seconds=seconds)]
+        register(thing, api.url, connector=Connector("given", base_url=api.url, limits=limits), lanes=8)
+        run = imported()
+
+    assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 40, 0)
+
+
 def test_an_api_that_refuses_everything_for_a_while_costs_no_item(thing, moved_clock):
     # Given an API that refuses all that is asked for ten minutes, the only item left and the list alike
     with serving([[{"external_id": "7"}]], dict(DETAILS)) as api:
@@ -92,6 +116,25 @@ def test_an_api_that_refuses_everything_for_a_while_costs_no_item(thing, moved_c
         run = imported()
 
     assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 1, 0)
+
+
+def test_an_api_that_refuses_everything_for_good_ends_the_run_after_a_day(thing, moved_clock):
+    # Given an API that answers its list once, and then refuses that, too, by which an item's refusals are judged
+    begun = moved_clock.monotonic()
+    with serving([[{"external_id": "7"}]], {"7": (429, SOON)}) as api:
+
+        def refuse_from_then_on(path: str) -> None:
+            if path == "/things/7":
+                api.pages[0] = (429, SOON)
+
+        api.before_answer = refuse_from_then_on
+        register(thing, api.url)
+
+        run = imported()
+
+    assert (run.status, run.failed_count) == (RunStatus.COMPLETED, 1)
+    assert "and nothing else was answered" in items_of(run)["7"][1]
+    assert 25 <= (moved_clock.monotonic() - begun) / 3600 < 31
 
 
 def test_items_that_are_refused_together_once_are_all_in(thing):

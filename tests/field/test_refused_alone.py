@@ -69,6 +69,27 @@ def test_a_second_refusal_is_its_items_own_where_others_were_answered_since(new,
     assert second.at_us > first.at_us
 
 
+def test_an_answer_after_which_the_same_is_asked_again_is_not_another_s(new):
+    # Given an item that each time is answered by a challenge, which is obeyed, and then refused
+    limiter, at_us, found = new(Limit(100, seconds=10)), 0, []
+    for _ in range(3):
+        caller = limiter.caller(7)
+        caller.subject = Subject(at_us)
+        caller.heard(caller.take(5.0), 401, {})
+        caller.ask_again()
+        again = caller.take(5.0)
+        if found:  # it is the canary, as its first request was
+            assert "one request is out" in refusal(beside(limiter).caller()).reason
+        with pytest.raises(Refused) as caught:
+            caller.heard(again, 429, {"Retry-After": "2"})
+        at_us = caught.value.at_us
+        found.append((caught.value.own, caught.value.wait_seconds))
+        after(limiter, caught.value.wait_seconds)
+
+    # Then nothing is known of others: the budget pauses, longer each time
+    assert found == [(False, 3.0), (False, 6.0), (False, 12.0)]
+
+
 def test_what_was_granted_before_the_first_refusal_says_nothing(new):
     # Given a slow request that was granted before an item was refused, and is answered after it
     limiter = new(Limit(100, seconds=10))

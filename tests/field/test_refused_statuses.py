@@ -10,7 +10,7 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from models import Item
-from workers import Budget, Limit, clock, runner
+from workers import Budget, Connector, Limit, clock, runner
 from workers.answer import read_answer
 from workers.tables import ItemStatus, RunItem, RunStatus
 
@@ -63,6 +63,23 @@ def test_whether_an_answer_refuses(status, says):
 )
 def test_a_refusal_s_reason_holds_what_was_said(says, reason):
     assert read_answer(BUDGET, 429, CaseInsensitiveDict(SAYS[says]), clock.now()).reason == reason
+
+
+def test_a_refusal_s_reason_holds_no_secret_and_no_character_that_steers(environment):
+    # Given an API that says in its headers what it was sent, the key cut off where the reason is
+    connector = Connector(
+        "api", base_url="http://127.0.0.1:1", limits=BUDGET.limits, headers={"X-Api-Key": "K-12345678"}
+    )
+    headers = {
+        "Retry-After": "8",
+        "X-Retry-After": "\x1b[31m\x85K-12345678",
+        "X-Retry-After-Ms": f"{'x' * 33} K-12345678",
+    }
+
+    reason = read_answer(connector.budget, 429, CaseInsensitiveDict(headers), clock.now()).reason
+
+    assert "K-1" not in reason
+    assert reason.startswith("the API answered 429, Retry-After 8, X-Retry-After  [31m ***, X-Retry-After-Ms xxx")
 
 
 @contextlib.contextmanager

@@ -87,6 +87,7 @@ KINDS = {
     "a cookie": ({}, {"cookies": {"session": KEY.replace("/", "-")}}),
     "a form": ({}, {"method": "POST", "data": {"client_secret": KEY}}),
     "a JSON body": ({}, {"method": "POST", "json": {"auth": {"password": WORDS}}}),
+    "a number in a JSON body": ({}, {"method": "POST", "json": {"pin": 90417736}}),
     "the base URL's query": ({"query": f"?api_key={quote(KEY, safe='')}"}, {}),
     "the base URL's path": ({"path": "/bot123456:AAExampleKey0123"}, {}),
     "a path that is named": ({"secrets": [KEY]}, {"path": quote(KEY, safe="")}),
@@ -97,6 +98,7 @@ KINDS = {
 DRAWN = ("a header of several words", "a token that is renewed", "a path that is named")
 #: The secret of a kind, where it is another than what the options hold.
 SECRET_OF = {
+    "a number in a JSON body": "90417736",
     "a token that is renewed": "renewed-token-",
     "the base URL's path": "AAExampleKey0123",
     "a path that is not named": "AAExampleKey0123456789",
