@@ -57,7 +57,7 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
 
     Raises:
       BudgetClosed: No permit, or no database: this was no attempt.
-      Refused: The API refused, and it is not this item's doing: the budget pauses.
+      Refused: The API refused: see `refused` for what becomes of the item.
 
     Whatever else the source's code raises is what became of the item, be it an exception that would end a thread.
     """
@@ -70,16 +70,12 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
         if unusable:
             return _failed(item, FailureClass.BAD_DATA, unusable, asked=False)
         return _fill(connector, caller, item, row)
-    except (BudgetClosed, KeyboardInterrupt):
+    except (BudgetClosed, Refused, KeyboardInterrupt):
         raise
     except BudgetUnknown as error:
         raise BudgetClosed(DOWN_SECONDS, str(error)) from error
-    except Refused as refusal:
-        if not refusal.own and not refusals.and_one(refusal).are_too_many:
-            raise
-        return _refused(item, refusals.and_one(refusal), refusal)
     except RateLimited as wait:  # of the source's own code
-        return _refused(item, refusals.and_a_wait(), wait)
+        return refused(item, refusals.and_a_wait(), wait)
     except BaseException as error:
         return _of_an_error(item, row, error)
     finally:
@@ -94,8 +90,13 @@ def _of_an_error(item: RunItem, row: Any, error: BaseException) -> Outcome:
     return _sort(item, row, error)
 
 
-def _refused(item: RunItem, refusals: Refusals, wait: RateLimited) -> Outcome:
-    """Return what becomes of an item that is refused by itself: it waits alone, or has failed."""
+def refused(item: RunItem, refusals: Refusals, wait: RateLimited) -> Outcome:
+    """Return what becomes of an item that is refused by itself: it waits alone, or has failed.
+
+    Parameters:
+      refusals(Refusals): Its refusals, this one among them.
+      wait(RateLimited): What it was told.
+    """
     reason = refusals.said(reason_of(wait))
     if refusals.are_too_many:
         return _failed(item, FailureClass.RATE_LIMITED, reason)

@@ -21,7 +21,7 @@ def ask(run: Run, source: ImportSource, connector: Connector, caller: Caller) ->
     """Ask for the details that came last in this run or, where none did, for its list's first page.
 
     What is answered is thrown away. Where nothing was answered before, and where the control fails in another way than
-    by a refusal, nothing is known, and nothing is raised.
+    by a refusal, nothing is known, and nothing is raised: what the budget's own count says holds.
 
     Raises:
       Refused: The API refuses what it answered before: the budget pauses.

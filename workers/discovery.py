@@ -39,6 +39,7 @@ from workers.errors import (
     LongWait,
     PermanentError,
     RateLimited,
+    Refused,
     RetryableError,
     other_budgets,
 )
@@ -142,14 +143,30 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
 def _read(run: Run, source: ImportSource, connector: Connector, caller: Caller) -> bool:
     """Ask for the page that a run is due to read, and record it; return whether it was the list's last, and ours."""
     refusals = Refusals.of(run.metadata)
-    if refusals.are_doubted and run.total_count is not None:
-        control.ask(run, source, connector, caller)
+    has_control = run.total_count is not None
+    if refusals.are_doubted and has_control:
+        _ask_a_control(run, source, connector, caller)
     asked_with = _cursor_of(run, source)
     request = _of_the_source(source, lambda: source.get_list_request(asked_with, source.per_page))
     caller.subject = refusals.subject
-    with asking(run.source):
-        data = connector.get_json(request, caller)
+    try:
+        with asking(run.source):
+            data = connector.get_json(request, caller)
+    except Refused as refusal:
+        if refusal.own and has_control:
+            control.ask(run, source, connector, caller)  # what it raises is everybody's
+        raise
     return _record(run, source, _of_the_source(source, lambda: page.read(source, data, asked_with)), caller)
+
+
+def _ask_a_control(run: Run, source: ImportSource, connector: Connector, caller: Caller) -> None:
+    """See that something is answered, before the page is asked for: what is refused here is none of the page's."""
+    try:
+        control.ask(run, source, connector, caller)
+    except LongWait:
+        raise
+    except Refused as refusal:
+        raise BudgetClosed(refusal.wait_seconds, refusal.reason) from None
 
 
 def _of_the_source(source: ImportSource, ask: Callable[[], Result]) -> Result:

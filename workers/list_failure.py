@@ -51,7 +51,7 @@ def _refused(run: Run, wait: RateLimited) -> None:
       Refused: The whole budget pauses.
     """
     before = Refusals.of(run.metadata)
-    refusals = before.and_one(wait) if isinstance(wait, Refused) else before.and_a_wait()
+    refusals = before.and_one(wait, own=wait.own) if isinstance(wait, Refused) else before.and_a_wait()
     reason = f"list page {page.short(run.discovery_cursor)} {refusals.said(reason_of(wait))}"
     if refusals.are_too_many:
         _give_up(run, PermanentError(refusals.said(reason_of(wait)), FailureClass.RATE_LIMITED))

@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -23,7 +23,7 @@ from workers import (
     saving,
 )
 from workers.asked import asking
-from workers.attempt import DOWN_SECONDS, attempt, crashed, ended
+from workers.attempt import DOWN_SECONDS, attempt, crashed, ended, refused
 from workers.caller import Caller, Usage
 from workers.connector import Connector
 from workers.contracts import ImportSource
@@ -36,7 +36,7 @@ from workers.patience import patiently
 from workers.refusals import Refusals
 from workers.registry import get_registry
 from workers.settings import get_settings
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.tables import Run, RunItem, RunStatus
 from workers.watermark import Watermark
 
 log = logging.getLogger(__name__)
@@ -213,36 +213,40 @@ class Turn:
 
     def _attempt(self, item: RunItem, row: Any) -> Outcome:
         self._renewed_until = clock.monotonic() + self.connector.timeout_seconds + _BUSY_SECONDS
-        if Refusals.of(item.metadata).are_doubted:
+        alone = self.claim is not None and len(self.claim.items) == 1  # else others are asked beside it
+        if alone and Refusals.of(item.metadata).are_doubted:
             self._knock()
             control.ask(self.run, self.source, self.connector, self.caller)
         try:
             outcome = attempt(self.connector, self.caller, item, row)
-            if outcome.failure_class is FailureClass.RATE_LIMITED and outcome.status is ItemStatus.FAILED:
-                self._confirm(item)
         except Refused as refusal:
-            self._put_behind(item, refusal)
-            raise
+            outcome = self._of_a_refusal(item, refusal)
         _asks[self.source] = outcome.asked
         return outcome
 
-    def _confirm(self, item: RunItem) -> None:
-        """See that an item which has been refused to its end is the only one: others are answered at this moment.
-
-        Where the limits that were given are higher than the API's, items are refused in turns, each of them five times.
+    def _of_a_refusal(self, item: RunItem, refusal: Refused) -> Outcome:
+        """Return what becomes of an item that is refused by itself: at this moment a control is answered.
 
         Raises:
-          Refused: They are not: the budget pauses, and the item is not given up.
+          BudgetClosed, Refused: It is not, or nobody can tell: the item is asked again behind the others.
         """
-        if Refusals.of(item.metadata).are_old:
-            return
-        with suppress(BudgetClosed):  # nobody can tell
+        before = Refusals.of(item.metadata)
+        everybodys = before.and_one(refusal, own=False)
+        if everybodys.are_too_many:
+            return refused(item, everybodys, refusal)
+        try:
+            if not refusal.own:
+                raise refusal
             control.ask(self.run, self.source, self.connector, self.caller)
+        except (BudgetClosed, Refused) as closed:
+            self._put_behind(item, everybodys, closed.wait_seconds)
+            raise
+        return refused(item, before.and_one(refusal, own=True), refusal)
 
-    def _put_behind(self, item: RunItem, refusal: Refused) -> None:
+    def _put_behind(self, item: RunItem, refusals: Refusals, wait_seconds: float) -> None:
         """Let the items that were not refused be asked first when the budget opens."""
-        metadata = (item.metadata or {}) | Refusals.of(item.metadata).and_one(refusal).kept()
-        wait = max(0.0, refusal.wait_seconds - EARLY_SECONDS)
+        metadata = (item.metadata or {}) | refusals.kept()
+        wait = max(0.0, wait_seconds - EARLY_SECONDS)
         with self._committing:  # the flusher may renew the claim, and that changes its token
             claim = self.claim
             if claim:
