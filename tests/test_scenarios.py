@@ -270,6 +270,12 @@ def test_a_paced_budget_is_never_refused_by_servers_that_estimate_or_take_small_
     assert (fleet.refused, fleet.incidents) == ([], 0)
 
 
+def relapses(fleet: Fleet) -> int:
+    """How often, at most, what auto learned was forgotten meanwhile: after ten minutes, and twice as long each time."""
+    seconds = (fleet.counted[-1].at_us - fleet.counted[0].at_us) / SECOND if fleet.counted else 0.0
+    return math.floor(math.log2(seconds / 600 + 1))
+
+
 @property_of(5)
 @given(
     scenario=fleets(
@@ -287,7 +293,7 @@ def test_an_auto_budget_meets_a_counting_server_once_and_is_paced_from_then_on(c
 
     fleet = run(client, scenario)
 
-    assert fleet.incidents <= 1
+    assert fleet.incidents <= 1 + relapses(fleet)
 
 
 @property_of(3)
@@ -306,7 +312,7 @@ def test_an_auto_budget_meets_a_server_that_counts_in_whole_seconds_twice_at_mos
 
     fleet = run(client, scenario)
 
-    assert fleet.incidents <= 2
+    assert fleet.incidents <= 2 + relapses(fleet)
 
 
 # --- servers that refuse ----------------------------------------------------------------------------------------------
