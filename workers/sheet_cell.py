@@ -1,8 +1,8 @@
 """Cells of a CSV file that a spreadsheet keeps as they are, and runs nothing of; and an id read back from such a cell.
 
 An apostrophe before it makes a cell text. It is visible, and it is not part of the value: `--item` takes it off again.
-A text with a formula after a comma, a semicolon or a tab has one there, too: where the sheet splits at those, the
-part behind it is a cell of its own.
+A text with a formula after a comma, a semicolon, a tab or a blank has one there, too: where the sheet splits at those,
+the part behind it is a cell of its own.
 """
 
 import re
@@ -12,10 +12,12 @@ _MARK = "'"
 _BEFORE = r"[\s\"\x00-\x1f\x7f-\xa0\xad\u200b-\u200f\u2060\ufeff]*"
 _SIGN = r"[=+\-@＝＋－＠]"
 _FORMULA = re.compile(rf"{_BEFORE}{_SIGN}|[\t\r\n]")
-_SPLIT = re.compile(rf"(?<=[,;|\t\r\n])(?={_BEFORE}{_MARK}*{_SIGN})")
-_SPLIT_MARK = re.compile(rf"(?<=[,;|\t\r\n]){_MARK}(?={_BEFORE}{_MARK}*{_SIGN})")
+#: A cell begins behind a separator; behind a blank, too, where a sheet splits there: a dash between words begins none.
+_BEHIND = rf"(?:(?<=[,;|\t\r\n]){{}}(?={_BEFORE}{_MARK}*{_SIGN})|(?<= ){{}}(?={_MARK}*{_SIGN}\S))"
+_SPLIT = re.compile(_BEHIND.replace("{}", ""))
+_SPLIT_MARK = re.compile(_BEHIND.replace("{}", _MARK))
 #: A number that comes back as it was: spreadsheets keep 15 digits, and no zero before them.
-_KEPT_NUMBER = re.compile(r"0|[1-9]\d{0,14}")
+_KEPT_NUMBER = re.compile(r"0|[1-9][0-9]{0,14}")
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 #: A long number to the base 16 that is none to the base 10, nor one with an exponent.
 _HEX = re.compile(r"(?=\w*[abcdf])[0-9a-f]{12,}", re.IGNORECASE)

@@ -6,13 +6,12 @@ from typing import Any
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth
 
-from workers import redaction
+from workers.error_text import describe
 from workers.errors import PermanentError, RetryableError, SluiceError, other_budgets
 from workers.failures import FailureClass
 
-#: So many requests may the hooks of one answer make. Digest makes one, NTLM two.
+#: The most requests that the hooks of one answer make. Digest makes one, NTLM two.
 _MOST_OF_HOOKS = 4
-_LENGTH = 200
 
 Send = Callable[[requests.PreparedRequest], requests.Response]
 
@@ -38,7 +37,7 @@ def sign(prepared: requests.PreparedRequest, auth: "AuthBase | tuple[str, str] |
     except SluiceError:
         raise
     except Exception as error:  # of a user's code, or of a token's endpoint
-        raise RetryableError(f"{title} was not sent: its auth, {_kind(auth)}, raised {_told(error)}") from None
+        raise RetryableError(f"{title} was not sent: its auth, {_kind(auth)}, raised {describe(error)}") from None
 
 
 def run_hooks(response: requests.Response, send: Send, title: str, **options: Any) -> requests.Response:
@@ -62,7 +61,7 @@ def run_hooks(response: requests.Response, send: Send, title: str, **options: An
         except SluiceError:
             raise
         except Exception as error:  # of a user's code
-            raise RetryableError(f"{title}: a response hook, {_kind(hook)}, raised {_told(error)}") from None
+            raise RetryableError(f"{title}: a response hook, {_kind(hook)}, raised {describe(error)}") from None
         if not isinstance(answer, (requests.Response, type(None))):
             raise PermanentError(
                 f"{title}: a response hook, {_kind(hook)}, returned a {type(answer).__name__} and not a response",
@@ -96,12 +95,3 @@ class _Door:
 
 def _kind(thing: Any) -> str:
     return getattr(thing, "__qualname__", type(thing).__name__)
-
-
-def _told(error: Exception) -> str:
-    try:
-        lines = str(error).strip().splitlines()
-    except Exception:  # of its __str__
-        lines = []
-    kind = type(error).__name__
-    return f"{kind}: {redaction.excerpt(lines[0], _LENGTH)}" if lines else kind

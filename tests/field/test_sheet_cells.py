@@ -8,7 +8,7 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from workers import clock, runs
+from workers import clock, runs, sheet_cell
 from workers.cli import cli
 from workers.failures import FailureClass, fingerprint
 from workers.monitor import failed_csv
@@ -36,6 +36,8 @@ MARKED = [
     *(" a", "a ", "  a  ", "\ta", "'", "''=1", "~"),
 ]
 SPLIT = ["a;=1+1", "a,+2", "x\t=3", "a; @b", 'a;"=1+1', "a,,-1", "a;'=1", "=1;=2", "a|=1", "a\n=1", "a\r\n+1"]
+#: A sheet that splits at blanks makes a formula of these, and none of a dash between words.
+BLANKS = ["limit =1+1", "a  -2+3", "is =cmd|' /C calc'!A0", "x @SUM(1)", "a '=1", "a ''+1", "one, two =3"]
 
 
 @pytest.mark.parametrize("text", KEPT)
@@ -49,7 +51,7 @@ def test_an_id_that_a_spreadsheet_would_change_has_one(text):
 
 
 @pytest.mark.parametrize(
-    "text", [*KEPT, *MARKED, *SPLIT, "a,b;c", 'say "hi"', "two\nlines", "'a;'=1'", "a;''=1", "'00123"]
+    "text", [*KEPT, *MARKED, *SPLIT, *BLANKS, "a - b", "a,b;c", 'say "hi"', "two\nlines", "'a;'=1'", "a;''=1", "'00123"]
 )
 def test_an_id_is_read_back_as_it_was(text):
     assert read(exact(text)) == text
@@ -64,6 +66,18 @@ def test_no_part_of_a_cell_begins_a_formula_wherever_it_is_split(cell, text):
     for separators in (",", ";", "\t", "|", ",;\t|\r\n"):
         for part in re.split(f"[{re.escape(separators)}]", file.getvalue()):
             assert not re.match(r"[\s\"\u200b\ufeff]*[=+\-@＝＋－＠]", part), (separators, part)
+
+
+@pytest.mark.parametrize("cell", [exact, harmless])
+@pytest.mark.parametrize("text", BLANKS)
+def test_no_part_of_a_cell_begins_a_formula_where_it_is_split_at_blanks(cell, text):
+    for part in cell(text).split(" "):
+        assert not re.match(r"[=+\-@]\S", part), part
+
+
+def test_a_dash_between_words_is_no_formula():
+    assert harmless("one - two, three") == "one - two, three"
+    assert not sheet_cell._is_kept("１２３")  # digits of another script are changed
 
 
 def _failed(ids):
