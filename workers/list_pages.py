@@ -10,7 +10,7 @@ from workers.failures import FailureClass
 from workers.page import Page, short
 from workers.tables import ListPage, Run
 
-#: So many pages back a repetition is found.
+#: The pages that a new one is compared with.
 _KEPT = 1_000
 
 
@@ -21,7 +21,8 @@ def add(run: Run, source: ImportSource, cursor: Any, read: Page) -> dict[str, in
       cursor(Any): What the page was asked for with.
 
     Returns:
-      dict[str, int]: What is to be known of the list at its next page.
+      dict[str, int]: What the next page is to know of the list: how many pages and items came, and how many of the last
+        pages were empty.
 
     Raises:
       PermanentError: The page's items, or the next page's cursor, came before; too many pages had no item, or the
@@ -32,18 +33,20 @@ def add(run: Run, source: ImportSource, cursor: Any, read: Page) -> dict[str, in
         "came": run.metadata.get("came", 0) + read.came,
         "empty_pages": 0 if read.came else run.metadata.get("empty_pages", 0) + 1,
     }
-    title = type(source).__name__
-    if kept["came"] > source.max_items:
-        raise _endless(
-            f"the list brought more than {source.max_items:,} items: does {title}.next_cursor ever return None? "
-            f"Set max_items on {title} if the list is that long"
-        )
+    _refuse_too_many(source, kept["came"])
     if read.next_cursor is None:
         forget(run.id)
         return kept
-    its = ListPage.run_id == run.id
+    _note(run.id, type(source).__name__, cursor, read, kept["pages"])
+    _refuse_emptiness(source, kept["empty_pages"])
+    return kept
+
+
+def _note(run_id: int, title: str, cursor: Any, read: Page, number: int) -> None:
+    """Note a page beside those before it; refuse one that came before, or that names one of them as the next."""
+    its = ListPage.run_id == run_id
     came_before = bool(read.digest) and _is_known(its, ListPage.digest == read.digest)
-    ListPage.insert(run_id=run.id, cursor=_digest(cursor), digest=read.digest or None, number=kept["pages"]).execute()
+    ListPage.insert(run_id=run_id, cursor=_digest(cursor), digest=read.digest or None, number=number).execute()
     if _is_known(its, ListPage.cursor == _digest(read.next_cursor)):
         raise _endless(
             f"it names {_named(read.next_cursor, cursor)} as the next one: does {title}.next_cursor advance?"
@@ -52,14 +55,26 @@ def add(run: Run, source: ImportSource, cursor: Any, read: Page) -> dict[str, in
         raise _endless(
             f"its items came before, on another page: does {title}.get_list_request ask for the page its cursor names?"
         )
-    if kept["empty_pages"] > source.max_empty_pages:
+    if number % 100 == 0:
+        ListPage.delete().where(its, ListPage.number <= number - _KEPT).execute()
+
+
+def _refuse_too_many(source: ImportSource, came: int) -> None:
+    title = type(source).__name__
+    if came > source.max_items:
         raise _endless(
-            f"{kept['empty_pages']:,} list pages in a row had no item: does {title}.next_cursor ever return None? "
+            f"the list brought more than {source.max_items:,} items: does {title}.next_cursor ever return None? "
+            f"Set max_items on {title} if the list is that long"
+        )
+
+
+def _refuse_emptiness(source: ImportSource, pages: int) -> None:
+    title = type(source).__name__
+    if pages > source.max_empty_pages:
+        raise _endless(
+            f"{pages:,} list pages in a row had no item: does {title}.next_cursor ever return None? "
             f"Set max_empty_pages on {title} if that many may be empty"
         )
-    if kept["pages"] % 100 == 0:
-        ListPage.delete().where(its, ListPage.number <= kept["pages"] - _KEPT).execute()
-    return kept
 
 
 def forget(run_id: int) -> None:

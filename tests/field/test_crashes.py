@@ -3,10 +3,9 @@
 import asyncio
 from typing import Any
 
-import hosts
 import pytest
-from peewee import CharField, Model, OperationalError, TextField
-from things import Detailed, imported, items_of, register, serving
+from peewee import OperationalError, TextField
+from things import Detailed, fresh_model, imported, items_of, register, serving
 
 from workers import Connector, Limit, database, lanes, runner, runs
 from workers.errors import BudgetClosed, BudgetUnknown, DependencyDown, LongWait, RateLimited, Refused, RetryableError
@@ -64,17 +63,8 @@ SOME = {
 
 @pytest.fixture
 def thing(house, moved_clock):
-    class Thing(Model, Detailed):
-        external_id = CharField(unique=True)
-        name = TextField(null=True)
-
-        class Meta:
-            database = database.db
-
-    house.setenv("SLUICE_SOURCES", "hosts:SOURCES")
     house.setenv("SLUICE_TICK_SECONDS", "60")
-    hosts.SOURCES.clear()
-    return Thing
+    return fresh_model(house, Detailed)
 
 
 def raising(errors: dict[str, BaseException], method: str, model: type[Any]) -> type[Any]:

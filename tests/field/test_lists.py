@@ -3,13 +3,12 @@
 import json
 from typing import Any
 
-import hosts
 import pytest
 import requests
-from peewee import CharField, IntegerField, Model, TextField
-from things import Complete, imported, items_of, notes_of, register, serving
+from peewee import IntegerField
+from things import Complete, fresh_model, imported, items_of, notes_of, register, serving
 
-from workers import database, runner, runs
+from workers import runner, runs
 from workers.errors import ConfigurationError, PermanentError, Skip
 from workers.registry import get_registry
 from workers.tables import ListPage, Run, RunItem, RunStatus
@@ -19,16 +18,7 @@ FAILED, COMPLETED = RunStatus.FAILED, RunStatus.COMPLETED
 
 @pytest.fixture
 def thing(house, moved_clock):
-    class Thing(Model, Complete):
-        external_id = CharField(unique=True)
-        name = TextField(null=True)
-
-        class Meta:
-            database = database.db
-
-    house.setenv("SLUICE_SOURCES", "hosts:SOURCES")
-    hosts.SOURCES.clear()
-    return Thing
+    return fresh_model(house, Complete)
 
 
 def rows(*ids: Any) -> list[dict[str, Any]]:

@@ -4,8 +4,8 @@ from typing import Any
 
 import hosts
 import pytest
-from peewee import CharField, Model, TextField
-from things import Api, Complete, Detailed, imported, items_of, register, serving
+from peewee import CharField, Model
+from things import Api, Complete, Detailed, fresh_model, imported, items_of, register, serving
 
 from workers import Connector, Limit, database, items, runner, runs
 from workers.refusals import Refusals
@@ -28,17 +28,8 @@ REFUSALS = {
 
 @pytest.fixture
 def thing(house, moved_clock):
-    class Thing(Model, Detailed):
-        external_id = CharField(unique=True)
-        name = TextField(null=True)
-
-        class Meta:
-            database = database.db
-
-    house.setenv("SLUICE_SOURCES", "hosts:SOURCES")
     house.setenv("SLUICE_TICK_SECONDS", "60")
-    hosts.SOURCES.clear()
-    return Thing
+    return fresh_model(house, Detailed)
 
 
 def asked_for(api: Api, external_id: str) -> int:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import hosts
 import requests
+from peewee import CharField, Model, TextField
 
 from workers import Connector, ImportSource, Limit, database, path, registry, runner, settings
 from workers.tables import Run, RunEvent, RunItem
@@ -101,6 +102,15 @@ class Complete(Detailed):
 
     def get_api_detail_request(self) -> None:
         return None
+
+
+def fresh_model(house: Any, *mixins: type) -> Any:
+    """Return a model of a table `thing` in our database; this process has the sources alone that a test registers."""
+    house.setenv("SLUICE_SOURCES", "hosts:SOURCES")
+    hosts.SOURCES.clear()
+    meta = type("Meta", (), {"database": database.db, "legacy_table_names": False})
+    fields = {"external_id": CharField(unique=True), "name": TextField(null=True), "Meta": meta}
+    return type("Thing", (Model, *mixins), fields)
 
 
 def register(model: Any, url: str, *, name: str = "things", create: bool = True, **attributes: Any) -> ImportSource:
