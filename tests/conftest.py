@@ -19,7 +19,7 @@ import redis
 
 from mock_server import Clock as MockClock
 from mock_server import MockConfig, RunningServer, parse_limits, serve_in_thread
-from workers import Connector, Limit, broker, clock, database, hidden, outages, registry, settings
+from workers import Connector, Limit, RateLimiter, broker, clock, database, hidden, outages, registry, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
@@ -97,6 +97,13 @@ def redis_server() -> Iterator[str]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.fixture(scope="module")
+def client(redis_server: str) -> Iterator[redis.Redis]:
+    """A client of the test Redis."""
+    with redis.Redis.from_url(redis_server) as client:
+        yield client
+
+
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A Postgres cluster of our own; the URL of its server, without a database."""
@@ -171,6 +178,14 @@ def house(environment: pytest.MonkeyPatch, redis_server: str, database_url: str)
     database.migrate([Item])
     with database.connection():
         yield environment
+
+
+@pytest.fixture
+def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
+    """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
+    from limiting import limiter_on
+
+    return lambda *limits, **options: limiter_on(client, *limits, **options)
 
 
 class MovedMockClock(MockClock):

@@ -4,13 +4,12 @@ import http.server
 import json
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from email.utils import format_datetime
 
 import pytest
-import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from limiting import (
@@ -37,18 +36,6 @@ from workers.tables import ItemStatus, RunItem, RunStatus
 
 TEN = Limit(10, seconds=20)
 TWO = (Limit(500, seconds=20), Limit(2000, seconds=100))
-
-
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
-
-
-@pytest.fixture
-def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
-    """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
-    return lambda *limits, **options: limiter_on(client, *limits, **options)
 
 
 def left(remaining: int, limit: int = 10, **more: str) -> dict[str, str]:

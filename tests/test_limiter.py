@@ -4,7 +4,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,18 +20,6 @@ from simulation import Fleet, Scenario
 from workers import Budget, ConfigurationError, Limit, RateLimiter, clock
 from workers.caller import Caller, Permit
 from workers.errors import DependencyDown, RateLimited
-
-
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
-
-
-@pytest.fixture
-def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
-    """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
-    return lambda *limits, **options: limiter_on(client, *limits, **options)
 
 
 def hear_429(caller: Caller, permit: Permit, pause_seconds: float) -> None:

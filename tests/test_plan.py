@@ -4,21 +4,20 @@ import heapq
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 import requests
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from limiting import SECOND, limiter_on, move_to, now_us, use
+from limiting import SECOND, move_to, now_us, use
 
 from benchmarks.floor import floor_seconds
 from mock_server import Fault, parse_limits
 from models import Item
-from workers import Connector, Limit, RateLimiter, clock, stats
+from workers import Connector, Limit, RateLimiter, stats
 from workers.cli.plan import plan as command
 from workers.errors import PermanentError, RateLimited, RetryableError, UsageError
 from workers.forecast import Gate, Rule, Work, gates_of, rules_of, seconds_for, steady_seconds
@@ -131,18 +130,6 @@ def test_five_million_requests_take_their_steady_time() -> None:
 
 
 # --- against the limiter itself ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
-
-
-@pytest.fixture
-def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
-    """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
-    return lambda *limits, **options: limiter_on(client, *limits, **options)
 
 
 def really(limiter: RateLimiter, work: Work) -> float:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -44,22 +44,10 @@ PROPERTY = settings(
 UNEXPLAINED = "the API refused a request though every window had room"
 
 
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
-
-
 @pytest.fixture
 def client_of_threads(redis_server: str, environment: pytest.MonkeyPatch) -> Iterator[redis.Redis]:
     with redis_client(redis_server) as client:
         yield client
-
-
-@pytest.fixture
-def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
-    """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
-    return lambda *limits, **options: limiter_on(client, *limits, **options)
 
 
 def at_work(limiter: RateLimiter) -> tuple[str, float]:

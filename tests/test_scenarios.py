@@ -7,7 +7,7 @@ takes its part of the number. oracle.py answers each call of the script too, in 
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -26,12 +26,6 @@ ASKED_FOR = int(os.environ.get("SCENARIOS", "0"))
 #: How many were tried, by property.
 TRIED: Counter[str] = Counter()
 PROPERTIES = 16
-
-
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
 
 
 def property_of(percent: int) -> Callable:

@@ -27,12 +27,6 @@ OPENS_US = 2_002_000
 NEAR, FAR = (Limit(2, seconds=1),), (Limit(500, seconds=20),)
 
 
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
-
-
 @pytest.fixture
 def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
     """new(Limit(...), ...): a limiter of a fresh budget, in moved time; its callers sleep up to two seconds."""

@@ -1,7 +1,6 @@
 """Numbers a user gives for permits are checked before Redis is asked; the script checks them, too."""
 
 import struct
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
@@ -17,18 +16,6 @@ from workers.ledger import _SCRIPT
 
 NAN, INF = float("nan"), float("inf")
 TEN = Limit(10, seconds=20)
-
-
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
-
-
-@pytest.fixture
-def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
-    """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
-    return lambda *limits, **options: limiter_on(client, *limits, **options)
 
 
 class Silent(redis.Redis):

@@ -1,26 +1,11 @@
 """Whose a refusal is: an item's own, once others were granted and answered since it was refused before."""
 
-from collections.abc import Callable, Iterator
-
 import pytest
-import redis
-from limiting import SECOND, ask, beside, limiter_on, move_by, move_to, refusal, use
+from limiting import SECOND, ask, beside, move_by, move_to, refusal, use
 
-from workers import Limit, RateLimiter, clock
+from workers import Limit, RateLimiter
 from workers.caller import Subject
 from workers.errors import RateLimited, Refused
-
-
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
-
-
-@pytest.fixture
-def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
-    """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
-    return lambda *limits, **options: limiter_on(client, *limits, **options)
 
 
 def refuse(limiter: RateLimiter, subject: Subject, **headers: str) -> Refused:

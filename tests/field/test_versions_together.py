@@ -5,7 +5,7 @@ beside the ring. A process that is not yet restarted goes on with it, on the sam
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,12 +48,6 @@ class OldWire(Wire):
         if self.fleet.oracle:
             self.fleet.oracle.listen(arguments[FIRST:], reply)
         return reply
-
-
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
 
 
 @pytest.fixture

@@ -1,31 +1,17 @@
 """How long a budget waits: what the API asks for, what it does not say, what others spent, what auto learned."""
 
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
-import redis
 from limiting import SECOND, Traffic, ask, beside, granted, hear, limiter_on, move_by, move_to, now_us, refusal, use
 from servers import CountsRejected, FixedWindows, SlidingCounter
 from simulation import MemoryWatermark
 
-from workers import Limit, RateLimiter, clock
+from workers import Limit, RateLimiter
 from workers.errors import LongWait, RateLimited, Refused
 from workers.watermark import Watermark
 
 HOUR, DAY = 3600, 86_400
-
-
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
-
-
-@pytest.fixture
-def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
-    """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
-    return lambda *limits, **options: limiter_on(client, *limits, **options)
 
 
 # --- what the API asks for ------------------------------------------------------------------------------------------

@@ -1,7 +1,5 @@
 """The oracle answers with the script where budgets are refused: own refusals, lessons, others' resets, lost state."""
 
-from collections.abc import Iterator
-
 import pytest
 import redis
 from simulation import Fleet, Mishap, Scenario, mutated
@@ -48,12 +46,6 @@ SPENT = Scenario(
     share=0.8,
     watermark=True,
 )
-
-
-@pytest.fixture(scope="module")
-def client(redis_server: str) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(redis_server) as client:
-        yield client
 
 
 def run(client: redis.Redis, scenario: Scenario, seed: int, *, unlucky: bool, script: str = "") -> Fleet:
