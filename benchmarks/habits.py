@@ -202,7 +202,7 @@ def a_renewed_penalty() -> Result:
 
 
 def relearn_wakes() -> Result:
-    """`budgets NAME --relearn` under a sleeping run: it goes on within 2 s."""
+    """`budgets NAME --relearn` under a sleeping run: its next request within 2 s."""
     named = {"RateLimit-Policy": '"a";q=5;w=86400', "RateLimit": '"a";r=0;t=86000'}
     api = Api(300, lambda path, number, at: (200, named if number < 40 else {}))
     with serving(api), fleet(api, "100/1,20000/86400") as started:

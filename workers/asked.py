@@ -1,6 +1,6 @@
 """What a request is for, as its errors name it: the source, list page or details, and the id. Never the address.
 
-A path holds a key where the API wants it there (`/bot<key>/...`), and nobody can tell that key from an id.
+A path holds a key where the API wants it there (`/bot<key>/...`), and that key cannot be told from an id.
 """
 
 from collections.abc import Iterator

@@ -95,7 +95,7 @@ def refused(item: RunItem, refusals: Refusals, wait: RateLimited) -> Outcome:
 
     Parameters:
       refusals(Refusals): Its refusals, this one among them.
-      wait(RateLimited): What it was told.
+      wait(RateLimited): How long it is to wait, and why.
     """
     reason = refusals.said(reason_of(wait))
     if refusals.are_too_many:

@@ -155,7 +155,7 @@ def let_page_sleep(run: Run, wait_seconds: float) -> bool:
 
 
 def sleeps(run: Run) -> bool:
-    """Whether a run's list waits for its budget: nobody reads it, and it is not that it failed, or was refused."""
+    """Whether a run's list waits for its budget: no process reads it, and it has not failed or been refused."""
     if run.discovery_due_at is None or run.discovery_due_at <= database.now():
         return False
     if run.discovery_due_at.isoformat() == run.metadata.get(_SLEEPS_UNTIL):

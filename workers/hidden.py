@@ -14,7 +14,7 @@ SHORTEST = 3
 _LONGEST = 10_000
 #: What a request brought, a renewed token or a signature, is forgotten when it was not seen again for so long.
 KEPT_SECONDS = 3600.0
-#: So many of them are remembered at most: the older half of them is forgotten then.
+#: The most of them that are remembered: beyond it the older half is forgotten.
 MOST_RECENT = 1_000
 #: Base64 of longer ones is not looked for; a password is shorter.
 _LONGEST_IN_BASE64 = 256

@@ -39,7 +39,7 @@ def isolated(name: str, do: Callable[[], T]) -> T | None:
       T | None: What `do` returned; None where it failed.
 
     Raises:
-      DependencyDown, peewee.PeeweeException: The database is away, which is nobody's own.
+      DependencyDown, peewee.PeeweeException: The database is away, which meets all of them.
     """
     try:
         done = do()

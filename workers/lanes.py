@@ -184,7 +184,7 @@ def wake(run_id: int, after: datetime | None = None) -> list[Message]:
 
 
 def first_due(run_id: int) -> datetime | None:
-    """Return when the first of a run's lanes is to be heard of that did not end in an error; None where none is."""
+    """Return the earliest due time of a run's lanes whose last turn ended well; None where there is none."""
     waits = (Lane.run_id == run_id) & Lane.due_at.is_null(False) & ~_BACKS_OFF
     lane = Lane.select().where(waits).order_by(Lane.due_at).first()
     return lane.due_at if lane else None

@@ -51,7 +51,7 @@ def _keep_later(found: dict[tuple[str, str | None], LastRun], whose: tuple[str, 
 
 
 def _when(run: LastRun) -> tuple[bool, datetime, int]:
-    """Return by what the last run is found: what goes on is later than all that has ended."""
+    """Return by what the last run is found: a run that is active is later than all that have ended."""
     return run.ended_at is None, run.ended_at or run.started_at, run.id
 
 

@@ -488,7 +488,7 @@ local last_save = redis.pcall('LASTSAVE')
 if type(last_save) ~= 'number' then last_save = 0 end
 local moved_since = ARGV[1] ~= '' or (moved_at and moved_at >= (last_save + 1) * 1000000)
 
--- Of a large ring every so manyth entry is looked at: a process does it with its first question.
+-- Of a large ring one entry in a few is looked at; a process does it with its first question.
 local function is_sorted()
   local bytes, step, before = redis.call('GET', ring_key), math.ceil(head.size / 4096), 0
   for index = head.n, head.n + head.size - 1, step do

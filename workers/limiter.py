@@ -70,7 +70,7 @@ class BudgetState:
       foreign: Requests of others that headers told of, since the beginning.
       slept_seconds: How long all sleeps that have ended were, together.
       sleeping_seconds: How long the sleep that goes on has lasted.
-      weight: What a request weighs for which `opens_in_seconds` is told.
+      weight: The weight of a request for which `opens_in_seconds` holds.
       known: False where Redis knows nothing of this budget: never used, or lost and not yet made anew.
       notes: The last decisions, the newest first.
     """
@@ -189,7 +189,7 @@ class RateLimiter:
         """Return the state of the budget. Nothing is changed by it, but that permits past their deadline are completed.
 
         Parameters:
-          weight(int): What a request weighs that waits: when the budget opens is told for it.
+          weight(int): The weight of the request that waits: `opens_in_seconds` is the time for it.
 
         Raises:
           DependencyDown: Redis does not answer.

@@ -101,7 +101,7 @@ def set_up() -> None:
 
 
 def uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Log what nobody has caught, as `sys.excepthook` is called with it: the process ends."""
+    """Log an uncaught exception, as `sys.excepthook` is called with it: the process ends."""
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
     else:

@@ -36,7 +36,7 @@ REMEMBERED_SECONDS = 600.0
 _MOST = 1_000
 #: How often it looks whether it was asked to stop, which it says at once.
 _LOOK_SECONDS = 0.5
-#: So many of its sources a process names at most.
+#: The most sources that a process names.
 _MOST_SOURCES = 1_000
 #: How long a process that ends waits for its farewell to be heard.
 _FAREWELL_SECONDS = 0.2

@@ -1,7 +1,7 @@
 """The reaper: sends overdue messages again: list pages, lanes, finalizations, starts. It may run in every process.
 
 It serves every run, whatever the queue holds: a message that waits there for a worker is not sent a second time, what
-fails for one run keeps none of the others from its turn, and a pass that has sent enough goes on where it stopped.
+fails for one run keeps none of the others from its turn, and where one pass has sent enough the next one begins.
 """
 
 import logging

@@ -30,7 +30,7 @@ class Reason(StrEnum):
     #: The workers cannot use the database.
     DATABASE_AWAY = "database_away"
 
-    # Nobody works on it.
+    # No process works on it.
     #: No worker process runs.
     NO_WORKER = "no_worker"
     #: Every worker process was asked to stop, and ends.

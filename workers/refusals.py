@@ -17,11 +17,11 @@ from workers.settings import get_settings
 
 #: Under this name they are kept in the metadata of an item, or of a run.
 KEY = "refusals"
-#: So many fewer of them than there are attempts must be its own: the first ones are everybody's, as far as is known.
+#: Of as many refusals as there are attempts, all but this number must be its own: the first ones may be the budget's.
 _NOT_KNOWN = 2
-#: From so many refusals on, between which nothing else was asked, it is found out whether anything is answered.
+#: From this number of refusals on, a control is asked for first, where nothing else was asked in between.
 _DOUBTED = 2
-#: What was refused for so long, by an API that answered nothing else, has ended too.
+#: A thing that was refused for longer ends, although the API answers nothing else either.
 _LONGEST_SECONDS = 25 * 3600.0
 
 
@@ -68,7 +68,7 @@ class Refusals:
 
     @property
     def are_old(self) -> bool:
-        """Whether nobody waits any more for others to be answered: where those are refused for good, too."""
+        """Whether the thing ends although nothing else is answered either: it was refused for more than 25 hours."""
         return clock.now().timestamp() - self.since > _LONGEST_SECONDS
 
     def and_one(self, refusal: Refused, *, own: bool) -> Self:

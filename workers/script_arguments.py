@@ -1,4 +1,4 @@
-"""Script arguments: what limiter.lua is told of a budget, a question and a lesson, in the form it takes."""
+"""Script arguments: a budget, a request for permits and a lesson in the form that limiter.lua takes."""
 
 import struct
 from typing import Any

@@ -57,7 +57,7 @@ def supervise() -> int:
 
 
 def look_at(child: "Child") -> None:
-    """Look at one child; an error that nobody foresaw keeps none of the others from being looked at."""
+    """Look at one child; an unexpected error keeps none of the others from being looked at."""
     try:
         child.look(time.monotonic())
     except Exception:

@@ -224,7 +224,7 @@ class _OnTime(HTTPConnection):
         super().close()
 
     def rest(self) -> None:
-        """Note that nobody uses it from now on."""
+        """Note that it is idle from now on."""
         self._idle_since = clock.monotonic()
 
     def lend(self, keep_seconds: float) -> None:

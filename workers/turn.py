@@ -228,7 +228,7 @@ class Turn:
         """Return what becomes of an item that is refused by itself: at this moment a control is answered.
 
         Raises:
-          BudgetClosed, Refused: It is not, or nobody can tell: the item is asked again behind the others.
+          BudgetClosed, Refused: It is not, or it cannot be found out: the item is asked for again after the others.
         """
         before = Refusals.of(item.metadata)
         everybodys = before.and_one(refusal, own=False)
@@ -335,7 +335,7 @@ class Turn:
     def _patiently(self, do: Callable[[], object]) -> None:
         """Do it again while the database is away, so that no request is repeated.
 
-        Our lease may end meanwhile: nobody can take our items, for that, too, needs the database.
+        Our lease may end meanwhile: no other lane can take our items, for that, too, needs the database.
         """
         patiently(do, {database.db.obj, self.source.model._meta.database}, self._seconds_left)
 
