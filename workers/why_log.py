@@ -15,10 +15,14 @@ _EVERY_SECONDS, _MOST = 10.0, 50
 
 
 class WhyLog:
-    """Remembers what it has said of each run: a reason is said once, not with every look."""
+    """Remembers what it has said of each run: a reason is said once, when two looks in a row have found it.
+
+    At the start of a fleet the scheduler is there before the workers.
+    """
 
     def __init__(self) -> None:
         self._said: dict[int, str] = {}
+        self._found: dict[int, str] = {}
         self._next_at = 0.0
 
     def look_in_time(self) -> None:
@@ -34,9 +38,12 @@ class WhyLog:
             del self._said[run_id]
         for run_id, one in found.items():
             code = one.why_code if one.why_code and Reason(one.why_code) in NEEDS_A_PERSON else ""
+            if code and self._found.get(run_id) != code:
+                continue
             if code and self._said.get(run_id) != code:
                 log.warning("run %d of %s does not move (%s): %s", run_id, one.source, code, one.why)
             elif self._said.get(run_id) and not one.why_code:
                 log.info("run %d of %s moves again", run_id, one.source)
             if code or not one.why_code:
                 self._said[run_id] = code
+        self._found = {run_id: one.why_code for run_id, one in found.items()}

@@ -32,6 +32,7 @@ from workers.limiter import BudgetState, WindowState
 from workers.reasons import Reason
 from workers.tables import ItemStatus, Lane, RemovalState, Run, RunItem, RunStatus, Sample
 from workers.why import Around, Facts, Why
+from workers.why_log import WhyLog
 from workers.why_words import words
 
 NOW = datetime.fromisoformat("2026-12-01T12:00:00+00:00")
@@ -425,3 +426,37 @@ def test_every_closing_of_a_budget_is_a_reason() -> None:
 def test_no_other_module_words_why_a_run_waits() -> None:
     made = [path.name for path in Path(ROOT / "workers").rglob("*.py") if "Why(Reason." in path.read_text()]
     assert made == ["why.py"]
+
+
+def test_the_log_says_a_reason_once_when_two_looks_have_found_it_and_when_it_is_over(stand: Stand, caplog: Any) -> None:
+    # Given a run that no worker works on
+    caplog.set_level("INFO", logger="workers.why_log")
+    pending(stand)
+    log = WhyLog()
+
+    # When it is looked at, as at the start of a fleet, whose workers come a moment later
+    log.look()
+    assert caplog.messages == []
+
+    # Then it is said when that lasts, once
+    for _ in range(3):
+        log.look()
+    said = f"run {stand.run.id} of items does not move (no_worker): no worker runs; start `python -m workers worker`"
+    assert caplog.messages == [said]
+
+    # And when it is over
+    works(stand)
+    stand.set(started_at=clock.now(), discovered_at=clock.now())
+    log.look()
+    assert caplog.messages[1:] == [f"run {stand.run.id} of items moves again"]
+
+
+def test_the_log_leaves_out_what_ends_by_itself(stand: Stand, caplog: Any) -> None:
+    caplog.set_level("INFO", logger="workers.why_log")
+    items_back_off(stand)
+    log = WhyLog()
+
+    for _ in range(3):
+        log.look()
+
+    assert caplog.messages == []
