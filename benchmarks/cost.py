@@ -14,8 +14,9 @@ import redis
 from benchmarks.measure import Check
 from benchmarks.peers import Place, limiter_of
 from mock_server import Window
-from workers.caller import Caller
-from workers.limiter import RateLimiter, redis_client
+from workers.connections.redis_client import redis_client
+from workers.limiter.permits import Caller
+from workers.limiter.rate_limiter import RateLimiter
 
 #: Budgets too large to be reached: one limit, and two as APIs have them.
 BUDGETS = {

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import redis
 
-from workers.orphans import end_with_parent
-from workers.redis_data import find_binary
+from workers.processes.parent_death import end_with_parent
+from workers.processes.redis_data_folder import find_binary
 
 ROOT = Path(__file__).resolve().parent.parent
 

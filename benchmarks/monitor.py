@@ -204,7 +204,7 @@ def _watched(site: Site, page: str, sessions: int, seconds: float) -> dict[str, 
 
 def _explained(site: Site, name: str, page: str) -> list[dict[str, Any]]:
     """Draw a page twice in this process, and explain what the second time asked the database."""
-    from workers import database
+    from workers.connections import database
 
     heard = _Statements()
     for _ in range(2):
@@ -259,9 +259,9 @@ def _draw(page: str) -> None:
     from streamlit.testing.v1 import AppTest
     from streamlit.util import calc_hash
 
-    from workers.monitor import shared
+    from workers.monitor.readings import cache
 
-    shared.forget()
+    cache.forget()
     path, _, query = page.partition("?")
     test = AppTest.from_file(str(ROOT / "monitor_app.py"), default_timeout=60)
     if path:
@@ -275,7 +275,7 @@ def _draw(page: str) -> None:
 
 
 def _plan(site: Site, sql: str, parameters: tuple[Any, ...]) -> str:
-    from workers.database import db
+    from workers.connections.database import db
 
     if site.database_url.startswith("sqlite:"):
         return "; ".join(row[3] for row in db.execute_sql(f"EXPLAIN QUERY PLAN {sql}", parameters).fetchall())
@@ -285,7 +285,7 @@ def _plan(site: Site, sql: str, parameters: tuple[Any, ...]) -> str:
 
 def _small(site: Site) -> set[str]:
     """Return the tables that PostgreSQL rightly reads whole, for they have few rows, where many of them are wanted."""
-    from workers.database import db
+    from workers.connections.database import db
 
     if site.database_url.startswith("sqlite:"):
         return set()
@@ -392,20 +392,23 @@ def _wait_for(url: str) -> None:
 
 def _seed(url: str, runs: int, items: int) -> None:
     from benchmarks import crowded
-    from workers import database, limiter, timetable
+    from workers.connections import database
+    from workers.limiter import rate_limiter
+    from workers.records import schema
+    from workers.scheduling import timetable
     from workers.settings import get_settings
 
     get_settings.cache_clear()
     now = datetime.now(UTC)
-    database.migrate([crowded.Item])
+    schema.migrate([crowded.Item])
     began = time.monotonic()
     _say(f"writing {runs:,} runs with {items:,} items ...")
     crowded.fill(url, crowded.month(runs, items, now), now)
     with database.connection():
         for source in crowded.SOURCES:
             timetable.set_schedule(source.name, source.schedule, who="benchmark", door="script")
-    client = limiter.redis_client(get_settings().redis_url)
-    caller = limiter.RateLimiter(crowded.api.budget, client, prefix=get_settings().prefix).caller()
+    client = rate_limiter.redis_client(get_settings().redis_url)
+    caller = rate_limiter.RateLimiter(crowded.api.budget, client, prefix=get_settings().prefix).caller()
     for _ in range(500):
         caller.answered(caller.take(5))
     caller.settle()

@@ -8,9 +8,10 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from mock_server import Window
-from workers.budget import Budget, Limit, Profile
+from workers.connections.redis_client import redis_client
 from workers.errors import RateLimited
-from workers.limiter import RateLimiter, redis_client
+from workers.limiter.budget import Budget, Limit, Profile
+from workers.limiter.rate_limiter import RateLimiter
 
 INSTALL = "make bench-limiter"
 

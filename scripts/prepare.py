@@ -10,16 +10,19 @@ sys.path.insert(0, str(ROOT))
 
 import click  # noqa: E402
 
-from workers import database, preflight, runner  # noqa: E402
-from workers.cli import main  # noqa: E402
-from workers.registry import get_registry  # noqa: E402
+from workers.cli.command_line import main  # noqa: E402
+from workers.connections import database  # noqa: E402
+from workers.control import runner  # noqa: E402
+from workers.processes import preflight  # noqa: E402
+from workers.records import schema  # noqa: E402
+from workers.sources.registry import get_registry  # noqa: E402
 
 
 @click.command()
 def prepare() -> None:
     """Prepare this folder for `honcho start`."""
     preflight.check()
-    applied = database.migrate([source.model for source in get_registry().values()])
+    applied = schema.migrate([source.model for source in get_registry().values()])
     if "0001_first_tables" in applied:
         with database.connection():
             run = runner.start(who="make run", door="script", send=False)  # the reaper sends it once Redis is up

@@ -19,7 +19,12 @@ import redis
 
 from mock_server import Clock as MockClock
 from mock_server import MockConfig, RunningServer, parse_limits, serve_in_thread
-from workers import Connector, Limit, RateLimiter, broker, clock, database, hidden, outages, registry, settings
+from workers import Connector, Limit, RateLimiter, clock, settings
+from workers.connections import database, outages
+from workers.messaging import broker
+from workers.records import schema
+from workers.sources import registry
+from workers.text import known_secrets
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
@@ -75,7 +80,7 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
     """A Redis of our own, without persistence; its URL."""
-    from workers.redis_data import find_binary
+    from workers.processes.redis_data_folder import find_binary
 
     port = free_port()
     folder = tempfile.mkdtemp(prefix="sluice-redis-")
@@ -150,7 +155,7 @@ def forget() -> None:
     """Let the process read its settings, its sources and its connections anew."""
     database.disconnect()
     outages.forget()
-    hidden.forget()
+    known_secrets.forget()
     for cached in (settings.get_settings, registry.get_registry, broker.get_broker):
         cached.cache_clear()
     clock.stop_requested.clear()
@@ -175,7 +180,7 @@ def house(environment: pytest.MonkeyPatch, redis_server: str, database_url: str)
     environment.setenv("SLUICE_REDIS_URL", redis_server)
     environment.setenv("SLUICE_DATABASE_URL", database_url)
     environment.setenv("SLUICE_BROKER_URL", "stub://")
-    database.migrate([Item])
+    schema.migrate([Item])
     with database.connection():
         yield environment
 

@@ -13,8 +13,8 @@ import redis
 from servers import Server
 
 from workers import Budget, Limit, RateLimiter, clock
-from workers.caller import Caller, Permit
 from workers.errors import RateLimited
+from workers.limiter.permits import Caller, Permit
 
 SECOND = 1_000_000
 BUDGET_OPTIONS = {"profile", "share", "trust_server"}

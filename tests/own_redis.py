@@ -11,7 +11,7 @@ from conftest import free_port, wait_until
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from workers.redis_data import find_binary
+from workers.processes.redis_data_folder import find_binary
 
 
 class OwnRedis:

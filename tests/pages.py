@@ -10,7 +10,8 @@ from conftest import ROOT
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from workers.monitor import panel, shared
+from workers.monitor.html import panel
+from workers.monitor.readings import cache
 
 
 def draw(page: str = "", **query: str) -> AppTest:
@@ -20,7 +21,7 @@ def draw(page: str = "", **query: str) -> AppTest:
       page(str): Its address: "" for the first one, "run", "schedule".
       query(str): What stands behind the question mark.
     """
-    shared.forget()
+    cache.forget()
     test = AppTest.from_file(str(ROOT / "monitor_app.py"), default_timeout=20)
     for name, value in query.items():
         test.query_params[name] = value
@@ -33,7 +34,7 @@ def draw(page: str = "", **query: str) -> AppTest:
 
 def again(test: AppTest) -> AppTest:
     """Draw the page again, as a later tick would."""
-    shared.forget()
+    cache.forget()
     test.run()
     assert not test.exception, test.exception
     return test

@@ -17,7 +17,8 @@ def served(folder: Path, **variables: str) -> Iterator[tuple[str, "subprocess.Po
     port = free_port()
     log = Path(variables["SLUICE_DATA_DIR"]) / f"monitor-{port}.log"
     code = (
-        "import sys; from workers import log; from workers.monitor.serve import serve; log.set_up(); sys.exit(serve())"
+        "import sys; from workers import log; from workers.monitor.serving.server import serve; "
+        "log.set_up(); sys.exit(serve())"
     )
     environment = os.environ | variables | {"SLUICE_MONITOR_PORT": str(port), "PYTHONPATH": str(ROOT)}
     with log.open("wb") as out:

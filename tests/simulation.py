@@ -21,10 +21,11 @@ from limiting import SECOND, Asleep, fall_asleep, limiter_on, move_to, now_us
 from oracle import Oracle, State
 from servers import COUNTERS, KINDS, SMALL_BURST, WHOLE_SECONDS, CountsRejected, Server, SlidingLog
 
-from workers import Limit, RateLimiter, clock, ledger
-from workers.caller import Caller, Permit, Subject
+from workers import Limit, RateLimiter, clock
 from workers.errors import DependencyDown, RateLimited, Refused
-from workers.lesson import Lesson
+from workers.limiter import ledger
+from workers.limiter.lesson import Lesson
+from workers.limiter.permits import Caller, Permit, Subject
 
 #: How long after its grant a permit may be used.
 FRESH_US = SECOND

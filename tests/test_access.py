@@ -35,10 +35,11 @@ from websockets.sync.client import ClientConnection, connect
 from workers import clock
 from workers.cli.password import password as password_command
 from workers.errors import ConfigurationError
-from workers.monitor import hosts, login, password, serve, tries
-from workers.monitor.login import PasswordLogin
-from workers.monitor.oidc import OidcLogin
-from workers.monitor.session import Ended, Role, Sessions
+from workers.monitor.access import hosts, login, login_throttle, password
+from workers.monitor.access.login import PasswordLogin
+from workers.monitor.access.oidc import OidcLogin
+from workers.monitor.access.session import Ended, Role, Sessions
+from workers.monitor.serving import server
 from workers.settings import get_settings
 
 ACTING, LOOKING = "correct horse battery", "only looking here"
@@ -317,10 +318,13 @@ def test_what_is_no_form_of_ours_is_not_read(page: Served, kind: str, body: str)
 
 def test_tries_run_out_for_one_address_and_for_no_other(page: Served) -> None:
     # When: it claims to be others, which nobody told us to believe
-    answers = [page.log_in("wrong", client="127.0.0.2", X_Forwarded_For=f"10.0.0.{n}") for n in range(tries.OF_ONE + 1)]
+    answers = [
+        page.log_in("wrong", client="127.0.0.2", X_Forwarded_For=f"10.0.0.{n}")
+        for n in range(login_throttle.OF_ONE + 1)
+    ]
 
     # Then
-    assert [answer.status for answer in answers] == [403] * tries.OF_ONE + [429]
+    assert [answer.status for answer in answers] == [403] * login_throttle.OF_ONE + [429]
     assert re.search(r"Too many tries\. Try again in (5\d s|1 min 0 s)\.", answers[-1].body)
     assert 50 <= int(answers[-1].headers["retry-after"]) <= 60
     # And the right password waits as long, but not that of somebody else
@@ -527,8 +531,8 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_repair() -> None:
 
 def test_tries_come_back_after_a_minute(moved_clock: clock.MovedClock) -> None:
     # Given
-    made = tries.Tries()
-    assert [made.take("192.0.2.1") for _ in range(tries.OF_ONE)] == [0.0] * tries.OF_ONE
+    made = login_throttle.Tries()
+    assert [made.take("192.0.2.1") for _ in range(login_throttle.OF_ONE)] == [0.0] * login_throttle.OF_ONE
 
     # Then
     moved_clock.advance(33)
@@ -541,11 +545,11 @@ def test_tries_come_back_after_a_minute(moved_clock: clock.MovedClock) -> None:
 
 
 def test_many_addresses_together_try_no_more_than_a_few_alone(moved_clock: clock.MovedClock) -> None:
-    made = tries.Tries()
+    made = login_throttle.Tries()
 
-    waits = [made.take(f"192.0.2.{n}") for n in range(tries.OF_ALL + 1)]
+    waits = [made.take(f"192.0.2.{n}") for n in range(login_throttle.OF_ALL + 1)]
 
-    assert waits == [0.0] * tries.OF_ALL + [60.0]
+    assert waits == [0.0] * login_throttle.OF_ALL + [60.0]
 
 
 @pytest.mark.parametrize(
@@ -559,8 +563,8 @@ def test_many_addresses_together_try_no_more_than_a_few_alone(moved_clock: clock
     ],
 )
 def test_what_counts_as_one_address(moved_clock: clock.MovedClock, one: str, other: str, same: bool) -> None:
-    made = tries.Tries()
-    for _ in range(tries.OF_ONE):
+    made = login_throttle.Tries()
+    for _ in range(login_throttle.OF_ONE):
         made.take(one)
 
     assert bool(made.take(other)) == same
@@ -568,8 +572,8 @@ def test_what_counts_as_one_address(moved_clock: clock.MovedClock, one: str, oth
 
 def test_who_knows_one_password_guesses_the_other_no_faster(moved_clock: clock.MovedClock) -> None:
     # Given four wrong ones, and then the viewers' password
-    made = tries.Tries()
-    for _ in range(tries.OF_ONE):
+    made = login_throttle.Tries()
+    for _ in range(login_throttle.OF_ONE):
         made.take("192.0.2.1")
     made.forgive("192.0.2.1")
 
@@ -649,7 +653,7 @@ def test_with_a_password_others_may_reach_it(fresh: pytest.MonkeyPatch, variable
     # Then
     login.check()
     assert isinstance(login.get_login(), PasswordLogin)
-    assert "--server.address=0.0.0.0" in serve.command("0.0.0.0", 1)
+    assert "--server.address=0.0.0.0" in server.command("0.0.0.0", 1)
 
 
 def test_names_of_the_page_are_its_own_and_those_it_was_told(fresh: pytest.MonkeyPatch) -> None:
@@ -691,10 +695,10 @@ def test_on_this_machine_without_a_password_everybody_is_an_operator(fresh: pyte
     def page() -> None:
         import streamlit as st
 
-        from workers.monitor import access
+        from workers.monitor.access import viewer
 
-        access.guard()
-        st.write(f"{access.role()} {access.who()} {access.may_act()} {access.sign()!r}")
+        viewer.guard()
+        st.write(f"{viewer.role()} {viewer.who()} {viewer.may_act()} {viewer.sign()!r}")
 
     # Then
     assert AppTest.from_function(page).run().markdown[0].value == "operator monitor True ''"

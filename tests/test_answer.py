@@ -28,11 +28,12 @@ from limiting import (
 )
 from servers import KINDS
 
-from workers import Budget, Limit, RateLimiter, clock, runner
-from workers.answer import read_answer
+from workers import Budget, Limit, RateLimiter, clock
+from workers.control import runner
 from workers.errors import LongWait
-from workers.stats import run_stats
-from workers.tables import ItemStatus, RunItem, RunStatus
+from workers.limiter.response import read_answer
+from workers.records.tables import ItemStatus, RunItem, RunStatus
+from workers.reports.run_stats import run_stats
 
 TEN = Limit(10, seconds=20)
 TWO = (Limit(500, seconds=20), Limit(2000, seconds=100))

@@ -12,10 +12,13 @@ from peewee import OperationalError
 
 from mock_server import Fault
 from models import Item
-from workers import ConfigurationError, Limit, Skip, UnknownSource, broker, runner, runs
-from workers.discovery import discover
-from workers.stats import recent_runs
-from workers.tables import ItemStatus, RunItem, RunStatus
+from workers import ConfigurationError, Limit, Skip, UnknownSource
+from workers.control import runner
+from workers.engine.discovery import discover
+from workers.messaging import broker
+from workers.records import runs
+from workers.records.tables import ItemStatus, RunItem, RunStatus
+from workers.reports.run_stats import recent_runs
 
 
 def start_inline():

@@ -19,15 +19,17 @@ import pytest
 import redis
 from conftest import ROOT, free_port, wait_until
 
-from workers import Budget, Connector, Limit, RateLimiter, clock, database
-from workers.budget_sheet import as_text
-from workers.caller import Caller
+from workers import Budget, Connector, Limit, RateLimiter, clock
+from workers.cli.budget_sheet import as_text
+from workers.connections import database
 from workers.errors import RateLimited
-from workers.lesson import Lesson
-from workers.limiter import BudgetState, Note, WindowState
-from workers.redis_data import find_binary
-from workers.tables import Run, RunStatus
-from workers.watermark import Watermark
+from workers.limiter.lesson import Lesson
+from workers.limiter.permits import Caller
+from workers.limiter.rate_limiter import BudgetState, Note, WindowState
+from workers.processes.redis_data_folder import find_binary
+from workers.records import schema
+from workers.records.tables import Run, RunStatus
+from workers.records.watermark import Watermark
 
 LIMITS = [Limit(500, seconds=20), Limit(2000, seconds=100)]
 COMMAND = [sys.executable, "-m", "workers", "budgets"]
@@ -262,7 +264,7 @@ def test_a_tenant_s_budget_is_shown_while_its_run_is_active(place: pytest.Monkey
     )
     place.setenv("PYTHONPATH", f"{tmp_path}:{ROOT}")
     place.setenv("SLUICE_SOURCES", "shops:SOURCES")
-    database.migrate()
+    schema.migrate()
     with database.connection():
         for tenant, status in [("ann", RunStatus.RUNNING), ("bob", RunStatus.COMPLETED), ("bad", RunStatus.RUNNING)]:
             Run.create(source="items", tenant=tenant, status=status, lanes=1, created_by="me")
@@ -396,7 +398,7 @@ def test_on_a_terminal_it_is_drawn_in_place_until_ctrl_c(limiter: RateLimiter) -
 
 def test_what_the_api_taught_is_forgotten_by_name_and_what_counts_stays(limiter: RateLimiter) -> None:
     # Given a budget that became paced and adopted a lower limit, which the database keeps, too
-    database.migrate()
+    schema.migrate()
     make_paced(limiter)
     wait_until(lambda: limiter.snapshot().opens_in_seconds == 0, what="the end of its pause")
     hear(limiter.caller(), 200, RateLimit_Policy='"a";q=400;w=20', RateLimit='"a";r=380;t=10')
@@ -443,7 +445,7 @@ def test_to_relearn_needs_a_name_and_tables(place: pytest.MonkeyPatch) -> None:
 
 
 def test_to_relearn_where_redis_knows_nothing_forgets_what_the_database_kept(place: pytest.MonkeyPatch) -> None:
-    database.migrate()
+    schema.migrate()
     Watermark("rate-test").keep_lesson(Lesson("paced", "so it was", 1.0))
 
     done = sluice("rate-test", "--relearn")

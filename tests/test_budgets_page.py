@@ -10,13 +10,17 @@ import redis
 from conftest import forget, free_port
 from pages import draw, html, labels, press, text
 
-from workers import Limit, RateLimiter, budget_use, clock, registry, watermark
+from workers import Limit, RateLimiter, clock
 from workers.errors import RateLimited, SluiceError
-from workers.limiter import BudgetState, WindowState
-from workers.monitor import relearn_button, shared
-from workers.monitor.budget_card import budget_card
-from workers.monitor.gauge import gauge
-from workers.tables import Run, RunStatus
+from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.monitor.actions import relearn_button
+from workers.monitor.html.gauge import gauge
+from workers.monitor.readings import cache
+from workers.monitor.sections.budget_card import budget_card
+from workers.records import watermark
+from workers.records.tables import Run, RunStatus
+from workers.reports import budgets
+from workers.sources import registry
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -25,7 +29,7 @@ HOSTILE = "<img src=x onerror=alert(1)>"
 @pytest.fixture
 def budget(house, redis_server):
     """The budget of the demo's source, from within, and a running run that uses it."""
-    shared.forget()
+    cache.forget()
     values = {"source": "items", "lanes": 4, "created_by": "me", "status": RunStatus.RUNNING}
     Run.create(**values, started_at=clock.now())
     its = registry.get_registry()["items"].connector.budget
@@ -144,10 +148,10 @@ def test_sources_that_cannot_be_used_are_told_of(house):
 
 
 def test_what_an_api_said_is_escaped(budget):
-    ((use,), _) = budget_use.budget_uses()
+    ((use,), _) = budgets.budget_uses()
     state = BudgetState(HOSTILE, use.state.windows, paused_for_seconds=9.0, paused_why=HOSTILE)
-    user = budget_use.User(1, HOSTILE, HOSTILE, "running")
-    hostile = budget_use.BudgetUse(HOSTILE, use.limits, 1.0, state, 1.0, HOSTILE, (HOSTILE,), (user,))
+    user = budgets.User(1, HOSTILE, HOSTILE, "running")
+    hostile = budgets.BudgetUse(HOSTILE, use.limits, 1.0, state, 1.0, HOSTILE, (HOSTILE,), (user,))
     drawn = budget_card(hostile, UTC, clock.now(), relearn_button.relearn_button(state))
     assert "<img" not in drawn
     assert drawn.count("&lt;img") >= 6

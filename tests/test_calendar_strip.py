@@ -10,12 +10,16 @@ from zoneinfo import ZoneInfo
 import pytest
 from peewee import chunked
 
-from workers import calendar_strip as strips
-from workers import clock, database, last_run, runner, runs, schedule_plan, schedule_stats, schedules, timetable
-from workers.calendar_strip import MOST_ROWS, Strip, calendar_strip
-from workers.decide import Begin, Cancel, Make, Move
+from workers import clock
+from workers.connections import database
+from workers.control import runner
 from workers.errors import UsageError
-from workers.tables import Run, RunEvent, RunStatus, Schedule
+from workers.records import runs
+from workers.records.tables import Run, RunEvent, RunStatus, Schedule
+from workers.scheduling import calendar as strips
+from workers.scheduling import last_run, preview, schedule_stats, schedules, timetable
+from workers.scheduling.calendar import MOST_ROWS, Strip, calendar_strip
+from workers.scheduling.rules import Begin, Cancel, Make, Move
 
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 BY = {"who": "alice", "door": "cli"}
@@ -306,8 +310,8 @@ def test_the_last_run_is_found_behind_many_of_other_tenants_and_slots_that_were_
 # --- what a change would do -------------------------------------------------------------------------------------------
 
 
-def asked(cron: str = "0 12 * * *", timezone: str = "UTC", catch_up: str = "latest") -> schedule_plan.SchedulePlan:
-    return schedule_plan.of_setting("items", None, cron, timezone, catch_up)
+def asked(cron: str = "0 12 * * *", timezone: str = "UTC", catch_up: str = "latest") -> preview.SchedulePlan:
+    return preview.of_setting("items", None, cron, timezone, catch_up)
 
 
 @ON_ONE_DATABASE
@@ -332,8 +336,8 @@ def test_what_a_change_would_do_is_what_it_does(items, moved):
     # Then
     assert runs.get(run.id).slot_at == at("11-23 15:00")
     found = schedules.find("items")
-    assert schedule_plan.of_pausing(found).actions == (Cancel(run.id, "its schedule is paused", free=True),)
-    assert schedule_plan.of_removing(found).actions == (Cancel(run.id, "its schedule was removed"),)
+    assert preview.of_pausing(found).actions == (Cancel(run.id, "its schedule is paused", free=True),)
+    assert preview.of_removing(found).actions == (Cancel(run.id, "its schedule was removed"),)
 
     # When its time has come, and no scheduler has run
     to(moved, "11-23 15:30")
@@ -346,7 +350,7 @@ def test_what_a_change_would_do_is_what_it_does(items, moved):
 
     # Then
     found = schedules.find("items")
-    assert schedule_plan.of_resuming(found).actions == (Make(at("11-24 15:00")),)
+    assert preview.of_resuming(found).actions == (Make(at("11-24 15:00")),)
     assert asked("0 18 * * *").paused and asked("0 18 * * *").next_at == ()
 
 
@@ -357,13 +361,13 @@ def test_removing_goes_back_to_what_the_source_declares_or_is_no_choice(import_f
     timetable.record_declared()
 
     # Then
-    assert schedule_plan.of_removing(schedules.find("items")) is None
+    assert preview.of_removing(schedules.find("items")) is None
 
     # When
     timetable.set_schedule("items", "0 15 * * *", **BY)
 
     # Then
-    plan = schedule_plan.of_removing(schedules.find("items"))
+    plan = preview.of_removing(schedules.find("items"))
     assert plan.actions == (Move(Run.get().id, at("11-23 11:00")),)
     assert plan.in_words == "At 11:00 every day"
 

@@ -20,16 +20,21 @@ import redis
 from conftest import ROOT, forget, free_port
 
 from sources import api
-from workers import RateLimiter, clock, database, heartbeat, items, presence, progress, runner, runs
-from workers.caller import Usage
-from workers.cli import SECTIONS, cli, main
+from workers import RateLimiter, clock
+from workers.cli import progress
+from workers.cli.command_line import SECTIONS, cli, main
+from workers.cli.progress import shortened
 from workers.cli.schedule import schedule
-from workers.durations import duration
+from workers.connections import database
+from workers.control import runner
 from workers.errors import DependencyDown, RateLimited
 from workers.failures import FailureClass
-from workers.items import Outcome
-from workers.progress import shortened
-from workers.tables import ItemStatus, Run, RunEvent, RunStatus
+from workers.limiter.permits import Usage
+from workers.messaging import presence, scheduler_heartbeat
+from workers.records import items, runs, schema
+from workers.records.items import Outcome
+from workers.records.tables import ItemStatus, Run, RunEvent, RunStatus
+from workers.text.durations import duration
 
 COMMANDS = [name for entries in SECTIONS.values() for name, _, _ in entries]
 BY = {"who": "ann", "door": "script"}
@@ -133,13 +138,20 @@ def test_the_list_says_what_a_person_may_want_and_how_commands_end(sluice: Sluic
 
 
 def test_the_list_is_quick_for_it_loads_nothing_that_works(environment: pytest.MonkeyPatch) -> None:
-    look = "import sys; from workers.cli import main\ntry: main()\nexcept SystemExit: print(sorted(sys.modules))"
+    look = "import sys; from workers.cli.command_line import main\ntry: main()\nexcept SystemExit: print(sorted(sys.modules))"
 
     done = subprocess.run([sys.executable, "-c", look, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
 
     loaded = set(re.findall(r"'([\w.]+)'", done.stdout))
     assert "workers.cli" in loaded
-    assert not loaded & {"dramatiq", "streamlit", "pandas", "rich", "workers.stats", "workers.runner"}
+    assert not loaded & {
+        "dramatiq",
+        "streamlit",
+        "pandas",
+        "rich",
+        "workers.reports.run_stats",
+        "workers.control.runner",
+    }
 
 
 def test_help_is_given_where_the_settings_cannot_be_read(sluice: Sluice, environment: pytest.MonkeyPatch) -> None:
@@ -201,7 +213,7 @@ def demo(environment: pytest.MonkeyPatch, redis_server: str) -> Iterator[None]:
 
     environment.setenv("SLUICE_REDIS_URL", redis_server)
     environment.setenv("SLUICE_BROKER_URL", "stub://")
-    database.migrate([Item])
+    schema.migrate([Item])
     with database.connection():
         yield
 
@@ -478,7 +490,7 @@ def test_who_orders_for_later_hears_that_no_scheduler_runs(import_from: Any, slu
     assert sluice("schedule", "pause", "items").code == 0
     assert "no scheduler has run here lately" in sluice("schedule", "resume", "items", "--json").err
 
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
     for words in told:
         assert "no scheduler has run" not in sluice(*words).err
 
@@ -747,7 +759,7 @@ def test_watching_a_run_outlasts_a_database_that_is_away(
 
     execute(f"CREATE DATABASE {name}")
     try:
-        database.migrate()
+        schema.migrate()
         with database.connection():
             run = runs.create("items", lanes=1, created_by="ann", door="script")
         clock.use(Eventful((5, take_away), (30, give_back)))

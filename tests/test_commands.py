@@ -10,8 +10,9 @@ import pytest
 from conftest import ROOT, free_port, wait_until
 
 from mock_server import Fault
-from workers import database, runs
-from workers.tables import Run, RunStatus
+from workers.connections import database
+from workers.records import runs
+from workers.records.tables import Run, RunStatus
 
 SCRIPT = str(ROOT / "scripts" / "enqueue_import.py")
 

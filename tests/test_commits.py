@@ -14,13 +14,18 @@ import pytest
 import requests
 from conftest import wait_until
 
-import workers.lanes
 from models import Item
-from workers import broker, clock, cursor, database, detail, flusher, items, runner, runs
-from workers.caller import Usage
-from workers.items import Outcome
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
-from workers.turn import at_work
+from workers import clock
+from workers.connections import database
+from workers.control import runner
+from workers.engine import detail, flusher
+from workers.engine.lane_turn import at_work
+from workers.limiter.permits import Usage
+from workers.messaging import broker
+from workers.records import cursor, items, runs
+from workers.records import lanes as lanes_table
+from workers.records.items import Outcome
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
 
 
 def start_inline():
@@ -34,7 +39,7 @@ def listed_run(count, lanes=1):
         row = Item.create(external_id=str(number), name="a")
         RunItem.update(item_id=str(row.id)).where(RunItem.external_id == str(number)).execute()
     Run.update(total_count=count, discovered_at=database.now(), lanes=lanes).where(Run.id == run_id).execute()
-    return run_id, workers.lanes.open_for(run_id, lanes)
+    return run_id, lanes_table.open_for(run_id, lanes)
 
 
 def a_run(count):

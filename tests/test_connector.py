@@ -25,8 +25,8 @@ from requests.auth import HTTPBasicAuth, HTTPDigestAuth
 from mock_server import Fault
 from workers import Connector, Limit, clock
 from workers.errors import AuthError, ConfigurationError, PermanentError, RateLimited, RetryableError
-from workers.redaction import redact
-from workers.transport import sent_by
+from workers.sources.transport import sent_by
+from workers.text.redaction import redact
 
 TEN = (Limit(10, seconds=60),)
 

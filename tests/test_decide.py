@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from workers.cron import Cron
-from workers.decide import MOST_ROWS, Action, Begin, Cancel, Make, Move, Skip, decide
 from workers.errors import UsageError
-from workers.tables import Run, RunStatus, Schedule
+from workers.records.tables import Run, RunStatus, Schedule
+from workers.scheduling.rules import MOST_ROWS, Action, Begin, Cancel, Make, Move, Skip, decide
 
 LATE_SECONDS = 60.0
 

@@ -13,10 +13,10 @@ import pytest
 import requests
 
 from mock_server import RunningServer
-from workers import database
-from workers.cli import Later, cli
+from workers.cli.command_line import Later, cli
+from workers.connections import database
 from workers.failures import FailureClass
-from workers.tables import ItemStatus, RunStatus
+from workers.records.tables import ItemStatus, RunStatus
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"

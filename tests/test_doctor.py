@@ -18,33 +18,20 @@ from test_hostile_answers import api, http, page, row
 
 from models import Item
 from sources import ItemSource
-from workers import (
-    Connector,
-    Limit,
-    clock,
-    database,
-    heartbeat,
-    presence,
-    stats,
-)
-from workers.broker import QUEUE, make_broker
-from workers.doctor import (
-    Level,
-    _findings,
-    api_checks,
-    database_checks,
-    examine,
-    machine_checks,
-    redis_checks,
-    run_checks,
-    source_checks,
-)
+from workers import Connector, Limit, clock
+from workers.connections import database
+from workers.doctor import api_checks, database_checks, machine_checks, redis_checks, run_checks, source_checks
+from workers.doctor.examination import _findings, examine
 from workers.doctor.database_checks import _filesystem
-from workers.doctor.finding import ok
-from workers.runs import create
-from workers.schedules import create as create_schedule
+from workers.doctor.finding import Level, ok
+from workers.messaging import presence, scheduler_heartbeat
+from workers.messaging.broker import QUEUE, make_broker
+from workers.records import schema
+from workers.records.runs import create
+from workers.records.tables import Run, RunStatus
+from workers.reports import run_stats
+from workers.scheduling.schedules import create as create_schedule
 from workers.settings import get_settings
-from workers.tables import Run, RunStatus
 
 #: For what is the same on both databases.
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -354,7 +341,7 @@ def test_a_database_without_our_tables_is_told_and_its_repair_repairs_it(environ
         assert list(database_checks.schedules()) == []
 
     # When
-    database.migrate([Item])
+    schema.migrate([Item])
 
     # Then
     assert "no, or older, Sluice tables. `python -m workers migrate --create-models`" in bare
@@ -365,7 +352,7 @@ def test_a_database_without_our_tables_is_told_and_its_repair_repairs_it(environ
 def test_a_database_that_nobody_may_write_is_told(environment, database_url, tmp_path):
     # Given a Postgres database that is read only, or a SQLite file that another program keeps locked
     environment.setenv("SLUICE_DATABASE_URL", database_url)
-    database.migrate()
+    schema.migrate()
     if database.is_sqlite():
         with closing(sqlite3.connect(tmp_path / "sluice.db")) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -386,7 +373,7 @@ def test_a_database_that_nobody_may_write_is_told(environment, database_url, tmp
 @ON_SQLITE
 def test_a_file_that_everybody_may_write_is_told(environment, database_url, tmp_path):
     environment.setenv("SLUICE_DATABASE_URL", database_url)
-    database.migrate()
+    schema.migrate()
     (tmp_path / "sluice.db").chmod(0o666)
 
     assert only(database_checks.connection()).endswith(f"chmod o-w {tmp_path}/sluice.db")
@@ -426,7 +413,7 @@ def test_that_no_scheduler_runs_is_told_until_one_does(house):
         "start `python -m workers scheduler`"
     )
 
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
 
     assert troubles(redis_checks.scheduler()) == []
 
@@ -549,7 +536,7 @@ def test_each_api_is_asked_once_with_a_permit_and_limits_it_names_are_compared(i
     assert "RateLimit says 100/20 s, and the configured limits (500/20 s, 600/50 s) let 500 through" in less
     assert "write Limit(100, seconds=20), instead of 500/20 s, into the limits of 'one-api'" in less
     assert "write Limit(150, seconds=60) into the limits of 'one-api'" in not_there
-    assert stats.look(connector.budget).granted == 1
+    assert run_stats.look(connector.budget).granted == 1
 
 
 @ON_SQLITE
@@ -610,7 +597,7 @@ def test_what_a_source_s_own_code_raises_is_told_and_nothing_is_asked(import_fro
     source = import_from(mock_api().url, get_list_request=get_list_request)
 
     assert "KeyError: 'token'. correct get_list_request of TestSource" in only(api_checks.ask(source))
-    assert not stats.look(source.connector.budget).known
+    assert not run_stats.look(source.connector.budget).known
 
 
 def test_without_tables_no_api_is_asked(environment, database_url):

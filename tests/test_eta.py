@@ -6,13 +6,17 @@ from datetime import timedelta
 
 import pytest
 
-from workers import Connector, Limit, beside, clock, course, database, items, runner, runs, samples, settings, stats
-from workers.beside import Beside
-from workers.eta import eta
-from workers.held import held
-from workers.limiter import BudgetState, WindowState
-from workers.pace import Pace, pace_of
-from workers.tables import ItemStatus, Run, RunItem, RunStatus, Sample
+from workers import Connector, Limit, clock, settings
+from workers.connections import database
+from workers.control import runner
+from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.records import items, runs, samples
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus, Sample
+from workers.reports import intervals, run_stats, running_runs
+from workers.reports.eta import eta
+from workers.reports.pace import Pace, pace_of
+from workers.reports.pauses import held
+from workers.reports.running_runs import Beside
 
 TWO = (Limit(500, seconds=20), Limit(2000, seconds=100))
 
@@ -54,7 +58,7 @@ def test_it_is_told_all_along_to_a_few_seconds(moved_clock, mock_api, import_fro
 
     def look(run):
         if run.status == RunStatus.RUNNING and run.succeeded_count:
-            one = stats.run_stats(run)
+            one = run_stats.run_stats(run)
             seen.append((clock.now(), one.eta_at, one.eta_seconds, one.eta_why))
 
     # When they are imported, and somebody looks after each message
@@ -94,7 +98,7 @@ def test_the_samples_tell_when_a_window_opens_again(moved_clock, house):
     sampled = []
     for ago in (48, 45, 28, 25, 8, 5):
         bursts["requests"] += 500 if ago in (45, 25, 5) else 0
-        sampled.append(course.Mark(database.now() - timedelta(seconds=ago), requests=bursts["requests"]))
+        sampled.append(intervals.Mark(database.now() - timedelta(seconds=ago), requests=bursts["requests"]))
     Run.update(requests_count=1500).where(Run.id == run.id).execute()
 
     # Then 500 leave when the short window opens, and the last 100 when the first burst is over
@@ -116,7 +120,7 @@ def test_what_a_run_took_that_has_ended_is_known_too(moved_clock, house):
     # When another one begins, which may take 500 at once, and 100 when the first burst is over: 42 s ago
     run = listed(600)
     clock.sleep(2)
-    others = beside.look(database.now())
+    others = running_runs.look(database.now())
     state = budget(500, 1500, opens_in_seconds=17)
 
     # Then its end is that, and not all of a window later
@@ -144,7 +148,7 @@ def test_what_was_sent_before_the_first_sample_is_known_too(moved_clock, house):
     clock.sleep(48)
 
     # Then they stand in the way for another 51 s, which is over when 1,600 have left
-    marks = course.samples_of([run.id])
+    marks = intervals.samples_of([run.id])
     assert told(runs.get(run.id), budget(0, 400), math.inf, sampled=marks).seconds == pytest.approx(60, abs=0.1)
 
 
@@ -249,7 +253,7 @@ def works(run, seconds, count, waits=0.0):
 
 def pace(run, sampled=True):
     now, run = database.now(), runs.get(run.id)
-    marks = course.samples_of([run.id])[run.id] if sampled else ()
+    marks = intervals.samples_of([run.id])[run.id] if sampled else ()
     return pace_of(run, now, marks, held([run], now)[run.id])
 
 
@@ -316,8 +320,8 @@ def test_many_runs_on_a_budget_are_reckoned_once(moved_clock, house):
 
 @on_sqlite
 def test_an_end_beyond_what_can_be_foreseen_has_no_date(moved_clock, house, import_from):
-    assert stats._at(database.now(), 3e9) is None
-    assert stats._at(database.now(), 60.0) == database.now() + timedelta(seconds=60)
+    assert run_stats._at(database.now(), 3e9) is None
+    assert run_stats._at(database.now(), 60.0) == database.now() + timedelta(seconds=60)
 
 
 @on_sqlite
@@ -362,13 +366,13 @@ def test_where_redis_is_away_there_is_no_end_to_tell(moved_clock, house, import_
     import_from("http://127.0.0.1:9", limits=TWO, connector=Connector("api", base_url="http://127.0.0.1:9", limits=TWO))
     run = listed(100)
     works(run, 10, 50)
-    known = stats.run_stats(runs.get(run.id))
+    known = run_stats.run_stats(runs.get(run.id))
     assert known.eta_seconds == pytest.approx(10, abs=0.3)
     assert known.eta_at == database.now() + timedelta(seconds=known.eta_seconds)
     assert (known.requests, known.lanes, known.priority, known.kind) == (50, 16, 0, "import")
 
     house.setenv("SLUICE_REDIS_URL", "redis://127.0.0.1:9/0")
     settings.get_settings.cache_clear()
-    unknown = stats.run_stats(runs.get(run.id))
+    unknown = run_stats.run_stats(runs.get(run.id))
 
     assert (unknown.eta_seconds, unknown.eta_at, unknown.eta_why) == (None, None, "")

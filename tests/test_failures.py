@@ -15,11 +15,16 @@ from conftest import wait_until
 from dramatiq.worker import Worker
 
 from models import Item
-from workers import Connector, Limit, actors, broker, database, lanes, reaper, runner, runs
-from workers.failure_groups import failure_groups
+from workers import Connector, Limit
+from workers.connections import database
+from workers.control import runner
+from workers.engine import actors, reaper
 from workers.failures import ACTIONS, CIRCUIT, FailureClass, fingerprint, storable_reason
-from workers.redaction import hide, redact
-from workers.tables import ItemStatus, Lane, RunEvent, RunItem, RunStatus
+from workers.messaging import broker
+from workers.records import lanes, runs
+from workers.records.tables import ItemStatus, Lane, RunEvent, RunItem, RunStatus
+from workers.reports.failure_groups import failure_groups
+from workers.text.redaction import hide, redact
 
 Answer = tuple[int, object]
 

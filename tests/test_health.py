@@ -8,10 +8,13 @@ import pytest
 import redis
 from conftest import forget, free_port
 
-from workers import broker, clock, database, figures, health, heartbeat, outages, presence, settings
-from workers.database import db
-from workers.figures import MOST_DUE
-from workers.tables import ItemStatus, Lane, Run, RunItem, RunStatus
+from workers import clock, settings
+from workers.connections import database, outages
+from workers.connections.database import db
+from workers.messaging import broker, presence, scheduler_heartbeat
+from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
+from workers.reports import health, metrics
+from workers.reports.metrics import MOST_DUE
 
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -28,7 +31,7 @@ def whats() -> list[str]:
 def manned(house):
     """All that is needed runs."""
     presence._Word("worker", threads=8).say()
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
     return house
 
 
@@ -44,7 +47,7 @@ def test_where_all_runs_nothing_is_lacking(manned):
 @ON_ONE_DATABASE
 def test_without_a_worker_runs_stand_still_and_the_command_is_named(house):
     # Given
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
     record(RunStatus.RUNNING)
 
     # Then
@@ -67,7 +70,7 @@ def test_a_worker_that_fell_silent_is_missed_with_the_time_it_was_heard_of_last(
 
     # When
     moved_clock.advance(presence.GONE_SECONDS + 1)
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
 
     # Then
     assert whats() == [f"no worker runs: the last was heard of at {seen:%H:%M:%S} UTC"]
@@ -93,7 +96,7 @@ def test_a_redis_that_is_away_is_named_once_and_nobody_is_accused(manned):
     assert (lack.what, lack.is_down) == ("Redis does not answer", True)
     assert "`python -m workers redis` starts one" in lack.repair
     assert found.processes is None
-    assert figures.redis_figures() is None
+    assert metrics.redis_figures() is None
     assert "s3cret" not in repr(found)
 
 
@@ -120,7 +123,7 @@ def test_the_messages_of_the_queue_are_counted_those_for_later_too(house, redis_
     broker.send("finalize", 2, delay_seconds=60)
 
     # Then
-    assert figures.work_figures().messages == 2
+    assert metrics.work_figures().messages == 2
     assert "the broker does not answer" not in whats()
 
 
@@ -129,7 +132,7 @@ def test_a_broker_of_its_own_that_is_away_is_named(manned):
     manned.setenv("SLUICE_BROKER_URL", f"redis://127.0.0.1:{free_port()}/0")
     forget()
     assert whats() == ["the broker does not answer"]
-    assert figures.work_figures().messages is None
+    assert metrics.work_figures().messages is None
 
 
 @ON_ONE_DATABASE
@@ -144,8 +147,8 @@ def test_a_database_that_is_away_is_named_and_the_rest_is_told(manned):
     assert (lack.what, lack.is_down) == ("the database does not answer", True)
     assert lack.repair == "start it, or correct SLUICE_DATABASE_URL"
     assert [process.kind for process in found.processes] == ["worker"]
-    assert figures.database_figures() is None
-    assert figures.work_figures() is None
+    assert metrics.database_figures() is None
+    assert metrics.work_figures() is None
     assert "s3cret" not in repr(found)
 
 
@@ -154,13 +157,13 @@ def test_a_database_without_our_tables_asks_for_the_migrations(environment, redi
     environment.setenv("SLUICE_DATABASE_URL", database_url)
     environment.setenv("SLUICE_BROKER_URL", "stub://")
     presence._Word("worker").say()
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
 
     (lack,) = health.health().lacks
     assert lack.what == "the database has no, or older, Sluice tables"
     assert "`python -m workers migrate`" in lack.repair
-    assert figures.database_figures().migration == ""
-    assert figures.work_figures() is None
+    assert metrics.database_figures().migration == ""
+    assert metrics.work_figures() is None
 
 
 @ON_ONE_DATABASE
@@ -192,7 +195,7 @@ def _wrapped(error: sqlite3.OperationalError) -> BaseException:
 
 
 def test_the_figures_of_redis_and_of_the_database(house, database_url):
-    of_redis, of_database = figures.redis_figures(), figures.database_figures()
+    of_redis, of_database = metrics.redis_figures(), metrics.database_figures()
     assert of_redis.title.startswith(("Redis ", "Valkey "))
     assert of_redis.used_bytes > 100_000 and of_redis.latency_seconds > 0
     assert of_redis.persistence == "not appendonly: after a restart each budget waits for its windows"
@@ -215,7 +218,7 @@ def test_what_there_is_to_do_is_counted_for_active_runs_and_no_further_than_anyb
         Lane.create(run_id=run.id, lane=lane, due_at=due_at)
 
     # Then
-    found = figures.work_figures()
+    found = metrics.work_figures()
     assert (found.active_runs, found.lanes, found.overdue_lanes) == (1, 2, 1)
     assert (found.due_items, found.in_hand_items) == (MOST_DUE, 7)
 
@@ -236,7 +239,7 @@ def test_due_items_are_counted_by_the_index_that_claims_use(house):
     record(RunStatus.RUNNING)
 
     # When
-    figures.work_figures()
+    metrics.work_figures()
 
     # Then
     db.obj.connection().set_trace_callback(None)

@@ -5,8 +5,13 @@ from datetime import timedelta
 import pytest
 from conftest import free_port
 
-from workers import Limit, clock, heartbeat, runner, runs, schedule_stats, settings, stats, timetable
-from workers.tables import RunStatus
+from workers import Limit, clock, settings
+from workers.control import runner
+from workers.messaging import scheduler_heartbeat
+from workers.records import runs
+from workers.records.tables import RunStatus
+from workers.reports import run_stats
+from workers.scheduling import schedule_stats, timetable
 
 ALICE = {"who": "alice", "door": "cli"}
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -22,22 +27,22 @@ def items(import_from, moved_clock):
 
 @ON_ONE_DATABASE
 def test_where_no_scheduler_has_ever_run_the_doors_say_so_with_the_fix(items):
-    assert "no scheduler has run here lately" in heartbeat.no_scheduler()
-    assert "`python -m workers scheduler`" in heartbeat.no_scheduler()
+    assert "no scheduler has run here lately" in scheduler_heartbeat.no_scheduler()
+    assert "`python -m workers scheduler`" in scheduler_heartbeat.no_scheduler()
 
 
 @ON_ONE_DATABASE
 @pytest.mark.parametrize(("once", "patience"), [(False, 30), (True, 900)])
 def test_a_scheduler_is_missed_after_a_while_and_one_of_a_cron_later(items, moved_clock, once, patience):
     # Given
-    heartbeat.beat(once=once)
+    scheduler_heartbeat.beat(once=once)
 
     # When, Then
     moved_clock.advance(patience - 1)
-    assert heartbeat.no_scheduler() == ""
+    assert scheduler_heartbeat.no_scheduler() == ""
     moved_clock.advance(2)
     since = clock.now() - timedelta(seconds=patience + 1)
-    assert f"no scheduler has run since {since:%Y-%m-%d %H:%M:%S} UTC" in heartbeat.no_scheduler()
+    assert f"no scheduler has run since {since:%Y-%m-%d %H:%M:%S} UTC" in scheduler_heartbeat.no_scheduler()
 
 
 @ON_ONE_DATABASE
@@ -45,14 +50,14 @@ def test_a_redis_that_cannot_tell_accuses_nobody(items, house):
     house.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     settings.get_settings.cache_clear()
 
-    heartbeat.beat()
-    assert heartbeat.no_scheduler() == ""
+    scheduler_heartbeat.beat()
+    assert scheduler_heartbeat.no_scheduler() == ""
 
 
 @ON_ONE_DATABASE
 def test_an_overdue_run_and_its_schedule_say_who_is_missing(items, moved_clock):
     # Given
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
     timetable.set_schedule("items", "* * * * *", **ALICE)
     assert schedule_stats.schedule_stats("items").unattended == ""
 
@@ -62,7 +67,7 @@ def test_an_overdue_run_and_its_schedule_say_who_is_missing(items, moved_clock):
     # Then
     shown = schedule_stats.schedule_stats("items")
     assert "its slot of" in shown.unattended and "no scheduler has run since" in shown.unattended
-    (overdue,) = stats.recent_runs()
+    (overdue,) = run_stats.recent_runs()
     assert overdue.label == "overdue"
     assert overdue.why.startswith("overdue since") and "python -m workers scheduler" in overdue.why
 
@@ -77,14 +82,14 @@ def test_a_pause_and_the_time_until_a_retry_are_not_active(items, moved_clock):
     moved_clock.advance(10)
     runner.pause(run_id, **ALICE)
     moved_clock.advance(100)
-    paused = stats.run_stats(runs.get(run_id))
+    paused = run_stats.run_stats(runs.get(run_id))
     runner.resume(run_id, **ALICE)
     moved_clock.advance(20)
     runs.move(run_id, RunStatus.FAILED, who="test", door="test")
 
     # Then
     assert (round(paused.active_seconds), round(paused.held_seconds)) == (10, 100)
-    failed = stats.run_stats(runs.get(run_id))
+    failed = run_stats.run_stats(runs.get(run_id))
     assert (round(failed.duration_seconds), round(failed.active_seconds), round(failed.held_seconds)) == (130, 30, 100)
 
     # When it is retried an hour later, and works for 5 s
@@ -93,7 +98,7 @@ def test_a_pause_and_the_time_until_a_retry_are_not_active(items, moved_clock):
     moved_clock.advance(5)
 
     # Then
-    (again,) = stats.recent_runs()
+    (again,) = run_stats.recent_runs()
     assert (round(again.active_seconds), round(again.held_seconds)) == (35, 3700)
 
     # And that nobody scheduled it is still so
@@ -108,13 +113,13 @@ def test_a_pause_within_a_wait_is_no_wait_and_the_end_changes_nothing(import_fro
     seen, paused_at = [], []
 
     def look(run):
-        now = stats.run_stats(run)
+        now = run_stats.run_stats(run)
         if run.status == RunStatus.RUNNING:
             seen.append(now)
         if not paused_at and now.waiting_seconds > 5:
             runner.pause(run.id, **ALICE)
             paused_at.append(clock.monotonic())
-            seen.append(stats.run_stats(runs.get(run.id)))
+            seen.append(run_stats.run_stats(runs.get(run.id)))
         elif run.status == RunStatus.PAUSED and clock.monotonic() - paused_at[0] >= 10:
             runner.resume(run.id, **ALICE)
 
@@ -122,7 +127,7 @@ def test_a_pause_within_a_wait_is_no_wait_and_the_end_changes_nothing(import_fro
     run = runner.run_inline(runner.start("items", **ALICE, send=False), look)
 
     # Then what is waiting was never taken back, and is not more at the end than it was before it
-    ended = stats.run_stats(run)
+    ended = run_stats.run_stats(run)
     assert (run.status, run.succeeded_count) == (RunStatus.COMPLETED, 38)
     assert ended.held_seconds == pytest.approx(10, abs=5.1)
     assert ended.waiting_seconds == pytest.approx(20 - ended.held_seconds, abs=1.5)

@@ -4,9 +4,12 @@ from datetime import timedelta
 
 import pytest
 
-from workers import Connector, Limit, clock, database, runs, samples, stats
-from workers.history import history
-from workers.tables import Run, RunStatus, Sample
+from workers import Connector, Limit, clock
+from workers.connections import database
+from workers.records import runs, samples
+from workers.records.tables import Run, RunStatus, Sample
+from workers.reports import run_stats
+from workers.reports.history import history
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -173,6 +176,6 @@ def test_the_theoretical_pace_is_that_of_the_window_which_allows_least(run, hous
     assert (life.theoretical_title, life.theoretical_per_second) == ("2000/100 s", pytest.approx(20, rel=0.002))
 
     # And where nobody can tell
-    assert stats.budget_of(Run(source="gone")) is None
+    assert run_stats.budget_of(Run(source="gone")) is None
     other = runs.create("gone", lanes=4, created_by="test", door="test")
     assert (told(other).theoretical_title, told(other).theoretical_per_second) == ("", None)

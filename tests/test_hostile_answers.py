@@ -23,23 +23,15 @@ from peewee import OperationalError
 from test_connector import behaving, connect, drip, get, saying, use_of
 
 from models import Item
-from workers import (
-    ConfigurationError,
-    Limit,
-    PermanentError,
-    RetryableError,
-    Skip,
-    broker,
-    clock,
-    cursor,
-    runner,
-    runs,
-    transport,
-)
-from workers.discovery import discover
-from workers.registry import get_registry
+from workers import ConfigurationError, Limit, PermanentError, RetryableError, Skip, clock
+from workers.control import runner
+from workers.engine.discovery import discover
+from workers.messaging import broker
+from workers.records import cursor, runs
+from workers.records.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
 from workers.settings import get_settings
-from workers.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers.sources import transport
+from workers.sources.registry import get_registry
 
 __all__ = ["connect"]  # a fixture of the neighbour's
 

@@ -11,55 +11,39 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: Every module of workers/, from the doors down. A package's name stands for all that is in it.
-LAYERS = {
-    "doors": "workers workers.cli workers.__main__ workers.monitor",
-    "control": "runner scheduler supervisor worker redis_server redis_data redis_address preflight retry stuck "
-    "plan timetable doctor figures health relearn schedule_plan",
-    "work": "actors discovery listed detail turn flusher patience attempt finalize removal reaper inline retention "
-    "sampling fresh referrers control lane_crash list_failure list_notes list_items refusals wake "
-    "unknown_source idleness",
-    "queue": "broker consumer middleware notices",
-    "reading": "stats weights why why_log why_words reasons failure_groups schedule_stats progress budget_words "
-    "budget_sheet budget_watch precedence forecast held budget_use course pace beside eta history outcome last_run "
-    "calendar_strip runs_list source_stats",
-    "record": "database migrations tables runs cursor old_runs old_rows items lanes schedules decide watermark "
-    "run_connector list_pages tracking saving pool faults given matching storable model_tables "
-    "table_check page outages heartbeat presence recent_errors samples isolation act_keys",
-    "names": "registry address_probe",
-    "outside": "contracts connector limiter caller ledger answer budget headers transport redis_words address "
-    "exact request_secrets header_values decoding unanswered status_errors api_message signing "
-    "script_arguments",
-    "ground": "errors error_text plain_text failures redaction hidden secret_names opaque spellings sheet_cell "
-    "asked settings clock cron catch_up log signals orphans version row_keys checked lesson "
-    "durations",
-}
-NAMES = list(LAYERS)
-PLACES = {
-    name if name.startswith("workers") else f"workers.{name}": layer
-    for layer, names in LAYERS.items()
-    for name in names.split()
-}
+#: The rooms of workers/, from the ground up: a room imports only rooms above it in this list, and itself.
+#: The files of `workers/` itself and `text/` are the ground; `monitor/` has rooms of its own.
+ROOMS = [
+    "ground",
+    "connections",
+    "limiter",
+    "sources",
+    "records",
+    "messaging",
+    "reports",
+    "engine",
+    "control",
+    "scheduling",
+    "processes",
+    "doctor",
+    "api",
+    "monitor/html",
+    "monitor/readings",
+    "monitor/access",
+    "monitor/actions",
+    "monitor/sections",
+    "monitor/pages",
+    "monitor/serving",
+    "monitor/entry",
+    "cli",
+    "face",
+]
 
 #: The host: what stands around the package, and must never be seen from within.
 HOST = {"models", "sources", "mock_server", "scripts", "benchmarks", "tests", "monitor_app"}
 
-RECORDERS = {
-    f"workers.{name}"
-    for name in [
-        "runs",
-        "cursor",
-        "old_runs",
-        "old_rows",
-        "items",
-        "lanes",
-        "samples",
-        "schedules",
-        "watermark",
-        "list_pages",
-        "act_keys",
-    ]
-}
+#: Where the tables are written: in their own room, and the schedules beside their rules.
+RECORDERS = {"workers.scheduling.schedules"}
 TRACKING = {"Run", "RunItem", "Lane", "ListPage", "RunEvent", "Sample", "Removal", "OldRow", "BudgetRow", "Schedule"}
 TRACKING.add("ActKey")
 WRITES = {
@@ -69,13 +53,13 @@ WRITES = {
 
 #: Who reads the machine's clock beside clock.py, and why a moved clock must not reach it.
 OWN_TIME = {
-    "workers.supervisor time.monotonic": "it waits for worker processes, which live in the machine's time",
-    "workers.signals time.monotonic": "two signals are one request where the machine says they came together",
-    "workers.progress time.monotonic": "a display is drawn at most twice a second, for a person",
-    "workers.monitor.serve time.monotonic": "it waits for Streamlit's process, which lives in the machine's time",
-    "workers.monitor.settling time.sleep": "it waits for Streamlit's event loop, which lives in the machine's time",
-    "workers.monitor.liveness time.monotonic": "a browser asks each second of the machine's time",
-    "workers.monitor.complaint time.monotonic": "the log is reminded of an outage every so often, for a person",
+    "workers.processes.supervisor time.monotonic": "it waits for worker processes, which live in the machine's time",
+    "workers.processes.signals time.monotonic": "two signals are one request where the machine says they came together",
+    "workers.cli.progress time.monotonic": "a display is drawn at most twice a second, for a person",
+    "workers.monitor.serving.server time.monotonic": "it waits for Streamlit's process, which lives in the machine's time",
+    "workers.monitor.html.flush_delay time.sleep": "it waits for Streamlit's event loop, which lives in the machine's time",
+    "workers.monitor.actions.stale_clicks time.monotonic": "a browser asks each second of the machine's time",
+    "workers.monitor.readings.log_throttle time.monotonic": "the log is reminded of an outage every so often, for a person",
 }
 TIMES = {
     *("time.time", "time.time_ns", "time.monotonic", "time.monotonic_ns", "time.perf_counter", "time.sleep"),
@@ -118,23 +102,28 @@ def dotted(node: ast.AST) -> str:
     return node.id if isinstance(node, ast.Name) else "?"
 
 
-def place_of(module: str) -> str:
-    """Return a module's layer: its own, or that of the package it is in."""
-    name = module
-    while name not in PLACES and name.count(".") > 1:
-        name = name.rpartition(".")[0]
-    return PLACES.get(name, "")
+def room_of(module: str) -> str:
+    """Return a module's room: the longest of the folders in ROOMS that it is in."""
+    parts = module.split(".")[1:]
+    if parts in ([], ["__main__"]):
+        return "face"
+    if "/".join(parts[:2]) in ROOMS:
+        return "/".join(parts[:2])
+    if parts[0] in ROOMS:
+        return parts[0]
+    return "ground" if parts[0] == "text" or len(parts) == 1 else ""
 
 
 # --- the rules: each returns the breaches of one module ---------------------------------------------------------------
 
 
 def upward_imports(tree: ast.AST, module: str, known: set[str]) -> list[str]:
-    ours = {name for name in imports(tree, module, known) if name in known and place_of(name)}
+    level = ROOMS.index(room_of(module)) if room_of(module) else len(ROOMS)
+    ours = {name for name in imports(tree, module, known) if name in known and room_of(name)}
     return sorted(
-        f"{module} ({place_of(module)}) imports {other} ({place_of(other)})"
+        f"{module} ({room_of(module)}) imports {other} ({room_of(other)})"
         for other in ours
-        if place_of(module) and NAMES.index(place_of(other)) < NAMES.index(place_of(module))
+        if ROOMS.index(room_of(other)) > level
     )
 
 
@@ -149,7 +138,7 @@ def environment_readings(tree: ast.AST, module: str, known: set[str]) -> list[st
     set_for_dramatiq = {
         node.value.func.value
         for node in ast.walk(tree)
-        if module == "workers.worker"
+        if module == "workers.processes.worker"
         and isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Call)
         and isinstance(node.value.func, ast.Attribute)
@@ -174,8 +163,8 @@ def environment_readings(tree: ast.AST, module: str, known: set[str]) -> list[st
 
 
 def tracking_writes(tree: ast.AST, module: str, known: set[str]) -> list[str]:
-    """Only runs, items and lanes write to the tracking tables, by peewee or by SQL of their own."""
-    if module in RECORDERS or module.startswith("workers.migrations."):
+    """Only `records/` writes to the tables, by peewee or by SQL of its own."""
+    if module in RECORDERS or module.startswith("workers.records."):
         return []
     breaches = []
     for node in ast.walk(tree):
@@ -185,7 +174,7 @@ def tracking_writes(tree: ast.AST, module: str, known: set[str]) -> list[str]:
                 breaches.append(f"{module}:{node.lineno} calls {owner}.{method}()")
             elif method in TRACKING:
                 breaches.append(f"{module}:{node.lineno} makes a {method}, which only a save would need")
-            elif method in ("save", "delete_instance") and module != "workers.saving":  # which saves users' rows
+            elif method in ("save", "delete_instance"):
                 breaches.append(f"{module}:{node.lineno} calls .{method}()")
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             if re.match(r"\s*(INSERT INTO|UPDATE|DELETE FROM|TRUNCATE)\s+\S", node.value):
@@ -216,41 +205,43 @@ Rule = Callable[[ast.AST, str, set[str]], list[str]]
 #: Each rule, and a breach of it: who would commit it, and how.
 RULES: dict[Rule, list[tuple[str, str]]] = {
     upward_imports: [
-        ("workers.runs", "from workers import stats"),
-        ("workers.limiter", "def late():\n    from workers.runs import get"),
-        ("workers.tables", "from workers import Connector"),
-        ("workers.tables", "from . import runner"),
-        ("workers.stats", "from .monitor.bar import bar"),
-        ("workers.stats", "import importlib\nimportlib.import_module('workers.broker')"),
+        ("workers.records.runs", "from workers.reports import run_stats"),
+        ("workers.limiter.rate_limiter", "def late():\n    from workers.records.runs import get"),
+        ("workers.records.tables", "from workers import Connector"),
+        ("workers.records.tables", "from ..control import runner"),
+        ("workers.reports.run_stats", "from ..monitor.html.bar import bar"),
+        ("workers.monitor.html.bar", "from workers.monitor.sections import run_card"),
+        ("workers.settings", "from workers.connections import database"),
+        ("workers.reports.run_stats", "import importlib\nimportlib.import_module('workers.control.runner')"),
     ],
     host_imports: [
-        ("workers.runs", "from models import Item"),
+        ("workers.records.runs", "from models import Item"),
         ("workers.cli", "import mock_server.limits"),
-        ("workers.registry", "from importlib import import_module\nimport_module('sources')"),
+        ("workers.sources.registry", "from importlib import import_module\nimport_module('sources')"),
     ],
     environment_readings: [
         ("workers.cli", "import os\nos.environ['SLUICE_REDIS_URL']"),
         ("workers.cli", "import os\nos.getenv('HOME')"),
         ("workers.cli", "from os import environ"),
         ("workers.cli", "import os\nos.environ.setdefault('dramatiq_queue_prefetch', '8')"),
-        ("workers.worker", "import os\nx = os.environ.setdefault('dramatiq_queue_prefetch', '8')"),
-        ("workers.worker", "import os\nos.environ.setdefault('HOME', '8')"),
+        ("workers.processes.worker", "import os\nx = os.environ.setdefault('dramatiq_queue_prefetch', '8')"),
+        ("workers.processes.worker", "import os\nos.environ.setdefault('HOME', '8')"),
     ],
     tracking_writes: [
-        ("workers.stats", "Run.update({Run.status: 'failed'}).execute()"),
-        ("workers.detail", "tables.RunItem.insert_many([]).on_conflict().execute()"),
-        ("workers.runner", "Run(source='items').save()"),
-        ("workers.runner", "run = get(1)\nrun.save()"),
+        ("workers.reports.run_stats", "Run.update({Run.status: 'failed'}).execute()"),
+        ("workers.engine.detail", "tables.RunItem.insert_many([]).on_conflict().execute()"),
+        ("workers.control.runner", "Run(source='items').save()"),
+        ("workers.control.runner", "run = get(1)\nrun.save()"),
         ("workers.cli", "RunEvent.delete().execute()"),
-        ("workers.database", "db.execute_sql('UPDATE sluice_runs SET status = 1')"),
-        ("workers.stats", "from workers.tables import Run as Row"),
+        ("workers.connections.database", "db.execute_sql('UPDATE sluice_runs SET status = 1')"),
+        ("workers.reports.run_stats", "from workers.records.tables import Run as Row"),
     ],
     clock_readings: [
-        ("workers.runs", "import time\ntime.sleep(1)"),
-        ("workers.runs", "import datetime\ndatetime.datetime.now()"),
-        ("workers.detail", "import time\nstarted = time.monotonic"),
-        ("workers.worker", "import time\ntime.time()"),
-        ("workers.stats", "from time import monotonic"),
+        ("workers.records.runs", "import time\ntime.sleep(1)"),
+        ("workers.records.runs", "import datetime\ndatetime.datetime.now()"),
+        ("workers.engine.detail", "import time\nstarted = time.monotonic"),
+        ("workers.processes.worker", "import time\ntime.time()"),
+        ("workers.reports.run_stats", "from time import monotonic"),
     ],
 }
 
@@ -258,15 +249,27 @@ RULES: dict[Rule, list[tuple[str, str]]] = {
 # --- the tests --------------------------------------------------------------------------------------------------------
 
 
-def test_every_module_has_its_place() -> None:
-    # Given
-    modules = package("workers")
+def test_every_module_is_in_a_room() -> None:
+    assert [name for name in package("workers") if not room_of(name)] == [], "put these into a room of ROOMS"
 
-    # Then
-    placeless = [name for name in modules if not place_of(name)]
-    gone = [name for name in PLACES if name not in modules and not any(m.startswith(f"{name}.") for m in modules)]
-    assert not placeless, "give these a layer in LAYERS"
-    assert not gone, "these stand in LAYERS and nowhere else"
+
+def test_the_top_of_the_package_is_its_rooms_and_a_few_files() -> None:
+    files = sorted(path.stem for path in (ROOT / "workers").glob("*.py"))
+
+    assert files == sorted(
+        ["__init__", "__main__", "clock", "cron", "errors", "failures", "log", "settings", "version"]
+    )
+
+
+def test_a_room_says_in_one_sentence_what_lives_in_it() -> None:
+    # Given
+    folders = {path.parent for path in (ROOT / "workers").rglob("*.py")} - {ROOT / "workers"}
+    rooms = [path for path in folders if path.name not in ("migrations", "entry")]
+
+    # Then: a sentence and no code, but of the command line and the doctor, whose `__init__` is their first file
+    trees = {path: ast.parse((path / "__init__.py").read_text()) for path in rooms}
+    assert {path.name for path, tree in trees.items() if len(tree.body) > 1} <= {"cli", "doctor"}
+    assert all(ast.get_docstring(tree) for tree in trees.values())
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)

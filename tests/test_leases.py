@@ -5,11 +5,17 @@ from conftest import ROOT
 
 from benchmarks.fleet import Fleet
 from models import Item
-from workers import broker, clock, database, detail, items, lanes, runner, runs, scheduler
-from workers.caller import Usage
+from workers import clock
+from workers.connections import database
+from workers.control import runner
+from workers.engine import detail
 from workers.failures import FailureClass
-from workers.items import Outcome
-from workers.tables import ItemStatus, Lane, Run, RunItem, RunStatus
+from workers.limiter.permits import Usage
+from workers.messaging import broker
+from workers.processes import scheduler
+from workers.records import items, lanes, runs
+from workers.records.items import Outcome
+from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 
 #: The item of tests/hosts_poison.py that kills its process.
 POISON = "7"

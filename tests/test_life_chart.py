@@ -7,10 +7,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from workers.held import Span
-from workers.history import History, Point
-from workers.monitor import life_chart
-from workers.monitor.life_chart import Life, life
+from workers.monitor.sections import life_chart
+from workers.monitor.sections.life_chart import Life, life
+from workers.reports.history import History, Point
+from workers.reports.pauses import Span
 
 BEGIN = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

@@ -18,8 +18,8 @@ from redis.crc import key_slot
 from simulation import Fleet, Scenario
 
 from workers import Budget, ConfigurationError, Limit, RateLimiter, clock
-from workers.caller import Caller, Permit
 from workers.errors import DependencyDown, RateLimited
+from workers.limiter.permits import Caller, Permit
 
 
 def hear_429(caller: Caller, permit: Permit, pause_seconds: float) -> None:

@@ -30,12 +30,15 @@ from simulation import MemoryWatermark
 
 from mock_server import MockConfig, parse_limits, serve_in_thread
 from models import Item
-from workers import Budget, Limit, RateLimiter, clock, database, ledger, redis_data
-from workers.caller import Caller
+from workers import Budget, Limit, RateLimiter, clock
 from workers.errors import DependencyDown, RateLimited
-from workers.ledger import Ledger
-from workers.lesson import Lesson
-from workers.watermark import Watermark
+from workers.limiter import ledger
+from workers.limiter.ledger import Ledger
+from workers.limiter.lesson import Lesson
+from workers.limiter.permits import Caller
+from workers.processes import redis_data_folder
+from workers.records import schema
+from workers.records.watermark import Watermark
 
 TIMEOUT, TTL, WINDOW = 5.0, 16.0, 10.01
 PARTS = ("state", "ring", "flight", "waiting", "runs", "notes")
@@ -93,7 +96,7 @@ class World:
             server.kill()
 
 
-@pytest.fixture(params=redis_data.binaries().items(), ids=lambda named: named[0])
+@pytest.fixture(params=redis_data_folder.binaries().items(), ids=lambda named: named[0])
 def world(request: pytest.FixtureRequest, tmp_path: Path, moved_clock: clock.MovedClock) -> Iterator[World]:
     made = World(tmp_path, request.param[1], moved_clock)
     yield made
@@ -257,7 +260,7 @@ def test_the_first_use_ever_opens_empty(world):
 def test_the_database_s_watermark_keeps_a_respawned_process_from_a_burst(world, environment):
     # Given the table of watermarks, and a process that used the budget and raised its own
     environment.setenv("SLUICE_DATABASE_URL", f"sqlite:///{world.folder}/sluice.db")
-    database.migrate([Item])
+    schema.migrate([Item])
     use(world.process(watermark=Watermark("api")), 5)
     world.at(4)
     world.flush()

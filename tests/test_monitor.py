@@ -15,8 +15,9 @@ from serving import child_of, run_workers, served
 
 from mock_server import MockConfig, serve_in_thread
 from workers.errors import ConfigurationError
-from workers.monitor import markup, serve, words
-from workers.stats import RunStats
+from workers.monitor.html import formatting, markup
+from workers.monitor.serving import server
+from workers.reports.run_stats import RunStats
 
 # --- the words --------------------------------------------------------------------------------------------------------
 
@@ -30,7 +31,7 @@ def waited(hits: int, sleeps: int) -> RunStats:
     [(0, 0, "no waits yet"), (0, 5, "excellent, 100"), (1, 9, "fair, 90"), (1, 1, "fair, 50"), (2, 1, "poor, 33")],
 )
 def test_efficiency_has_a_word(hits: int, sleeps: int, said: str) -> None:
-    assert words.efficiency(waited(hits, sleeps)).startswith(said)
+    assert formatting.efficiency(waited(hits, sleeps)).startswith(said)
 
 
 def test_values_are_escaped_and_our_own_markup_is_not() -> None:
@@ -47,14 +48,14 @@ def test_values_are_escaped_and_our_own_markup_is_not() -> None:
 def test_an_address_that_others_can_reach_is_refused(environment: pytest.MonkeyPatch, host: str) -> None:
     environment.setenv("SLUICE_MONITOR_HOST", host)
     with pytest.raises(ConfigurationError, match="python -m workers password"):
-        serve.serve()
+        server.serve()
 
 
 def test_a_port_in_use_is_named_with_its_variable(environment: pytest.MonkeyPatch) -> None:
     with serve_in_thread(MockConfig()) as taken:
         environment.setenv("SLUICE_MONITOR_PORT", str(urlsplit(taken.url).port))
         with pytest.raises(ConfigurationError, match="SLUICE_MONITOR_PORT"):
-            serve.serve()
+            server.serve()
 
 
 def test_a_page_that_is_killed_comes_back_and_a_stop_is_quick(variables: dict[str, str]) -> None:

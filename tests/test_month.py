@@ -16,8 +16,8 @@ from zoneinfo import ZoneInfo
 import pytest
 from test_decide import LATE_SECONDS, perform, seen
 
-from workers.decide import decide
-from workers.tables import ACTIVE, Run, RunStatus, Schedule
+from workers.records.tables import ACTIVE, Run, RunStatus, Schedule
+from workers.scheduling.rules import decide
 
 MINUTE = timedelta(minutes=1)
 MINUTES = 31 * 24 * 60

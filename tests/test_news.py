@@ -8,8 +8,10 @@ import pytest
 from conftest import free_port
 from pages import again, draw
 
-from workers import clock, database
-from workers.tables import Run, RunStatus
+from workers import clock
+from workers.connections import database
+from workers.records import schema
+from workers.records.tables import Run, RunStatus
 
 
 @pytest.fixture(autouse=True)
@@ -17,7 +19,7 @@ def sqlite(environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     environment.setenv("SLUICE_DATABASE_URL", f"sqlite:///{tmp_path}/sluice.db")
     environment.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     environment.setenv("SLUICE_BROKER_URL", "stub://")
-    database.migrate()
+    schema.migrate()
     with database.connection():
         yield
 

@@ -18,30 +18,16 @@ from own_redis import OwnRedis
 
 from benchmarks.fleet import Fleet
 from models import Item
-from workers import (
-    DependencyDown,
-    Limit,
-    RateLimited,
-    RateLimiter,
-    actors,
-    broker,
-    clock,
-    consumer,
-    database,
-    detail,
-    health,
-    items,
-    lanes,
-    outages,
-    reaper,
-    redis_words,
-    runner,
-    runs,
-    stats,
-)
-from workers.budget import Budget
-from workers.discovery import discover
-from workers.tables import ItemStatus, Lane, Run, RunItem
+from workers import DependencyDown, Limit, RateLimited, RateLimiter, clock
+from workers.connections import database, outages, redis_errors
+from workers.control import runner
+from workers.engine import actors, detail, reaper
+from workers.engine.discovery import discover
+from workers.limiter.budget import Budget
+from workers.messaging import broker, consumer
+from workers.records import items, lanes, runs
+from workers.records.tables import ItemStatus, Lane, Run, RunItem
+from workers.reports import health, run_stats
 
 QUEUE = broker.QUEUE
 
@@ -163,7 +149,7 @@ def test_every_refusal_of_redis_is_named_with_its_repair(on_own_redis):
     ],
 )
 def test_errors_of_redis_are_sorted_by_the_word_they_begin_with(error, what):
-    assert redis_words.trouble(error).what.startswith(what)
+    assert redis_errors.trouble(error).what.startswith(what)
 
 
 def test_what_is_told_of_the_database_is_bounded_and_holds_no_password(house):
@@ -321,13 +307,13 @@ def test_every_door_says_that_redis_is_out_of_memory(import_from, house, own_red
     with out_of_memory(own_redis):
         # Then every door says it
         assert health.health().lacks[0].what == "Redis is out of memory"
-        assert stats.run_stats(runs.get(run.id)).why.startswith(says)
+        assert run_stats.run_stats(runs.get(run.id)).why.startswith(says)
         _demo(house)
         shown = sluice("budgets")
         assert (shown.returncode, shown.stderr.startswith(f"Warning: {says}")) == (0, True), shown.stderr
         assert "500/20 s" in shown.stdout
 
-    assert stats.run_stats(runs.get(run.id)).why.startswith("no worker runs")
+    assert run_stats.run_stats(runs.get(run.id)).why.startswith("no worker runs")
     assert not [lack for lack in health.health().lacks if "Redis" in lack.what]
 
 
@@ -385,7 +371,7 @@ def test_a_database_that_cannot_be_written_stops_the_run_with_a_word_and_lets_it
             assert [line.split(":")[0] for line in said(caplog)[:1]] == [f"the database cannot be used ({why})"]
             assert all("for" in line for line in said(caplog)[1:])  # a reminder a minute, and time has passed
             assert not [record for record in caplog.records if record.exc_info]
-            told = stats.run_stats(runs.get(run.id)).why
+            told = run_stats.run_stats(runs.get(run.id)).why
             assert re.fullmatch(
                 rf"the workers cannot use the database: {why} \(.* UTC\): .*; it goes on by itself", told
             )
@@ -396,7 +382,7 @@ def test_a_database_that_cannot_be_written_stops_the_run_with_a_word_and_lets_it
         assert sent == [("discover", (run.id,))]
         call("discover", run.id)
     assert Item.select().count() == 200
-    assert stats.run_stats(runs.get(run.id)).why.startswith("no worker runs")
+    assert run_stats.run_stats(runs.get(run.id)).why.startswith("no worker runs")
     assert "the database works again" in said(caplog)[-1]
 
 
@@ -457,7 +443,8 @@ def test_a_database_that_only_reads_ends_commands_with_3_and_is_still_told_of(ho
 
 def _demo(house):
     house.setenv("SLUICE_SOURCES", "sources:SOURCES")
-    from workers import registry, settings
+    from workers import settings
+    from workers.sources import registry
 
     settings.get_settings.cache_clear()
     registry.get_registry.cache_clear()

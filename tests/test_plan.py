@@ -17,13 +17,14 @@ from limiting import SECOND, move_to, now_us, use
 from benchmarks.floor import floor_seconds
 from mock_server import Fault, parse_limits
 from models import Item
-from workers import Connector, Limit, RateLimiter, stats
+from workers import Connector, Limit, RateLimiter
 from workers.cli.plan import plan as command
+from workers.control.plan import plan
 from workers.errors import PermanentError, RateLimited, RetryableError, UsageError
-from workers.forecast import Gate, Rule, Work, gates_of, rules_of, seconds_for, steady_seconds
-from workers.plan import plan
-from workers.runs import activate, create
-from workers.tables import BudgetRow, Run, RunItem
+from workers.records.runs import activate, create
+from workers.records.tables import BudgetRow, Run, RunItem
+from workers.reports import run_stats
+from workers.reports.forecast import Gate, Rule, Work, gates_of, rules_of, seconds_for, steady_seconds
 
 TWO = (Limit(50, seconds=2), Limit(200, seconds=10))
 #: Windows are taken that much longer than they are.
@@ -256,7 +257,7 @@ def test_one_request_tells_what_a_run_comes_to_and_nothing_is_written(mock_api, 
 
     # And one request was made, with one permit; no run, no item and no row
     assert (requests_of(api)["requests"], requests_of(api)["pages"]) == (1, {"1": 1})
-    assert [window.used for window in stats.look(stats.budgets()[0]["api-of-items"]).windows] == [1, 1]
+    assert [window.used for window in run_stats.look(run_stats.budgets()[0]["api-of-items"]).windows] == [1, 1]
     assert [table.select().count() for table in (Run, RunItem, Item)] == [0, 0, 0]
     assert BudgetRow.select().count() == 1, "its permit is covered by the watermark"
 

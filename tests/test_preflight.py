@@ -7,7 +7,8 @@ import sys
 import pytest
 from conftest import ROOT, free_port
 
-from workers import ConfigurationError, preflight
+from workers import ConfigurationError
+from workers.processes import preflight
 
 
 def test_a_port_in_use_names_the_setting_for_another(environment):

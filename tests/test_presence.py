@@ -13,8 +13,9 @@ import redis
 from conftest import free_port, wait_until
 from dramatiq.brokers.stub import StubBroker
 
-from workers import clock, presence, settings
-from workers.worker import InWork
+from workers import clock, settings
+from workers.messaging import presence
+from workers.processes.worker import InWork
 
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 pytestmark = ON_ONE_DATABASE
@@ -63,7 +64,7 @@ def test_a_killed_process_is_missed_for_a_while_and_then_forgotten(house, moved_
 
 def test_kill_9_of_a_process_leaves_the_word_that_it_was_there(house, client):
     # Given
-    code = "import time; from workers.presence import present\nwith present('monitor'): time.sleep(60)"
+    code = "import time; from workers.messaging.presence import present\nwith present('monitor'): time.sleep(60)"
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
         wait_until(presence.processes, what="its word")

@@ -31,10 +31,10 @@ from limiting import (
 from servers import COUNTERS, KINDS, SMALL_BURST, WHOLE_SECONDS, SlidingCounter
 
 from workers import ConfigurationError, Limit, RateLimiter, clock
-from workers.caller import Caller
+from workers.connections.redis_client import redis_client
 from workers.errors import RateLimited
-from workers.limiter import redis_client
-from workers.watermark import Watermark
+from workers.limiter.permits import Caller
+from workers.records.watermark import Watermark
 
 PROPERTY = settings(
     max_examples=int(os.environ.get("SCENARIOS", "15")),

@@ -115,14 +115,14 @@ def test_importing_the_package_touches_no_broker_database_or_network(tmp_path: P
     # Then
     assert told["seen"] == []
     assert not told["bound"]
-    assert not {"dramatiq", "streamlit", "pandas", "workers.broker"} & set(told["modules"])
+    assert not {"dramatiq", "streamlit", "pandas", "workers.messaging.broker"} & set(told["modules"])
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_watch_would_see_it(tmp_path: Path) -> None:
     # When: the same process uses what it has imported
     told = watched(
-        "import workers, workers.database\nworkers.database.connect()\nwith workers.database.connection(): pass",
+        "from workers.connections import database\ndatabase.connect()\nwith database.connection(): pass",
         tmp_path,
     )
 

@@ -6,23 +6,15 @@ import dramatiq
 import pytest
 
 from models import Item
-from workers import (
-    InvalidTransition,
-    Limit,
-    RateLimited,
-    broker,
-    clock,
-    database,
-    detail,
-    items,
-    lanes,
-    reaper,
-    runner,
-    runs,
-)
-from workers.discovery import discover
-from workers.middleware import RateLimiterMiddleware, resend_delay
-from workers.tables import ItemStatus, Lane, Run, RunItem, RunStatus
+from workers import InvalidTransition, Limit, RateLimited, clock
+from workers.connections import database
+from workers.control import runner
+from workers.engine import detail, reaper
+from workers.engine.discovery import discover
+from workers.messaging import broker
+from workers.messaging.middleware import RateLimiterMiddleware, resend_delay
+from workers.records import items, lanes, runs
+from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 
 
 @pytest.fixture

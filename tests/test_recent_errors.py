@@ -9,7 +9,9 @@ import pytest
 import redis
 from conftest import free_port, wait_until
 
-from workers import recent_errors, redaction, settings
+from workers import settings
+from workers.messaging import recent_errors
+from workers.text import redaction
 
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 pytestmark = ON_ONE_DATABASE

@@ -7,11 +7,13 @@ import peewee
 import pytest
 
 from models import Item
-from workers import InvalidTransition, UnknownRun, clock, cursor, database, items, lanes, runs
-from workers.caller import Usage
-from workers.items import Outcome
-from workers.migrations import __path__ as migrations_path
-from workers.tables import TABLES, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers import InvalidTransition, UnknownRun, clock
+from workers.connections import database
+from workers.limiter.permits import Usage
+from workers.records import cursor, items, lanes, runs, schema
+from workers.records.items import Outcome
+from workers.records.migrations import __path__ as migrations_path
+from workers.records.tables import TABLES, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
 
 
 def a_run(count=0, **options):
@@ -296,7 +298,7 @@ def test_many_processes_may_migrate_at_once(environment, redis_server, database_
 
     def migrate():
         try:
-            database.migrate()
+            schema.migrate()
         except Exception as error:
             errors.append(error)
 
@@ -307,5 +309,5 @@ def test_many_processes_may_migrate_at_once(environment, redis_server, database_
         thread.join()
 
     assert errors == []
-    assert database.is_migrated()
+    assert schema.is_migrated()
     assert list(migrations_path)

@@ -13,11 +13,15 @@ import peewee
 import pytest
 from conftest import ROOT
 
-from workers import UsageError, clock, database, items, lanes, old_runs, retention, runner, runs, settings, timetable
-from workers.cli import cli
-from workers.cli.door import Door
-from workers.retention import Pruned
-from workers.tables import ENDED, ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
+from workers import UsageError, clock, settings
+from workers.cli.command_line import cli
+from workers.cli.origin import Door
+from workers.connections import database
+from workers.control import runner
+from workers.records import items, lanes, old_runs, retention, runs
+from workers.records.retention import Pruned
+from workers.records.tables import ENDED, ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
+from workers.scheduling import timetable
 
 MOMENT = timedelta(microseconds=1)
 AGES = {"items_days": 30, "runs_days": 365}

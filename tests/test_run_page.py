@@ -19,23 +19,20 @@ from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 from serving import served
 from starlette.applications import Starlette
 
-from workers import clock, database, runs, stats
-from workers.failure_groups import failure_groups
+from workers import clock
+from workers.connections import database
 from workers.failures import FailureClass, fingerprint
-from workers.monitor import (
-    access,
-    acts,
-    confirm,
-    failures_section,
-    password,
-    questions,
-    run_page,
-    run_sheet,
-    tuning,
-)
-from workers.monitor.routes import ROUTES
-from workers.monitor.unreadable import Unreadable
-from workers.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers.monitor.access import password, viewer
+from workers.monitor.actions import confirm, lanes_dialog, questions, run_actions
+from workers.monitor.pages import run as run_page
+from workers.monitor.readings import run_reading
+from workers.monitor.readings.unavailable import Unreadable
+from workers.monitor.sections import failures
+from workers.monitor.serving.routes import ROUTES
+from workers.records import runs
+from workers.records.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers.reports import run_stats
+from workers.reports.failure_groups import failure_groups
 
 HOSTILE = '<img src="https://evil.example/x.png" onerror="alert(1)">'
 SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -213,7 +210,7 @@ def test_items_that_are_tried_again_are_said_while_others_go_on(house: pytest.Mo
     page = draw("run", id=str(run.id))
     assert "2 items wait for another attempt; the next of them failed: GET /a answered &lt;500&gt;" in html(page)
 
-    house.setattr(run_sheet, "MOST_AGAIN", 2)
+    house.setattr(run_reading, "MOST_AGAIN", 2)
     house.setattr(run_page, "MOST_AGAIN", 2)
     assert "at least 2 items wait for another attempt" in text(again(page))
 
@@ -271,7 +268,7 @@ def test_a_run_offers_what_its_status_allows(
     now = clock.now()
     ended = {"ended_at": now} if status in ("completed", "failed", "cancelled") else {}
     run = record(status, scheduled_at=now + timedelta(hours=1), **values | ended)
-    offered = acts.acts_of(stats.run_stats(run), is_stuck=False, has_items=True)
+    offered = run_actions.acts_of(run_stats.run_stats(run), is_stuck=False, has_items=True)
     assert [act.label for act in offered] == buttons
 
 
@@ -324,7 +321,7 @@ def test_a_press_of_what_is_not_offered_does_nothing(house: pytest.MonkeyPatch, 
 def test_a_press_that_could_not_be_looked_at_is_said(house: pytest.MonkeyPatch, error: Exception) -> None:
     run = record(RunStatus.RUNNING)
     page = draw("run", id=str(run.id))
-    house.setattr(acts, "press", mock.Mock(side_effect=error))
+    house.setattr(run_actions, "press", mock.Mock(side_effect=error))
     assert [toast.value for toast in press(page, "pause").toast] == [
         "Nothing was done: what is pressed could not be looked at. Try again."
     ]
@@ -332,7 +329,7 @@ def test_a_press_that_could_not_be_looked_at_is_said(house: pytest.MonkeyPatch, 
 
 @SQLITE
 def test_who_may_only_look_has_no_buttons_and_a_forged_press_does_nothing(house: pytest.MonkeyPatch) -> None:
-    house.setattr(access, "may_act", lambda: False)
+    house.setattr(viewer, "may_act", lambda: False)
     run = record(RunStatus.RUNNING)
     fail(run, 2, "bug", "ZeroDivisionError")
     page = draw("run", id=str(run.id))
@@ -407,7 +404,7 @@ def test_a_run_whose_list_broke_off_goes_on(house: pytest.MonkeyPatch) -> None:
     )
     assert question.do() == "Run 1 goes on"
     assert runs.get(run.id).status == RunStatus.RUNNING
-    assert "what it left open" in [event.detail for event in stats.events(run.id)]
+    assert "what it left open" in [event.detail for event in run_stats.events(run.id)]
 
 
 @SQLITE
@@ -442,9 +439,9 @@ def test_a_toast_is_text_whatever_an_error_repeats() -> None:
 @SQLITE
 def test_lanes_and_priority_change_only_where_the_person_changed_them(house: pytest.MonkeyPatch) -> None:
     run = record(RunStatus.RUNNING)
-    assert tuning.change(run.id, 16, 4, 0, 0) == "Run 1 has 4 lanes"
-    assert tuning.change(run.id, 4, 8, 0, 5) == "Run 1 has 8 lanes and priority 5"
-    assert tuning.change(run.id, 16, 16, 0, 0) == "Run 1 stays as it is"  # somebody else set 8 since he looked
+    assert lanes_dialog.change(run.id, 16, 4, 0, 0) == "Run 1 has 4 lanes"
+    assert lanes_dialog.change(run.id, 4, 8, 0, 5) == "Run 1 has 8 lanes and priority 5"
+    assert lanes_dialog.change(run.id, 16, 16, 0, 0) == "Run 1 stays as it is"  # somebody else set 8 since he looked
     assert (runs.get(run.id).lanes, runs.get(run.id).priority) == (8, 5)
 
 
@@ -459,7 +456,7 @@ def test_lanes_and_priority_change_only_where_the_person_changed_them(house: pyt
     ],
 )
 def test_lanes_and_priority_out_of_range_are_refused_in_words(lanes: int, priority: int, said: str) -> None:
-    assert tuning.why_not(lanes, priority) == said
+    assert lanes_dialog.why_not(lanes, priority) == said
 
 
 @SQLITE
@@ -516,8 +513,8 @@ def test_why_a_cancelled_run_offers_no_retry_is_said(house: pytest.MonkeyPatch) 
 
 
 def test_every_class_is_explained() -> None:
-    assert all(failures_section.means(name) for name in FailureClass)
-    assert failures_section.means("unheard of") == ""
+    assert all(failures.means(name) for name in FailureClass)
+    assert failures.means("unheard of") == ""
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -685,7 +682,7 @@ def test_a_run_is_paused_retried_and_resumed_from_its_page(
     page.get_by_role("button", name="Resume").click()
     dialog.get_by_role("button", name="Resume run 1").click()
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
-    assert [event.what for event in stats.events(run.id)][:1] == ["resumed"]
+    assert [event.what for event in run_stats.events(run.id)][:1] == ["resumed"]
 
     # Then nothing was asked of anybody else, and nothing complained of
     assert noise == []

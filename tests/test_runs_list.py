@@ -6,10 +6,12 @@ from typing import Any
 import pytest
 from peewee import chunked
 
-from workers import database, items, runs, runs_list, stats
-from workers.monitor.badge import BADGES
-from workers.runs_list import LABELS, WITH_FAILURES, Wanted
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.connections import database
+from workers.monitor.html.badge import BADGES
+from workers.records import items, runs
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.reports import run_stats, runs_list
+from workers.reports.runs_list import LABELS, WITH_FAILURES, Wanted
 
 HOUR = timedelta(hours=1)
 
@@ -39,7 +41,7 @@ def test_a_run_is_found_by_what_it_is_called(house: pytest.MonkeyPatch) -> None:
     assert items.in_hand(pausing.id)
 
     # When
-    found = {label: [stats.run_stats(runs.get(run_id)).label for run_id in listed(label=label)] for label in LABELS}
+    found = {label: [run_stats.run_stats(runs.get(run_id)).label for run_id in listed(label=label)] for label in LABELS}
 
     # Then
     assert found == {label: [label] for label in LABELS}

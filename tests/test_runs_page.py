@@ -14,17 +14,22 @@ from conftest import ROOT, free_port, wait_until
 from pages import again, draw, html, text
 from streamlit.testing.v1 import AppTest
 
-from workers import RateLimiter, clock, database, presence, runner, runs, samples, schedule_stats, timetable
+from workers import RateLimiter, clock
+from workers.connections import database
+from workers.control import runner
 from workers.errors import RateLimited
-from workers.monitor import run_form
-from workers.monitor.active_card import active_card
-from workers.monitor.run_card import run_card
-from workers.monitor.runs_table import runs_table
-from workers.monitor.unreadable import Unreadable
-from workers.registry import get_registry
-from workers.runs_list import LABELS
-from workers.stats import recent_runs, run_stats
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.messaging import presence
+from workers.monitor.actions import run_form
+from workers.monitor.readings.unavailable import Unreadable
+from workers.monitor.sections.active_card import active_card
+from workers.monitor.sections.run_card import run_card
+from workers.monitor.sections.runs_table import runs_table
+from workers.records import runs, samples, schema
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.reports.run_stats import recent_runs, run_stats
+from workers.reports.runs_list import LABELS
+from workers.scheduling import schedule_stats, timetable
+from workers.sources.registry import get_registry
 
 #: As the page says one; of another day, before midnight.
 INSTANT = r"\s*(\d\d \w{3}, )?\d\d:\d\d"
@@ -44,7 +49,7 @@ def sqlite(environment: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[pytest.M
     environment.setenv("SLUICE_DATABASE_URL", f"sqlite:///{tmp_path}/sluice.db")
     environment.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     environment.setenv("SLUICE_BROKER_URL", "stub://")
-    database.migrate([Item])
+    schema.migrate([Item])
     with database.connection():
         yield environment
 
@@ -382,7 +387,7 @@ def test_tables_that_are_not_there_yet_are_waited_for(environment: pytest.Monkey
     assert "Waiting for migrations" in text(page)
     assert page.button(key="form_go").disabled
 
-    database.migrate()
+    schema.migrate()
     again(page)
     assert "Nothing has been imported yet" in text(page)
 

@@ -15,11 +15,15 @@ from conftest import ROOT, wait_until
 from peewee import chunked
 
 from mock_server import Fault
-from workers import Connector, Limit, clock, database, retention, runner, runs, samples
-from workers.limiter import RateLimiter, redis_client
-from workers.sampling import Sampler
+from workers import Connector, Limit, clock
+from workers.connections import database
+from workers.connections.redis_client import redis_client
+from workers.control import runner
+from workers.engine.sampling import Sampler
+from workers.limiter.rate_limiter import RateLimiter
+from workers.records import retention, runs, samples
+from workers.records.tables import Run, RunStatus, Sample
 from workers.settings import get_settings
-from workers.tables import Run, RunStatus, Sample
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -126,7 +130,7 @@ def test_what_keeps_samples_from_being_taken_is_told_once_and_hurts_nobody(house
     sampler.look()
 
     # Then
-    assert len([r for r in caplog.records if r.name == "workers.sampling"]) == 1
+    assert len([r for r in caplog.records if r.name == "workers.engine.sampling"]) == 1
     assert Sample.select().count() == 1
 
 

@@ -12,12 +12,15 @@ from conftest import ROOT
 from pages import again, draw, html, text
 from streamlit.testing.v1 import AppTest
 
-from workers import clock, database, heartbeat, schedules, settings, timetable
-from workers.monitor import password
-from workers.monitor.schedule_form import address
-from workers.monitor.schedule_table import schedule_table
-from workers.schedule_stats import all_schedules
-from workers.tables import Run, RunStatus, Schedule
+from workers import clock, settings
+from workers.connections import database
+from workers.messaging import scheduler_heartbeat
+from workers.monitor.access import password
+from workers.monitor.actions.schedule_form import address
+from workers.monitor.sections.schedule_table import schedule_table
+from workers.records.tables import Run, RunStatus, Schedule
+from workers.scheduling import schedules, timetable
+from workers.scheduling.schedule_stats import all_schedules
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
@@ -70,7 +73,7 @@ def test_a_schedule_is_told_with_all_that_is_asked_of_it(items):
     done = {"status": RunStatus.COMPLETED, "started_at": at("22 17:30"), "ended_at": at("22 17:31")}
     last = Run.create(source="items", tenant="shop-7", lanes=1, created_by="s", scheduled_at=at("22 17:30"), **done)
 
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
 
     # When
     page = draw("schedule")
@@ -89,7 +92,7 @@ def test_a_schedule_is_told_with_all_that_is_asked_of_it(items):
 
 def test_where_no_scheduler_runs_nothing_is_said_to_come_next(items, moved_clock):
     # Given a scheduler that was there, and is missed
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
     moved_clock.advance(31)
 
     # Then

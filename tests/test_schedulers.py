@@ -16,10 +16,13 @@ from conftest import ROOT, wait_until
 from peewee import fn
 from test_decide import at, row, seen
 
-from workers import clock, database, runs, schedules, timetable
-from workers import scheduler as our_scheduler
-from workers.decide import decide
-from workers.tables import Run, RunEvent, RunStatus, Schedule
+from workers import clock
+from workers.connections import database
+from workers.processes import scheduler as our_scheduler
+from workers.records import runs
+from workers.records.tables import Run, RunEvent, RunStatus, Schedule
+from workers.scheduling import schedules, timetable
+from workers.scheduling.rules import decide
 
 HOST = """
 from sources import ItemSource

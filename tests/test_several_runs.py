@@ -15,10 +15,13 @@ import redis
 from limiting import SECOND, Asleep, Traffic, fall_asleep, granted, limiter_on, move_by, move_to, now_us, refusal, use
 
 from benchmarks.fleet import Fleet
-from workers import Limit, RateLimiter, clock, database, runner, runs
-from workers.caller import Caller
+from workers import Limit, RateLimiter, clock
+from workers.connections import database
+from workers.control import runner
 from workers.errors import RateLimited
-from workers.tables import ItemStatus, RunItem, RunStatus
+from workers.limiter.permits import Caller
+from workers.records import runs
+from workers.records.tables import ItemStatus, RunItem, RunStatus
 
 LARGE, SMALL = 1, 2
 FIFTY = Limit(50, seconds=2)

@@ -8,9 +8,9 @@ import pytest
 from conftest import wait_until
 
 from workers.clock import MovedClock
-from workers.monitor import shared as readings
-from workers.monitor.shared import shared
-from workers.monitor.unreadable import Unreadable
+from workers.monitor.readings import cache as readings
+from workers.monitor.readings.cache import shared
+from workers.monitor.readings.unavailable import Unreadable
 
 
 @pytest.fixture(autouse=True)

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from workers import database
-from workers.monitor.sparkline import sparkline
-from workers.source_stats import LAST, SourceStats, source_stats
-from workers.tables import Run, RunEvent, RunStatus
+from workers.connections import database
+from workers.monitor.html.sparkline import sparkline
+from workers.records.tables import Run, RunEvent, RunStatus
+from workers.reports.source_stats import LAST, SourceStats, source_stats
 
 
 def past(status: RunStatus = RunStatus.COMPLETED, minutes_ago: float = 0, seconds: float = 60, **values: Any) -> Run:

@@ -10,29 +10,19 @@ from conftest import wait_until
 from dramatiq.errors import BrokerConnectionError
 
 from models import Item
-from workers import (
-    UsageError,
-    broker,
-    clock,
-    database,
-    detail,
-    discovery,
-    items,
-    lanes,
-    notices,
-    presence,
-    reaper,
-    runner,
-    runs,
-    settings,
-    stats,
-    timetable,
-)
-from workers.caller import Usage
+from workers import UsageError, clock, settings
+from workers.connections import database
+from workers.control import runner
+from workers.engine import detail, discovery, reaper
 from workers.failures import FailureClass, fingerprint
-from workers.items import Outcome
-from workers.tables import ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
-from workers.watermark import Watermark
+from workers.limiter.permits import Usage
+from workers.messaging import broadcast, broker, presence
+from workers.records import items, lanes, runs
+from workers.records.items import Outcome
+from workers.records.tables import ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
+from workers.records.watermark import Watermark
+from workers.reports import run_stats
+from workers.scheduling import timetable
 
 #: For what is decided in Python: the other database would only cost time.
 HERE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -433,7 +423,7 @@ def test_a_run_gives_way_to_one_of_higher_priority_on_its_budget_and_keeps_one_l
 
     # And says why, where a worker runs
     presence._Word("worker").say()
-    assert stats.run_stats(runs.get(low.id)).why == "gives way to run 2 (priority 5); one lane goes on"
+    assert run_stats.run_stats(runs.get(low.id)).why == "gives way to run 2 (priority 5); one lane goes on"
 
     # But its first lane goes on
     detail.fetch_details(*first)
@@ -511,7 +501,7 @@ def test_items_in_hand_of_a_paused_run_are_taken_back_after_five_minutes_and_wha
     claim = items.claim(run.id, 2, 7200)
     runner.pause(run.id, **ANN)
     moved_clock.advance(290)
-    assert stats.run_stats(runs.get(run.id)).label == "pausing"
+    assert run_stats.run_stats(runs.get(run.id)).label == "pausing"
 
     # When it is forced too early, then it says when
     with pytest.raises(UsageError, match="its lanes have not stopped, for 4 min 50 s now: it can be forced in 10 s"):
@@ -523,7 +513,7 @@ def test_items_in_hand_of_a_paused_run_are_taken_back_after_five_minutes_and_wha
     assert runner.force(run.id, **ANN) == "took 2 items back from lanes that had not stopped"
 
     # Then nothing is in hand, the attempts count, and the lane comes too late
-    assert stats.run_stats(runs.get(run.id)).label == "paused"
+    assert run_stats.run_stats(runs.get(run.id)).label == "paused"
     assert sorted(item.attempts for item in RunItem.select())[-2:] == [1, 1]
     assert alive(run) == []
     items.commit(run.id, claim, [Outcome(i, ItemStatus.COMPLETED) for i in claim.items], Usage(), lambda models: None)
@@ -644,16 +634,20 @@ def test_a_run_that_is_moved_to_its_own_slot_is_a_person_s_all_the_same(sent):
 @HERE
 def test_a_notice_is_heard_by_every_listener_before_the_call_returns(house):
     # Given two listeners, as two processes have them
-    before = notices.heard()
-    with notices.listening(), notices.listening(), redis.Redis.from_url(settings.get_settings().redis_url) as client:
+    before = broadcast.heard()
+    with (
+        broadcast.listening(),
+        broadcast.listening(),
+        redis.Redis.from_url(settings.get_settings().redis_url) as client,
+    ):
         channel = f"{settings.get_settings().prefix}:notices:0"
         wait_until(lambda: client.pubsub_numsub(channel)[0][1] == 2, 5, "both listen")
-        wait_until(lambda: notices.heard() >= before + 2, 5, "both know it")
-        before = notices.heard()
+        wait_until(lambda: broadcast.heard() >= before + 2, 5, "both know it")
+        before = broadcast.heard()
 
         # Then the sender and both have heard of it when the call returns
-        assert notices.notify()
-        assert notices.heard() == before + 3
+        assert broadcast.notify()
+        assert broadcast.heard() == before + 3
 
 
 @HERE
@@ -661,7 +655,7 @@ def test_where_redis_is_away_a_notice_says_that_it_was_not_told(house):
     house.setenv("SLUICE_REDIS_URL", "redis://127.0.0.1:1/0")
     settings.get_settings.cache_clear()
 
-    assert not notices.notify()
+    assert not broadcast.notify()
 
 
 @HERE

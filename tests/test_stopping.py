@@ -19,8 +19,10 @@ import pytest
 from conftest import ROOT, wait_until
 
 from sources import ItemSource
-from workers import Connector, InvalidTransition, Limit, items, runner, runs, settings
-from workers.tables import RunStatus
+from workers import Connector, InvalidTransition, Limit, settings
+from workers.control import runner
+from workers.records import items, runs
+from workers.records.tables import RunStatus
 
 LANES = 16
 ITEMS = 800

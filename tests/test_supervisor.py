@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, free_port, wait_until
 
-from workers.supervisor import Child, drain, look_at
+from workers.processes.supervisor import Child, drain, look_at
 
 SLEEPS = ("sleep", "60")
 #: Says that it runs, all the time.

@@ -9,14 +9,14 @@ import pytest
 from conftest import forget, free_port
 from pages import draw, html, text
 
-from workers import heartbeat, presence, recent_errors
-from workers.health import Health, Lack
-from workers.monitor import shared
-from workers.monitor.banner import banner
-from workers.monitor.error_table import error_table
-from workers.monitor.figure_cards import figure_cards
-from workers.monitor.process_table import process_table
-from workers.presence import Process
+from workers.messaging import presence, recent_errors, scheduler_heartbeat
+from workers.messaging.presence import Process
+from workers.monitor.readings import cache
+from workers.monitor.sections.banner import banner
+from workers.monitor.sections.error_table import error_table
+from workers.monitor.sections.metric_cards import figure_cards
+from workers.monitor.sections.process_table import process_table
+from workers.reports.health import Health, Lack
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 HOSTILE = "<img src=x onerror=alert(1)> `code`"
@@ -25,12 +25,12 @@ HOSTILE = "<img src=x onerror=alert(1)> `code`"
 @pytest.fixture(autouse=True)
 def fresh(house):
     """Nothing that another test has read."""
-    shared.forget()
+    cache.forget()
 
 
 def test_it_says_who_lives_what_they_stand_on_and_what_went_wrong(house):
     # Given
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
     with presence.present("worker", threads=8, busy=lambda: 3), recent_errors.kept("worker"):
         logging.getLogger("a.test").error("the API of <b>items</b> is unhappy")
     presence._Word("worker", threads=4).say()

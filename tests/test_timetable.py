@@ -8,10 +8,16 @@ from zoneinfo import ZoneInfo
 import pytest
 from peewee import fn
 
-from workers import clock, database, decide, runner, runs, schedule_stats, scheduler, schedules, stats, timetable
+from workers import clock
+from workers.connections import database
+from workers.control import runner
 from workers.errors import ConfigurationError, UnknownSource, UsageError
-from workers.registry import Registry
-from workers.tables import Run, RunEvent, RunStatus, Schedule
+from workers.processes import scheduler
+from workers.records import runs
+from workers.records.tables import Run, RunEvent, RunStatus, Schedule
+from workers.reports import run_stats
+from workers.scheduling import rules, schedule_stats, schedules, timetable
+from workers.sources.registry import Registry
 
 #: What both databases do alike by every other test: Python decides it.
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -493,10 +499,10 @@ def test_the_slots_of_a_night_do_not_crowd_the_other_runs_out_of_the_list(items,
     tick()
 
     # Then
-    shown = [(run.id == mine.id, run.label) for run in stats.recent_runs(10)]
+    shown = [(run.id == mine.id, run.label) for run in run_stats.recent_runs(10)]
     skipped = [(False, "skipped")] * 5
     assert shown == [(True, "running"), (False, "scheduled"), (False, "pending"), *skipped]
-    assert len(stats.recent_runs(1000, status="cancelled")) == 99
+    assert len(run_stats.recent_runs(1000, status="cancelled")) == 99
 
 
 @ON_ONE_DATABASE
@@ -654,7 +660,7 @@ def test_what_a_person_has_moved_meanwhile_is_not_begun_or_cancelled_by_an_older
 
     # When
     told = {"lanes": 2, "who": "sluice", "door": "scheduler"}
-    assert schedules.apply(schedule, [decide.Begin(run.id), *decided[:1]], **told)
+    assert schedules.apply(schedule, [rules.Begin(run.id), *decided[:1]], **told)
 
     # Then
     assert (runs.get(run.id).status, runs.get(run.id).scheduled_at) == (RunStatus.SCHEDULED, at("20:00"))

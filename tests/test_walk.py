@@ -7,8 +7,10 @@ import requests
 
 from mock_server import Fault
 from models import Item
-from workers import Connector, Limit, Skip, clock, runner, runs
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers import Connector, Limit, Skip, clock
+from workers.control import runner
+from workers.records import runs
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
 
 
 def start_inline(**options):

@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Page, expect
 from serving import run_workers, served
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from workers.monitor import password
+from workers.monitor.access import password
 
 PASSWORDS = {"SLUICE_MONITOR_PASSWORD": "correct horse battery", "SLUICE_MONITOR_VIEWER_PASSWORD": "only looking here"}
 

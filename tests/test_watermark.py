@@ -13,13 +13,15 @@ import pytest
 from conftest import free_port
 from playhouse.migrations import Runner
 
-from workers import DependencyDown, clock, database, runs
+from workers import DependencyDown, clock
+from workers.connections import database
 from workers.errors import UsageError
-from workers.failure_groups import failure_groups
-from workers.lesson import Lesson
-from workers.migrations import __path__ as migrations_path
-from workers.tables import BudgetRow, RunItem
-from workers.watermark import Watermark
+from workers.limiter.lesson import Lesson
+from workers.records import runs, schema
+from workers.records.migrations import __path__ as migrations_path
+from workers.records.tables import BudgetRow, RunItem
+from workers.records.watermark import Watermark
+from workers.reports.failure_groups import failure_groups
 
 RACER = """
 import sys
@@ -336,7 +338,7 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(env
     with database.connection():
         first = Runner(database.db.obj, next(iter(migrations_path)), table_name="sluice_migrations")
         assert first.up("0001_first_tables") == ["0001_first_tables"]
-        assert not database.is_migrated()
+        assert not schema.is_migrated()
         at = "2026-11-22 10:00:00+00:00"
         database.db.execute_sql(
             "INSERT INTO sluice_runs (kind, source, status, succeeded_count, failed_count, skipped_count, "
@@ -353,11 +355,11 @@ def test_a_database_of_the_first_version_is_brought_up_to_date_with_its_rows(env
         # When it is migrated, twice
         newer = ["0002_budgets", "0003_failures", "0004_schedules", "0005_samples", "0006_fresh", "0007_row_counts"]
         newer += ["0008_honest_ends", "0009_waits", "0010_act_keys"]
-        assert database.migrate() == newer
-        assert database.migrate() == []
+        assert schema.migrate() == newer
+        assert schema.migrate() == []
 
         # Then the rows are what they were, and budgets can be kept
-        assert database.is_migrated()
+        assert schema.is_migrated()
         run = runs.get(1)
         assert (run.status, run.succeeded_count, run.auth_failures_in_a_row) == ("failed", 2, 0)
         assert [group.count for group in failure_groups(1)] == [1]

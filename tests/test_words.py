@@ -5,7 +5,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from workers.monitor.words import local, sentence
+from workers.monitor.html.formatting import local, sentence
 
 BERLIN = ZoneInfo("Europe/Berlin")
 NOON = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Any
 from workers.version import VERSION
 
 if TYPE_CHECKING:
-    from workers.address import path
-    from workers.budget import Budget, Limit
-    from workers.connector import Connector
-    from workers.contracts import Importable, ImportSource
-    from workers.database import db
+    from workers.connections.database import db
     from workers.errors import (
         AuthError,
         ConfigurationError,
@@ -30,9 +26,13 @@ if TYPE_CHECKING:
         UnknownSource,
         UsageError,
     )
-    from workers.limiter import RateLimiter
-    from workers.tables import Run, RunItem
-    from workers.tracking import HasImportStatus
+    from workers.limiter.budget import Budget, Limit
+    from workers.limiter.rate_limiter import RateLimiter
+    from workers.records.tables import Run, RunItem
+    from workers.records.tracking import HasImportStatus
+    from workers.sources.address import path
+    from workers.sources.connector import Connector
+    from workers.sources.contracts import Importable, ImportSource
 
 __version__ = VERSION
 
@@ -64,16 +64,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "address": "path",
-    "budget": "Budget Limit",
-    "connector": "Connector",
-    "contracts": "Importable ImportSource",
-    "database": "db",
+    "sources.address": "path",
+    "limiter.budget": "Budget Limit",
+    "sources.connector": "Connector",
+    "sources.contracts": "Importable ImportSource",
+    "connections.database": "db",
     "errors": "AuthError ConfigurationError DependencyDown InvalidTransition LongWait PermanentError RateLimited "
     "RetryableError Skip SluiceError UnknownRun UnknownSource UsageError",
-    "limiter": "RateLimiter",
-    "tables": "Run RunItem",
-    "tracking": "HasImportStatus",
+    "limiter.rate_limiter": "RateLimiter",
+    "records.tables": "Run RunItem",
+    "records.tracking": "HasImportStatus",
 }
 _MODULES = {name: module for module, names in _HOMES.items() for name in names.split()}
 

@@ -1,5 +1,5 @@
 """`python -m workers`."""
 
-from workers.cli import main
+from workers.cli.command_line import main
 
 main(name="python -m workers")

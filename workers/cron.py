@@ -4,6 +4,7 @@ import re
 from collections import deque
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import lru_cache
 from itertools import islice, takewhile
 from zoneinfo import ZoneInfo, available_timezones
@@ -150,3 +151,25 @@ def _zone(name: str) -> ZoneInfo:
 @lru_cache(maxsize=1)
 def _names() -> frozenset[str]:
     return frozenset(available_timezones()) - {"localtime"}  # which each host takes for another one
+
+
+class CatchUp(StrEnum):
+    """Which slots are made up for. The others leave a row, with the reason."""
+
+    #: The newest one.
+    LATEST = "latest"
+    #: None.
+    NONE = "none"
+    #: Each, one after the other.
+    ALL = "all"
+
+
+def read_catch_up(text: str) -> CatchUp:
+    """Return what the text names.
+
+    Raises:
+      UsageError: It names none; the message lists them.
+    """
+    if text not in list(CatchUp):
+        raise UsageError(f"catch-up cannot be {str(text)[:40]!r}: use {', '.join(CatchUp)}")
+    return CatchUp(text)

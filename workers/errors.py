@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import ClassVar
 
-from workers.durations import duration, wait
+from workers.text.durations import duration, wait
 
 
 class SluiceError(Exception):

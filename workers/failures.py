@@ -4,8 +4,8 @@ import hashlib
 import re
 from enum import StrEnum
 
-from workers import redaction
-from workers.plain_text import one_line
+from workers.text import redaction
+from workers.text.plain_text import one_line
 
 #: Longest reason that is stored, in characters.
 REASON_LENGTH = 500

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from types import TracebackType
 from urllib.parse import unquote, urlsplit
 
-from workers.error_text import UNREADABLE, message_of, traceback_of
-from workers.plain_text import block, lines, one_line
-from workers.redaction import excerpt, hide
 from workers.settings import get_settings
+from workers.text.error_text import UNREADABLE, message_of, traceback_of
+from workers.text.plain_text import block, lines, one_line
+from workers.text.redaction import excerpt, hide
 
 #: Libraries that say too much, or say what we say ourselves.
 _QUIETER = {

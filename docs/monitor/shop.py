@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from sources import ItemSource
-from workers import Connector, Limit, database, schedules
+from workers import Connector, Limit
+from workers.connections import database
 from workers.cron import Cron
-from workers.tables import Run, Schedule
+from workers.records.tables import Run, Schedule
+from workers.scheduling import schedules
 
 _URL = os.environ["DEMO_API_URL"]
 shop_api = Connector("shop-api", base_url=_URL, limits=[Limit(500, seconds=20), Limit(2000, seconds=100)])

@@ -26,7 +26,7 @@ _LOST = {"items_claimed", "lanes_silent", "queued", "list_claimed", "items_back_
 _NOBODY = _LOST | {"no_worker", "workers_stopping", "threads_busy"}
 _NO_REDIS = _LOST | {"redis_away", "redis_refuses", "window_taken_as_full", "canary", "api_pause"}
 _NO_DATABASE = _LOST | {"database_away", "threads_busy"}
-#: Why a run may not move once a fault has struck it: the codes of `workers.reasons.Reason`.
+#: Why a run may not move once a fault has struck it: the codes of `workers.reports.reasons.Reason`.
 REASONS: dict[Kind, set[str]] = {
     Kind.CHILD_KILLED: _NOBODY,
     Kind.SUPERVISOR_KILLED: _NOBODY,

@@ -10,7 +10,7 @@ from faults.facts import ALWAYS, REASONS, Struck, breaches, unexpected
 from faults.schedule import Fault, Kind
 from faults.stillness import Stillness
 from faults.test_schedule import GOOD
-from workers.reasons import Reason
+from workers.reports.reasons import Reason
 
 
 def row(done: int, status: str = "running") -> RunRow:

@@ -14,7 +14,8 @@ from playhouse import fields, postgres_ext, sqlite_ext
 from psycopg.types.json import Jsonb
 from psycopg.types.range import Range
 
-from workers import database, db
+from workers import db
+from workers.connections import database
 
 BOTH, SQLITE, POSTGRES = ("sqlite", "postgres"), ("sqlite",), ("postgres",)
 

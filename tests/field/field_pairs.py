@@ -10,7 +10,8 @@ from typing import Any
 from field_kinds import KINDS, Kind, here, stored
 from field_rows import Row, insert_alone, is_readable, make, plain, update_alone
 
-from workers import database, given, saving
+from workers.connections import database
+from workers.records import changed_fields, saving
 
 #: Writes a batch into a table as the package does; returns the external ids of the rows that cannot be saved.
 Writer = Callable[[Any, Sequence[Row]], set[str]]
@@ -127,7 +128,7 @@ def _value(chance: random.Random, column: Column, known: Known, wrong: float) ->
 
 def package_list(model: Any, rows: Sequence[Row]) -> set[str]:
     """Write a list page with the package: all rows together, or one by one where that fails."""
-    given.prepare(model)
+    changed_fields.prepare(model)
     instances, refused = {}, set()
     for row in rows:
         try:

@@ -15,7 +15,7 @@ from faults.postgres import Cluster, ClusterError  # noqa: E402
 from field_kinds import prepare  # noqa: E402
 from field_pairs import examine  # noqa: E402
 
-from workers import database  # noqa: E402
+from workers.connections import database  # noqa: E402
 
 _DATABASES = {"sqlite": ["sqlite"], "postgres": ["postgres"], "both": ["sqlite", "postgres"]}
 

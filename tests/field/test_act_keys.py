@@ -7,22 +7,25 @@ from typing import Any
 
 import pytest
 
-from workers import act_keys, clock, database, runner, runs
+from workers import clock
+from workers.connections import database
+from workers.control import runner
 from workers.errors import AlreadyDone, DependencyDown
-from workers.monitor import confirm, questions, run_form, tuning
-from workers.tables import ActKey, Run, RunStatus
+from workers.monitor.actions import confirm, lanes_dialog, questions, run_form
+from workers.records import idempotency_keys, runs
+from workers.records.tables import ActKey, Run, RunStatus
 
 ME: dict[str, Any] = {"who": "me", "door": "test"}
 
 
 def test_pressed_in_eight_tabs_at_once_a_run_is_started_once(import_from: Callable[..., Any]) -> None:
     import_from("http://127.0.0.1:1")
-    key = act_keys.of_start("items", None, "NEW")
+    key = idempotency_keys.of_start("items", None, "NEW")
 
     def press(_: int) -> str:
         with database.connection():
             try:
-                with act_keys.once(key, "me"):
+                with idempotency_keys.once(key, "me"):
                     return str(runner.start("items", send=False, **ME).id)
             except AlreadyDone as error:
                 return str(error)
@@ -32,16 +35,16 @@ def test_pressed_in_eight_tabs_at_once_a_run_is_started_once(import_from: Callab
 
     assert Run.select().count() == 1
     assert sorted(text.partition(" ")[0] for text in said) == ["1"] + ["This"] * 7
-    assert act_keys.of_start("items", None, "NEW") != key
+    assert idempotency_keys.of_start("items", None, "NEW") != key
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (lambda: act_keys.of_start("items", None, "NEW"), lambda: runner.start("items", send=False, **ME)),
-        (lambda: act_keys.of_run(1, "pause"), lambda: runner.pause(1, **ME)),
-        (lambda: act_keys.of_run(1, "tune"), lambda: runner.set_lanes(1, 3, **ME)),
-        (lambda: act_keys.of_run(1, "cancel"), lambda: runner.cancel(1, **ME)),
+        (lambda: idempotency_keys.of_start("items", None, "NEW"), lambda: runner.start("items", send=False, **ME)),
+        (lambda: idempotency_keys.of_run(1, "pause"), lambda: runner.pause(1, **ME)),
+        (lambda: idempotency_keys.of_run(1, "tune"), lambda: runner.set_lanes(1, 3, **ME)),
+        (lambda: idempotency_keys.of_run(1, "cancel"), lambda: runner.cancel(1, **ME)),
     ],
     ids=["start", "pause", "tune", "cancel"],
 )
@@ -55,20 +58,20 @@ def test_what_was_done_changes_the_key(import_from: Callable[..., Any], before: 
 
 
 def test_an_act_that_failed_may_be_pressed_again(house: pytest.MonkeyPatch) -> None:
-    with pytest.raises(DependencyDown), act_keys.once("pause run 1", "me"):
+    with pytest.raises(DependencyDown), idempotency_keys.once("pause run 1", "me"):
         raise DependencyDown("the database does not answer")
-    with act_keys.once("pause run 1", "me"):
+    with idempotency_keys.once("pause run 1", "me"):
         pass
     with (
         pytest.raises(AlreadyDone, match=r"done already by me at \d\d:\d\d:\d\d UTC"),
-        act_keys.once("pause run 1", "you"),
+        idempotency_keys.once("pause run 1", "you"),
     ):
         pytest.fail("it was done twice")
 
 
 def test_keys_are_forgotten_after_a_day(house: pytest.MonkeyPatch) -> None:
     ActKey.create(key="old", at=clock.now() - timedelta(days=2), who="me")
-    with act_keys.once("new", "me"):
+    with idempotency_keys.once("new", "me"):
         assert [one.key for one in ActKey.select()] == ["new"]
 
 
@@ -119,7 +122,7 @@ def test_each_of_two_scheduled_runs_may_be_pulled_forward(import_from: Callable[
 
     pulled = []
     for _ in scheduled:
-        with act_keys.once(run_form.make_plan("items", run_form.RESCHEDULE, None, UTC).key, "me"):
+        with idempotency_keys.once(run_form.make_plan("items", run_form.RESCHEDULE, None, UTC).key, "me"):
             pulled.append(runs.pull_forward("items", clock.now(), tenant=None, **ME).id)
             runs.claim_scheduled(pulled[-1])
 
@@ -129,8 +132,8 @@ def test_each_of_two_scheduled_runs_may_be_pulled_forward(import_from: Callable[
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_who_set_what_was_there_may_set_something_else_later(operator: Run) -> None:
     def press(lanes: int) -> str:
-        key = tuning.key_to_spend(act_keys.of_run(operator.id, "tune"), (operator.lanes, 0), (lanes, 0))
-        return confirm._result(lambda: tuning.change(operator.id, operator.lanes, lanes, 0, 0), key)[0]
+        key = lanes_dialog.key_to_spend(idempotency_keys.of_run(operator.id, "tune"), (operator.lanes, 0), (lanes, 0))
+        return confirm._result(lambda: lanes_dialog.change(operator.id, operator.lanes, lanes, 0, 0), key)[0]
 
     assert press(operator.lanes) == "Run 1 stays as it is"
     assert press(3) == "Run 1 has 3 lanes"

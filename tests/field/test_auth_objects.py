@@ -12,8 +12,8 @@ import requests
 from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
 from test_connector import connect, get, saying, use_of
 
-from workers import Limit, runner
-from workers.connector import Connector
+from workers import Limit
+from workers.control import runner
 from workers.errors import (
     AuthError,
     BudgetClosed,
@@ -23,7 +23,8 @@ from workers.errors import (
     Refused,
     RetryableError,
 )
-from workers.tables import RunItem, RunStatus
+from workers.records.tables import RunItem, RunStatus
+from workers.sources.connector import Connector
 
 __all__ = ["connect"]  # a fixture of the neighbour's
 

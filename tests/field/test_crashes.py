@@ -7,9 +7,12 @@ import pytest
 from peewee import OperationalError, TextField
 from things import Detailed, fresh_model, imported, items_of, register, serving
 
-from workers import Connector, Limit, database, lanes, runner, runs
+from workers import Connector, Limit
+from workers.connections import database
+from workers.control import runner
 from workers.errors import BudgetClosed, BudgetUnknown, DependencyDown, LongWait, RateLimited, Refused, RetryableError
-from workers.tables import RunItem, RunStatus
+from workers.records import lanes, runs
+from workers.records.tables import RunItem, RunStatus
 
 IDS = [str(n) for n in range(6)]
 PAGE = [[{"external_id": n} for n in IDS]]

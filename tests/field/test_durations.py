@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from workers.durations import duration, wait
 from workers.errors import LongWait, RateLimited
+from workers.text.durations import duration, wait
 
 
 @pytest.mark.parametrize(

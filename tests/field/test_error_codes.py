@@ -13,11 +13,12 @@ from clusters import cluster
 from conftest import free_port
 
 from models import Item
-from workers import database, faults, outages, runner
-from workers.cli import ending
-from workers.faults import Fault
-from workers.pool import Pool
-from workers.tables import ItemStatus, RunItem, RunStatus
+from workers.cli import exit_codes
+from workers.connections import database, database_errors, outages
+from workers.connections.database_errors import Fault
+from workers.connections.pool import Pool
+from workers.control import runner
+from workers.records.tables import ItemStatus, RunItem, RunStatus
 
 ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 
@@ -109,7 +110,7 @@ def test_an_sqlstate_decides_and_no_word_does(state, fault, text):
         known = psycopg.errors.lookup(state)(text)
     known.sqlstate = state
     for error in (known, wrapped(known)):
-        assert faults.sort(error) is fault
+        assert database_errors.sort(error) is fault
         assert database.is_away(error) is (fault in AWAY)
         assert database.is_of_the_statement(error) is (fault in BOUNDED)
 
@@ -153,12 +154,12 @@ def test_a_result_code_of_sqlite_decides_and_no_word_does(name, fault, text):
     for kind in (sqlite3.OperationalError, sqlite3.DatabaseError):
         error = kind(text)
         error.sqlite_errorcode = getattr(sqlite3, name)
-        assert faults.sort(wrapped(error)) is faults.sort(error) is fault
+        assert database_errors.sort(wrapped(error)) is database_errors.sort(error) is fault
 
 
 def test_what_is_no_error_of_a_database_is_not_sorted():
     for error in (ValueError("database is locked"), KeyError("x"), OSError(28, "no space left")):
-        assert faults.sort(error) is None
+        assert database_errors.sort(error) is None
         assert not database.is_away(error) and not database.is_of_the_statement(error)
 
 
@@ -182,26 +183,26 @@ def test_an_error_of_another_driver_has_its_class_alone():
 def test_values_and_constraints_are_the_row_s(house, statement, values):
     mark = "?" if database.is_sqlite() else "%s"
     error = met(lambda: database.db.execute_sql(statement.format(mark), values))
-    assert faults.sort(error) is Fault.ROW
+    assert database_errors.sort(error) is Fault.ROW
 
 
 @pytest.mark.parametrize("statement", ["SELECT * FROM nowhere", "SELEKT 1", "SELECT nothing FROM items"])
 def test_a_statement_that_cannot_be_is_a_mistake(house, statement):
     error = met(lambda: database.db.execute_sql(statement))
-    assert faults.sort(error) is Fault.MISTAKE
+    assert database_errors.sort(error) is Fault.MISTAKE
 
 
 def test_peewee_s_own_complaints_are_mistakes_and_not_outages(house):
     error = met(database.db.obj.connect)
     assert isinstance(error, peewee.OperationalError)
-    assert faults.sort(error) is Fault.MISTAKE
+    assert database_errors.sort(error) is Fault.MISTAKE
 
 
 def test_a_connection_that_was_closed_is_the_connection_s(house):
     connection = database.db.connection()
     connection.close()
     error = met(lambda: database.db.execute_sql("SELECT 1"))
-    assert faults.sort(error) is Fault.CONNECTION
+    assert database_errors.sort(error) is Fault.CONNECTION
     database.reconnect()
     assert database.db.execute_sql("SELECT 1").fetchone() == (1,)
 
@@ -215,8 +216,8 @@ def test_more_parameters_than_a_statement_takes_are_the_statement_s(house):
     error = met(lambda: database.db.execute_sql(f"SELECT 1 WHERE 1 IN ({marks})", tuple(range(65_536))))
 
     # It has no code, and the connection is as good as before
-    assert faults.sqlstate(error) == ""
-    assert faults.sort(error) is Fault.STATEMENT
+    assert database_errors.sqlstate(error) == ""
+    assert database_errors.sort(error) is Fault.STATEMENT
     assert not database.is_away(error) and database.is_of_the_statement(error)
     assert database.db.execute_sql("SELECT 1").fetchone() == (1,)
 
@@ -255,7 +256,7 @@ def test_the_same_error_in_any_language(speaking, statements, fault):
             with suppress(psycopg.DataError):
                 connection.execute(statement)
         error = met(lambda: connection.execute(statements[-1]))
-    assert faults.sort(error) is faults.sort(wrapped(error)) is fault
+    assert database_errors.sort(error) is database_errors.sort(wrapped(error)) is fault
 
 
 def test_a_plan_that_an_alter_table_made_obsolete_is_the_session_s(speaking):
@@ -266,7 +267,7 @@ def test_a_plan_that_an_alter_table_made_obsolete_is_the_session_s(speaking):
             other.execute("ALTER TABLE planned ADD COLUMN m int")
         error = met(lambda: connection.execute("SELECT * FROM planned"))
         connection.execute("DROP TABLE planned")
-    assert (faults.sqlstate(error), faults.sort(error)) == ("0A000", Fault.SESSION)
+    assert (database_errors.sqlstate(error), database_errors.sort(error)) == ("0A000", Fault.SESSION)
 
 
 def test_two_who_wait_for_each_other_are_in_conflict(speaking):
@@ -293,7 +294,9 @@ def test_two_who_wait_for_each_other_are_in_conflict(speaking):
         waiting.join(10)
         two.rollback()
         maker.execute("DROP TABLE pair")
-    assert [(faults.sqlstate(error), faults.sort(error)) for error in errors] == [("40P01", Fault.CONFLICT)]
+    assert [(database_errors.sqlstate(error), database_errors.sort(error)) for error in errors] == [
+        ("40P01", Fault.CONFLICT)
+    ]
 
 
 # --- connects that fail
@@ -317,20 +320,20 @@ def test_a_connect_that_is_refused_has_a_code(speaking, who, state, repair):
     pool = Pool(name, pooler="auto", refused=lambda error: None, prefer_psycopg3=True, **at(speaking, user))
     error = met(pool._open)
 
-    assert faults.sqlstate(error) == state
-    assert faults.sort(error) is Fault.OUTAGE
+    assert database_errors.sqlstate(error) == state
+    assert database_errors.sort(error) is Fault.OUTAGE
     assert repair in outages.database_trouble(wrapped(error)).repair
 
 
 def test_a_connect_to_where_nobody_is_has_a_code():
     pool = Pool("x", pooler="auto", refused=print, prefer_psycopg3=True, **at(f"127.0.0.1:{free_port()}", "worker"))
     error = met(pool.connect)
-    assert (faults.sqlstate(error), faults.sort(error)) == ("08001", Fault.OUTAGE)
+    assert (database_errors.sqlstate(error), database_errors.sort(error)) == ("08001", Fault.OUTAGE)
 
 
 def test_a_connect_of_a_user_s_own_database_that_fails_is_an_outage():
     place = peewee.PostgresqlDatabase("x", prefer_psycopg3=True, **at(f"127.0.0.1:{free_port()}", "worker"))
-    assert faults.sort(met(lambda: place.execute_sql("SELECT 1"))) is Fault.OUTAGE
+    assert database_errors.sort(met(lambda: place.execute_sql("SELECT 1"))) is Fault.OUTAGE
 
 
 def at(address, user):
@@ -428,7 +431,7 @@ def test_a_file_that_another_program_locks_is_an_outage(tmp_path):
     other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     place = peewee.SqliteDatabase(tmp_path / "x.db", timeout=0)
-    assert faults.sort(met(lambda: place.execute_sql("CREATE TABLE x (y)"))) is Fault.OUTAGE
+    assert database_errors.sort(met(lambda: place.execute_sql("CREATE TABLE x (y)"))) is Fault.OUTAGE
     other.close()
     place.close()
 
@@ -445,8 +448,8 @@ def test_a_file_that_is_none_is_an_outage(tmp_path, make, statement):
     place = peewee.SqliteDatabase(tmp_path / "x.db")
     error = met(lambda: place.execute_sql(statement))
     place.close()
-    assert faults.sort(error) is Fault.OUTAGE
-    assert faults.sqlite_code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)
+    assert database_errors.sort(error) is Fault.OUTAGE
+    assert database_errors.sqlite_code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)
 
 
 def test_a_full_file_is_an_outage_and_a_constraint_is_the_row_s(tmp_path):
@@ -455,7 +458,7 @@ def test_a_full_file_is_an_outage_and_a_constraint_is_the_row_s(tmp_path):
     full = met(lambda: place.execute_sql("INSERT INTO x VALUES (?)", ("x" * 100_000,)))
     refused = met(lambda: place.execute_sql("INSERT INTO x VALUES ('A')"))
     place.close()
-    assert (faults.sort(full), faults.sort(refused)) == (Fault.OUTAGE, Fault.ROW)
+    assert (database_errors.sort(full), database_errors.sort(refused)) == (Fault.OUTAGE, Fault.ROW)
     assert outages.database_trouble(full).repair == "free disk space"
 
 
@@ -466,7 +469,7 @@ def test_a_missing_table_ends_a_command_with_the_repair_and_no_traceback(house, 
     with pytest.raises(peewee.PeeweeException) as met_:
         database.db.execute_sql("SELECT 1 FROM sluice_nothing")
 
-    assert ending.of(met_.value) == ending.EXIT_FAILED
+    assert exit_codes.of(met_.value) == exit_codes.EXIT_FAILED
     assert "python -m workers migrate" in capsys.readouterr().err
 
 
@@ -482,6 +485,6 @@ def test_a_role_without_rights_is_named_as_such(house, capsys):
         finally:
             transaction.rollback()
 
-    assert ending.of(met_.value) == ending.EXIT_FAILED
+    assert exit_codes.of(met_.value) == exit_codes.EXIT_FAILED
     assert "GRANT" in capsys.readouterr().err
     database.db.execute_sql(f"DROP ROLE {role}")

@@ -5,11 +5,11 @@ import logging
 
 import pytest
 
-from workers.error_text import UNREADABLE, describe, message_of, traceback_of
 from workers.errors import RetryableError
 from workers.failures import storable_reason
 from workers.log import JsonLines, Lines
-from workers.recent_errors import _Copies
+from workers.messaging.recent_errors import _Copies
+from workers.text.error_text import UNREADABLE, describe, message_of, traceback_of
 
 
 def _raising(raised):

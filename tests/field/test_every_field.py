@@ -12,9 +12,12 @@ import pytest
 from field_kinds import KINDS, Kind, Literal, Number, here, prepare, stored
 from field_rows import Row, RowSource, insert_alone, is_readable, make, sent_as_text, served, update_alone
 
-from workers import Connector, Limit, clock, database, registry, runner, settings
+from workers import Connector, Limit, clock, settings
+from workers.connections import database
+from workers.control import runner
 from workers.failures import FailureClass
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.sources import registry
 
 #: A run of these tests takes a second or two, on a busy machine ten: one that takes as long as this has no end.
 HANG_SECONDS = 120.0

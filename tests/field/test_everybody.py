@@ -8,22 +8,16 @@ import peewee
 import pytest
 import redis
 
-from workers import (
-    broker,
-    database,
-    items,
-    lanes,
-    presence,
-    reaper,
-    registry,
-    retention,
-    runner,
-    runs,
-    scheduler,
-    settings,
-)
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
-from workers.unknown_source import LATER_SECONDS, SOON_SECONDS, left_to_others
+from workers import settings
+from workers.connections import database
+from workers.control import runner
+from workers.engine import reaper
+from workers.engine.unknown_source import LATER_SECONDS, SOON_SECONDS, left_to_others
+from workers.messaging import broker, presence
+from workers.processes import scheduler
+from workers.records import items, lanes, retention, runs
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.sources import registry
 
 QUEUE = broker.QUEUE
 ANN = {"who": "ann", "door": "test"}

@@ -15,8 +15,11 @@ import requests
 from flask import Flask, jsonify, request
 from werkzeug.serving import make_server
 
-from workers import database, registry, runner, settings
-from workers.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers import settings
+from workers.control import runner
+from workers.records import schema
+from workers.records.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
+from workers.sources import registry
 
 DOCS = (Path(__file__).resolve().parents[2] / "docs" / "write-a-source.md").read_text()
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -78,7 +81,7 @@ def example(house: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> Calla
             if kind.__module__ == name and issubclass(kind, registry.ImportSource):
                 source = kind()
                 hosts.SOURCES.append(source)
-                database.migrate([source.model])
+                schema.migrate([source.model])
         registry.get_registry.cache_clear()
         return module
 
@@ -410,7 +413,7 @@ def test_details_that_have_not_changed_are_not_sent_again(serve, example):
             return module.Product(external_id=item["id"], name=item["name"])
 
     hosts.SOURCES.append(TaggedSource())
-    database.migrate([module.Product])
+    schema.migrate([module.Product])
     registry.get_registry.cache_clear()
 
     runs = [start_inline("tagged") for _ in range(2)]

@@ -14,7 +14,7 @@ from conftest import ROOT
 from field_kinds import BOTH, KINDS, Kind, Literal, prepare
 from field_rows import Row, insert_alone, is_readable, make
 
-from workers import database
+from workers.connections import database
 
 REFUSED = "refused"
 Table = dict[tuple[str, str], tuple[str, str]]

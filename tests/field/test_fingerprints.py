@@ -4,10 +4,10 @@ import peewee
 import pytest
 import things
 
-from workers import database
-from workers.failure_groups import failure_groups
+from workers.connections import database
 from workers.failures import REASON_LENGTH
-from workers.tables import ItemStatus, RunItem
+from workers.records.tables import ItemStatus, RunItem
+from workers.reports.failure_groups import failure_groups
 
 
 def _thing():

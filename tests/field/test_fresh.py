@@ -16,28 +16,19 @@ import pytest
 import requests
 
 from models import Item
-from workers import (
-    ConfigurationError,
-    Limit,
-    Skip,
-    UsageError,
-    clock,
-    cursor,
-    database,
-    old_rows,
-    presence,
-    removal,
-    retention,
-    runner,
-    runs,
-    stats,
-)
-from workers import fresh as fresh_rows
-from workers.discovery import discover
-from workers.finalize import finalize
-from workers.fresh import sources_of_table
-from workers.monitor import questions
-from workers.tables import OldRow, Removal, Run, RunEvent, RunStatus
+from workers import ConfigurationError, Limit, Skip, UsageError, clock
+from workers.connections import database
+from workers.control import runner
+from workers.engine import fresh_runs as fresh_rows
+from workers.engine import row_removal
+from workers.engine.discovery import discover
+from workers.engine.finalize import finalize
+from workers.engine.fresh_runs import sources_of_table
+from workers.messaging import presence
+from workers.monitor.actions import questions
+from workers.records import cursor, old_rows, retention, runs, schema
+from workers.records.tables import OldRow, Removal, Run, RunEvent, RunStatus
+from workers.reports import run_stats
 
 MANY = (Limit(1000, seconds=60),)
 
@@ -148,7 +139,7 @@ def fresh(**options: Any) -> Run:
 
 def why(run: Run) -> str:
     """What the doors say of a run that does not get on."""
-    return stats.run_stats(runs.get(run.id)).why
+    return run_stats.run_stats(runs.get(run.id)).why
 
 
 def said(run: Run, what: str) -> str | None:
@@ -1112,7 +1103,7 @@ def test_a_total_that_changes_from_page_to_page_removes_nothing(source, api):
 @pytest.mark.parametrize("size", [10, 1200])
 def test_rows_that_refer_to_each_other_all_go(import_from, moved_clock, api, size):
     import_from(api.url, model=Node, limits=MANY, create_model_from_list_item=read)
-    database.migrate([Node])
+    schema.migrate([Node])
     Node.insert_many([{"external_id": str(n), "name": "old"} for n in range(size)]).execute()
     keys = [key for (key,) in Node.select(Node.id).order_by(Node.id).tuples()]
     Node.update(parent=keys[0]).where(Node.id > keys[size // 2]).execute()
@@ -1126,14 +1117,14 @@ def test_rows_that_refer_to_each_other_all_go(import_from, moved_clock, api, siz
 def test_a_row_that_another_run_brings_before_it_is_deleted_stays(source, api, monkeypatch):
     there("a", "b")
     api.pages = [rows("a")]
-    delete = removal._delete
+    delete = row_removal._delete
 
     def after_a_page_of_another_run(*args):
         with database.db.atomic():
             fresh_rows.seen(source, list(args[2]))
         return delete(*args)
 
-    monkeypatch.setattr(removal, "_delete", after_a_page_of_another_run)
+    monkeypatch.setattr(row_removal, "_delete", after_a_page_of_another_run)
 
     assert fresh().status == RunStatus.COMPLETED
     assert left() == {"a", "b"}
@@ -1143,7 +1134,7 @@ def test_a_cancel_in_the_middle_says_how_many_rows_are_gone(source, api, monkeyp
     there(*range(1200))
     api.pages = [rows("a")]
     run = start()
-    remove, times = removal._remove, []
+    remove, times = row_removal._remove, []
 
     def cancel_after_the_first(*args):
         remove(*args)
@@ -1151,7 +1142,7 @@ def test_a_cancel_in_the_middle_says_how_many_rows_are_gone(source, api, monkeyp
         if len(times) == 1:
             runner.cancel(run.id, **ANN)
 
-    monkeypatch.setattr(removal, "_remove", cancel_after_the_first)
+    monkeypatch.setattr(row_removal, "_remove", cancel_after_the_first)
     run = runner.run_inline(run)
 
     assert (run.status, Item.select().count()) == (RunStatus.CANCELLED, 701)

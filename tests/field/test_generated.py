@@ -8,7 +8,7 @@ from field_kinds import KINDS, prepare
 from field_pairs import differences, examine, judge, make_pair, package_list, shrink
 from field_rows import Row
 
-from workers import database
+from workers.connections import database
 
 
 @pytest.fixture

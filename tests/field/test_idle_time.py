@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 import redis
 
-from workers import clock, idleness, outages, runner, runs, stats
-from workers.redis_words import trouble
-from workers.sampling import Sampler
-from workers.tables import Run, RunStatus
+from workers import clock
+from workers.connections import outages
+from workers.connections.redis_errors import trouble
+from workers.control import runner
+from workers.engine import idle_time
+from workers.engine.sampling import Sampler
+from workers.records import runs
+from workers.records.tables import Run, RunStatus
+from workers.reports import run_stats
 
 ME: dict[str, Any] = {"who": "me", "door": "test"}
 
@@ -30,7 +35,7 @@ def work(moved: clock.MovedClock, seconds: int, *samplers: Sampler) -> None:
 
 
 def spent(run: Run) -> tuple[int, int, int]:
-    one = stats.run_stats(runs.get(run.id))
+    one = run_stats.run_stats(runs.get(run.id))
     return round(one.active_seconds), round(one.idle_seconds), round(one.held_seconds)
 
 
@@ -80,6 +85,6 @@ def test_an_inline_run_that_sleeps_between_two_samples_books_none(run: Run, move
         sampler.look()
 
     assert runs.get(run.id).idle_seconds == 0.0
-    assert idleness.silent_since(clock.now()) == {}
+    assert idle_time.silent_since(clock.now()) == {}
     assert spent(run)[0] == 125
-    assert idleness.silent_since(clock.now() + timedelta(seconds=30)).keys() == {run.id}
+    assert idle_time.silent_since(clock.now() + timedelta(seconds=30)).keys() == {run.id}

@@ -16,10 +16,13 @@ import requests
 from peewee import CharField, Field, ForeignKeyField, IntegerField, Model, TextField, UUIDField
 from urllib3.util.url import _encode_target
 
-from workers import Connector, ImportSource, Limit, address_probe, database, db, path, runner
+from workers import Connector, ImportSource, Limit, db, path
+from workers.control import runner
 from workers.errors import ConfigurationError, PermanentError
-from workers.registry import Registry
-from workers.tables import ItemStatus, Run, RunItem
+from workers.records import schema
+from workers.records.tables import ItemStatus, Run, RunItem
+from workers.sources import address_probe
+from workers.sources.registry import Registry
 
 SECRET = "s3cret-password"
 AWKWARD = [
@@ -413,7 +416,7 @@ def test_each_row_holds_its_own_answer_or_fails(house, import_from):
     import hosts
 
     ids = [name for name in AWKWARD if "\t" not in name] + [".", ".."]
-    database.migrate([Article])
+    schema.migrate([Article])
     with answering(ids) as server:
         import_from(server.url)
         hosts.SOURCES[:] = [source_of(Article, base_url=server.url)]

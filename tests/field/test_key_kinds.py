@@ -10,8 +10,11 @@ from field_kinds import PEEWEE, RAW, Kind, here, prepare
 from field_rows import plain
 from playhouse.sqlite_ext import AutoIncrementField
 
-from workers import ConfigurationError, database, db, given, row_keys, saving
-from workers.saving import Change
+from workers import ConfigurationError, db
+from workers.connections import database
+from workers.records import changed_fields, saving
+from workers.records.saving import Change
+from workers.sources import model_keys
 
 #: Postgres has no order of these, or has GIN indexes for them: there is no unique index.
 NO_UNIQUE_INDEX = {
@@ -65,7 +68,7 @@ def values_of(kind: Kind, model: Any) -> list[Any]:
 
 def imported_twice(model: Any, values: list[Any]) -> list[Any]:
     """Import rows, and again with another note; return the notes that are stored, and what was done to each row."""
-    given.prepare(model)
+    changed_fields.prepare(model)
     found: list[Any] = []
     for note in ("old", "new"):
         with db.atomic():
@@ -96,9 +99,9 @@ def test_a_primary_key_of_any_kind_is_worked_with_or_refused_at_registration(con
         model = keyed(kind.name, kind.make(primary_key=True))
         if kind.name not in EXACT:
             with pytest.raises(ConfigurationError, match="id = AutoField"):
-                row_keys.check("S", model, "key")
+                model_keys.check("S", model, "key")
             continue
-        row_keys.check("S", model, "key")
+        model_keys.check("S", model, "key")
         model.create_table()
         values = values_of(kind, model)
         worked[kind.name] = imported_twice(model, values) == [

@@ -32,10 +32,12 @@ from peewee import (
 )
 from things import Complete, Detailed, changes_of, imported, items_of, notes_of, register, serving
 
-from workers import database, db, given, saving
+from workers import db
+from workers.connections import database
+from workers.connections.commit_retry import patiently
 from workers.errors import ConfigurationError
-from workers.patience import patiently
-from workers.tables import ItemStatus, RunStatus
+from workers.records import changed_fields, saving, schema
+from workers.records.tables import ItemStatus, RunStatus
 
 
 @pytest.fixture(autouse=True)
@@ -134,8 +136,8 @@ VALUES = {
 def test_a_key_of_any_type_is_found_again(case: str) -> None:
     make, spellings = VALUES[case]
     model = keyed(make())
-    given.prepare(model)
-    database.migrate([model])
+    changed_fields.prepare(model)
+    schema.migrate([model])
 
     changes = []
     for value, name in zip(spellings, "ab", strict=True):
@@ -381,7 +383,7 @@ def test_of_two_models_of_one_class_name_each_gets_its_unique_index() -> None:
     with serving([[{"external_id": "1"}]]) as api:
         register(north, api.url, name="north")
         register(south, api.url, name="south")
-        database.migrate([north, south])  # twice is harmless
+        schema.migrate([north, south])  # twice is harmless
         runs = [imported("north"), imported("south"), imported("south")]
 
     assert [run.succeeded_count for run in runs] == [1, 1, 1]
@@ -420,8 +422,8 @@ def test_created_updated_and_unchanged_rows_are_counted() -> None:
 def test_two_writers_of_the_same_keys_in_another_order_lose_no_page() -> None:
     """Of four writers of shuffled keys one may meet a deadlock, as any two transactions may: its commit is repeated."""
     model = keyed(CharField(unique=True))
-    given.prepare(model)
-    database.migrate([model])
+    changed_fields.prepare(model)
+    schema.migrate([model])
     failures: list[BaseException] = []
 
     def commit(step: int, attempt: int) -> None:

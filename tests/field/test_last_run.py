@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
-from workers import clock, database, last_run, source_stats, stats
-from workers.failure_groups import retriable_count
-from workers.monitor import acts, questions
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers import clock
+from workers.connections import database
+from workers.monitor.actions import questions, run_actions
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.reports import run_stats, source_stats
+from workers.reports.failure_groups import retriable_count
+from workers.scheduling import last_run
 
 DONE = RunStatus.COMPLETED
 
@@ -57,8 +60,8 @@ def test_a_button_says_what_its_dialog_says(import_from: Any, lost: int, label: 
     rows = [common | {"external_id": str(n), "item_id": None if n < lost else str(n)} for n in range(90)]
     RunItem.insert_many(rows).execute()
 
-    one = stats.run_stats(run)
-    offered = acts.acts_of(one, is_stuck=False, has_items=True, retriable=retriable_count(run.id))
+    one = run_stats.run_stats(run)
+    offered = run_actions.acts_of(one, is_stuck=False, has_items=True, retriable=retriable_count(run.id))
     (button,) = [act.label for act in offered if act.name == "retry"]
 
     assert button == label

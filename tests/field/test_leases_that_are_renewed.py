@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from workers import clock, items, lanes, reaper, runs
+from workers import clock
+from workers.engine import reaper
+from workers.engine.lane_turn import Turn
+from workers.records import items, lanes, runs
+from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 from workers.settings import get_settings
-from workers.tables import ItemStatus, Lane, Run, RunItem, RunStatus
-from workers.turn import Turn
 
 
 @pytest.fixture
@@ -60,8 +62,8 @@ def test_one_whose_answer_can_come_no_more_loses_its_leases(turn, moved_clock):
 
 
 def test_what_a_renewed_lane_brings_is_taken(turn, moved_clock):
-    from workers.caller import Usage
-    from workers.items import Outcome
+    from workers.limiter.permits import Usage
+    from workers.records.items import Outcome
 
     turn._renewed_until = clock.monotonic() + 300
     pass_time(turn, moved_clock, 200)
@@ -74,7 +76,7 @@ def test_what_a_renewed_lane_brings_is_taken(turn, moved_clock):
 
 
 def test_items_that_are_committed_are_not_claimed_anew_by_a_renewal(turn, moved_clock):
-    from workers.items import Outcome
+    from workers.records.items import Outcome
 
     assert turn.claim is not None
     turn._renewed_until = clock.monotonic() + 300

@@ -8,10 +8,11 @@ import requests
 from peewee import IntegerField
 from things import Complete, fresh_model, imported, items_of, notes_of, register, serving
 
-from workers import runner, runs
+from workers.control import runner
 from workers.errors import ConfigurationError, PermanentError, Skip
-from workers.registry import get_registry
-from workers.tables import ListPage, Run, RunItem, RunStatus
+from workers.records import runs
+from workers.records.tables import ListPage, Run, RunItem, RunStatus
+from workers.sources.registry import get_registry
 
 FAILED, COMPLETED = RunStatus.FAILED, RunStatus.COMPLETED
 

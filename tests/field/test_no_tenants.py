@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from workers import cli, runner, schedule_plan
-from workers.cli import ending
+from workers.cli.command_line import cli
+from workers.cli import exit_codes
+from workers.control import runner
 from workers.errors import UsageError
-from workers.monitor import run_form, schedule_acts
-from workers.tables import Run, Schedule
+from workers.monitor.actions import run_form, schedule_actions
+from workers.records.tables import Run, Schedule
+from workers.scheduling import preview
 
 
 def gives_each_its_own(self: Any, run: Any) -> Any:
@@ -31,11 +33,11 @@ COMMANDS = {
 def test_the_command_line_refuses_it_and_nothing_is_made(import_from: Callable[..., Any], command: str) -> None:
     import_from("http://127.0.0.1:1")
 
-    told = CliRunner().invoke(cli.cli, COMMANDS[command])
+    told = CliRunner().invoke(cli, COMMANDS[command])
 
     assert isinstance(told.exception, UsageError)
     assert "items has no tenants" in str(told.exception)
-    assert ending.of(told.exception) == 2
+    assert exit_codes.of(told.exception) == 2
     assert (Run.select().count(), Schedule.select().count()) == (0, 0)
 
 
@@ -49,14 +51,14 @@ def test_the_form_refuses_it(import_from: Callable[..., Any]) -> None:
 def test_the_form_of_schedules_refuses_it(import_from: Callable[..., Any]) -> None:
     import_from("http://127.0.0.1:1")
     with pytest.raises(UsageError, match="items has no tenants"):
-        schedule_plan.of_setting("items", "x", "0 3 * * *", "UTC", "latest")
-    assert not schedule_acts.change("items", "x", "0 3 * * *", "UTC", "latest")
+        preview.of_setting("items", "x", "0 3 * * *", "UTC", "latest")
+    assert not schedule_actions.change("items", "x", "0 3 * * *", "UTC", "latest")
     assert Schedule.select().count() == 0
 
 
 def test_a_source_that_tells_tenants_apart_takes_it(import_from: Callable[..., Any]) -> None:
     import_from("http://127.0.0.1:1", get_connector=gives_each_its_own)
-    told = CliRunner().invoke(cli.cli, COMMANDS["schedule"])
+    told = CliRunner().invoke(cli, COMMANDS["schedule"])
     assert told.exception is None or told.exit_code == 0
     assert [one.tenant for one in Schedule.select()] == ["x"]
     assert runner.start("items", tenant="x", who="me", door="test", send=False).tenant == "x"

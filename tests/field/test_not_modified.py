@@ -9,7 +9,7 @@ from things import imported, items_of, register
 
 from workers import db, path
 from workers.errors import NotModified, PermanentError
-from workers.tables import RunStatus
+from workers.records.tables import RunStatus
 
 __all__ = ["connect"]  # a fixture of the neighbour's
 

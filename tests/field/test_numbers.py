@@ -11,10 +11,12 @@ import requests
 from peewee import DecimalField, DoubleField, Model
 from test_hostile_answers import api, http
 
-from workers import Connector, Limit, database, db
-from workers.decoding import _loads
+from workers import Connector, Limit, db
+from workers.connections import database
 from workers.errors import PermanentError
-from workers.exact import ExactFloat, NotANumber, read_float
+from workers.records import schema
+from workers.sources.body_decoding import _loads
+from workers.sources.exact_float import ExactFloat, NotANumber, read_float
 
 LONG = "12345678901234567.89"
 
@@ -163,7 +165,7 @@ class Priced(Model):
 
 
 def test_both_drivers_take_it_as_a_float(house):
-    database.migrate([Priced])
+    schema.migrate([Priced])
 
     Priced.create(ratio=ExactFloat(LONG))
     Priced.insert_many([{"ratio": ExactFloat("0.1000000000000000055")}, {"ratio": 0.5}]).execute()
@@ -173,7 +175,7 @@ def test_both_drivers_take_it_as_a_float(house):
 
 
 def test_a_decimal_of_what_was_written_is_whole_on_postgres_and_has_15_digits_on_sqlite(house):
-    database.migrate([Priced])
+    schema.migrate([Priced])
 
     row = Priced.create(ratio=1.0, price=ExactFloat(LONG).to_decimal())
 

@@ -4,10 +4,10 @@ import pytest
 import requests
 from test_connector import connect, get, saying
 
-from workers import runner
-from workers.connector import Connector
+from workers.control import runner
 from workers.errors import PermanentError, RetryableError
-from workers.tables import RunStatus
+from workers.records.tables import RunStatus
+from workers.sources.connector import Connector
 from workers.version import VERSION
 
 __all__ = ["connect"]  # a fixture of the neighbour's

@@ -12,8 +12,10 @@ from peewee import CharField, DecimalField, Field, IntegerField, Model, TextFiel
 from playhouse.postgres_ext import ArrayField
 from things import Complete, Detailed, changes_of, imported, items_of, register, serving
 
-from workers import HasImportStatus, database, db, runner
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers import HasImportStatus, db
+from workers.connections import database
+from workers.control import runner
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from conftest import ROOT, free_port
 from playwright.sync_api import Browser, expect
 from serving import run_workers, served
 
-from workers.monitor import liveness
+from workers.monitor.actions import stale_clicks
 
 
 class Network:
@@ -107,11 +107,11 @@ def test_a_press_is_late_after_a_gap_and_for_two_seconds_after_it(
 ) -> None:
     now = [100.0]
     state: dict[str, Any] = {}
-    monkeypatch.setattr(liveness.st, "session_state", state)
-    monkeypatch.setattr(liveness.time, "monotonic", lambda: now[0])
-    liveness.asked()
+    monkeypatch.setattr(stale_clicks.st, "session_state", state)
+    monkeypatch.setattr(stale_clicks.time, "monotonic", lambda: now[0])
+    stale_clicks.asked()
     for gap in gaps:
         now[0] += gap
-        liveness.asked()
+        stale_clicks.asked()
 
-    assert liveness.is_late() == late
+    assert stale_clicks.is_late() == late

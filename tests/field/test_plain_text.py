@@ -12,13 +12,14 @@ import things
 from click.testing import CliRunner
 from peewee import CharField, Model
 
-from workers import database
-from workers.cli import cli
+from workers.cli.command_line import cli
+from workers.connections import database
 from workers.log import JsonLines, Lines
-from workers.monitor import failed_csv, markup
-from workers.monitor.confirm import plain
-from workers.plain_text import block, lines, one_line
-from workers.tables import Run, RunEvent, RunItem
+from workers.monitor.actions.confirm import plain
+from workers.monitor.html import markup
+from workers.monitor.readings import failed_csv
+from workers.records.tables import Run, RunEvent, RunItem
+from workers.text.plain_text import block, lines, one_line
 
 CHARACTERS = {
     "a newline": "\n",

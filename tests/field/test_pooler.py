@@ -11,11 +11,14 @@ from clusters import pgbouncer
 
 from benchmarks.fleet import Fleet
 from models import Item
-from workers import database, runner, settings
-from workers.doctor import Level, database_checks
-from workers.patience import patiently
-from workers.pool import is_pooled
-from workers.tables import RunStatus
+from workers import settings
+from workers.connections import database
+from workers.connections.commit_retry import patiently
+from workers.connections.pool import is_pooled
+from workers.control import runner
+from workers.doctor import database_checks
+from workers.doctor.finding import Level
+from workers.records.tables import RunStatus
 
 ITEMS = 2_000
 

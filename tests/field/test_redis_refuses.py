@@ -10,10 +10,12 @@ from conftest import free_port
 from own_redis import OwnRedis
 from redis import exceptions
 
-from workers import health, outages, redis_words, settings, why
+from workers import settings
+from workers.connections import outages, redis_errors
 from workers.doctor import redis_checks
-from workers.reasons import Reason
-from workers.redis_data import find_binary
+from workers.processes.redis_data_folder import find_binary
+from workers.reports import health, why
+from workers.reports.reasons import Reason
 
 CLUSTER = "Redis runs as a cluster, and Sluice needs a single server"
 
@@ -50,7 +52,7 @@ def refusal(line: str) -> Exception:
     ids=lambda value: str(value)[:50] if isinstance(value, Exception) else "",
 )
 def test_what_redis_refuses_is_named(error: Exception, what: str) -> None:
-    found = redis_words.trouble(error)
+    found = redis_errors.trouble(error)
     assert found.what == what
     assert ("single server" in found.repair) == (what == CLUSTER)
 

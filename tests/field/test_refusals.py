@@ -7,10 +7,13 @@ import pytest
 from peewee import CharField, Model
 from things import Api, Complete, Detailed, fresh_model, imported, items_of, register, serving
 
-from workers import Connector, Limit, database, items, runner, runs
-from workers.refusals import Refusals
+from workers import Connector, Limit
+from workers.connections import database
+from workers.control import runner
+from workers.engine.refusals import Refusals
+from workers.records import items, runs
+from workers.records.tables import RunItem, RunStatus
 from workers.settings import get_settings
-from workers.tables import RunItem, RunStatus
 
 IDS = [str(n) for n in range(12)]
 PAGE = [[{"external_id": n} for n in IDS]]

@@ -4,8 +4,8 @@ import pytest
 from limiting import SECOND, ask, beside, move_by, move_to, refusal, use
 
 from workers import Limit, RateLimiter
-from workers.caller import Subject
 from workers.errors import RateLimited, Refused
+from workers.limiter.permits import Subject
 
 
 def refuse(limiter: RateLimiter, subject: Subject, **headers: str) -> Refused:

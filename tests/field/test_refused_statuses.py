@@ -10,9 +10,10 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from models import Item
-from workers import Budget, Connector, Limit, clock, runner
-from workers.answer import read_answer
-from workers.tables import ItemStatus, RunItem, RunStatus
+from workers import Budget, Connector, Limit, clock
+from workers.control import runner
+from workers.limiter.response import read_answer
+from workers.records.tables import ItemStatus, RunItem, RunStatus
 
 BUDGET = Budget("api", [Limit(5000, seconds=3600)])
 

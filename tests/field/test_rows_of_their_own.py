@@ -7,8 +7,10 @@ import pytest
 from peewee import CharField, IntegerField, Model, TextField
 from things import Api, Detailed, imported, items_of, register, serving
 
-from workers import HasImportStatus, database, db, runner
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers import HasImportStatus, db
+from workers.connections import database
+from workers.control import runner
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
 
 
 class Thing(HasImportStatus, Detailed, Model):

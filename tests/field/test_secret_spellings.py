@@ -7,9 +7,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-from workers import hidden
 from workers.clock import MovedClock, use
-from workers.redaction import excerpt, redact
+from workers.text import known_secrets
+from workers.text.redaction import excerpt, redact
 
 SECRETS = {
     "a key": "K-12345678",
@@ -63,7 +63,7 @@ def _clean(environment):
 @pytest.mark.parametrize("spell", SPELLINGS.values(), ids=SPELLINGS)
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 def test_a_secret_is_hidden_in_each_spelling(secret, spell):
-    hidden.note([secret])
+    known_secrets.note([secret])
 
     assert redact(f"the key {spell(secret)} may not, {spell(secret)}") == "the key *** may not, ***"
     assert redact(f'{{"key":"{spell(secret)}"}}') == '{"key":"***"}'
@@ -73,7 +73,7 @@ def test_a_secret_is_hidden_in_each_spelling(secret, spell):
 @pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
 @pytest.mark.parametrize("secret", ["K-12345678", "p@ss/w+rd=&<>%#?", "ÿÿÿÿþþþþ~~~~", "hunter22"])
 def test_a_secret_is_hidden_in_the_base64_of_what_it_stands_in(secret, encode, before):
-    hidden.note([secret])
+    known_secrets.note([secret])
     encoded = encode(f"{before}{secret} and more".encode()).decode()
 
     shown = redact(f"it was {encoded}")
@@ -94,7 +94,7 @@ def test_a_secret_is_hidden_in_the_base64_of_what_it_stands_in(secret, encode, b
     ],
 )
 def test_a_short_secret_takes_nothing_out_of_other_words(secret, text):
-    hidden.note([secret])
+    known_secrets.note([secret])
 
     assert redact(text) == text
 
@@ -103,13 +103,13 @@ def test_a_short_secret_takes_nothing_out_of_other_words(secret, text):
     "text", ["50%", "100%41 done", "C:\\users\\new", "a & b &amp; c &nosuch; d", "\\u12", "%zz", "1+1"]
 )
 def test_what_only_looks_encoded_stays_as_it_is(text):
-    hidden.note(["K-12345678"])
+    known_secrets.note(["K-12345678"])
 
     assert redact(text) == text
 
 
 def test_the_end_of_a_text_shows_no_beginning_of_a_secret():
-    hidden.note(["K-12345678-and-more", "correct horse battery staple"])
+    known_secrets.note(["K-12345678-and-more", "correct horse battery staple"])
 
     for secret in ("K-12345678-and-more", "correct horse battery staple", "K%2D12345678%2dand%2Dmore"):
         for shift in range(12 + len(secret)):
@@ -147,9 +147,9 @@ def test_an_address_in_a_text_is_shown_without_what_looks_like_a_key(text, shown
 def test_what_a_request_brought_is_forgotten_an_hour_after_it_was_seen_last(environment):
     clock = MovedClock()
     use(clock)
-    hidden.note(["token-of-noon"])
+    known_secrets.note(["token-of-noon"])
     clock.sleep(3_000)
-    hidden.note(["token-of-noon"])
+    known_secrets.note(["token-of-noon"])
     clock.sleep(3_000)
     assert redact("it is token-of-noon") == "it is ***"
 
@@ -160,22 +160,22 @@ def test_what_a_request_brought_is_forgotten_an_hour_after_it_was_seen_last(envi
 
 def test_a_thousand_of_them_are_remembered_the_latest_ones(environment):
     use(MovedClock())
-    hidden.note(["the-token-in-use"])
+    known_secrets.note(["the-token-in-use"])
     for number in range(20_000):
-        hidden.note([f"signature-{number}-x"])
+        known_secrets.note([f"signature-{number}-x"])
         if number % 100 == 0:
-            hidden.clock.current().sleep(1)
-            hidden.note(["the-token-in-use"])
+            known_secrets.clock.current().sleep(1)
+            known_secrets.note(["the-token-in-use"])
 
     assert redact("the-token-in-use, signature-19999-x, signature-0-x") == "***, ***, signature-0-x"
-    assert len(hidden._recent) <= 1_001
+    assert len(known_secrets._recent) <= 1_001
 
 
 def test_an_owner_s_secrets_are_hidden_as_long_as_it_lives(environment):
     clock = MovedClock()
     use(clock)
     current = ["renewed-0001"]
-    owner = hidden.Held(["of-the-owner"], lambda: current)
+    owner = known_secrets.Held(["of-the-owner"], lambda: current)
     clock.sleep(10_000)
     assert redact("of-the-owner renewed-0001") == "*** ***"
     current[:] = ["renewed-0002"]
@@ -190,7 +190,7 @@ def test_an_owner_that_cannot_say_its_secrets_keeps_nothing_from_being_shown(env
     def fail():
         raise RuntimeError("changed size during iteration")
 
-    owner = hidden.Held(["of-the-owner"], fail)
+    owner = known_secrets.Held(["of-the-owner"], fail)
 
     assert redact("of-the-owner") == "***"
     del owner

@@ -18,13 +18,16 @@ from click.testing import CliRunner
 from pages import draw, html
 from peewee import CharField, Model
 
-from workers import ConfigurationError, Connector, Limit, database, hidden, path, recent_errors
-from workers.cli import cli
+from workers import ConfigurationError, Connector, Limit, path
+from workers.cli.command_line import cli
+from workers.connections import database
 from workers.log import JsonLines, Lines
-from workers.monitor import failed_csv
-from workers.redaction import redact
+from workers.messaging import recent_errors
+from workers.monitor.readings import failed_csv
+from workers.records.tables import RunItem
 from workers.settings import get_settings
-from workers.tables import RunItem
+from workers.text import known_secrets
+from workers.text.redaction import redact
 
 KEY = "K-12345678/q"
 WORDS = "correct horse battery staple"
@@ -203,7 +206,7 @@ def _thing(sent, url):
 def test_a_secret_leaves_by_no_door(kind, import_from, house):
     house.setenv("SLUICE_BACKOFF_SECONDS", "0")
     get_settings.cache_clear()
-    hidden._held.clear()  # those of the other kinds, which hold the same secret
+    known_secrets._held.clear()  # those of the other kinds, which hold the same secret
     options, sent = dict(KINDS[kind][0]), KINDS[kind][1]
     secret = _secret(kind)
     logged, as_json = io.StringIO(), io.StringIO()

@@ -8,12 +8,14 @@ import re
 import pytest
 from click.testing import CliRunner
 
-from workers import clock, runs, sheet_cell
-from workers.cli import cli
+from workers import clock
+from workers.cli.command_line import cli
 from workers.failures import FailureClass, fingerprint
-from workers.monitor import failed_csv
-from workers.sheet_cell import exact, harmless, read
-from workers.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.monitor.readings import failed_csv
+from workers.records import runs
+from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
+from workers.text import sheet_cell
+from workers.text.sheet_cell import exact, harmless, read
 
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 KEPT = ["0", "1", "42", "123456789012345", "item-7", "a=b", "blue shirt", "é", "6f1c2a7e-0000-4000-8000-0123456789ab"]

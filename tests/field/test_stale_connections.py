@@ -12,11 +12,13 @@ import requests
 from keeping import keeping
 from test_connector import connect, use_of
 
-from workers import Limit, clock, runner, transport
-from workers.connector import Connector
+from workers import Limit, clock
+from workers.control import runner
 from workers.errors import RetryableError
-from workers.tables import RunItem, RunStatus
-from workers.unanswered import is_stale
+from workers.records.tables import RunItem, RunStatus
+from workers.sources import transport
+from workers.sources.connector import Connector
+from workers.sources.missing_response import is_stale
 
 __all__ = ["connect"]  # a fixture of the neighbour's
 

@@ -12,10 +12,12 @@ import pytest
 from clusters import cluster
 
 from benchmarks.fleet import Fleet
-from workers import clock, database, outages, settings
-from workers.doctor import Level, database_checks
+from workers import clock, settings
+from workers.connections import database, outages
+from workers.connections.pool import IDLE_SECONDS, Pool
+from workers.doctor import database_checks
+from workers.doctor.finding import Level
 from workers.errors import DependencyDown
-from workers.pool import IDLE_SECONDS, Pool
 
 MOST = 20
 ITEMS = 2_000

@@ -16,8 +16,8 @@ from servers import SlidingLog
 from simulation import FIRST, Fleet, Mishap, Scenario, Wire, refusals
 
 from workers import Limit, RateLimiter, clock
-from workers.caller import Subject
 from workers.errors import Refused
+from workers.limiter.permits import Subject
 
 OLD = (Path(__file__).parent / "limiter_version_1.lua").read_text()
 DAY = 86_400

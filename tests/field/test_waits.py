@@ -9,7 +9,7 @@ from simulation import MemoryWatermark
 
 from workers import Limit, RateLimiter
 from workers.errors import LongWait, RateLimited, Refused
-from workers.watermark import Watermark
+from workers.records.watermark import Watermark
 
 HOUR, DAY = 3600, 86_400
 

@@ -6,8 +6,8 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from workers import Budget, Limit
-from workers.answer import read_answer
-from workers.headers import Quota, quotas, retry_after_seconds
+from workers.limiter.headers import Quota, quotas, retry_after_seconds
+from workers.limiter.response import read_answer
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 EPOCH = int(NOON.timestamp())

@@ -10,31 +10,21 @@ import pytest
 from limiting import use
 
 from models import Item
-from workers import (
-    Connector,
-    Limit,
-    broker,
-    clock,
-    cursor,
-    database,
-    items,
-    lanes,
-    list_failure,
-    presence,
-    runner,
-    runs,
-    scheduler,
-    settings,
-    stats,
-    wake,
-)
+from workers import Connector, Limit, clock, settings
+from workers.connections import database
+from workers.control import runner
+from workers.control.relearn import relearn
+from workers.engine import list_failure, wake_sleeping_runs
 from workers.errors import RateLimited, Refused
-from workers.lanes import open_for
-from workers.reasons import Reason
-from workers.registry import get_registry
-from workers.relearn import relearn
+from workers.messaging import broker, presence
+from workers.processes import scheduler
+from workers.records import cursor, items, lanes, runs
+from workers.records.lanes import open_for
+from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
+from workers.reports import run_stats
+from workers.reports.reasons import Reason
 from workers.settings import get_settings
-from workers.tables import ItemStatus, Lane, Run, RunItem, RunStatus
+from workers.sources.registry import get_registry
 
 HOUR = 3600.0
 DAILY = (Limit(5, seconds=86_400),)
@@ -95,12 +85,12 @@ def test_what_the_api_taught_is_forgotten_and_its_sleepers_ask_at_once(sent):
 def test_a_list_that_waits_is_read_at_once_and_one_that_is_being_read_or_failed_is_not_disturbed(sent):
     waiting = listing()
     sent.clear()
-    assert wake.wake_budget("api-of-items") == 1
+    assert wake_sleeping_runs.wake_budget("api-of-items") == 1
     assert sent == [("discover", (waiting.id,))]
     assert runs.get(waiting.id).discovery_due_at == database.now()
 
     Run.update(discovery_attempts=1, discovery_due_at=database.now() + timedelta(seconds=90)).execute()
-    assert wake.wake_budget("api-of-items") == 0
+    assert wake_sleeping_runs.wake_budget("api-of-items") == 0
 
 
 @pytest.mark.parametrize("other", ["another budget", "paused", "ended"])
@@ -112,7 +102,7 @@ def test_who_does_not_sleep_for_this_budget_is_left_alone(sent, import_from, oth
         Run.update(status=RunStatus.PAUSED if other == "paused" else RunStatus.CANCELLED).execute()
     sent.clear()
 
-    assert wake.wake_budget("api-of-items") == 0
+    assert wake_sleeping_runs.wake_budget("api-of-items") == 0
     assert sent == []
     assert {lane.turn for lane in Lane.select().where(Lane.run_id == run.id)} == {1}
 
@@ -155,13 +145,13 @@ def test_a_limit_that_was_raised_in_the_code_wakes_who_sleeps_for_the_old_one(se
     fill()
     run = sleeping(20 * HOUR)
     sent.clear()
-    assert wake.wake_sleepers() == 0
+    assert wake_sleeping_runs.wake_sleepers() == 0
 
     # When its source is started again with fifty
     hosts.SOURCES.clear()
     import_from("http://127.0.0.1:1", limits=(Limit(50, seconds=86_400),))
 
-    assert wake.wake_sleepers() == 2
+    assert wake_sleeping_runs.wake_sleepers() == 2
     assert sent == woken(run)
 
 
@@ -177,10 +167,10 @@ def test_who_waits_for_something_else_is_not_woken(sent, house, what):
         get_registry()["items"].connector = Connector("away", base_url="http://127.0.0.1:1", limits=DAILY)
         house.setenv("SLUICE_REDIS_URL", "redis://127.0.0.1:1/0")
         settings.get_settings.cache_clear()
-        stats._looker.cache_clear()
+        run_stats._looker.cache_clear()
     sent.clear()
 
-    assert wake.wake_sleepers() == 0
+    assert wake_sleeping_runs.wake_sleepers() == 0
     assert sent == []
 
 
@@ -213,7 +203,7 @@ def test_a_lane_that_sleeps_for_the_budget_after_an_error_is_woken(sent, moved_c
         assert lanes.start_turn(run.id, lane, 2, 15.0)
         assert lanes.rewind(run.id, lane, 2, HOUR)
 
-    assert wake.wake_sleepers() == 2
+    assert wake_sleeping_runs.wake_sleepers() == 2
     assert {lane.crashes for lane in Lane.select()} == {1}
 
 
@@ -223,7 +213,7 @@ def test_a_list_that_is_refused_by_itself_waits_as_long_as_it_was_told(sent):
     list_failure.settle(page, Refused(300.0, "429, Retry-After 300", own=True))
     sent.clear()
 
-    assert wake.wake_sleepers() == 0
+    assert wake_sleeping_runs.wake_sleepers() == 0
     assert sent == []
 
 
@@ -240,10 +230,10 @@ def test_a_list_that_failed_before_and_sleeps_for_its_budget_now_is_woken_and_sa
     else:
         assert cursor.let_page_sleep(page, HOUR)
     sent.clear()
-    assert stats.run_stats(runs.get(run.id)).why_code != Reason.LIST_BACKS_OFF
+    assert run_stats.run_stats(runs.get(run.id)).why_code != Reason.LIST_BACKS_OFF
 
     # When the budget opens
-    assert wake.wake_budget("api-of-items") == 1
+    assert wake_sleeping_runs.wake_budget("api-of-items") == 1
 
     # Then the page is due, and its attempt still counts
     assert sent == [("discover", (run.id,))]
@@ -254,7 +244,7 @@ def test_a_list_that_waits_for_hours_before_an_open_budget_is_read(sent):
     waiting = listing()
     sent.clear()
 
-    assert wake.wake_sleepers() == 1
+    assert wake_sleeping_runs.wake_sleepers() == 1
     assert sent == [("discover", (waiting.id,))]
 
 
@@ -266,7 +256,7 @@ def test_lanes_that_have_just_begun_their_turns_are_not_overtaken(sent):
     before = [(lane.lane, lane.turn) for lane in Lane.select().order_by(Lane.lane)]
     sent.clear()
 
-    assert wake.wake_sleepers() == 0
+    assert wake_sleeping_runs.wake_sleepers() == 0
 
     assert [(lane.lane, lane.turn) for lane in Lane.select().order_by(Lane.lane)] == before
     assert sent == []
@@ -289,7 +279,7 @@ def test_a_run_sleeps_on_whose_requests_weigh_more_than_is_left_and_says_so(sent
     presence._Word("worker", 8).say()
 
     # Then it is not woken for what it cannot use
-    assert wake.wake_sleepers() == 0
-    found = stats.run_stats(runs.get(run.id))
+    assert wake_sleeping_runs.wake_sleepers() == 0
+    found = run_stats.run_stats(runs.get(run.id))
     assert found.why_code == Reason.WINDOW_FULL
     assert found.why.startswith("window 100/86400 s has 40 left, its next request counts 50; opens in 1 d")

@@ -8,13 +8,16 @@ import requests
 from peewee import CharField, IntegerField, Model
 from things import Detailed, imported, register, serving
 
-from workers import Connector, Limit, beside, database, runs, stats
-from workers.beside import Beside
-from workers.eta import eta
-from workers.limiter import BudgetState, WindowState
-from workers.pace import Pace
-from workers.tables import ItemStatus, Run, RunItem
-from workers.weights import detail_weight
+from workers import Connector, Limit
+from workers.connections import database
+from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.records import runs
+from workers.records.request_weights import detail_weight
+from workers.records.tables import ItemStatus, Run, RunItem
+from workers.reports import run_stats, running_runs
+from workers.reports.eta import eta
+from workers.reports.pace import Pace
+from workers.reports.running_runs import Beside
 
 FRESH = BudgetState("api", (WindowState(Limit(500, seconds=20), 0, 500, 500),))
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -71,5 +74,5 @@ def test_the_weight_of_a_run_is_that_of_its_details(
         again = runs.get(run.id)
 
         assert detail_weight(again) == weight
-        assert beside.look(database.now()).weight_of(again) == weight
-        assert stats.run_stats(again).id == run.id
+        assert running_runs.look(database.now()).weight_of(again) == weight
+        assert run_stats.run_stats(again).id == run.id

@@ -11,29 +11,19 @@ import pytest
 from click.testing import CliRunner
 from conftest import ROOT, free_port
 
-from workers import (
-    Limit,
-    broker,
-    cli,
-    clock,
-    heartbeat,
-    lanes,
-    old_rows,
-    outages,
-    presence,
-    runs,
-    samples,
-    settings,
-    stats,
-    why,
-)
-from workers.budget_words import Closing
-from workers.limiter import BudgetState, WindowState
-from workers.reasons import Reason
-from workers.tables import ItemStatus, Lane, RemovalState, Run, RunItem, RunStatus, Sample
-from workers.why import Around, Facts, Why
-from workers.why_log import WhyLog
-from workers.why_words import words
+from workers import Limit, clock, settings
+from workers.cli.command_line import cli
+from workers.connections import outages
+from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.messaging import broker, presence, scheduler_heartbeat
+from workers.records import lanes, old_rows, runs, samples
+from workers.records.tables import ItemStatus, Lane, RemovalState, Run, RunItem, RunStatus, Sample
+from workers.reports import run_stats, why
+from workers.reports.budget_text import Closing
+from workers.reports.reasons import Reason
+from workers.reports.why import Around, Facts, Why
+from workers.reports.why_log import WhyLog
+from workers.reports.why_text import words
 
 NOW = datetime.fromisoformat("2026-12-01T12:00:00+00:00")
 
@@ -72,7 +62,7 @@ class Stand:
 
 def works(stand: Stand, *, busy: int = 0, sources: tuple[str, ...] | None = None) -> None:
     presence._Word("worker", 8, lambda: busy, sources).say()
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
 
 
 def pending(stand: Stand) -> None:
@@ -92,7 +82,7 @@ def threads_busy(stand: Stand) -> None:
 
 
 def no_worker(stand: Stand) -> None:
-    heartbeat.beat()
+    scheduler_heartbeat.beat()
     pending(stand)
 
 
@@ -328,8 +318,8 @@ def stand(import_from: Callable[..., Any], house: pytest.MonkeyPatch) -> Stand:
 def test_a_run_that_does_not_move_has_the_code_of_what_is_in_its_way(stand: Stand, state: Callable[..., None]) -> None:
     state(stand)
 
-    found = stats.run_stats(runs.get(stand.run.id))
-    listed = next(one for one in stats.recent_runs() if one.id == stand.run.id)
+    found = run_stats.run_stats(runs.get(stand.run.id))
+    listed = next(one for one in run_stats.recent_runs() if one.id == stand.run.id)
 
     assert (found.why_code, listed.why_code) == (STATES[state], STATES[state])
     assert found.why and listed.why
@@ -337,9 +327,9 @@ def test_a_run_that_does_not_move_has_the_code_of_what_is_in_its_way(stand: Stan
 
 def test_the_command_line_answers_with_the_code(stand: Stand) -> None:
     items_claimed(stand)
-    told = CliRunner().invoke(cli.cli, ["status", str(stand.run.id), "--json"])
+    told = CliRunner().invoke(cli, ["status", str(stand.run.id), "--json"])
     assert json.loads(told.output)["why_code"] == "items_claimed"
-    shown = CliRunner().invoke(cli.cli, ["status", str(stand.run.id)])
+    shown = CliRunner().invoke(cli, ["status", str(stand.run.id)])
     assert "items_claimed" in shown.output
 
 
@@ -370,7 +360,7 @@ def test_a_reason_is_asked_for_once_nothing_has_moved_for_some_seconds(
         at = clock.now() - timedelta(seconds=ago)
         Sample.create(run_id=stand.run.id, slot=int(at.timestamp()) // 2, at=at, succeeded=succeeded, **zeros)
 
-    found = stats.run_stats(runs.get(stand.run.id))
+    found = run_stats.run_stats(runs.get(stand.run.id))
 
     assert found.why_code == ("items_claimed" if is_quiet else "")
 
@@ -430,7 +420,7 @@ def test_no_other_module_words_why_a_run_waits() -> None:
 
 def test_the_log_says_a_reason_once_when_two_looks_have_found_it_and_when_it_is_over(stand: Stand, caplog: Any) -> None:
     # Given a run that no worker works on
-    caplog.set_level("INFO", logger="workers.why_log")
+    caplog.set_level("INFO", logger="workers.reports.why_log")
     pending(stand)
     log = WhyLog()
 
@@ -452,7 +442,7 @@ def test_the_log_says_a_reason_once_when_two_looks_have_found_it_and_when_it_is_
 
 
 def test_the_log_leaves_out_what_ends_by_itself(stand: Stand, caplog: Any) -> None:
-    caplog.set_level("INFO", logger="workers.why_log")
+    caplog.set_level("INFO", logger="workers.reports.why_log")
     items_back_off(stand)
     log = WhyLog()
 

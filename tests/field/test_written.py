@@ -21,8 +21,10 @@ from peewee import (
 from playhouse.postgres_ext import ArrayField
 from things import Complete, Detailed, imported, items_of, register, serving
 
-from workers import database, db, given
-from workers.tables import ItemStatus, RunStatus
+from workers import db
+from workers.connections import database
+from workers.records import changed_fields, schema
+from workers.records.tables import ItemStatus, RunStatus
 
 
 @pytest.fixture(autouse=True)
@@ -154,7 +156,7 @@ def test_a_related_row_that_is_saved_after_it_was_assigned_is_written() -> None:
             shelf.save()
 
     model = model_with(Placed, shelf=ForeignKeyField(Shelf, null=True))
-    database.migrate([Shelf])
+    schema.migrate([Shelf])
     with serving([listed("1")], {"1": {}}) as api:
         register(model, api.url)
         assert imported().succeeded_count == 1
@@ -222,12 +224,12 @@ def test_a_default_that_is_one_object_is_not_shared_by_rows() -> None:
 
 def test_a_copy_of_a_template_gives_what_was_given_to_it_alone() -> None:
     model = model_with(Complete, active=BooleanField(default=True), name=TextField(default="unnamed"))
-    given.prepare(model)
+    changed_fields.prepare(model)
     template = model(name="template")
 
     for row in (copy.deepcopy(template), copy.copy(template)):
         row.external_id = "1"
-        assert given.names(row) == ("external_id", "name")
+        assert changed_fields.names(row) == ("external_id", "name")
 
 
 def test_an_instance_of_another_model_is_refused() -> None:
@@ -325,7 +327,7 @@ def test_a_deferred_constraint_that_one_item_breaks_fails_that_item() -> None:
             table_name = "deferred_parents"
 
     model = model_with(Complete, parent=ForeignKeyField(Parent, deferrable="INITIALLY DEFERRED"))
-    database.migrate([Parent])
+    schema.migrate([Parent])
     Parent.insert(id=1).execute()
     items = [{"external_id": str(n), "parent": 99 if n == 2 else 1} for n in range(4)]
     with serving([items, [{"external_id": "9", "parent": 1}]]) as api:

@@ -12,8 +12,12 @@ import hosts
 import requests
 from peewee import CharField, Model, TextField
 
-from workers import Connector, ImportSource, Limit, database, path, registry, runner, settings
-from workers.tables import Run, RunEvent, RunItem
+from workers import Connector, ImportSource, Limit, path, settings
+from workers.connections import database
+from workers.control import runner
+from workers.records import schema
+from workers.records.tables import Run, RunEvent, RunItem
+from workers.sources import registry
 
 Pages = Sequence[Sequence[Any]]
 
@@ -131,7 +135,7 @@ def register(model: Any, url: str, *, name: str = "things", create: bool = True,
     registry.get_registry.cache_clear()
     registry.get_registry()
     if create:
-        database.migrate([model])
+        schema.migrate([model])
     return source
 
 

@@ -2,11 +2,12 @@
 
 import click
 
-from workers import budget_watch, signals
-from workers.cli.door import me, tables
-from workers.cli.ending import EXIT_DONE
+from workers.cli import budget_watch
+from workers.cli.exit_codes import EXIT_DONE
+from workers.cli.origin import me, tables
 from workers.cli.printing import AS_JSON, say
-from workers.relearn import relearn
+from workers.control.relearn import relearn
+from workers.processes import signals
 
 
 @click.command()

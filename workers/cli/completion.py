@@ -5,7 +5,7 @@ from shutil import which
 import click
 from click.shell_completion import get_completion_class
 
-from workers.cli.ending import EXIT_DONE, EXIT_FAILED
+from workers.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 from workers.cli.printing import say
 
 #: Where each shell looks, and the line that belongs there.

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workers.cli.ending import EXIT_DEPENDENCY, EXIT_DONE, EXIT_FAILED
+from workers.cli.exit_codes import EXIT_DEPENDENCY, EXIT_DONE, EXIT_FAILED
 from workers.cli.printing import AS_JSON, answer, say
-from workers.doctor import examine
+from workers.doctor.examination import examine
 from workers.doctor.finding import Finding, Level
-from workers.plain_text import one_line
+from workers.text.plain_text import one_line
 
 _WIDE = 160
 #: A mark and a word: a colour alone is not seen by everybody.

@@ -4,10 +4,11 @@ from typing import Any
 
 import click
 
-from workers import database, saving
-from workers.cli.door import models
-from workers.cli.ending import EXIT_DONE
+from workers.cli.exit_codes import EXIT_DONE
+from workers.cli.origin import models
 from workers.cli.printing import AS_JSON, answer, say
+from workers.connections import database
+from workers.records import saving, schema
 
 
 @click.command()
@@ -28,7 +29,7 @@ def migrate(create_models: bool, as_json: bool) -> int:
     """
     wanted = models() if create_models else []
     created = _missing(wanted)
-    applied = database.migrate(wanted)
+    applied = schema.migrate(wanted)
     done = [f"{what}: {', '.join(names)}" for what, names in (("applied", applied), ("created", created)) if names]
     say("; ".join(done) or "the database is up to date")
     if as_json:

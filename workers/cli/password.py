@@ -4,9 +4,9 @@ import sys
 
 import click
 
-from workers.cli.ending import EXIT_DONE
+from workers.cli.exit_codes import EXIT_DONE
 from workers.cli.printing import say
-from workers.monitor.password import SHORTEST, make
+from workers.monitor.access.password import SHORTEST, make
 
 
 @click.command()

@@ -7,14 +7,14 @@ from datetime import timedelta
 import click
 
 from workers import clock
-from workers import plan as planning
-from workers.cli.door import tables
-from workers.cli.ending import EXIT_DONE
+from workers.cli.arguments import SOURCE, TENANT
+from workers.cli.exit_codes import EXIT_DONE
+from workers.cli.origin import tables
 from workers.cli.printing import AS_JSON, answer, pairs, show
-from workers.cli.words import SOURCE, TENANT
-from workers.durations import duration
+from workers.control import plan as planning
+from workers.control.plan import Plan
 from workers.errors import RetryableError
-from workers.plan import Plan
+from workers.text.durations import duration
 
 #: So many items that would fail are named.
 _NAMED = 3

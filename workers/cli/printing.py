@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from workers import stats
-from workers.plain_text import one_line
-from workers.redaction import redact
-from workers.tables import Run
+from workers.records.tables import Run
+from workers.reports import run_stats
+from workers.text.plain_text import one_line
+from workers.text.redaction import redact
 
 AS_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
 
@@ -23,7 +23,7 @@ AS_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON
 _WIDE = 160
 
 
-def run_as_dict(one: stats.RunStats) -> dict[str, Any]:
+def run_as_dict(one: run_stats.RunStats) -> dict[str, Any]:
     """Return a run's figures as JSON tells them."""
     return dataclasses.asdict(one) | {"done": one.done, "percent": one.percent, "efficiency": one.efficiency}
 
@@ -36,7 +36,7 @@ def answer(value: Any) -> None:
 def answer_run(run: Run, *, as_json: bool, **more: Any) -> None:
     """Print a run's id, or its figures and what `more` there is as JSON."""
     if as_json:
-        answer(run_as_dict(stats.run_stats(run)) | more)
+        answer(run_as_dict(run_stats.run_stats(run)) | more)
     else:
         click.echo(run.id)
 

@@ -2,7 +2,7 @@
 
 import click
 
-from workers.cli.ending import EXIT_DONE, EXIT_FAILED
+from workers.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 
 
 @click.command()
@@ -16,7 +16,7 @@ def worker() -> int:
     Example:
       python -m workers worker
     """
-    from workers.supervisor import supervise
+    from workers.processes.supervisor import supervise
 
     return supervise()
 
@@ -24,7 +24,7 @@ def worker() -> int:
 @click.command(name="worker-process", hidden=True)
 def worker_process() -> int:
     """Work in this process; `worker` starts these."""
-    from workers.worker import work
+    from workers.processes.worker import work
 
     return work()
 
@@ -41,7 +41,7 @@ def scheduler(once: bool) -> int:
       python -m workers scheduler                     look every 5 s
       python -m workers scheduler --once              look once, from a cron of your own
     """
-    from workers import scheduler as loop
+    from workers.processes import scheduler as loop
 
     if once:
         return EXIT_DONE if loop.once() else EXIT_FAILED
@@ -59,7 +59,7 @@ def redis() -> int:
     Example:
       python -m workers redis
     """
-    from workers import redis_server
+    from workers.processes import redis_server
 
     return redis_server.serve()
 
@@ -74,6 +74,6 @@ def monitor() -> int:
     Example:
       python -m workers monitor
     """
-    from workers.monitor.serve import serve
+    from workers.monitor.serving.server import serve
 
     return serve()

@@ -9,14 +9,17 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 
-from workers import clock, database, retention, signals
-from workers.cli.door import Door, me, pass_door, tables
-from workers.cli.ending import EXIT_DONE, EXIT_FAILED
+from workers import clock
+from workers.cli.exit_codes import EXIT_DONE, EXIT_FAILED
+from workers.cli.origin import Door, me, pass_door, tables
 from workers.cli.printing import AS_JSON, answer, say
-from workers.durations import duration
+from workers.connections import database
 from workers.errors import UsageError
-from workers.retention import Pruned
+from workers.processes import signals
+from workers.records import retention
+from workers.records.retention import Pruned
 from workers.settings import get_settings
+from workers.text.durations import duration
 
 #: How often a line is said where there is no terminal for a bar.
 _LINE_SECONDS = 10.0

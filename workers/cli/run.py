@@ -5,14 +5,18 @@ from typing import Any
 
 import click
 
-from workers import database, heartbeat, progress, redis_address, redis_server, runner, runs, signals
-from workers.cli import ending, watch
-from workers.cli.door import Door, me, pass_door
+from workers.cli import exit_codes, progress, watch
+from workers.cli.arguments import SOURCE, TENANT, Instant
+from workers.cli.origin import Door, me, pass_door
 from workers.cli.printing import AS_JSON, answer_run, instant, say
-from workers.cli.words import SOURCE, TENANT, Instant
-from workers.registry import get_registry
+from workers.connections import database, redis_url
+from workers.control import runner
+from workers.messaging import scheduler_heartbeat
+from workers.processes import redis_server, signals
+from workers.records import runs
+from workers.records.tables import Run, RunStatus
 from workers.settings import get_settings
-from workers.tables import Run, RunStatus
+from workers.sources.registry import get_registry
 
 
 @click.command()
@@ -77,7 +81,7 @@ def run(
     if inline:
         again = f"run {made.id} is not over: `run {made.source} --inline` goes on with it, and workers do, too"
         return watch.end(made, again, as_json=as_json)
-    return watch.to_the_end(made, as_json=as_json) if wait else ending.EXIT_DONE
+    return watch.to_the_end(made, as_json=as_json) if wait else exit_codes.EXIT_DONE
 
 
 def _begin(door: Door, source: str | None, asked: dict[str, Any], *, inline: bool, at: datetime | None) -> Run:
@@ -102,16 +106,16 @@ def _say_when(made: Run) -> None:
         say(f"run {made.id} waits behind run {ahead.id} of {made.source}, which is {ahead.status}")
     elif made.status == RunStatus.SCHEDULED:
         say(f"run {made.id} of {made.source} starts at {instant(made.scheduled_at)}")
-        if nobody := heartbeat.no_scheduler():
+        if nobody := scheduler_heartbeat.no_scheduler():
             say(nobody)
 
 
 def _work(made: Run) -> Run:
     signals.on_stop()
     url = get_settings().redis_url
-    brought = redis_address.answers(url) is None
+    brought = redis_url.answers(url) is None
     with redis_server.embedded(url):
         if brought:
-            say(f"Redis is served at {redis_address.Address.of(url)} until this ends")
+            say(f"Redis is served at {redis_url.Address.of(url)} until this ends")
         with progress.Display() as display:
             return runner.run_inline(made, display.show)

@@ -8,17 +8,18 @@ from zoneinfo import ZoneInfo
 
 import click
 
-from workers import clock, runner, schedule_stats, timetable
-from workers.catch_up import CatchUp
-from workers.cli.door import Door, me, pass_door, tables
-from workers.cli.ending import EXIT_DONE
+from workers import clock
+from workers.cli.arguments import TENANT, SourceName, Zone
+from workers.cli.exit_codes import EXIT_DONE
+from workers.cli.origin import Door, me, pass_door, tables
 from workers.cli.printing import AS_JSON, answer, instant, line, say, show, table
-from workers.cli.words import TENANT, SourceName, Zone
-from workers.cron import Cron
-from workers.durations import duration
+from workers.control import runner
+from workers.cron import CatchUp, Cron
 from workers.errors import UsageError
-from workers.registry import get_registry
-from workers.schedule_stats import PREVIEW, ScheduleStats
+from workers.scheduling import schedule_stats, timetable
+from workers.scheduling.schedule_stats import PREVIEW, ScheduleStats
+from workers.sources.registry import get_registry
+from workers.text.durations import duration
 
 NAMED = click.argument("source", type=SourceName())
 CRON = click.argument("cron", nargs=-1, required=True, metavar="CRON")

@@ -4,10 +4,10 @@ from typing import Any
 
 import click
 
-from workers.cli.ending import EXIT_DONE
+from workers.cli.exit_codes import EXIT_DONE
 from workers.cli.printing import AS_JSON, answer, show, table
-from workers.redaction import redact
-from workers.registry import get_registry
+from workers.sources.registry import get_registry
+from workers.text.redaction import redact
 
 
 @click.command()

@@ -7,16 +7,18 @@ from typing import Any
 
 import click
 
-from workers import runs, sheet_cell, stats
-from workers.cli import choose, failed, watch
-from workers.cli.door import tables
-from workers.cli.ending import EXIT_DONE
+from workers.cli import failed_items, run_picker, watch
+from workers.cli.arguments import FAILURE_CLASS, RunId, SourceName
+from workers.cli.exit_codes import EXIT_DONE
+from workers.cli.origin import tables
 from workers.cli.printing import AS_JSON, answer, instant, line, pairs, run_as_dict, say, show, table
-from workers.cli.words import FAILURE_CLASS, RunId, SourceName
-from workers.durations import duration
-from workers.failure_groups import FailureGroup, failure_groups
-from workers.registry import get_registry
-from workers.tables import ACTIVE, ENDED, Run, RunStatus
+from workers.records import runs
+from workers.records.tables import ACTIVE, ENDED, Run, RunStatus
+from workers.reports import run_stats
+from workers.reports.failure_groups import FailureGroup, failure_groups
+from workers.sources.registry import get_registry
+from workers.text import sheet_cell
+from workers.text.durations import duration
 
 #: What a run is called beside its status, and the status that it has then.
 _LABELS = {
@@ -83,9 +85,9 @@ def status(
         return _watch(run_id, as_json=as_json)
     with tables():
         if only_failed or failure_class or fingerprint:
-            which = choose.run(run_id, "status --failed", choose.last_and_failed(), choose.NOTHING_FAILED)
+            which = run_picker.run(run_id, "status --failed", run_picker.last_and_failed(), run_picker.NOTHING_FAILED)
             about = {"failure_class": failure_class, "fingerprint": fingerprint and sheet_cell.read(fingerprint)}
-            failed.tell(runs.get(which), **about, last=last, as_json=as_json)
+            failed_items.tell(runs.get(which), **about, last=last, as_json=as_json)
         elif run_id is None:
             _tell_runs(_found(last, source, wanted), as_json=as_json)
         else:
@@ -96,13 +98,13 @@ def status(
 def _watch(run_id: int | None, *, as_json: bool) -> int:
     with tables():
         going_on = Run.status.in_([*ACTIVE, RunStatus.PENDING])
-        run = runs.get(choose.run(run_id, "status --watch", going_on, "No run is running, paused or pending"))
+        run = runs.get(run_picker.run(run_id, "status --watch", going_on, "No run is running, paused or pending"))
         if not as_json:
             click.echo(run.id)
     return watch.to_the_end(run, as_json=as_json)
 
 
-def _found(last: int, source: str | None, wanted: str | None) -> list[stats.RunStats]:
+def _found(last: int, source: str | None, wanted: str | None) -> list[run_stats.RunStats]:
     """Return the newest runs.
 
     Raises:
@@ -111,12 +113,12 @@ def _found(last: int, source: str | None, wanted: str | None) -> list[stats.RunS
     if source and not Run.select().where(Run.source == source).exists():
         get_registry()[source]
     if wanted not in _LABELS:
-        return stats.recent_runs(last, source, wanted)
-    candidates = stats.recent_runs(_SEARCHED, source, _LABELS[wanted])
+        return run_stats.recent_runs(last, source, wanted)
+    candidates = run_stats.recent_runs(_SEARCHED, source, _LABELS[wanted])
     return [one for one in candidates if one.label == wanted][:last]
 
 
-def _tell_runs(found: list[stats.RunStats], *, as_json: bool) -> None:
+def _tell_runs(found: list[run_stats.RunStats], *, as_json: bool) -> None:
     if as_json:
         answer([run_as_dict(one) for one in found])
         return
@@ -131,14 +133,14 @@ def _tell_runs(found: list[stats.RunStats], *, as_json: bool) -> None:
             line(f"run {one.id}: {why}")
 
 
-def _whys(one: stats.RunStats, newest: Iterable[int]) -> list[str]:
+def _whys(one: run_stats.RunStats, newest: Iterable[int]) -> list[str]:
     """Return what is said below the list: of runs that are not over, and of the newest that failed."""
     if one.status in ENDED and not (one.status == RunStatus.FAILED and one.id in newest):
         return []
     return [why for why in (one.why or one.error_summary, one.slowed) if why]
 
 
-def _row(one: stats.RunStats) -> tuple[object, ...]:
+def _row(one: run_stats.RunStats) -> tuple[object, ...]:
     return (
         one.id,
         one.source if one.tenant is None else f"{one.source} ({one.tenant})",
@@ -152,7 +154,7 @@ def _row(one: stats.RunStats) -> tuple[object, ...]:
 
 
 def _tell_run(run: Run, *, as_json: bool) -> None:
-    one = run_as_dict(stats.run_stats(run))
+    one = run_as_dict(run_stats.run_stats(run))
     groups = failure_groups(run.id)
     if as_json:
         answer(one | {"failures": [dataclasses.asdict(group) for group in groups]})
@@ -161,7 +163,7 @@ def _tell_run(run: Run, *, as_json: bool) -> None:
     if groups:
         titles = ("failed", "class", "fingerprint", "for example", "reason")
         show(table(*titles, rows=[_group_row(group) for group in groups]))
-    for event in reversed(stats.events(run.id)):
+    for event in reversed(run_stats.events(run.id)):
         said = f"{event.what:<12} {event.who} ({event.door}) {event.detail or ''}"
         line(f"{event.at:%Y-%m-%d %H:%M:%S}  {said}".rstrip())
     if hint := watch.on_failures(run):

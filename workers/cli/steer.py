@@ -4,17 +4,21 @@ from datetime import datetime
 
 import click
 
-from workers import heartbeat, outages, runner, runs, sheet_cell
-from workers.cli import choose, watch
-from workers.cli.door import Door, me, pass_door, tables
-from workers.cli.ending import EXIT_DONE
+from workers.cli import run_picker, watch
+from workers.cli.arguments import FAILURE_CLASS, SOURCE, TENANT, Instant, RunId
+from workers.cli.exit_codes import EXIT_DONE
+from workers.cli.origin import Door, me, pass_door, tables
 from workers.cli.printing import AS_JSON, answer_run, instant, say
-from workers.cli.words import FAILURE_CLASS, SOURCE, TENANT, Instant, RunId
+from workers.connections import outages
+from workers.control import runner
+from workers.control.retry import meant
 from workers.failures import FailureClass
-from workers.registry import get_registry
-from workers.retry import meant
+from workers.messaging import scheduler_heartbeat
+from workers.records import runs
+from workers.records.tables import ACTIVE, Run, RunStatus
 from workers.settings import get_settings
-from workers.tables import ACTIVE, Run, RunStatus
+from workers.sources.registry import get_registry
+from workers.text import sheet_cell
 
 RUN = click.argument("run_id", metavar="[RUN]", required=False, type=RunId())
 
@@ -44,7 +48,7 @@ def reschedule(door: Door, source: str | None, *, at: datetime | None, tenant: s
         moved = runner.reschedule(name, who=me(), door=door.name, at=at, tenant=tenant)
         answer_run(moved, as_json=as_json)
         say(f"run {moved.id} of {moved.source} {_when(moved)}")
-        if at and (nobody := heartbeat.no_scheduler()):
+        if at and (nobody := scheduler_heartbeat.no_scheduler()):
             say(nobody)
     return EXIT_DONE
 
@@ -68,7 +72,7 @@ def pause(door: Door, run_id: int | None, *, as_json: bool) -> int:
     Next: `resume` goes on, `cancel` calls it off.
     """
     with tables():
-        chosen = choose.run(run_id, "pause", Run.status == RunStatus.RUNNING, "No run is running")
+        chosen = run_picker.run(run_id, "pause", Run.status == RunStatus.RUNNING, "No run is running")
         runner.pause(chosen, who=me(), door=door.name)
         run = runs.get(chosen)
         answer_run(run, as_json=as_json)
@@ -97,7 +101,7 @@ def resume(door: Door, run_id: int | None, *, wait: bool, as_json: bool) -> int:
     Next: `status RUN --watch` shows its progress.
     """
     with tables():
-        chosen = choose.run(run_id, "resume", Run.status == RunStatus.PAUSED, "No run is paused")
+        chosen = run_picker.run(run_id, "resume", Run.status == RunStatus.PAUSED, "No run is paused")
         runner.resume(chosen, who=me(), door=door.name)
         run = runs.get(chosen)
         if not (as_json and wait):
@@ -124,7 +128,7 @@ def cancel(door: Door, run_id: int | None, *, as_json: bool) -> int:
     Next: `run SOURCE` starts a new one.
     """
     with tables():
-        chosen = choose.run(run_id, "cancel", Run.status.in_(ACTIVE), "No run is running or paused")
+        chosen = run_picker.run(run_id, "cancel", Run.status.in_(ACTIVE), "No run is running or paused")
         runner.cancel(chosen, who=me(), door=door.name)
         run = runs.get(chosen)
         answer_run(run, as_json=as_json)
@@ -174,7 +178,7 @@ def retry(
     Next: `status RUN` tells what failed, and why; `status RUN --failed` lists the items.
     """
     with tables():
-        chosen = choose.run(run_id, "retry", choose.last_and_failed(), choose.NOTHING_FAILED)
+        chosen = run_picker.run(run_id, "retry", run_picker.last_and_failed(), run_picker.NOTHING_FAILED)
         count = runner.retry_failed(
             chosen,
             who=me(),
@@ -215,7 +219,7 @@ def adjust(door: Door, run_id: int | None, *, lanes: int | None, priority: int |
     if lanes is None and priority is None:
         raise click.UsageError("Say what to change: --lanes N, --priority N, or both")
     with tables():
-        chosen = choose.run(run_id, "adjust", Run.status.in_(ACTIVE), "No run is running or paused")
+        chosen = run_picker.run(run_id, "adjust", Run.status.in_(ACTIVE), "No run is running or paused")
         if lanes is not None:
             runner.set_lanes(chosen, lanes, who=me(), door=door.name)
         if priority is not None:

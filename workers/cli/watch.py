@@ -4,10 +4,11 @@ from typing import Any
 
 import click
 
-from workers import database, progress, signals
-from workers.cli import ending
+from workers.cli import exit_codes, progress
 from workers.cli.printing import answer_run, say
-from workers.tables import ENDED, Run, RunStatus
+from workers.connections import database
+from workers.processes import signals
+from workers.records.tables import ENDED, Run, RunStatus
 
 WAIT = click.option("--wait", is_flag=True, help="Watch the run until it has ended; the exit code says how.")
 
@@ -34,7 +35,7 @@ def end(run: Run, interrupted: str, *, as_json: bool, **more: Any) -> int:
     if as_json:
         with database.connection():
             answer_run(run, as_json=True, **more)
-    return ending.code_of(run) if ended else signals.exit_code()
+    return exit_codes.code_of(run) if ended else signals.exit_code()
 
 
 def on_failures(run: Run) -> str:

@@ -9,21 +9,23 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
-from workers import clock, page, redaction
-from workers.asked import asking
-from workers.budget import Budget
-from workers.caller import Caller, Permit
-from workers.connector import Connector
-from workers.contracts import ImportSource
+from workers import clock
 from workers.doctor import database_checks
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.doctor.source_checks import most_in
-from workers.durations import duration
-from workers.error_text import describe
+from workers.engine import list_page
 from workers.errors import AuthError, PermanentError, RateLimited, RetryableError, SluiceError
-from workers.headers import Quota, quotas
-from workers.registry import get_registry
-from workers.watermark import Watermark
+from workers.limiter.budget import Budget
+from workers.limiter.headers import Quota, quotas
+from workers.limiter.permits import Caller, Permit
+from workers.records.watermark import Watermark
+from workers.sources.connector import Connector
+from workers.sources.contracts import ImportSource
+from workers.sources.registry import get_registry
+from workers.sources.request_purpose import asking
+from workers.text import redaction
+from workers.text.durations import duration
+from workers.text.error_text import describe
 
 _CLOCKS_APART_SECONDS = 5.0
 _SLOW_SECONDS = 5.0
@@ -140,7 +142,7 @@ def _speed(connector: Connector, witness: Witness) -> Iterator[Finding]:
 def _page(source: ImportSource, data: Any) -> Iterator[Finding]:
     area, title = _area(source.connector), type(source).__name__
     try:
-        read = page.read(source, data, _FIRST_CURSOR)
+        read = list_page.read(source, data, _FIRST_CURSOR)
     except PermanentError as why:
         yield error(area, f"{source.name}: {why}", f"correct get_list_items or next_cursor of {title}{_keys(data)}")
         return

@@ -12,14 +12,17 @@ from typing import Any
 
 from peewee import PeeweeException
 
-from workers import clock, database, schedule_stats
-from workers.database import db
+from workers import clock
+from workers.connections import database
+from workers.connections.database import db
+from workers.connections.pool import is_pooled
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.doctor.redis_checks import apart
 from workers.errors import ConfigurationError, DependencyDown
-from workers.pool import is_pooled
+from workers.records import schema
+from workers.records.tables import Run, RunStatus
+from workers.scheduling import schedule_stats
 from workers.settings import Settings, get_settings
-from workers.tables import Run, RunStatus
 
 #: RETURNING and materialized CTEs, which claims are made of.
 _OLDEST_SQLITE, _OLDEST_POSTGRES = (3, 35), 12
@@ -114,7 +117,7 @@ def tables() -> Iterator[bool]:
         yield False
         return
     with database.connection():
-        yield database.is_migrated()
+        yield schema.is_migrated()
 
 
 def _file(settings: Settings) -> Path | None:
@@ -125,7 +128,7 @@ def _file(settings: Settings) -> Path | None:
 
 
 def _migrations() -> Iterator[Finding]:
-    if database.is_migrated():
+    if schema.is_migrated():
         yield ok("database", "every migration is applied")
     else:
         yield error("database", "it has no, or older, Sluice tables", _MIGRATE)

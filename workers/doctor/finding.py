@@ -7,9 +7,9 @@ from enum import StrEnum
 from peewee import PeeweeException
 from redis.exceptions import RedisError
 
-from workers import database, outages, redis_words
-from workers.error_text import describe
+from workers.connections import database, outages, redis_errors
 from workers.errors import DependencyDown, SluiceError
+from workers.text.error_text import describe
 
 #: A sentence of ours ends with its fix, after a colon. What stands before it is a clause, not the name of a class.
 _SHORTEST_CLAUSE = 4
@@ -74,7 +74,7 @@ def met(area: str, why: BaseException) -> Finding:
     """Return what an exception says that a check met with, and did not expect."""
     cause = why.__cause__ if isinstance(why, DependencyDown) and why.__cause__ else why
     if isinstance(cause, RedisError):
-        return in_words(area, redis_words.trouble(cause))
+        return in_words(area, redis_errors.trouble(cause))
     if isinstance(why, DependencyDown) or database.is_away(cause):
         return in_words(area, outages.database_trouble(cause))
     if isinstance(why, SluiceError):
@@ -86,7 +86,7 @@ def met(area: str, why: BaseException) -> Finding:
     )
 
 
-def in_words(area: str, trouble: redis_words.Trouble, variable: str = "SLUICE_REDIS_URL") -> Finding:
+def in_words(area: str, trouble: redis_errors.Trouble, variable: str = "SLUICE_REDIS_URL") -> Finding:
     """Return what is the matter with Redis or with the database.
 
     Parameters:

@@ -12,9 +12,9 @@ from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 
-from workers import preflight
 from workers.doctor.finding import Finding, error, ok, refused, warning
 from workers.errors import ConfigurationError
+from workers.processes import preflight
 from workers.settings import Settings, get_settings
 
 _PACKAGE = "sluice-importer"

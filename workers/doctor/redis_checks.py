@@ -12,15 +12,17 @@ from urllib.parse import urlsplit
 import redis
 from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
-from workers import clock, heartbeat, presence, redis_address, redis_words
-from workers.broker import make_broker
+from workers import clock
+from workers.connections import redis_errors, redis_url
 from workers.doctor.finding import Finding, error, in_words, ok, refused, warning
-from workers.durations import duration
 from workers.errors import ConfigurationError
-from workers.figures import messages
-from workers.presence import Process
-from workers.registry import get_registry
+from workers.messaging import presence, scheduler_heartbeat
+from workers.messaging.broker import make_broker
+from workers.messaging.presence import Process
+from workers.reports.metrics import messages
 from workers.settings import get_settings
+from workers.sources.registry import get_registry
+from workers.text.durations import duration
 
 _PATIENCE_SECONDS = 5.0
 #: limiter.lua uses nothing newer; before 6.0 not even redis-py's greeting is understood.
@@ -108,7 +110,7 @@ def _outdated(taking: Sequence[Process]) -> Iterator[Finding]:
 
 def scheduler() -> Iterator[Finding]:
     """Check that a scheduler has left word lately."""
-    what, _, means = heartbeat.no_scheduler().partition(": ")
+    what, _, means = scheduler_heartbeat.no_scheduler().partition(": ")
     if what:
         yield warning("workers", f"{what}: {means.partition(', until')[0]}", "start `python -m workers scheduler`")
 
@@ -123,12 +125,12 @@ def _server(area: str, url: str, variable: str) -> Iterator[Finding]:
       variable(str): The setting that names it.
     """
     try:
-        address = redis_address.Address.of(url)
-        name = redis_address.look(url, _PATIENCE_SECONDS)
+        address = redis_url.Address.of(url)
+        name = redis_url.look(url, _PATIENCE_SECONDS)
         if name is None and address.local and address.listens():
-            raise redis_address.taken(address)
+            raise redis_url.taken(address)
     except BusyLoadingError as why:
-        yield in_words(area, redis_words.trouble(why), variable)
+        yield in_words(area, redis_errors.trouble(why), variable)
         return
     except ConfigurationError as why:
         found = refused(area, str(why).replace("SLUICE_REDIS_URL", variable), f"correct {variable}")
@@ -136,9 +138,9 @@ def _server(area: str, url: str, variable: str) -> Iterator[Finding]:
         return
     if name is None:
         start = "start it (`python -m workers redis` does)" if address.local else "start it"
-        yield error(area, f"{redis_words.AWAY} at {address}", f"{start}, or correct {variable}", down=True)
+        yield error(area, f"{redis_errors.AWAY} at {address}", f"{start}, or correct {variable}", down=True)
         return
-    with closing(redis_address.connect(url, _PATIENCE_SECONDS)) as client:
+    with closing(redis_url.connect(url, _PATIENCE_SECONDS)) as client:
         yield from _look_into(area, client, f"{name} at {address}", variable)
 
 
@@ -146,7 +148,7 @@ def _look_into(area: str, client: "redis.Redis", title: str, variable: str) -> I
     try:
         info: Any = client.info()
     except RedisError as why:
-        trouble = redis_words.trouble(why)
+        trouble = redis_errors.trouble(why)
         yield warning(area, f"{title} does not tell about itself: {trouble.what}", "allow INFO to its user")
         info = {}
     yield from _version(area, info, title)
@@ -172,7 +174,7 @@ def _use(area: str, client: "redis.Redis", info: dict[str, Any], variable: str) 
     """Check that it is one server that can be written, and that scripts run in it."""
     mode = info.get("redis_mode", "standalone")
     if mode == "cluster":
-        yield in_words(area, redis_words.cluster(), variable)
+        yield in_words(area, redis_errors.cluster(), variable)
         return
     if mode != "standalone":
         yield error(area, f"it runs as a {mode}, and Sluice needs a server", f"let {variable} name a single server")
@@ -182,10 +184,10 @@ def _use(area: str, client: "redis.Redis", info: dict[str, Any], variable: str) 
         client.setrange(f"{prefix}:probe", 0, "")  # as `outages.redis_trouble`: a write that changes nothing
         client.register_script(_PROBE)(keys=[f"{prefix}:probe", f"{prefix}:probe:2"])
     except RedisError as why:
-        yield in_words(area, redis_words.trouble(why), variable)
+        yield in_words(area, redis_errors.trouble(why), variable)
         return
     if info.get("role") == "slave":
-        yield in_words(area, redis_words.trouble(ResponseError("READONLY")), variable)
+        yield in_words(area, redis_errors.trouble(ResponseError("READONLY")), variable)
     else:
         yield ok(area, "it can be written, and runs scripts")
 

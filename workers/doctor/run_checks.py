@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 
-from workers import database, runs, stats
+from workers.connections import database
 from workers.doctor import database_checks
 from workers.doctor.finding import Finding, ok, warning
-from workers.reasons import NEEDS_A_PERSON, Reason
+from workers.records import runs
+from workers.reports import run_stats
+from workers.reports.reasons import NEEDS_A_PERSON, Reason
 
 #: So many running runs are looked at.
 _MOST = 20
@@ -16,7 +18,7 @@ def standing() -> Iterator[Finding]:
     if not database_checks.is_there():
         return
     with database.connection():
-        found = stats.all_stats(runs.running()[:_MOST])
+        found = run_stats.all_stats(runs.running()[:_MOST])
     for one in found:
         if not one.why_code:
             continue

@@ -8,17 +8,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from workers import budget_words, clock, database, stats
-from workers.budget import Limit
-from workers.connector import Connector
-from workers.contracts import ImportSource
+from workers import clock
+from workers.connections import database
 from workers.doctor import database_checks
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
-from workers.error_text import describe
 from workers.errors import ConfigurationError, DependencyDown
-from workers.registry import get_registry
-from workers.secret_names import is_secret
+from workers.limiter.budget import Limit
+from workers.reports import budget_text, run_stats
 from workers.settings import get_settings
+from workers.sources.connector import Connector
+from workers.sources.contracts import ImportSource
+from workers.sources.registry import get_registry
+from workers.text.error_text import describe
+from workers.text.secret_names import is_secret
 
 _ANSWER_SECONDS = 2.0
 
@@ -60,10 +62,10 @@ def budgets() -> Iterator[Finding]:
     """Check what each API's answers have taught its budget."""
     for connector in apis():
         try:
-            state = stats.look(connector.budget)
+            state = run_stats.look(connector.budget)
         except (DependencyDown, ValueError):  # Redis is away, or its URL cannot be read
             return  # the findings about Redis tell why
-        slowed, closed = budget_words.slowed(state), budget_words.why_closed(state, clock.now())
+        slowed, closed = budget_text.slowed(state), budget_text.why_closed(state, clock.now())
         if slowed:
             relearn = f"correct the limits in the source; then `python -m workers budgets {connector.name} --relearn`"
             yield warning("sources", f"budget {connector.name}: {slowed}", relearn)

@@ -7,11 +7,12 @@ from contextlib import asynccontextmanager
 import streamlit as st
 from starlette.middleware import Middleware
 
-from workers import log, presence, recent_errors
-from workers.monitor.frame import notice
-from workers.monitor.routes import ROUTES
-from workers.monitor.serve import page
-from workers.monitor.wall import Wall
+from workers import log
+from workers.messaging import presence, recent_errors
+from workers.monitor.access.wall import Wall
+from workers.monitor.html.notice import notice
+from workers.monitor.serving.routes import ROUTES
+from workers.monitor.serving.server import page
 
 
 def _say(error: Exception) -> bool:

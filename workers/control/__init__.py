@@ -1,0 +1,1 @@
+"""The only way a run begins or changes course."""

@@ -1,0 +1,103 @@
+"""Stuck: a change of a run that does not happen though nothing is in its way; since when, and what forces it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from workers.connections import database
+from workers.engine import finalize
+from workers.engine.discovery import open_lanes
+from workers.errors import UsageError
+from workers.messaging import broker
+from workers.records import items, lanes, runs
+from workers.records.tables import ENDED, Run, RunStatus
+from workers.reports import run_stats
+
+#: How long it has to last before it may be forced: by then whatever could happen by itself has happened.
+FORCE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Stuck:
+    """One such change.
+
+    Attributes:
+      what: What the run is or does, after its name.
+      since: Since when.
+      force: Does it, within a transaction; tells what was done, or nothing where it had happened meanwhile.
+      then: What is to be done after that transaction.
+    """
+
+    what: str
+    since: datetime
+    force: Callable[[], str]
+    then: Callable[[], object] = lambda: None
+
+    @property
+    def lasts_seconds(self) -> float:
+        return max(0.0, (database.now() - self.since).total_seconds())
+
+
+_SENT = "sent its finalize message again: a worker removes what is no longer in the list, and closes it"
+
+
+def look(run: Run) -> Stuck:
+    """Return what is stuck about a run.
+
+    Raises:
+      UsageError: Nothing is; it says what the run is doing, and what can be done instead.
+    """
+    since = max([run.updated_at, *(event.at for event in run_stats.events(run.id, limit=1))])
+    if run.status in (RunStatus.PAUSED, RunStatus.CANCELLED) and items.in_hand(run.id):
+        return Stuck(f"is {run.status} and its lanes have not stopped", since, lambda: _take_back(run))
+    if run.status == RunStatus.PENDING and runs.active(run.source, run.tenant) is None:
+        return Stuck("is pending behind no other run", since, lambda: _start(run), lambda: _wake(run))
+    if run.status == RunStatus.SCHEDULED and run.scheduled_at <= database.now():
+        return Stuck("is overdue", run.scheduled_at, lambda: _begin(run), lambda: _next_of(run))
+    if run.status == RunStatus.RUNNING and run.discovered_at and items.next_due(run.id) is None:
+        if run.options.get("fresh"):  # a worker removes what is no longer in the list, in more than one transaction
+            return Stuck("has nothing left to do", since, lambda: _SENT, lambda: broker.send("finalize", run.id))
+        return Stuck("has nothing left to do", since, lambda: _end(run), lambda: finalize.tidy_up(run))
+    raise UsageError(f"Run {run.id} {_doing(run)}")
+
+
+def _take_back(run: Run) -> str:
+    taken = items.take_back(run.id)
+    lanes.end_all(run.id)
+    some = "1 item" if taken == 1 else f"{taken:,} items"
+    return f"took {some} back from lanes that had not stopped" if taken else ""
+
+
+def _start(run: Run) -> str:
+    return "started it" if runs.activate(run.id) else ""
+
+
+def _wake(run: Run) -> None:
+    broker.send("discover", run.id)
+    open_lanes(run.id)
+
+
+def _begin(run: Run) -> str:
+    return "took it out of the schedule: its time had come" if runs.claim_scheduled(run.id) else ""
+
+
+def _next_of(run: Run) -> None:
+    finalize.start_next(run.source, run.tenant)
+
+
+def _end(run: Run) -> str:
+    return "closed it: nothing was left to do" if runs.complete_if_done(run.id) else ""
+
+
+def _doing(run: Run) -> str:
+    """Say why nothing of a run can be forced, after its name."""
+    if run.status in ENDED:
+        return f"is {run.status}, and nothing of it is stuck"
+    if run.status == RunStatus.PAUSED:
+        return "is paused, and its lanes have stopped: resume or cancel it"
+    if run.status == RunStatus.SCHEDULED:
+        return f"is scheduled for {run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC: `reschedule` pulls it forward"
+    if run.status == RunStatus.PENDING:
+        ahead = runs.active(run.source, run.tenant)
+        return f"waits behind run {ahead.id if ahead else '?'}: cancel that one, or let it end"
+    return "is running, and nothing of it can be forced: if a worker hangs, pause or cancel it first"

@@ -1,0 +1,143 @@
+"""The rows of a list page, saved: which row each item has, what was done to it, and which items are refused."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from workers.connections import database
+from workers.engine import list_page
+from workers.engine.list_page import Page
+from workers.records import saving
+from workers.records.saving import Change, Stored
+from workers.records.tracking import external_id_of
+from workers.sources import model_keys
+from workers.sources.contracts import ImportSource
+from workers.text.error_text import describe
+
+#: A row may have to wait for one that comes later on its page: so often the refused ones are tried once more.
+_PASSES = 10
+
+
+@dataclass
+class Listed:
+    """What became of the items of a page.
+
+    Parameters:
+      rows(dict[str, str]): External id, in the spelling that is stored -> primary key as text.
+      refused(dict[str, str]): External id, or place on the page -> why there is no row.
+    """
+
+    rows: dict[str, str] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    _changes: dict[str, Change] = field(default_factory=dict)
+    _places: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> Counter[Change]:
+        """How many rows were created, updated and left as they were."""
+        return Counter(self._changes.values())
+
+    @property
+    def known(self) -> list[str]:
+        """The primary keys, as text, of rows that were there before."""
+        return [key for key, change in self._changes.items() if change is not Change.CREATED]
+
+    def add(self, place: str, row: "_Row") -> None:
+        """Take up a row that was saved; refuse the item where another row has its id.
+
+        Parameters:
+          place(str): Where it stands on the page.
+        """
+        if self.rows.setdefault(row.external_id, row.key) != row.key:
+            self.refused[place] = _same_id(place, row.external_id)
+            return
+        self._places[row.external_id] = place
+        if self._changes.get(row.key) is not Change.CREATED:
+            self._changes[row.key] = row.change
+
+    def refuse(self, external_ids: Iterable[str]) -> None:
+        """Refuse items whose ids an earlier page has given to other rows."""
+        for external_id in external_ids:
+            del self.rows[external_id]
+            place = self._places[external_id]
+            self.refused[place] = _same_id(place, external_id)
+
+
+def _same_id(place: str, external_id: str) -> str:
+    return f"{place} has the id {external_id!r} of another row: let get_external_id tell the two apart"
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row that was saved: its external id as it is stored, its primary key as text, what was done to it."""
+
+    external_id: str
+    key: str
+    change: Change
+
+
+def save_page(source: ImportSource, read: Page) -> Listed:
+    """Save a page's rows together or, where that fails, one by one: one that cannot be saved is refused alone.
+
+    *Warning:* a constraint that is checked at the commit is not met here.
+    """
+    if not read.models:
+        return Listed()
+    try:
+        with source.model._meta.database.atomic():
+            rows = _upsert(source, read.models)
+    except Exception as error:
+        if database.is_away(error):
+            raise
+        return save_row_by_row(source, read)
+    listed = Listed()
+    for key, row in zip(read.models, rows, strict=True):
+        listed.add(read.places[key], row)
+    return listed
+
+
+def save_row_by_row(source: ImportSource, read: Page) -> Listed:
+    """As `save_page`, each row in a savepoint or, outside of a transaction, in a transaction of its own."""
+    listed, left = Listed(), dict(read.models)
+    for _ in range(_PASSES):
+        refused = {key: reason for key, model in left.items() if (reason := _why_not(source, read, listed, key, model))}
+        if not refused or len(refused) == len(left):
+            break
+        left = {key: left[key] for key in refused}
+    listed.refused |= {external_id: reason for (external_id, _), reason in refused.items()}
+    return listed
+
+
+def _why_not(source: ImportSource, read: Page, listed: Listed, key: tuple[str, str], model: Any) -> str:
+    """Save one row; return why it cannot be, empty where it was."""
+    try:
+        with source.model._meta.database.atomic():
+            (row,) = _upsert(source, {key: model})
+    except Exception as error:
+        if database.is_away(error):
+            raise
+        return f"the row could not be saved: {describe(error)}"
+    listed.add(read.places[key], row)  # not before the commit, which may be refused
+    return ""
+
+
+def _upsert(source: ImportSource, models: Mapping[tuple[str, str], Any]) -> list[_Row]:
+    stored = saving.upsert(source.model, list(models.values()), source.unique_by)
+    return [_checked(source.model, listed_as, row) for (listed_as, _), row in zip(models, stored, strict=True)]
+
+
+def _checked(model: type[Any], listed_as: str, stored: Stored) -> _Row:
+    """Return what an item needs to know of its row.
+
+    Parameters:
+      listed_as(str): Its external id, as the list gave it.
+
+    Raises:
+      ValueError: An item cannot point at it.
+    """
+    external_id = list_page.usable_id(external_id_of(stored.row, listed_as))
+    key = model_keys.text(stored.row._pk)
+    if model_keys.from_text(model, key) != stored.row._pk:
+        raise ValueError(f"its primary key {stored.row._pk!r:.80} cannot be found again by its text")
+    return _Row(external_id, key, stored.change)

@@ -1,0 +1,226 @@
+"""Removal: the last step of a fresh run. It deletes the rows that were there when it began, and are not in its list.
+
+`fresh` has copied their keys, and each page of the list has taken its own out of them. What is left is deleted when
+nothing of the run is open any more, and only if the list was whole.
+"""
+
+import logging
+
+from peewee import PeeweeException
+
+from workers import clock
+from workers.connections import database, database_errors
+from workers.connections.database_errors import Fault
+from workers.engine import fresh_runs, referrers
+from workers.engine.fresh_runs import FreshRows
+from workers.errors import SluiceError
+from workers.messaging import broker
+from workers.records import old_rows, runs, saving
+from workers.records.runs import Removed
+from workers.records.tables import HAS_FAILED, ItemStatus, Removal, RemovalState, Run, RunItem
+from workers.records.tracking import item_type
+from workers.settings import get_settings
+from workers.sources.contracts import ImportSource
+from workers.sources.registry import get_registry
+from workers.text.error_text import describe, message_of
+
+log = logging.getLogger(__name__)
+
+#: Rows that are looked up, and removed, in one transaction.
+_REMOVED = 500
+
+_AGAIN = "start a new run with --fresh"
+
+
+class _Stopped(Exception):
+    """The run was paused or cancelled, or another process has its removal now."""
+
+
+def work(run: Run) -> Removed | None:
+    """Remove what a fresh run may remove, for the length of a turn; then its finalize message is sent again.
+
+    Returns:
+      Removed | None: What it came to; None while something of the run is open, or something is left to be removed.
+
+    *Warning:* where the model is on another database than ours, a process that dies between the two transactions has
+    removed rows that the count leaves out: at most 500.
+    """
+    if not runs.has_nothing_open(run):
+        return None
+    removal = old_rows.get(run.id)
+    if removal and removal.state == RemovalState.OVER and not removal.reason:
+        return Removed()  # it is in the timeline already: the run has completed before, and was retried
+    try:
+        source = get_registry()[run.source]
+        why = _why_nothing(run, source, removal)
+    except SluiceError as error:
+        why = str(error)
+    if why:
+        return _no_more(removal, why)
+    taken = old_rows.take(run.id, get_settings().lane_lease_seconds)
+    return _turn(run, source, taken) if taken else None
+
+
+def _no_more(removal: Removal | None, why: str) -> Removed:
+    if removal and removal.removed_count:
+        return Removed("removed", f"{_gone(removal.removed_count)}, and no more: {why}")
+    return Removed("nothing removed", why)
+
+
+# --- may anything be removed?
+
+
+def _why_nothing(run: Run, source: ImportSource, removal: Removal | None) -> str:
+    """Say why a run may remove nothing; empty where it may.
+
+    Raises:
+      ConfigurationError: As `fresh.refuse`.
+    """
+    fresh_runs.refuse(source, run.tenant)
+    if removal is None or removal.state == RemovalState.COPYING:
+        return f"it is not known which rows were there when this run began; {_AGAIN}"
+    if removal.state == RemovalState.OVER:
+        return f"{removal.reason}; {_AGAIN}"
+    if old_rows.are_there(run.id) and (other := fresh_runs.other_active(run, source)):
+        return f"run {other.id} of {other.source}, on the same table, is {other.status}; {_AGAIN}"
+    return _why_not_whole(run) if removal.state == RemovalState.COPIED else ""
+
+
+def _why_not_whole(run: Run) -> str:
+    """Say why a list that was read to its end does not show which rows are gone; empty where it does."""
+    came = run.total_count or 0
+    without_a_row = RunItem.select().where(RunItem.run_id == run.id, RunItem.item_id.is_null())
+    if run.failed_count and (refused := without_a_row.where(HAS_FAILED).count()):
+        return f"{_items(refused)} of the list could not become a row, and may be one that is here"
+    if run.skipped_count and (skipped := without_a_row.where(RunItem.status == ItemStatus.SKIPPED).count()):
+        return f"{_items(skipped)} of the list skipped by the source may be a row that is here"
+    if run.metadata.get("total_changed"):
+        return "the API stated another total while the list was read: a row may have slipped to a page that was read"
+    stated = run.metadata.get("last_total")
+    if stated is not None and stated != came:
+        return f"the API stated a total of {stated:,}, and {_items(came)} came"
+    if not came and not run.options.get("even_if_empty") and old_rows.are_there(run.id):
+        return "the list was empty. If it should be, start a new run with --fresh --even-if-empty"
+    return ""
+
+
+# --- the removal
+
+
+def _turn(run: Run, source: ImportSource, removal: Removal) -> Removed | None:
+    until = clock.monotonic() + get_settings().turn_seconds
+    try:
+        rows = FreshRows.of(source, run)
+        with saving.connected(rows.model):
+            left = old_rows.left(run.id)
+            while True:
+                while known := old_rows.after(removal, _REMOVED):
+                    _remove(removal, rows, known)
+                    if (
+                        clock.monotonic() > until
+                        or clock.stop_requested.is_set()
+                        or fresh_runs.other_active(run, source)
+                    ):
+                        broker.send("finalize", run.id)
+                        return None
+                before, left = left, old_rows.left(run.id)
+                if not 0 < left < before:  # else what referred to a row may have gone after it was tried
+                    break
+                old_rows.rewind(removal)
+        return _summary(run, item_type(rows.model))
+    except _Stopped:
+        return None
+    except Exception as error:
+        if database.is_away(error):
+            raise
+        return _broken(run, error)
+    finally:
+        old_rows.give_back(removal)
+
+
+def _remove(removal: Removal, rows: FreshRows, known: dict[str, str]) -> None:
+    """Remove rows together or, where one of them cannot be, by halves, each half in a transaction of its own.
+
+    A savepoint would not do: a constraint that is deferred is broken when the transaction ends.
+    """
+    reason = None
+    try:
+        _delete(removal, rows, known)
+    except PeeweeException as error:
+        if not referrers.forbid(error) and database_errors.sort(error) not in (Fault.TIMEOUT, Fault.STATEMENT):
+            raise
+        if len(known) > 1:
+            for half in _halves(known):
+                _remove(removal, rows, half)
+            return
+        reason = referrers.who(error, rows.model)
+    if not old_rows.advance(removal, next(reversed(known)), get_settings().lane_lease_seconds, reason):
+        raise _Stopped
+
+
+def _halves(known: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    pairs, middle = list(known.items()), len(known) // 2
+    return dict(pairs[:middle]), dict(pairs[middle:])
+
+
+def _delete(removal: Removal, rows: FreshRows, known: dict[str, str]) -> None:
+    if database.is_ours(rows.model):
+        with database.db.atomic():
+            _hold(removal)
+            old_rows.drop(removal, list(known), rows.delete(known, lambda: old_rows.still(removal, known)))
+        return
+    with database.db.atomic():
+        _hold(removal)
+    with rows.model._meta.database.atomic():
+        count = rows.delete(known, lambda: old_rows.still(removal, known))
+    with database.db.atomic():
+        old_rows.drop(removal, list(known), count)
+
+
+def _hold(removal: Removal) -> None:
+    if not old_rows.hold(removal):
+        raise _Stopped
+
+
+# --- what it came to
+
+
+def _summary(run: Run, table: str) -> Removed:
+    removal, kept = Removal.get(Removal.run_id == run.id), old_rows.left(run.id)
+    if not kept:
+        return Removed("removed", _gone(removal.removed_count))
+    failure = (
+        f"{_rows(kept)} of {table} that {_are(kept)} no longer in the list could not be removed, and {_stay(kept)}: "
+        f"{removal.reason}. Delete what refers to them, or declare ON DELETE there, and `retry {run.id}`; "
+        f"or leave them out of fresh_query"
+    )
+    return Removed("removed", _gone(removal.removed_count), failure)
+
+
+def _broken(run: Run, error: Exception) -> Removed:
+    """Return that a run fails, because its source's `fresh_query`, or the deletion, does."""
+    if not isinstance(error, SluiceError):
+        log.exception("run %d: rows that are no longer in the list", run.id)
+    said = message_of(error) if isinstance(error, SluiceError) else describe(error)
+    removed = _gone(Removal.get(Removal.run_id == run.id).removed_count)
+    return Removed("removed", removed, f"the rows that are no longer in the list could not be removed: {said}")
+
+
+def _gone(count: int) -> str:
+    return f"{_rows(count)} that {_are(count)} no longer in the list"
+
+
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
+
+
+def _items(count: int) -> str:
+    return f"{count:,} {'item' if count == 1 else 'items'}"
+
+
+def _are(count: int) -> str:
+    return "is" if count == 1 else "are"
+
+
+def _stay(count: int) -> str:
+    return "stays" if count == 1 else "stay"

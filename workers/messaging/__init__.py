@@ -1,0 +1,1 @@
+"""The message broker, and what processes say to each other through Redis."""

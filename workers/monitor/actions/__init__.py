@@ -1,0 +1,1 @@
+"""What a person can do from a page: buttons, forms and dialogs, each with its question first."""

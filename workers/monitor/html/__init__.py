@@ -1,0 +1,1 @@
+"""Small parts of a page as HTML: markup, words, badges, bars, buttons, panels."""

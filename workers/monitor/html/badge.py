@@ -1,0 +1,35 @@
+"""The status badge: a word and a shape for every label a run can have, so that nobody needs to tell colours apart."""
+
+from workers.monitor.html.markup import Html, fill
+
+#: label -> (shape, tone); shapes and tones are classes in style.css.
+BADGES: dict[str, tuple[str, str]] = {
+    "scheduled": ("clock", "plan"),
+    "overdue": ("alert", "warn"),
+    "pending": ("queue", "calm"),
+    "running": ("play", "busy"),
+    "pausing": ("pause", "warn"),
+    "paused": ("pause", "warn"),
+    "completed": ("check", "good"),
+    "completed with failures": ("alert", "warn"),
+    "failed": ("cross", "bad"),
+    "cancelled": ("stop", "calm"),
+    "skipped": ("stop", "calm"),
+}
+
+
+def badge(label: str, size: str = "small") -> Html:
+    """Return the badge of a run.
+
+    Parameters:
+      label(str): `RunStats.label`.
+      size(str): small or large.
+    """
+    shape, tone = BADGES.get(label, ("queue", "calm"))
+    return fill(
+        '<span class="sl-badge sl-{size} sl-{tone}"><i class="sl-icon sl-i-{shape}"></i>{label}</span>',
+        size=size,
+        tone=tone,
+        shape=shape,
+        label=label,
+    )

@@ -1,0 +1,1 @@
+"""The pages, a file for each, and the frame that they share."""

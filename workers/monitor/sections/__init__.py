@@ -1,0 +1,1 @@
+"""The sections of pages: cards, tables, charts and lists."""

@@ -1,0 +1,178 @@
+"""The strip: a week around today, drawn, a line for each source; and the same as a list, to be read."""
+
+from collections.abc import Iterator, Sequence
+from datetime import date, tzinfo
+
+from workers.monitor.html import links
+from workers.monitor.html.badge import BADGES
+from workers.monitor.html.formatting import local, sentence
+from workers.monitor.html.markup import Html, fill, join
+from workers.monitor.html.schedule_text import day_and_time
+from workers.scheduling.calendar import BLOCK_HOURS, Part, Row, Strip
+
+#: Outcomes that no badge has; and words for them where they are said of several.
+_MARKS = BADGES | {"overtaken": ("skip", "calm")}
+_WORDS = {"scheduled": "coming"}
+#: So many lines has the list, the newest: who wants more, goes to the runs.
+_LISTED = 60
+#: A mark has room for no larger number: more than that fill their block, and the number is told with the rest.
+_ROOM = 99
+_NOTABLE = ("failed", "completed with failures", "overtaken", "skipped", "cancelled", "overdue")
+
+_STRIP = """
+<section class="sl-section"><h3 class="sl-title">This week <span>{about}</span></h3>
+<div class="sl-scroll"><table class="sl-strip"><thead><tr><th scope="col">Source</th>{days}</tr></thead>
+<tbody>{rows}</tbody></table></div><p class="sl-strip-legend">{legend}</p>{listed}</section>
+"""
+_DAY = '<th scope="col" class="sl-strip-day{near}{today}"><b>{name}</b> {date}</th>'
+_ROW = '<tr id="strip-{n}"><th scope="row"><div title="{name}">{name}</div></th>{cells}</tr>'
+_CELL = '<td class="sl-strip-day{near}{today}"><div class="sl-strip-blocks">{line}{marks}</div></td>'
+_NOW = '<i class="sl-strip-now" style="left:{percent}%" title="now, {at}"></i>'
+_MARK = """
+<{tag} class="sl-strip-run sl-{tone}{coming}{many}" style="grid-column:{column}"
+ title="{said}" aria-label="{said}"{more}>
+<i class="sl-icon sl-i-{shape}"></i>{count}</{tag}>
+"""
+_KEY = '<span class="sl-mark sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{word}</span></span>'
+_LIST = """
+<details class="sl-strip-list"><summary>{title}</summary><div class="sl-scroll"><table class="sl-table">
+<thead><tr><th scope="col">When</th><th scope="col">Source</th><th scope="col">What</th><th scope="col">Why</th></tr>
+</thead><tbody>{rows}</tbody></table></div></details>
+"""
+_LINE = """
+<tr><td>{when}</td><td>{name}</td><td>{mark}</td><td class="sl-text"><div title="{full}">{reason}</div></td></tr>
+"""
+
+
+def strip(shown: Strip, zone: tzinfo) -> Html:
+    """Return the strip. Each block of three hours has one mark: what most wants to be seen, and how often if not once.
+
+    Parameters:
+      shown(Strip): In the viewer's zone.
+      zone(tzinfo): The viewer's.
+    """
+    about = f"{shown.now.astimezone(zone):%Z}, in blocks of {BLOCK_HOURS} hours"
+    if shown.left_out:
+        about = f"{about}; {shown.left_out:,} more have no room here"
+    return fill(
+        _STRIP,
+        about=about,
+        days=join(_day(day, shown.today) for day in shown.days),
+        rows=join(_row(n, row, shown, zone) for n, row in enumerate(shown.rows)),
+        legend=_legend(shown),
+        listed=_listed(shown, zone),
+    )
+
+
+def _day(day: date, today: date) -> Html:
+    name = "Today" if day == today else f"{day:%a}"
+    return fill(_DAY, name=name, date=f"{day:%d %b}", **_near(day, today))
+
+
+def _near(day: date, today: date) -> dict[str, str]:
+    """Return the classes of a day: a narrow screen shows those near."""
+    near = " sl-strip-near" if abs((day - today).days) <= 1 else ""
+    return {"near": near, "today": " sl-strip-today" if day == today else ""}
+
+
+def _row(n: int, row: Row, shown: Strip, zone: tzinfo) -> Html:
+    name = _name(row)
+    cells = join(_cell(day, row, shown, zone) for day in shown.days)
+    return fill(_ROW, n=n, name=name, cells=cells)
+
+
+def _cell(day: date, row: Row, shown: Strip, zone: tzinfo) -> Html:
+    its = [(number, parts) for (its_day, number), parts in sorted(row.blocks.items()) if its_day == day]
+    marks = join(_mark(number, parts, row, shown, zone) for number, parts in its)
+    line = _now(shown, zone) if day == shown.today else fill("")
+    return fill(_CELL, line=line, marks=marks, **_near(day, shown.today))
+
+
+def _now(shown: Strip, zone: tzinfo) -> Html:
+    local = shown.now.astimezone(zone)
+    percent = round(100 * (local.hour + local.minute / 60) / 24, 1)
+    return fill(_NOW, percent=percent, at=f"{local:%H:%M}")
+
+
+def _mark(number: int, parts: Sequence[Part], row: Row, shown: Strip, zone: tzinfo) -> Html:
+    runs = parts[0].runs
+    shape, tone = _MARKS[parts[0].outcome]
+    run_id = next((part.run_id for part in parts if part.run_id), None)
+    href = fill(' href="{href}" data-page', href=links.to(links.RUN, id=run_id)) if run_id else None
+    return fill(
+        _MARK,
+        tag="a" if href else "span",
+        more=href or fill(' role="img" tabindex="0"'),
+        tone=tone,
+        shape=shape,
+        coming="" if run_id else " sl-strip-coming",
+        many=" sl-strip-many" if runs > _ROOM else "",
+        column=number + 1,
+        said=f"{_name(row)}: {'; '.join(_say(part, shown, zone) for part in parts)}",
+        count=fill("<b>{runs}</b>", runs=runs) if 1 < runs <= _ROOM else fill(""),
+    )
+
+
+def _say(part: Part, shown: Strip, zone: tzinfo) -> str:
+    """Return what there is to say of some runs: when, what, which one, why."""
+    which = f"run {part.run_id}" if part.run_id else ""
+    what = _WORDS.get(part.outcome, part.outcome)
+    if part.runs > 1:
+        which = f"the newest is {which}" if which else ""
+        what = f"{part.runs:,} {what}"
+    return ", ".join(
+        text for text in (_when(part, shown, zone), what, which, local(part.reason, zone, shown.now)) if text
+    )
+
+
+def _when(part: Part, shown: Strip, zone: tzinfo) -> str:
+    today = shown.now.astimezone(zone)
+    first, last = part.first.astimezone(zone), part.last.astimezone(zone)
+    said = day_and_time(first, today)
+    return said if f"{first:%H:%M}" == f"{last:%H:%M}" else f"{said} to {last:%H:%M}"
+
+
+def _legend(shown: Strip) -> Html:
+    """Return the marks that there are, with their words."""
+    present = {part.outcome for row in shown.rows for parts in row.blocks.values() for part in parts}
+    if not present:
+        return fill("Nothing ran in these days, and nothing is to come.")
+    keys = [(word, *_MARKS[word]) for word in _MARKS if word in present]
+    return join(fill(_KEY, word=_WORDS.get(word, word), shape=shape, tone=tone) for word, shape, tone in keys)
+
+
+def _listed(shown: Strip, zone: tzinfo) -> Html:
+    """Return what did not go as planned, in a list, the newest first."""
+    found = sorted(_notable(shown), key=lambda one: one[1].last, reverse=True)
+    if not found:
+        return fill("")
+    more = f", the newest {_LISTED} of {len(found):,}" if len(found) > _LISTED else ""
+    rows = join(_line(row, part, shown, zone) for row, part in found[:_LISTED])
+    return fill(_LIST, title=f"What did not go as planned, and why{more}", rows=rows)
+
+
+def _notable(shown: Strip) -> Iterator[tuple[Row, Part]]:
+    for row in shown.rows:
+        for parts in row.blocks.values():
+            yield from ((row, part) for part in parts if part.outcome in _NOTABLE)
+
+
+def _line(row: Row, part: Part, shown: Strip, zone: tzinfo) -> Html:
+    shape, tone = _MARKS[part.outcome]
+    word = f"{part.runs:,} {part.outcome}" if part.runs > 1 else part.outcome
+    mark = fill(_KEY, shape=shape, tone=tone, word=word)
+    if part.run_id:
+        href = links.to(links.RUN, id=part.run_id)
+        mark = fill('<a href="{href}" data-page>{mark}</a>', href=href, mark=mark)
+    return fill(
+        _LINE,
+        when=_when(part, shown, zone),
+        name=_name(row),
+        mark=mark,
+        full=local(part.reason, zone, shown.now),
+        reason=sentence(part.reason, zone, shown.now),
+    )
+
+
+def _name(row: Row) -> str:
+    return f"{row.source} / {row.tenant}" if row.tenant else row.source

@@ -1,0 +1,130 @@
+"""Serving the page: Streamlit in a process of its own, started again when it dies, ended when we are asked to stop."""
+
+import logging
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+from workers import clock
+from workers.monitor.access import login
+from workers.processes import signals
+from workers.processes.parent_death import end_with_parent
+from workers.processes.preflight import check_port
+from workers.settings import environment, get_settings
+
+log = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parents[1]
+_STOP_SECONDS = 3.0
+_LOOK_SECONDS = 0.2
+_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 1.0, 30.0
+#: A page that was up this long did not die of its start.
+_STEADY_SECONDS = 60.0
+
+
+def serve() -> int:
+    """Serve the page at SLUICE_MONITOR_HOST and SLUICE_MONITOR_PORT until SIGTERM or SIGINT.
+
+    It serves the project's own `monitor_app.py` where there is one, and the package's page otherwise. Call it from
+    the main thread.
+
+    Returns:
+      int: 0.
+
+    Raises:
+      ConfigurationError: Others could reach the page and nothing asks who they are, or the port is taken.
+    """
+    settings = get_settings()
+    host, port = settings.monitor_host, settings.monitor_port
+    login.check()
+    check_port(host, port, "the page", "SLUICE_MONITOR_PORT")
+    signals.on_stop()
+    backoff = _FIRST_BACKOFF_SECONDS
+    while not clock.stop_requested.is_set():
+        began = time.monotonic()
+        status = _run_once(host, port)
+        if clock.stop_requested.is_set():
+            break
+        backoff = _FIRST_BACKOFF_SECONDS if time.monotonic() - began > _STEADY_SECONDS else backoff
+        log.warning("the page's process ended with status %s; it is started again in %.0f s", status, backoff)
+        clock.sleep(backoff)
+        backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+    return 0
+
+
+def command(host: str, port: int) -> list[str]:
+    """Return the command that serves the page. What keeps it private is said here, not left to a project's file."""
+    options = {
+        "server.address": host,
+        "server.port": port,
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "server.maxUploadSize": 1,
+        "browser.gatherUsageStats": "false",
+        "browser.serverAddress": host,
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "viewer",
+        "logger.enableRich": "false",
+        "logger.level": "warning",
+        "logger.hideWelcomeMessage": "true",
+        "runner.postScriptGC": "false",  # a full round after each tick of each session costs more than the tick
+        "theme.base": _HERE / "theme.toml",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    return [sys.executable, "-m", "streamlit", "run", str(_HERE / "entry" / "sluice_monitor.py"), *flags]
+
+
+def page() -> Path:
+    """Return the script that draws the page: the project's own `monitor_app.py`, where it has one."""
+    own = Path.cwd() / "monitor_app.py"
+    return own if own.is_file() else _HERE / "entry" / "monitor_app.py"
+
+
+def _run_once(host: str, port: int) -> int:
+    """Run Streamlit until it ends, or we are asked to stop; return its status."""
+    process = subprocess.Popen(
+        command(host, port),
+        env=environment(FORWARDED_ALLOW_IPS=",".join(get_settings().monitor_trusted_proxies)),  # read by uvicorn
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr,
+        preexec_fn=end_with_parent(),
+    )
+    try:
+        _wait_until_ready(process, host, port)
+        while process.poll() is None and not clock.sleep(_LOOK_SECONDS):
+            pass
+    finally:
+        _stop(process)
+    return process.returncode
+
+
+def _wait_until_ready(process: "subprocess.Popen[bytes]", host: str, port: int) -> None:
+    near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    address = f"http://{f'[{near}]' if ':' in near else near}:{port}"
+    while process.poll() is None:
+        if _answers(f"{address}/_stcore/health"):
+            log.info("Sluice is ready: %s", address)
+            return
+        if clock.sleep(_LOOK_SECONDS):
+            return
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(url, timeout=1.0) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    if process.poll() is not None:
+        return
+    process.terminate()
+    try:
+        process.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,61 @@
+"""Whether a source's table can be written: asked before a run begins, so that no item has to find out."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from peewee import SQL, CommaNodeList, Entity, NodeList, PeeweeException
+
+from workers.connections import database
+from workers.errors import ConfigurationError
+from workers.records import existing_rows
+from workers.sources import model_keys
+
+
+def check_named(title: str, model: type[Any]) -> None:
+    """Refuse a model whose database object was made without a name, and not given one since.
+
+    Raises:
+      ConfigurationError: It was not.
+    """
+    theirs = model._meta.database
+    if getattr(theirs, "obj", theirs) is None or theirs.deferred:
+        raise ConfigurationError(
+            f"{title}: the database of {model.__name__} was never named: call its init() or initialize() where your "
+            f"models are defined"
+        )
+
+
+def check(title: str, model: type[Any], unique_by: str | Iterable[str]) -> None:
+    """Refuse a table that is not there, or that would hold a row twice.
+
+    Parameters:
+      title(str): What to call the source.
+
+    Raises:
+      ConfigurationError: The table cannot be used; the message names the fix.
+      peewee.PeeweeException: Its database does not answer.
+    """
+    if not model.table_exists():
+        raise ConfigurationError(
+            f"The database has no table {model._meta.table_name!r} for {model.__name__}: create it, "
+            f"or let `python -m workers migrate --create-models` do it"
+        )
+    keys = model_keys.fields(model, unique_by)
+    columns = CommaNodeList([Entity(key.column_name) for key in keys])
+    nothing = CommaNodeList([SQL("NULL") for _ in keys])
+    parts = ("EXPLAIN INSERT INTO ", " (", ") VALUES (", ") ON CONFLICT (", ") DO NOTHING")
+    begin, opening, values, conflict, end = map(SQL, parts)
+    explain = NodeList(
+        (begin, existing_rows.table(model), opening, columns, values, nothing, conflict, columns, end), glue=""
+    )
+    try:
+        with model._meta.database.atomic():
+            existing_rows.database_of(model).execute(explain)
+    except PeeweeException as error:
+        if database.is_away(error):
+            raise
+        listed = ", ".join(key.column_name for key in keys)
+        raise ConfigurationError(
+            f"{title}: the table {model._meta.table_name!r} has no unique index on ({listed}), by which rows are found "
+            f"again, so a second import would double every row: create one ({database.explain(error)})"
+        ) from error

@@ -1,0 +1,111 @@
+"""Budget use: every budget as it is now, who uses it, and the pace it allows in the long run."""
+
+from dataclasses import dataclass
+
+from peewee import PeeweeException
+
+from workers.connections import database
+from workers.errors import DependencyDown
+from workers.limiter.budget import Budget, Limit
+from workers.limiter.rate_limiter import BudgetState
+from workers.records import run_connector, schema
+from workers.records.tables import ACTIVE, Run
+from workers.reports import run_stats
+from workers.reports.eta import steady
+from workers.sources.registry import get_registry
+
+
+@dataclass(frozen=True)
+class User:
+    """An active run that uses a budget."""
+
+    run_id: int
+    source: str
+    tenant: str | None
+    status: str
+
+
+@dataclass(frozen=True)
+class BudgetUse:
+    """One budget.
+
+    Attributes:
+      limits, share: As they are configured.
+      state: As it is now; None where Redis cannot tell.
+      per_second: The requests a second that its windows allow in the long run, as they are now; as they are
+        configured, where Redis cannot tell.
+      decided_by: Which of them decides that.
+      sources: Those whose connector has it.
+      users: The active runs that use it, the oldest first; None where the database cannot tell.
+    """
+
+    name: str
+    limits: tuple[Limit, ...]
+    share: float
+    state: BudgetState | None
+    per_second: float
+    decided_by: str
+    sources: tuple[str, ...]
+    users: tuple[User, ...] | None
+
+
+def budget_uses(*, redis_answers: bool = True) -> tuple[tuple[BudgetUse, ...], tuple[str, ...]]:
+    """Return every budget, those in use first, and a sentence for each thing that keeps one from being told.
+
+    Parameters:
+      redis_answers(bool): Whether it is asked at all: a Redis that hangs costs time.
+
+    Raises:
+      ConfigurationError: SLUICE_SOURCES cannot be used.
+    """
+    found, troubles = run_stats.budgets()
+    users = _users()
+    answers, uses = redis_answers, []
+    for budget in found.values():
+        state, answers = _look(budget) if answers else (None, False)  # one that does not answer is asked once
+        uses.append(_use(budget, state, None if users is None else tuple(users.get(budget.name, ()))))
+    return tuple(sorted(uses, key=lambda use: (not use.users, use.name))), tuple(troubles)
+
+
+def _look(budget: Budget) -> tuple[BudgetState | None, bool]:
+    try:
+        return run_stats.look(budget), True
+    except DependencyDown:
+        return None, False
+
+
+def _use(budget: Budget, state: BudgetState | None, users: tuple[User, ...] | None) -> BudgetUse:
+    sources = [source.name for source in get_registry().values() if source.connector.budget.name == budget.name]
+    allowed, decided_by = steady(state) if state else _configured(budget)
+    return BudgetUse(
+        name=budget.name,
+        limits=budget.limits,
+        share=budget.share,
+        state=state,
+        per_second=allowed,
+        decided_by=decided_by,
+        sources=tuple(sorted(sources)),
+        users=users,
+    )
+
+
+def _configured(budget: Budget) -> tuple[float, str]:
+    rates = [limit.requests * budget.share / (limit.window_microseconds / 1e6) for limit in budget.limits]
+    return min(zip(rates, map(str, budget.limits), strict=True))
+
+
+def _users() -> dict[str, list[User]] | None:
+    """Return the active runs by the name of their budget; None where the database cannot tell."""
+    try:
+        with database.connection():
+            active = list(Run.select().where(Run.status.in_(ACTIVE)).order_by(Run.id)) if schema.is_migrated() else []
+    except (DependencyDown, PeeweeException):
+        return None
+    found: dict[str, list[User]] = {}
+    for run in active:
+        try:
+            name = run_connector.of(run).budget.name
+        except Exception:  # a user's get_connector may fail in any way, which `stats.budgets` tells of
+            continue
+        found.setdefault(name, []).append(User(run.id, run.source, run.tenant, str(run.status)))
+    return found

@@ -1,0 +1,167 @@
+"""The rules of a schedule, as one pure function over rows and a clock.
+
+1. A schedule that is not paused always has exactly one future run, for its next slot, however the last one was started.
+   Runs that a person schedules, or moves to another time, are extra.
+2. A run whose time has come starts, or waits behind the active one of its source.
+3. Of several whose time has come only the newest runs, and the others leave a row with the reason; how many, is the
+   schedule's choice: see `CatchUp`.
+4. One run of a source at a time: not here, the database keeps it (`runs.activate`).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from workers.cron import CatchUp, Cron, read_catch_up
+from workers.records.tables import Run, RunStatus, Schedule
+
+#: So many missed slots leave a row each, of older ones the oldest row tells; and so many runs wait for their turn.
+MOST_ROWS = 1_000
+#: Slots that were missed longer ago are not even looked for.
+_FORGOTTEN = timedelta(days=400)
+
+
+@dataclass(frozen=True)
+class Begin:
+    """The time of a scheduled run has come."""
+
+    run_id: int
+
+
+@dataclass(frozen=True)
+class Cancel:
+    """A run is not to start. Where its slot is `free` afterwards, the slot may have another run."""
+
+    run_id: int
+    reason: str
+    free: bool = False
+
+
+@dataclass(frozen=True)
+class Make:
+    """A slot gets its run: scheduled for then or, where it is `due`, to start as soon as it may."""
+
+    slot: datetime
+    due: bool = False
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A slot that passed leaves a cancelled run, with the reason."""
+
+    slot: datetime
+    reason: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """The future run is for another slot than the next one: the schedule, or the clock, was changed."""
+
+    run_id: int
+    slot: datetime
+
+
+Action = Begin | Cancel | Make | Skip | Move
+
+
+def decide(schedule: Schedule, runs: Sequence[Run], now: datetime, late_seconds: float) -> list[Action]:
+    """Return what is to be done for a schedule now; nothing is where that is done already.
+
+    Parameters:
+      schedule(Schedule): The row.
+      runs(Sequence[Run]): What `schedules.runs_to_decide` returns.
+      now(datetime): UTC-aware.
+      late_seconds(float): From how long after its slot on a run counts as missed, for `CatchUp.NONE`.
+
+    Returns:
+      list[Action]: Oldest slot first, the future run last.
+
+    Raises:
+      UsageError: The schedule cannot be read.
+    """
+    own = [run for run in runs if run.stands_for_its_slot]  # one that a person has moved is the person's
+    scheduled = sorted((run for run in own if run.status == RunStatus.SCHEDULED), key=_slot)
+    if schedule.paused_at:
+        return [Cancel(run.id, "its schedule is paused", free=True) for run in scheduled]
+    cron = Cron(schedule.cron, schedule.timezone)
+    waiting = [run for run in own if run.status == RunStatus.PENDING and run.started_at is None]
+    due = [run for run in scheduled if run.slot_at <= now]
+    future = [run for run in scheduled if run.slot_at > now]
+    missed = _missed(cron, schedule, runs, now)
+    begun = _catch_up(read_catch_up(schedule.catch_up), due, waiting, missed, now - timedelta(seconds=late_seconds))
+    return begun + _future(cron, runs, future, now)
+
+
+def _missed(cron: Cron, schedule: Schedule, runs: Sequence[Run], now: datetime) -> list[datetime]:
+    """Return the slots that have passed with no run made for them, oldest first."""
+    known = {run.slot_at for run in runs}
+    passed = [run for run in runs if run.slot_at <= now]
+    told = max(map(_slot, filter(_stood, passed)), default=min(map(_slot, passed), default=schedule.since))
+    since = max(schedule.since, now - _FORGOTTEN, told)
+    return [slot for slot in cron.between(since, now, MOST_ROWS + 1) if slot not in known]
+
+
+def _stood(run: Run) -> bool:
+    """Whether a run was that of its slot when the slot came: then those before had their rows.
+
+    One that a person moved or cancelled before that tells nothing: the schedule may have been changed since.
+    """
+    return run.stands_for_its_slot and (run.ended_at is None or run.ended_at >= run.slot_at)
+
+
+def _catch_up(
+    policy: CatchUp, due: Sequence[Run], waiting: Sequence[Run], missed: Sequence[datetime], on_time: datetime
+) -> list[Action]:
+    """Return what becomes of the slots whose time has come."""
+    runs = {run.slot_at: run for run in due}
+    slots = sorted([*runs, *missed])
+    if policy is CatchUp.ALL:
+        chosen = slots[-MOST_ROWS:]
+    elif policy is CatchUp.NONE:
+        chosen = [slot for slot in slots[-1:] if slot >= on_time]
+    else:
+        chosen = slots[-1:]
+    actions = _of_those_that_wait(policy, sorted(waiting, key=_slot), chosen)
+    for slot in slots:
+        run = runs.get(slot)
+        if slot in chosen:
+            actions.append(Begin(run.id) if run else Make(slot, due=True))
+        else:
+            reason = _overtaken(chosen[-1]) if chosen else "missed: no scheduler ran then, and none is made up for"
+            if len(missed) > MOST_ROWS and slot == missed[0]:
+                reason = f"{reason}; so were those before it, which have no row"
+            actions.append(Cancel(run.id, reason) if run else Skip(slot, reason))
+    return actions
+
+
+def _of_those_that_wait(policy: CatchUp, waiting: Sequence[Run], chosen: Sequence[datetime]) -> list[Action]:
+    """Return what becomes of the runs that wait for their turn since an earlier slot, oldest first."""
+    if not chosen:
+        return []
+    if policy is CatchUp.ALL:
+        surplus = max(0, len(waiting) + len(chosen) - MOST_ROWS)
+        return [Cancel(run.id, f"only the newest {MOST_ROWS:,} wait for their turn") for run in waiting[:surplus]]
+    older = [run for run in waiting if run.slot_at < chosen[-1]]  # not those it is after by a clock set back
+    return [Cancel(run.id, _overtaken(chosen[-1])) for run in older]
+
+
+def _future(cron: Cron, runs: Sequence[Run], future: Sequence[Run], now: datetime) -> list[Action]:
+    """Return what makes the one future run that of the next slot."""
+    kept = future[0] if future else None
+    used = {run.slot_at for run in runs if run is not kept}
+    slot = next((slot for slot in cron.after(now) if slot not in used), None)
+    actions: list[Action] = [Cancel(run.id, "another run is scheduled already") for run in future[1:]]
+    if slot is None:
+        return actions
+    if kept is None:
+        return [*actions, Make(slot)]
+    return [*actions, Move(kept.id, slot)] if kept.slot_at != slot else actions
+
+
+def _overtaken(slot: datetime) -> str:
+    return f"overtaken by the run of {slot:%Y-%m-%d %H:%M} UTC"
+
+
+def _slot(run: Run) -> datetime:
+    slot: datetime = run.slot_at
+    return slot

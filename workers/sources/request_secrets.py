@@ -1,0 +1,181 @@
+"""The secrets of a connector, and of a request as it is sent: hidden wherever the API, or an error, repeats them."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import requests
+
+from workers.errors import ConfigurationError
+from workers.text import known_secrets, url_masking
+from workers.text.secret_names import is_key, is_secret
+
+#: A value of a parameter called "key" that is shorter is the name of a field; of a cookie, a setting.
+_SHORTEST_KEY = _SHORTEST_COOKIE = 8
+#: Bodies that are longer are not searched.
+_LONGEST_BODY = 65_536
+#: What a header's value may begin with, before its secret.
+_SCHEMES = {
+    "basic",
+    "bearer",
+    "digest",
+    "token",
+    "apikey",
+    "api-key",
+    "key",
+    "oauth",
+    "jwt",
+    "aws4-hmac-sha256",
+    "hawk",
+}
+#: Values that name no secret, whatever they are called.
+_WORDS = {"true", "false", "none", "null", "basic", "bearer", "oauth", "yes", "no"}
+#: Attributes of an auth object that hold none.
+_OPEN = ("user", "name", "url", "type", "scope", "realm", "header")
+
+
+def given(secrets: "str | Sequence[str]", connector: str) -> list[str]:
+    """Return the secrets that a user names.
+
+    Raises:
+      ConfigurationError: One is no text, or too short to be looked for.
+    """
+    texts = [secrets] if isinstance(secrets, str) else secrets
+    if not isinstance(texts, (list, tuple, set, frozenset)) or not all(isinstance(text, str) for text in texts):
+        raise ConfigurationError(f"Connector {connector!r}: secrets must be text, or a list of texts")
+    if any(not known_secrets.is_usable(text) for text in texts):
+        raise ConfigurationError(
+            f"Connector {connector!r}: a secret must have {known_secrets.SHORTEST} characters or more: "
+            f"a shorter one cannot be told from other text. Leave it out of secrets"
+        )
+    return list(texts)
+
+
+def of_address(address: str) -> list[str]:
+    """Return what is secret of an address that a user wrote down: its query's values, and what in its path looks it."""
+    parts = urlsplit(address)
+    named = [value for name, value in parse_qsl(parts.query) if is_secret(name) or len(value) >= _SHORTEST_KEY]
+    keys = [piece for segment in url_masking.opaque_in(parts.path) for piece in url_masking.pieces_of(unquote(segment))]
+    return [*_usable(named), *keys]
+
+
+def of_headers(headers: Mapping[Any, Any]) -> list[str]:
+    """Return the values of the headers that hold credentials."""
+    pairs = ((_text(name), _text(value)) for name, value in headers.items())
+    return _usable(part for name, value in pairs if is_secret(name, header=True) for part in _parts(name, value))
+
+
+def of_auth(auth: Any) -> list[str]:
+    """Return what an auth object, or a pair of user and password, holds now. A renewed token is in its attributes."""
+    if isinstance(auth, tuple):
+        return _of_pair(*map(_text, auth)) if len(auth) == 2 else []
+    kept = dict(getattr(auth, "__dict__", {}))
+    if {"username", "password"} <= kept.keys():
+        return _of_pair(_text(kept["username"]), _text(kept["password"]))
+    return _usable(value for name, value in _attributes(kept) if is_secret(name) or _may_be_one(name, value))
+
+
+def _attributes(kept: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the texts of an object with their names, and those of the objects in it: OAuth1 has a client."""
+    for name, value in kept.items():
+        yield from _leaves(value.decode("utf-8", "replace") if isinstance(value, bytes) else value, name)
+        for inner, text in dict(getattr(value, "__dict__", {})).items():
+            if is_secret(inner):
+                yield inner, _text(text)
+
+
+def _may_be_one(name: str, value: str) -> bool:
+    return len(value) >= _SHORTEST_KEY and not any(word in name.lower() for word in _OPEN)
+
+
+def of_request(prepared: requests.PreparedRequest) -> list[str]:
+    """Return what is secret of a request as it is sent: after its auth object has put in what it renewed."""
+    found = of_headers(prepared.headers)
+    url = str(prepared.url)
+    if "?" in url:
+        found += _usable(_named(parse_qsl(urlsplit(url).query)))
+    if prepared.body:
+        found += _usable(_named(_fields(prepared)))
+    return found
+
+
+def _named(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
+    for name, value in pairs:
+        if is_secret(name) and not (is_key(name) and len(value) < _SHORTEST_KEY):
+            yield value
+
+
+def _fields(prepared: requests.PreparedRequest) -> Iterator[tuple[str, str]]:
+    """Yield the fields of a form, or of JSON, with their names."""
+    body = prepared.body
+    if not isinstance(body, (str, bytes)) or len(body) > _LONGEST_BODY:
+        return
+    text = body if isinstance(body, str) else body.decode("utf-8", "replace")
+    if "json" in str(prepared.headers.get("Content-Type", "")).lower():
+        try:
+            yield from _leaves(json.loads(text))
+        except (ValueError, RecursionError):
+            return
+    else:
+        yield from parse_qsl(text)
+
+
+def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _leaves(inner, str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _leaves(inner, name)
+    elif isinstance(value, str):
+        yield name, value
+    elif type(value) is int and is_secret(name):
+        yield name, str(value)
+
+
+def _parts(name: str, value: str) -> Iterator[str]:
+    """Yield the secrets of one header's value: it may begin with a scheme, or hold several."""
+    if name.lower() == "cookie":
+        for cookie in value.split(";"):
+            label, _, content = cookie.strip().partition("=")
+            if is_secret(label) or len(content) >= _SHORTEST_COOKIE:
+                yield content
+        return
+    scheme, _, rest = value.partition(" ")
+    if not rest or scheme.lower() not in _SCHEMES:
+        yield value
+        return
+    yield rest
+    for parameter in rest.split(","):
+        label, is_parameter, content = parameter.strip().partition("=")
+        if is_parameter and content.strip('="') and (is_secret(label) or len(content) >= _SHORTEST_KEY):
+            yield content.strip('"')
+    if scheme.lower() == "basic":
+        yield from _of_basic(rest)
+
+
+def _of_basic(encoded: str) -> Iterator[str]:
+    try:
+        user, _, password = base64.b64decode(encoded, validate=True).decode("utf-8", "replace").partition(":")
+    except (binascii.Error, ValueError):
+        return
+    yield from _of_pair(user, password)
+
+
+def _of_pair(user: str, password: str) -> list[str]:
+    """Return what is secret of a pair: the password; and the user where the key is put there, beside no password."""
+    is_user_the_key = len(password) < known_secrets.SHORTEST or password.lower() in ("api_token", "x-oauth-basic")
+    return _usable([password, user] if is_user_the_key or url_masking.is_opaque(user) else [password])
+
+
+def _usable(values: Iterable[str]) -> list[str]:
+    return [value for value in values if value.lower() not in _WORDS and known_secrets.is_usable(value)]
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return value if isinstance(value, str) else ""
