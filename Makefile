@@ -15,19 +15,19 @@ test: .venv/installed lint
 
 # The tests that need a server, on each Redis, Valkey and Postgres that can be had (seven): about an hour.
 test-servers: .venv/installed
-	@$(BIN)/python tests/each_server.py
+	@$(BIN)/python -m tests.each_server
 
 # The limiter's properties, on 10,000 generated scenarios; `make test` tries some hundreds.
 scenarios: .venv/installed
-	@SCENARIOS=10000 $(BIN)/python -m pytest -q -s tests/test_scenarios.py
+	@SCENARIOS=10000 $(BIN)/python -m pytest -q -s tests/limiter/test_scenarios.py
 
 # Fleets that are killed, stopped, flushed and restarted by a seeded schedule: 20 seeds on both databases, about an hour.
 faults: .venv/installed
-	@$(BIN)/python tests/faults
+	@$(BIN)/python -m tests.faults
 
 # Random models and batches of rows, written together and row by row by the driver: 2,000 pairs on both databases.
 fields: .venv/installed
-	@$(BIN)/python tests/field/generated.py
+	@$(BIN)/python -m tests.records.generated
 
 lint: .venv/installed
 	@$(BIN)/ruff check .

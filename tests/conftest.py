@@ -112,7 +112,7 @@ def client(redis_server: str) -> Iterator[redis.Redis]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """A Postgres cluster of our own; the URL of its server, without a database."""
-    from postgres_folder import postgres_folder
+    from tests.helpers.postgres_folder import postgres_folder
 
     folder = postgres_folder()
     if folder is None:
@@ -188,7 +188,7 @@ def house(environment: pytest.MonkeyPatch, redis_server: str, database_url: str)
 @pytest.fixture
 def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
     """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
-    from limiting import limiter_on
+    from tests.helpers.limiting import limiter_on
 
     return lambda *limits, **options: limiter_on(client, *limits, **options)
 
@@ -230,11 +230,10 @@ def mock_api() -> Iterator[Callable[..., RunningServer]]:
 @pytest.fixture
 def import_from(house: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Register the demo's source for an API: import_from(url, limits=[...], name="items", **attributes)."""
-    import hosts
-
     from sources import ItemSource
+    from tests.helpers import hosts
 
-    house.setenv("SLUICE_SOURCES", "hosts:SOURCES")
+    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
     hosts.SOURCES.clear()
 
     def register(url: str, *, limits: tuple[Limit, ...] = (Limit(500, seconds=20),), **attributes: Any) -> Any:

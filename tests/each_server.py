@@ -1,4 +1,4 @@
-"""Run the tests that need a server on each Redis, Valkey and Postgres that can be had: python tests/each_server.py.
+"""Run the tests that need a server on each Redis, Valkey and Postgres that can be had: python -m tests.each_server.
 
 Redis 6.2, Valkey 8 and Postgres 16 and 18 come as wheels from PyPI, Redis 7.0 as a package of Debian 12, Valkey 9 with
 the requirements; Postgres also as it is installed here (`apt install postgresql`). They are unpacked into `.servers/`
@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
-from postgres_folder import installed
+
+from tests.helpers.postgres_folder import installed
 
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / ".servers"

@@ -1,4 +1,4 @@
-"""Strike whole fleets, seed by seed: python tests/faults [--seeds 20] [--database both]. Works from any folder."""
+"""Strike whole fleets, seed by seed: python -m tests.faults [--seeds 20] [--database both]. Works from any folder."""
 
 import json
 import signal
@@ -6,21 +6,17 @@ import sys
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
-_TESTS = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(_TESTS), str(_TESTS.parent)]
+import click
+from rich.console import Console
+from rich.table import Table
 
-import click  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-
-from benchmarks.fleet import FleetError  # noqa: E402
-from faults.facts import Facts, breaches  # noqa: E402
-from faults.fault_run import fault_run  # noqa: E402
-from faults.postgres import Cluster, ClusterError  # noqa: E402
+from benchmarks.fleet import FleetError
+from tests.faults.facts import Facts, breaches
+from tests.faults.fault_run import fault_run
+from tests.faults.postgres import Cluster, ClusterError
 
 _DATABASES = {"sqlite": ["sqlite"], "postgres": ["postgres"], "both": ["sqlite", "postgres"]}
 _WIDTH = 118
@@ -117,4 +113,4 @@ def _leave(number: int, frame: FrameType | None) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main(prog_name="python tests/faults")
+    main(prog_name="python -m tests.faults")

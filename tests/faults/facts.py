@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from faults.schedule import Fault, Kind
+from tests.faults.schedule import Fault, Kind
 
 #: Faults after which a worker process's lanes are lost, or come back after their leases.
 _ONE_PROCESS = {Kind.CHILD_KILLED, Kind.CHILD_STOPPED}

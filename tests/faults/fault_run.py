@@ -12,11 +12,11 @@ from typing import Any
 import psycopg
 
 from benchmarks.fleet import ROOT, FleetError, RunRow
-from faults.facts import PER_PAGE, Facts, Shape, Struck, breaches
-from faults.postgres import Cluster
-from faults.schedule import Fault, schedule
-from faults.stillness import Stillness, code_of
-from faults.supervision import Hand, SupervisedFleet
+from tests.faults.facts import PER_PAGE, Facts, Shape, Struck, breaches
+from tests.faults.postgres import Cluster
+from tests.faults.schedule import Fault, schedule
+from tests.faults.stillness import Stillness, code_of
+from tests.faults.supervision import Hand, SupervisedFleet
 
 #: A run that has not ended by then hangs.
 DEADLINE_SECONDS = 300.0
@@ -34,8 +34,8 @@ _SETTLE_SECONDS = 5.0
 
 #: In a smaller time: 40 requests a second, and what was lost is due again within seconds.
 SETTINGS = {
-    "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-    "SLUICE_SOURCES": "faults.host:SOURCES",
+    "PYTHONPATH": str(ROOT),
+    "SLUICE_SOURCES": "tests.faults.host:SOURCES",
     "SLUICE_LANES": str(_LANES),
     # Whoever is stopped for 5 s between a permit and its request sends it then: for 1 + 2 + 3.5 s it counts.
     "SLUICE_REQUEST_TIMEOUT_SECONDS": "2",

@@ -1,7 +1,7 @@
 """What a fault run imports: the benchmarks' items, in short list pages, so that the list can be struck too."""
 
 from benchmarks.sources import BenchmarkSource
-from faults.facts import PER_PAGE
+from tests.faults.facts import PER_PAGE
 
 
 class FaultSource(BenchmarkSource):

@@ -13,9 +13,9 @@ from types import TracebackType
 from typing import Self
 
 import psycopg
-from postgres_folder import postgres_folder
 
 from benchmarks.fleet import _die_with_parent
+from tests.helpers.postgres_folder import postgres_folder
 
 _START_SECONDS = 30.0
 _STOP_SECONDS = 20.0

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import redis
 
 from benchmarks.fleet import Fleet, FleetError
-from faults.postgres import Cluster
-from faults.schedule import Fault, Kind
+from tests.faults.postgres import Cluster
+from tests.faults.schedule import Fault, Kind
 
 #: RestartSec of the outer supervisor.
 RESTART_SECONDS = 0.5

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, missing
-from postgres_folder import postgres_folder
 
-from faults.schedule import schedule
+from tests.conftest import missing
+from tests.faults.schedule import schedule
+from tests.helpers.postgres_folder import postgres_folder
 
 SEEDS = {1: "sqlite", 2: "sqlite", 3: "postgres"}
 #: A run that hangs says so after 300 s; a fleet takes a while to come up, and to go away.
@@ -24,7 +24,7 @@ def commands(tmp_path_factory):
         if database == "postgres" and postgres_folder() is None:
             continue
         folder = tmp_path_factory.mktemp(f"seed{seed}")
-        line = [sys.executable, str(ROOT / "tests" / "faults"), "--short", "--seeds", "1", "--first", str(seed)]
+        line = [sys.executable, "-m", "tests.faults", "--short", "--seeds", "1", "--first", str(seed)]
         with (folder / "answer").open("wb") as answer, (folder / "story").open("wb") as story:
             process = subprocess.Popen([*line, "--database", database, "--json"], stdout=answer, stderr=story)
         started[seed] = process, folder

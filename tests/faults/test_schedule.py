@@ -5,8 +5,8 @@ from collections import Counter
 
 import pytest
 
-from faults.facts import Facts, Shape, Struck, breaches
-from faults.schedule import Fault, Kind, kinds, schedule
+from tests.faults.facts import Facts, Shape, Struck, breaches
+from tests.faults.schedule import Fault, Kind, kinds, schedule
 
 SEEDS = range(1, 21)
 SHORT_SEEDS = {1: False, 2: False, 3: True}

@@ -6,10 +6,10 @@ import time
 import pytest
 
 from benchmarks.fleet import RunRow
-from faults.facts import ALWAYS, REASONS, Struck, breaches, unexpected
-from faults.schedule import Fault, Kind
-from faults.stillness import Stillness
-from faults.test_schedule import GOOD
+from tests.faults.facts import ALWAYS, REASONS, Struck, breaches, unexpected
+from tests.faults.schedule import Fault, Kind
+from tests.faults.stillness import Stillness
+from tests.faults.test_schedule import GOOD
 from workers.reports.reasons import Reason
 
 

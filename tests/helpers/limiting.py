@@ -1,0 +1,204 @@
+"""What tests of the limiter share: limiters that never sleep, moved time to the microsecond, and a fleet's traffic."""
+
+import heapq
+import itertools
+import random
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import pytest
+import redis
+
+from tests.helpers.reference_servers import Server
+from workers import Budget, Limit, RateLimiter, clock
+from workers.errors import RateLimited
+from workers.limiter.permits import Caller, Permit
+
+SECOND = 1_000_000
+BUDGET_OPTIONS = {"profile", "share", "trust_server"}
+
+
+def limiter_on(client: redis.Redis, *limits: Limit, name: str = "api", prefix: str = "", **options) -> RateLimiter:
+    """A limiter that never sleeps: every refusal is a RateLimited, unless the test says otherwise."""
+    options = {"max_wait_seconds": 0.0, "profile": "burst"} | options
+    budget = Budget(name, limits, **{key: options.pop(key) for key in BUDGET_OPTIONS & options.keys()})
+    return RateLimiter(budget, client, prefix=prefix or f"t{uuid.uuid4().hex[:12]}", **options)
+
+
+def beside(limiter: RateLimiter, *limits: Limit, **options) -> RateLimiter:
+    """Another process's limiter of the same budget, which may know other limits."""
+    prefix = limiter.ledger.keys[0].split(":")[0]
+    options = {"profile": limiter.budget.profile} | options
+    return limiter_on(limiter.ledger.client, *(limits or limiter.budget.limits), prefix=prefix, **options)
+
+
+def now_us() -> int:
+    return round(clock.monotonic() * SECOND)
+
+
+def move_to(instant_us: int) -> None:
+    """Set the moved clock to an exact microsecond, where advancing would add up rounding errors."""
+    moved = clock.current()
+    assert isinstance(moved, clock.MovedClock)
+    moved.elapsed_seconds = instant_us / SECOND
+
+
+def move_by(us: int) -> None:
+    move_to(now_us() + us)
+
+
+class Asleep(Exception):
+    """Raised where a caller would now sleep: a simulation has others to attend to meanwhile."""
+
+
+def fall_asleep() -> None:
+    raise Asleep
+
+
+def refusal(caller: Caller, timeout_seconds: float = 5.0, weight: int = 1) -> RateLimited:
+    """What a caller is told that asks and is refused. One with `before_sleep = fall_asleep` stays in the line."""
+    with pytest.raises((RateLimited, Asleep)) as caught:
+        caller.take(timeout_seconds, weight)
+    return caught.value if isinstance(caught.value, RateLimited) else RateLimited(*caller._refusal)
+
+
+def hear(caller: Caller, permit: Permit, status: int, headers: Mapping[str, str]) -> RateLimited | None:
+    """The response to this permit's request arrives, and Redis is told; what the caller is to do about it."""
+    try:
+        caller.heard(permit, status, headers)
+    except RateLimited as wait:
+        return wait
+    caller.settle()
+    return None
+
+
+def ask(limiter: RateLimiter, status: int, headers: Mapping[str, str], run_id: int | None = None) -> RateLimited | None:
+    """Send one request, which is answered at once."""
+    caller = limiter.caller(run_id)
+    return hear(caller, caller.take(5.0), status, headers)
+
+
+def use(caller: Caller, count: int = 1) -> None:
+    """Take that many permits and answer each at once."""
+    for _ in range(count):
+        caller.answered(caller.take(5.0))
+    caller.settle()
+
+
+def granted(limiter: RateLimiter, at_most: int = 1000) -> int:
+    """How many permits there are to be had now; they are given back."""
+    caller, permits = limiter.caller(), []
+    with suppress(RateLimited):
+        while len(permits) < at_most:
+            permits.append(caller.take(5.0))
+    for permit in permits:
+        caller.unsent(permit)
+    return len(permits)
+
+
+def notes(limiter: RateLimiter) -> list[str]:
+    """What was decided, the newest first."""
+    return [note.text for note in limiter.snapshot().notes]
+
+
+def no_headers(remaining: Sequence[int]) -> dict[str, str]:
+    return {}
+
+
+@dataclass
+class Traffic:
+    """Callers that send to a server as fast as they get permits, in moved time.
+
+    A request is counted somewhere between its sending and its answer; one that is never answered, until its timeout
+    and the linger have passed. The server answers 200 or 429, and says what `headers` makes of what remains.
+
+    Attributes:
+      servers: One for each limit; each must accept a request, and all are asked.
+      retry_after: Retry-After of a 429, which says nothing where it is None.
+      counted: (instant, weight) of each request, as it was counted.
+      refused: How many were.
+      sent: (instant, run) of each request, in their order.
+    """
+
+    limiter: RateLimiter
+    servers: Sequence[Server]
+    callers: int = 4
+    requests: int = 60
+    latency_us: int = 0
+    straggles: float = 0.0
+    never_answered: float = 0.0
+    heaviest: int = 1
+    runs: Sequence[int | None] = (None,)
+    timeout_us: int = 5 * SECOND
+    headers: Callable[[Sequence[int]], Mapping[str, str]] = no_headers
+    retry_after: int | None = 2
+    until_us: int = 3600 * SECOND
+    seed: int = 0
+    counted: list[tuple[int, int]] = field(default_factory=list)
+    refused: int = 0
+    sent: list[tuple[int, int | None]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.seed)
+        self.linger_us = 3 * SECOND
+        self.events: list[tuple[int, int, Callable[..., None], tuple]] = []
+        self.order = itertools.count()
+        self.granted = 0
+        self.weights: dict[Caller, int] = {}
+
+    def go(self) -> "Traffic":
+        """Send them all."""
+        for number in range(self.callers):
+            caller = self.limiter.caller(self.runs[number % len(self.runs)])
+            caller.before_sleep = fall_asleep
+            self.at(now_us(), self.ask, caller)
+        while self.events and self.events[0][0] < self.until_us:
+            instant, _, happens, arguments = heapq.heappop(self.events)
+            move_to(max(instant, now_us()))
+            happens(*arguments)
+        return self
+
+    def at(self, instant: int, happens: Callable[..., None], *arguments) -> None:
+        heapq.heappush(self.events, (instant, next(self.order), happens, arguments))
+
+    def ask(self, caller: Caller) -> None:
+        if self.granted >= self.requests:
+            caller.settle()
+            return
+        weight = self.weights.setdefault(caller, self.dice.randint(1, self.heaviest))
+        try:
+            permit = caller.take(self.timeout_us / SECOND, weight)
+        except (RateLimited, Asleep) as closed:
+            wait = closed.wait_seconds if isinstance(closed, RateLimited) else caller._refusal[0]
+            self.at(now_us() + max(1, round(wait * SECOND)), self.ask, caller)
+            return
+        self.granted += 1
+        del self.weights[caller]
+        self.sent.append((now_us(), caller.run_id))
+        if self.dice.random() < self.never_answered:
+            late = self.dice.choice([0, self.dice.randint(0, self.timeout_us), self.timeout_us + self.linger_us])
+            self.at(now_us() + late, self.count, caller, permit, None)
+            self.at(now_us() + self.timeout_us, self.ask, caller)
+            return
+        slow = self.dice.random() < self.straggles
+        latency = self.dice.randint(0, self.timeout_us if slow else self.latency_us)
+        counted = self.dice.choice([0, self.dice.randint(0, latency), latency])
+        self.at(now_us() + counted, self.count, caller, permit, now_us() + latency)
+
+    def count(self, caller: Caller, permit: Permit, answered_at: int | None) -> None:
+        verdicts = [server.accepts(now_us(), permit.weight) for server in self.servers]
+        accepted = all(verdicts)
+        self.counted.append((now_us(), permit.weight))
+        self.refused += not accepted
+        says = dict(self.headers([server.remaining(now_us()) for server in self.servers]))
+        if not accepted and self.retry_after is not None:
+            says["Retry-After"] = str(self.retry_after)
+        if answered_at is not None:
+            self.at(answered_at, self.answer, caller, permit, 200 if accepted else 429, says)
+
+    def answer(self, caller: Caller, permit: Permit, status: int, says: Mapping[str, str]) -> None:
+        with suppress(RateLimited):
+            caller.heard(permit, status, says)
+        self.ask(caller)
