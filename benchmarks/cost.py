@@ -15,7 +15,7 @@ from benchmarks.measure import Check
 from benchmarks.peers import Place, limiter_of
 from mock_server import Window
 from workers.connections.redis_client import redis_client
-from workers.limiter.permits import Caller
+from workers.limiter.permits import PermitClient
 from workers.limiter.rate_limiter import RateLimiter
 
 #: Budgets too large to be reached: one limit, and two as APIs have them.
@@ -117,8 +117,8 @@ def _ways(limiter: RateLimiter, client: "redis.Redis", threads: int) -> dict[str
     sha = str(client.script_load("return 1"))
     return {
         BARE: [lambda count: _bare(client, sha, count)] * threads,
-        ONE: [_permits(limiter.caller(), 1) for _ in range(threads)],
-        SEVERAL: [_permits(limiter.caller(), _EXPECTS) for _ in range(threads)],
+        ONE: [_permits(limiter.permit_client(), 1) for _ in range(threads)],
+        SEVERAL: [_permits(limiter.permit_client(), _EXPECTS) for _ in range(threads)],
     }
 
 
@@ -127,11 +127,11 @@ def _bare(client: "redis.Redis", sha: str, count: int) -> None:
         client.evalsha(sha, 0)
 
 
-def _permits(caller: Caller, expects: int) -> Calls:
+def _permits(caller: PermitClient, expects: int) -> Calls:
     def calls(count: int) -> None:
         for _ in range(count):
             caller.expects = expects
-            caller.answered(caller.take(_REQUEST_SECONDS))
+            caller.answered(caller.acquire(_REQUEST_SECONDS))
 
     return calls
 

@@ -55,7 +55,7 @@ def accepted(turn: Turn, pool: urllib3.PoolManager, url: str) -> bool:
     response = pool.request("GET", url)
     if response.status not in (200, 429):
         raise RuntimeError(f"{url} answered {response.status}")
-    turn.heard(response.status, response.headers)
+    turn.report(response.status, response.headers)
     return response.status == 200
 
 

@@ -99,5 +99,5 @@ def _take(queue: Queue, permits: int) -> None:
     for _ in range(permits):
         turn.wait()
         time.sleep(0)  # a request of no length
-        turn.heard(200, {})
+        turn.report(200, {})
     turn.leave()

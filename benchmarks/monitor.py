@@ -408,10 +408,10 @@ def _seed(url: str, runs: int, items: int) -> None:
         for source in crowded.SOURCES:
             timetable.set_schedule(source.name, source.schedule, who="benchmark", door="script")
     client = rate_limiter.redis_client(get_settings().redis_url)
-    caller = rate_limiter.RateLimiter(crowded.api.budget, client, prefix=get_settings().prefix).caller()
+    caller = rate_limiter.RateLimiter(crowded.api.budget, client, prefix=get_settings().prefix).permit_client()
     for _ in range(500):
-        caller.answered(caller.take(5))
-    caller.settle()
+        caller.answered(caller.acquire(5))
+    caller.flush()
     _say(f"... in {time.monotonic() - began:.0f} s")
 
 

@@ -64,22 +64,22 @@ Queue = Callable[[], Turn]
 
 class _Ours(Turn):
     def __init__(self, limiter: RateLimiter) -> None:
-        self._caller = limiter.caller()
+        self._caller = limiter.permit_client()
 
     def wait(self) -> None:
         while True:
             try:
-                self._permit = self._caller.take(_REQUEST_SECONDS)
+                self._permit = self._caller.acquire(_REQUEST_SECONDS)
                 return
             except RateLimited as refusal:
                 time.sleep(refusal.wait_seconds)
 
     def heard(self, status: int, headers: Mapping[str, str]) -> None:
         with suppress(RateLimited):  # the next take waits for it
-            self._caller.heard(self._permit, status, headers)
+            self._caller.report(self._permit, status, headers)
 
     def leave(self) -> None:
-        self._caller.settle()
+        self._caller.flush()
 
 
 def limiter_of(place: Place, profile: Profile = "burst") -> RateLimiter:

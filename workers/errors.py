@@ -59,7 +59,7 @@ class Refused(RateLimited):
       reason(str): What the API said.
       own(bool): Whether the refusal is the request's own: others were answered since it was refused before. Then the
         budget has not been paused by it.
-      at_us(int): When it was refused, in microseconds by the budget's clock; see `caller.Subject`.
+      at_us(int): When it was refused, in microseconds by the budget's clock; see `permits.Subject`.
     """
 
     def __init__(self, wait_seconds: float, reason: str, *, own: bool = False, at_us: int = 0) -> None:

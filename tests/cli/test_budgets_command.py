@@ -24,7 +24,7 @@ from workers.cli.budget_sheet import as_text
 from workers.connections import database
 from workers.errors import RateLimited
 from workers.limiter.lesson import Lesson
-from workers.limiter.permits import Caller
+from workers.limiter.permits import PermitClient
 from workers.limiter.rate_limiter import BudgetState, Note, WindowState
 from workers.processes.redis_data_folder import find_binary
 from workers.records import schema
@@ -56,22 +56,22 @@ def limiter(place: pytest.MonkeyPatch, redis_server: str) -> Iterator[RateLimite
         yield RateLimiter(Budget("rate-test", LIMITS), client, prefix=prefix, max_wait_seconds=0.0)
 
 
-def use(caller: Caller, count: int) -> None:
+def use(caller: PermitClient, count: int) -> None:
     for _ in range(count):
-        caller.answered(caller.take(5))
-    caller.settle()
+        caller.answered(caller.acquire(5))
+    caller.flush()
 
 
-def hear(caller: Caller, status: int, **headers: str) -> None:
-    permit = caller.take(5)
+def hear(caller: PermitClient, status: int, **headers: str) -> None:
+    permit = caller.acquire(5)
     with suppress(RateLimited):
-        caller.heard(permit, status, {name.replace("_", "-"): value for name, value in headers.items()})
-    caller.settle()
+        caller.report(permit, status, {name.replace("_", "-"): value for name, value in headers.items()})
+    caller.flush()
 
 
 def refuse(limiter: RateLimiter) -> None:
     with pytest.raises(RateLimited):
-        limiter.caller().take(5)
+        limiter.permit_client().acquire(5)
 
 
 def sluice(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -106,7 +106,7 @@ def test_a_budget_that_was_never_used_says_so(place: pytest.MonkeyPatch) -> None
 
 
 def test_a_full_window_is_named_with_when_it_opens(limiter: RateLimiter) -> None:
-    use(limiter.caller(), 500)
+    use(limiter.permit_client(), 500)
     refuse(limiter)
 
     text = said()
@@ -121,7 +121,7 @@ def test_a_full_window_is_named_with_when_it_opens(limiter: RateLimiter) -> None
 
 
 def test_a_pause_is_told_with_its_end_and_its_reason(limiter: RateLimiter) -> None:
-    hear(limiter.caller(), 429, Retry_After="1800")
+    hear(limiter.permit_client(), 429, Retry_After="1800")
 
     text = said("rate-test")
     (state,) = told()
@@ -154,7 +154,7 @@ def test_a_budget_that_became_paced_says_why(limiter: RateLimiter) -> None:
 
 def make_paced(limiter: RateLimiter) -> None:
     """Let the API refuse, without a word, what every window had room for, until the budget draws its conclusion."""
-    caller = limiter.caller()
+    caller = limiter.permit_client()
     for _ in range(5):
         with suppress(RateLimited):
             use(caller, 3)
@@ -166,7 +166,7 @@ def make_paced(limiter: RateLimiter) -> None:
 
 
 def test_what_others_spend_and_a_lower_limit_of_the_api_are_shown(limiter: RateLimiter) -> None:
-    caller = limiter.caller()
+    caller = limiter.permit_client()
     hear(caller, 200, X_RateLimit_Limit="500", X_RateLimit_Remaining="300")
     hear(caller, 200, RateLimit_Policy='"a";q=400;w=20', RateLimit='"a";r=100;t=10')
 
@@ -183,7 +183,7 @@ def test_what_others_spend_and_a_lower_limit_of_the_api_are_shown(limiter: RateL
 
 
 def lose_state(limiter: RateLimiter) -> None:
-    use(limiter.caller(), 1)
+    use(limiter.permit_client(), 1)
     limiter.ledger.client.delete(limiter.ledger.keys[1])
     refuse(limiter)
 
@@ -205,7 +205,7 @@ def test_windows_that_are_taken_as_full_say_how_state_was_lost(limiter: RateLimi
 
 def test_json_has_the_same_keys_whatever_the_state(limiter: RateLimiter) -> None:
     (unknown,) = told()
-    hear(limiter.caller(), 429, Retry_After="30")
+    hear(limiter.permit_client(), 429, Retry_After="30")
     (paused,) = told("rate-test")
 
     for state in (unknown, paused):
@@ -231,9 +231,9 @@ def test_a_share_and_hostile_words_of_an_api_are_shown_as_they_are_to_be() -> No
 
 
 def test_while_the_canary_is_out_the_budget_is_not_called_open(limiter: RateLimiter) -> None:
-    hear(limiter.caller(), 429, Retry_After="0")
+    hear(limiter.permit_client(), 429, Retry_After="0")
     wait_until(lambda: limiter.snapshot().opens_in_seconds == 0, what="the end of its pause")
-    limiter.caller().take(5)
+    limiter.permit_client().acquire(5)
 
     text = said()
 
@@ -318,7 +318,7 @@ def read_until(process: "subprocess.Popen[str]", pattern: str, seconds: float = 
 
 
 def test_watching_into_a_file_prints_a_block_each_second_and_ends_with_130(limiter: RateLimiter) -> None:
-    hear(limiter.caller(), 429, Retry_After="50")
+    hear(limiter.permit_client(), 429, Retry_After="50")
     process = watching()
 
     seen = read_until(process, r"(?s)(^--- .*UTC$.*paused +for .*){2}")
@@ -364,7 +364,7 @@ def test_watching_outlives_a_redis_that_is_away(place: pytest.MonkeyPatch, tmp_p
 
 def test_on_a_terminal_it_is_drawn_in_place_until_ctrl_c(limiter: RateLimiter) -> None:
     # Given a terminal
-    hear(limiter.caller(), 429, Retry_After="60")
+    hear(limiter.permit_client(), 429, Retry_After="60")
     ours, theirs = pty.openpty()
     environment = os.environ | {"COLUMNS": "120", "LINES": "40", "TERM": "xterm-256color"}
     process = subprocess.Popen([*COMMAND, "--watch"], cwd=ROOT, env=environment, stdout=theirs, stderr=theirs)
@@ -401,7 +401,7 @@ def test_what_the_api_taught_is_forgotten_by_name_and_what_counts_stays(limiter:
     schema.migrate()
     make_paced(limiter)
     wait_until(lambda: limiter.snapshot().opens_in_seconds == 0, what="the end of its pause")
-    hear(limiter.caller(), 200, RateLimit_Policy='"a";q=400;w=20', RateLimit='"a";r=380;t=10')
+    hear(limiter.permit_client(), 200, RateLimit_Policy='"a";q=400;w=20', RateLimit='"a";r=380;t=10')
     Watermark("rate-test").keep_lesson(Lesson("paced", "so it was", 1.0))
     before = limiter.snapshot()
     assert (before.profile, before.windows[0].full) == ("paced", 400)
@@ -461,18 +461,18 @@ def test_a_look_with_larger_limits_than_the_fleet_s_does_not_lose_its_state(
     limiter: RateLimiter, moved_clock: clock.MovedClock
 ) -> None:
     """Given a rolling change of limits: the page has the new ones, the workers still the old."""
-    use(limiter.caller(), 3)
+    use(limiter.permit_client(), 3)
     larger = Connector("rate-test", base_url="http://127.0.0.1", limits=[Limit(5000, seconds=20)]).budget
 
     seen = RateLimiter(larger, limiter.ledger.client, prefix=os.environ["SLUICE_PREFIX"]).snapshot()
 
     assert (seen.windows[0].used, seen.windows[0].in_force) == (3, 5000)
     assert limiter.snapshot().known
-    use(limiter.caller(), 1)
+    use(limiter.permit_client(), 1)
     assert (limiter.snapshot().windows[0].used, limiter.snapshot().taken_as_full_seconds) == (4, 0.0)
 
 
-@pytest.mark.parametrize("spoil", [lose_state, make_paced, lambda limiter: hear(limiter.caller(), 429)])
+@pytest.mark.parametrize("spoil", [lose_state, make_paced, lambda limiter: hear(limiter.permit_client(), 429)])
 def test_a_snapshot_changes_nothing(limiter: RateLimiter, spoil: Callable[[RateLimiter], None]) -> None:
     spoil(limiter)
     before = [limiter.ledger.client.dump(key) for key in limiter.ledger.keys]

@@ -547,9 +547,9 @@ def test_status_tells_how_its_budget_is_paused_and_paced(demo: None, sluice: Slu
     run = start()
     with redis.Redis.from_url(redis_server) as client:
         limiter = RateLimiter(api.budget, client, prefix=os.environ["SLUICE_PREFIX"])
-        caller = limiter.caller()
+        caller = limiter.permit_client()
         with pytest.raises(RateLimited):
-            caller.heard(caller.take(5), 429, {"Retry-After": "600"})
+            caller.report(caller.acquire(5), 429, {"Retry-After": "600"})
 
     # When its status is asked for
     told = sluice("status", run.id, "--json").told

@@ -283,19 +283,19 @@ def test_a_redis_without_memory_gives_no_permit_can_be_read_and_goes_on(on_own_r
     # Given a budget with a permit that runs out while Redis is out of memory
     budget = Budget("api", [Limit(5, seconds=10)])
     limiter = RateLimiter(budget, on_own_redis.client, prefix="t", linger_seconds=0.0)
-    limiter.caller().take(timeout_seconds=0.01)
+    limiter.permit_client().acquire(timeout_seconds=0.01)
     with out_of_memory(on_own_redis):
         with pytest.raises(
             DependencyDown, match=r"Redis is out of memory: no permit without it\. To do: raise its max"
         ):
-            limiter.caller().take(5.0)
+            limiter.permit_client().acquire(5.0)
         time.sleep(1.05)
 
         # Then its state can still be read
         assert limiter.snapshot().windows[0].used == 1
 
     # And permits are given as soon as there is memory
-    limiter.caller().take(5.0)
+    limiter.permit_client().acquire(5.0)
     assert limiter.snapshot().granted == 2
 
 

@@ -25,12 +25,12 @@ __all__ = ["connect"]  # a fixture of the neighbour's
 
 def ask(connector: Connector, method: str = "GET") -> int:
     """Send a request; return how many the caller counted."""
-    caller = connector.caller()
+    caller = connector.permit_client()
     body = b"{}" if method in ("POST", "PUT", "PATCH") else None
     try:
         connector.send(requests.Request(method, "x", data=body), caller)
     finally:
-        caller.settle()
+        caller.flush()
     return caller.take_usage().requests
 
 
@@ -137,7 +137,7 @@ def test_a_request_of_which_an_answer_had_begun_is_not_asked_again(connect, piec
         ask(connector)
 
         with pytest.raises(RetryableError):
-            connector.get_json(requests.Request("GET", "x"), connector.caller())
+            connector.get_json(requests.Request("GET", "x"), connector.permit_client())
 
     assert server.received == [(1, "GET"), (1, "GET")]
 

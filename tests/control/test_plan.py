@@ -141,17 +141,17 @@ def really(limiter: RateLimiter, work: Work) -> float:
         (work.details, work.detail_seconds, work.strands),
     ):
         left = count
-        events = [(now_us(), next(order), limiter.caller(), None) for _ in range(strands)]
+        events = [(now_us(), next(order), limiter.permit_client(), None) for _ in range(strands)]
         while events:
             instant, _, caller, permit = heapq.heappop(events)
             move_to(max(instant, now_us()))
             if permit:
                 caller.answered(permit)
-                caller.settle()
+                caller.flush()
             if not left:
                 continue
             try:
-                permit = caller.take(50.0)
+                permit = caller.acquire(50.0)
             except RateLimited as closed:
                 again = now_us() + max(1, round(closed.wait_seconds * SECOND))
                 heapq.heappush(events, (again, next(order), caller, None))
@@ -204,7 +204,7 @@ def test_what_a_budget_has_given_is_waited_for_as_far_as_that_can_be_told(
     # Given a budget that was used a while ago
     limiter, work = new(*TWO), Work(0, 199, strands=16)
     for count, idle_seconds in used:
-        use(limiter.caller(), count)
+        use(limiter.permit_client(), count)
         move_to(now_us() + round(idle_seconds * SECOND))
     state = limiter.snapshot()
 
@@ -323,10 +323,10 @@ def test_a_paused_budget_is_not_waited_for_and_nothing_is_asked(mock_api, import
     # Given a budget that its API has closed for a minute
     api = mock_api(items=10)
     source = import_from(api.url)
-    caller = source.connector.caller()
+    caller = source.connector.permit_client()
     with pytest.raises(RateLimited):
-        caller.heard(caller.take(5.0), 429, {"Retry-After": "60"})
-    caller.settle()
+        caller.report(caller.acquire(5.0), 429, {"Retry-After": "60"})
+    caller.flush()
 
     # When a run is planned
     with pytest.raises(RateLimited, match=r"paused: .*, until \d\d:\d\d:\d\d UTC: come back in 1 min"):

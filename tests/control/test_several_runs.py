@@ -31,7 +31,7 @@ from workers import Limit, RateLimiter, clock
 from workers.connections import database
 from workers.control import runner
 from workers.errors import RateLimited
-from workers.limiter.permits import Caller
+from workers.limiter.permits import PermitClient
 from workers.records import runs
 from workers.records.tables import ItemStatus, RunItem, RunStatus
 
@@ -48,13 +48,13 @@ def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., Rat
     return lambda *limits, **options: limiter_on(client, *limits, **{"max_wait_seconds": 2.0} | options)
 
 
-def lane(limiter: RateLimiter, run_id: int) -> Caller:
-    caller = limiter.caller(run_id)
+def lane(limiter: RateLimiter, run_id: int) -> PermitClient:
+    caller = limiter.permit_client(run_id)
     caller.before_sleep = fall_asleep
     return caller
 
 
-def take_all(lanes: list[Caller]) -> int:
+def take_all(lanes: list[PermitClient]) -> int:
     """Lanes that take a permit, answer it, and take the next, in turn, until all are refused; how many they got."""
     count, open_ = 0, list(lanes)
     while open_:
@@ -68,7 +68,7 @@ def take_all(lanes: list[Caller]) -> int:
 
 
 @pytest.fixture
-def crowd(new) -> tuple[RateLimiter, list[Caller]]:
+def crowd(new) -> tuple[RateLimiter, list[PermitClient]]:
     """A budget that a large run has used up, and its forty lanes, which wait for the opening."""
     limiter = new(FIFTY)
     lanes = [lane(limiter, LARGE) for _ in range(40)]
@@ -189,7 +189,7 @@ def test_a_run_that_begins_later_has_its_part_from_the_next_opening_on(client, m
     limiter = limiter_on(client, FIFTY, max_wait_seconds=2.0)
     traffic = Traffic(limiter, [], callers=8, requests=400, runs=(1,), latency_us=5_000)
     for _ in range(8):
-        caller = limiter.caller(2)
+        caller = limiter.permit_client(2)
         caller.before_sleep = fall_asleep
         traffic.at(7 * SECOND, traffic.ask, caller)
 
@@ -207,7 +207,7 @@ def test_a_stopped_run_is_told_with_its_next_permit_and_the_others_are_not(new):
     # Given two runs, one with a request out
     limiter = new(FIFTY)
     stopped, other = lane(limiter, 1), lane(limiter, 2)
-    permit = stopped.take(5.0)
+    permit = stopped.acquire(5.0)
 
     # When the first is stopped
     limiter.stop(1)
@@ -226,7 +226,7 @@ def test_a_stopped_run_is_told_with_its_next_permit_and_the_others_are_not(new):
 
 def test_a_stop_that_is_never_taken_back_is_forgotten_after_a_minute(new):
     limiter = new(FIFTY)
-    use(limiter.caller(), 1)
+    use(limiter.permit_client(), 1)
     limiter.stop(1)
 
     move_by(59_999_999)
@@ -238,7 +238,7 @@ def test_a_stop_that_is_never_taken_back_is_forgotten_after_a_minute(new):
 
 def test_a_stop_is_heard_in_a_pause_and_by_a_full_window(new):
     limiter = new(Limit(1, seconds=100))
-    use(limiter.caller())
+    use(limiter.permit_client())
     limiter.stop(1)
 
     assert refusal(lane(limiter, 1)).reason == "run 1 was stopped"
@@ -247,7 +247,7 @@ def test_a_stop_is_heard_in_a_pause_and_by_a_full_window(new):
 def test_stops_of_long_ago_are_not_kept(new):
     # Given a thousand runs that were cancelled, two a minute
     limiter = new(FIFTY)
-    use(limiter.caller())
+    use(limiter.permit_client())
     for run_id in range(1000):
         limiter.stop(run_id)
         move_by(30 * SECOND)

@@ -634,7 +634,7 @@ def test_a_run_that_is_moved_to_its_own_slot_is_a_person_s_all_the_same(sent):
 @HERE
 def test_a_notice_is_heard_by_every_listener_before_the_call_returns(house):
     # Given two listeners, as two processes have them
-    before = broadcast.heard()
+    before = broadcast.received()
     with (
         broadcast.listening(),
         broadcast.listening(),
@@ -642,12 +642,12 @@ def test_a_notice_is_heard_by_every_listener_before_the_call_returns(house):
     ):
         channel = f"{settings.get_settings().prefix}:notices:0"
         wait_until(lambda: client.pubsub_numsub(channel)[0][1] == 2, 5, "both listen")
-        wait_until(lambda: broadcast.heard() >= before + 2, 5, "both know it")
-        before = broadcast.heard()
+        wait_until(lambda: broadcast.received() >= before + 2, 5, "both know it")
+        before = broadcast.received()
 
         # Then the sender and both have heard of it when the call returns
         assert broadcast.notify()
-        assert broadcast.heard() == before + 3
+        assert broadcast.received() == before + 3
 
 
 @HERE
@@ -724,6 +724,6 @@ def test_a_run_that_was_resumed_while_its_pause_was_told_goes_on(import_from, mo
     runner._tell_lanes(run, stop=True)
 
     # Then its lanes get permits
-    caller = source.connector.caller(run.id, "lane", Watermark(source.connector.name))
-    caller.knock(1.0)
-    caller.settle()
+    caller = source.connector.permit_client(run.id, "lane", Watermark(source.connector.name))
+    caller.reserve(1.0)
+    caller.flush()

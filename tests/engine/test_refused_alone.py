@@ -10,11 +10,11 @@ from workers.limiter.permits import Subject
 
 def refuse(limiter: RateLimiter, subject: Subject, **headers: str) -> Refused:
     """One request for that item, which the API refuses."""
-    caller = limiter.caller(7)
+    caller = limiter.permit_client(7)
     caller.subject = subject
-    permit = caller.take(5.0)
+    permit = caller.acquire(5.0)
     with pytest.raises(RateLimited) as caught:
-        caller.heard(permit, 429, {name.replace("_", "-"): text for name, text in headers.items()})
+        caller.report(permit, 429, {name.replace("_", "-"): text for name, text in headers.items()})
     assert isinstance(caught.value, Refused)
     caught.value.hits = caller.usage.hits  # type: ignore[attr-defined]
     return caught.value
@@ -27,7 +27,7 @@ def after(limiter: RateLimiter, seconds: float) -> None:
 #: What happens between two refusals of one item, and whether the second one is its own.
 BETWEEN = {
     "nothing": (lambda limiter: None, False),
-    "another was answered": (lambda limiter: use(limiter.caller()), True),
+    "another was answered": (lambda limiter: use(limiter.permit_client()), True),
     "another was not found": (lambda limiter: ask(limiter, 404, {}), True),
     "another was refused": (lambda limiter: (ask(limiter, 429, {"Retry-After": "0"}), after(limiter, 10)), False),
     "another met a broken server": (lambda limiter: ask(limiter, 500, {}), False),
@@ -35,8 +35,8 @@ BETWEEN = {
         lambda limiter: (ask(limiter, 503, {"Retry-After": "0"}), after(limiter, 10)),
         False,
     ),
-    "another was never answered": (lambda limiter: (limiter.caller().take(5.0), after(limiter, 60)), False),
-    "another was not sent": (lambda limiter: (c := limiter.caller()).unsent(c.take(5.0)), False),
+    "another was never answered": (lambda limiter: (limiter.permit_client().acquire(5.0), after(limiter, 60)), False),
+    "another was not sent": (lambda limiter: (c := limiter.permit_client()).unsent(c.acquire(5.0)), False),
 }
 
 
@@ -58,15 +58,15 @@ def test_an_answer_after_which_the_same_is_asked_again_is_not_another_s(new):
     # Given an item that each time is answered by a challenge, which is obeyed, and then refused
     limiter, at_us, found = new(Limit(100, seconds=10)), 0, []
     for _ in range(3):
-        caller = limiter.caller(7)
+        caller = limiter.permit_client(7)
         caller.subject = Subject(at_us)
-        caller.heard(caller.take(5.0), 401, {})
+        caller.report(caller.acquire(5.0), 401, {})
         caller.ask_again()
-        again = caller.take(5.0)
+        again = caller.acquire(5.0)
         if found:  # it is the canary, as its first request was
-            assert "one request is out" in refusal(beside(limiter).caller()).reason
+            assert "one request is out" in refusal(beside(limiter).permit_client()).reason
         with pytest.raises(Refused) as caught:
-            caller.heard(again, 429, {"Retry-After": "2"})
+            caller.report(again, 429, {"Retry-After": "2"})
         at_us = caught.value.at_us
         found.append((caught.value.own, caught.value.wait_seconds))
         after(limiter, caught.value.wait_seconds)
@@ -78,12 +78,12 @@ def test_an_answer_after_which_the_same_is_asked_again_is_not_another_s(new):
 def test_what_was_granted_before_the_first_refusal_says_nothing(new):
     # Given a slow request that was granted before an item was refused, and is answered after it
     limiter = new(Limit(100, seconds=10))
-    slow = limiter.caller()
-    permit = slow.take(30.0)
+    slow = limiter.permit_client()
+    permit = slow.acquire(30.0)
     move_to(SECOND)
     first = refuse(limiter, Subject(), Retry_After="0")
     slow.answered(permit)
-    slow.settle()
+    slow.flush()
     after(limiter, 2)
 
     assert not refuse(limiter, Subject(refused_at_us=first.at_us), Retry_After="0").own
@@ -92,20 +92,20 @@ def test_what_was_granted_before_the_first_refusal_says_nothing(new):
 def test_of_two_items_refused_after_each_other_each_is_judged_by_its_own_time(new):
     # Given another's permit, granted between the refusals of two items, and answered after both
     limiter = new(Limit(100, seconds=10))
-    one, two, other = limiter.caller(), limiter.caller(), limiter.caller()
+    one, two, other = limiter.permit_client(), limiter.permit_client(), limiter.permit_client()
     refused = []
-    permits = [caller.take(30.0) for caller in (one, two)]
+    permits = [caller.acquire(30.0) for caller in (one, two)]
     for caller, permit, second in ((one, permits[0], 1), (two, permits[1], 5)):
         move_to(second * SECOND)
         with pytest.raises(Refused) as caught:
-            caller.heard(permit, 429, {"Retry-After": "0"})
+            caller.report(permit, 429, {"Retry-After": "0"})
         refused.append(caught.value)
         if caller is one:
             move_to(3 * SECOND)
-            granted = other.take(30.0)
+            granted = other.acquire(30.0)
     move_to(6 * SECOND)
     other.answered(granted)
-    other.settle()
+    other.flush()
     move_to(20 * SECOND)
 
     assert not refuse(limiter, Subject(refused_at_us=refused[1].at_us), Retry_After="0").own
@@ -129,7 +129,7 @@ def test_of_two_items_refused_after_each_other_each_is_judged_by_its_own_time(ne
 def test_an_item_that_is_refused_alone_waits_alone(new, subject, headers, wait):
     # Given a budget at work
     limiter = new(Limit(100, seconds=10), profile="auto")
-    use(limiter.caller(), 3)
+    use(limiter.permit_client(), 3)
     move_to(SECOND)
 
     # When an item of it is refused that was found to be refused alone
@@ -140,7 +140,7 @@ def test_an_item_that_is_refused_alone_waits_alone(new, subject, headers, wait):
     assert type(found) is Refused
     state = limiter.snapshot()
     assert (state.hits, state.paused_for_seconds, state.canary, state.profile) == (1, 0.0, False, "burst")
-    use(limiter.caller(), 20)
+    use(limiter.permit_client(), 20)
     assert refuse(limiter, subject, **headers).hits == 1  # type: ignore[attr-defined]
     assert limiter.snapshot().hits == 2
 
@@ -153,11 +153,11 @@ def test_a_canary_that_was_refused_alone_is_none_and_another_goes_first(new):
     refuse(limiter, Subject(1, alone=True), Retry_After="2")
 
     # Then the next one is a canary, and the row of refusals is as long as before
-    caller = limiter.caller()
-    permit = caller.take(5.0)
-    assert "one request is out" in refusal(beside(limiter).caller()).reason
+    caller = limiter.permit_client()
+    permit = caller.acquire(5.0)
+    assert "one request is out" in refusal(beside(limiter).permit_client()).reason
     with pytest.raises(Refused) as caught:
-        caller.heard(permit, 429, {"Retry-After": "2"})
+        caller.report(permit, 429, {"Retry-After": "2"})
     assert caught.value.wait_seconds == 6.0
 
 
@@ -167,7 +167,7 @@ def test_what_the_first_refusal_taught_is_taken_back_when_the_second_is_the_item
     first = refuse(limiter, Subject(), Retry_After="2")
     assert limiter.snapshot().profile == "paced"
     after(limiter, 3)
-    use(limiter.caller())
+    use(limiter.permit_client())
 
     refuse(limiter, Subject(refused_at_us=first.at_us), Retry_After="2")
 
@@ -181,12 +181,12 @@ def test_what_another_refusal_taught_is_kept(new):
     limiter = new(Limit(100, seconds=10), profile="auto")
     first = refuse(limiter, Subject(), Retry_After="20")  # longer than any window: it teaches nothing
     after(limiter, 21)
-    use(limiter.caller())
+    use(limiter.permit_client())
     after(limiter, 1)
     refuse(limiter, Subject(), Retry_After="1")
     assert limiter.snapshot().profile == "paced"
     after(limiter, 3)
-    use(limiter.caller())
+    use(limiter.permit_client())
 
     assert refuse(limiter, Subject(refused_at_us=first.at_us), Retry_After="2").own
 

@@ -112,7 +112,7 @@ def test_who_does_not_sleep_for_this_budget_is_left_alone(sent, import_from, oth
 
 def fill() -> None:
     with suppress(RateLimited):
-        use(limiter_of().caller(), 5)
+        use(limiter_of().permit_client(), 5)
 
 
 OPENED = {
@@ -275,7 +275,7 @@ def test_a_run_sleeps_on_whose_requests_weigh_more_than_is_left_and_says_so(sent
     get_registry()["items"].connector = Heavy("heavy", base_url="http://127.0.0.1:1", limits=limits)
     run = sleeping()
     RunItem.update(item_id=Item.create(external_id="1", name="one").id).execute()
-    use(limiter_of().caller(), 60)
+    use(limiter_of().permit_client(), 60)
     presence._Word("worker", 8).say()
 
     # Then it is not woken for what it cannot use

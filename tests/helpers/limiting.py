@@ -14,7 +14,7 @@ import redis
 from tests.helpers.reference_servers import Server
 from workers import Budget, Limit, RateLimiter, clock
 from workers.errors import RateLimited
-from workers.limiter.permits import Caller, Permit
+from workers.limiter.permits import Permit, PermitClient
 
 SECOND = 1_000_000
 BUDGET_OPTIONS = {"profile", "share", "trust_server"}
@@ -57,42 +57,42 @@ def fall_asleep() -> None:
     raise Asleep
 
 
-def refusal(caller: Caller, timeout_seconds: float = 5.0, weight: int = 1) -> RateLimited:
+def refusal(caller: PermitClient, timeout_seconds: float = 5.0, weight: int = 1) -> RateLimited:
     """What a caller is told that asks and is refused. One with `before_sleep = fall_asleep` stays in the line."""
     with pytest.raises((RateLimited, Asleep)) as caught:
-        caller.take(timeout_seconds, weight)
+        caller.acquire(timeout_seconds, weight)
     return caught.value if isinstance(caught.value, RateLimited) else RateLimited(*caller._refusal)
 
 
-def hear(caller: Caller, permit: Permit, status: int, headers: Mapping[str, str]) -> RateLimited | None:
+def hear(caller: PermitClient, permit: Permit, status: int, headers: Mapping[str, str]) -> RateLimited | None:
     """The response to this permit's request arrives, and Redis is told; what the caller is to do about it."""
     try:
-        caller.heard(permit, status, headers)
+        caller.report(permit, status, headers)
     except RateLimited as wait:
         return wait
-    caller.settle()
+    caller.flush()
     return None
 
 
 def ask(limiter: RateLimiter, status: int, headers: Mapping[str, str], run_id: int | None = None) -> RateLimited | None:
     """Send one request, which is answered at once."""
-    caller = limiter.caller(run_id)
-    return hear(caller, caller.take(5.0), status, headers)
+    caller = limiter.permit_client(run_id)
+    return hear(caller, caller.acquire(5.0), status, headers)
 
 
-def use(caller: Caller, count: int = 1) -> None:
+def use(caller: PermitClient, count: int = 1) -> None:
     """Take that many permits and answer each at once."""
     for _ in range(count):
-        caller.answered(caller.take(5.0))
-    caller.settle()
+        caller.answered(caller.acquire(5.0))
+    caller.flush()
 
 
 def granted(limiter: RateLimiter, at_most: int = 1000) -> int:
     """How many permits there are to be had now; they are given back."""
-    caller, permits = limiter.caller(), []
+    caller, permits = limiter.permit_client(), []
     with suppress(RateLimited):
         while len(permits) < at_most:
-            permits.append(caller.take(5.0))
+            permits.append(caller.acquire(5.0))
     for permit in permits:
         caller.unsent(permit)
     return len(permits)
@@ -146,12 +146,12 @@ class Traffic:
         self.events: list[tuple[int, int, Callable[..., None], tuple]] = []
         self.order = itertools.count()
         self.granted = 0
-        self.weights: dict[Caller, int] = {}
+        self.weights: dict[PermitClient, int] = {}
 
     def go(self) -> "Traffic":
         """Send them all."""
         for number in range(self.callers):
-            caller = self.limiter.caller(self.runs[number % len(self.runs)])
+            caller = self.limiter.permit_client(self.runs[number % len(self.runs)])
             caller.before_sleep = fall_asleep
             self.at(now_us(), self.ask, caller)
         while self.events and self.events[0][0] < self.until_us:
@@ -163,13 +163,13 @@ class Traffic:
     def at(self, instant: int, happens: Callable[..., None], *arguments) -> None:
         heapq.heappush(self.events, (instant, next(self.order), happens, arguments))
 
-    def ask(self, caller: Caller) -> None:
+    def ask(self, caller: PermitClient) -> None:
         if self.granted >= self.requests:
-            caller.settle()
+            caller.flush()
             return
         weight = self.weights.setdefault(caller, self.dice.randint(1, self.heaviest))
         try:
-            permit = caller.take(self.timeout_us / SECOND, weight)
+            permit = caller.acquire(self.timeout_us / SECOND, weight)
         except (RateLimited, Asleep) as closed:
             wait = closed.wait_seconds if isinstance(closed, RateLimited) else caller._refusal[0]
             self.at(now_us() + max(1, round(wait * SECOND)), self.ask, caller)
@@ -187,7 +187,7 @@ class Traffic:
         counted = self.dice.choice([0, self.dice.randint(0, latency), latency])
         self.at(now_us() + counted, self.count, caller, permit, now_us() + latency)
 
-    def count(self, caller: Caller, permit: Permit, answered_at: int | None) -> None:
+    def count(self, caller: PermitClient, permit: Permit, answered_at: int | None) -> None:
         verdicts = [server.accepts(now_us(), permit.weight) for server in self.servers]
         accepted = all(verdicts)
         self.counted.append((now_us(), permit.weight))
@@ -198,7 +198,7 @@ class Traffic:
         if answered_at is not None:
             self.at(answered_at, self.answer, caller, permit, 200 if accepted else 429, says)
 
-    def answer(self, caller: Caller, permit: Permit, status: int, says: Mapping[str, str]) -> None:
+    def answer(self, caller: PermitClient, permit: Permit, status: int, says: Mapping[str, str]) -> None:
         with suppress(RateLimited):
-            caller.heard(permit, status, says)
+            caller.report(permit, status, says)
         self.ask(caller)

@@ -33,7 +33,7 @@ from workers import Limit, RateLimiter, clock
 from workers.errors import DependencyDown, RateLimited, Refused
 from workers.limiter import ledger
 from workers.limiter.lesson import Lesson
-from workers.limiter.permits import Caller, Permit, Subject
+from workers.limiter.permits import Permit, PermitClient, Subject
 
 #: How long after its grant a permit may be used.
 FRESH_US = SECOND
@@ -267,7 +267,7 @@ class Request:
     """One request on its way."""
 
     process: Process
-    caller: Caller
+    caller: PermitClient
     permit: Permit
     refused: bool = False
     headers: dict[str, str] = field(default_factory=dict)
@@ -305,7 +305,7 @@ class Fleet:
         self.watermark = MemoryWatermark() if scenario.watermark else None
         self.api = Api(scenario.kind, scenario.api_limits or scenario.limits) if scenario.kind else None
         self.processes: list[Process] = []
-        self.process_of: dict[Caller, Process] = {}
+        self.process_of: dict[PermitClient, Process] = {}
         self.events: list[tuple[int, int, Callable[..., None], tuple]] = []
         self.order = itertools.count()
         self.snapshots: dict[Mishap, tuple[dict[bytes, bytes], State | None]] = {}
@@ -395,14 +395,14 @@ class Fleet:
         self.processes.append(Process(limiter, limits))
         return self.processes[-1]
 
-    def hire(self, process: Process) -> Caller:
-        caller = process.limiter.caller(run_id=1 + next(self.order) % self.scenario.runs)
+    def hire(self, process: Process) -> PermitClient:
+        caller = process.limiter.permit_client(run_id=1 + next(self.order) % self.scenario.runs)
         caller.before_sleep = fall_asleep
         self.process_of[caller] = process
         process.callers += 1
         return caller
 
-    def is_held_up(self, caller: Caller, happens: Callable[..., None], *arguments) -> bool:
+    def is_held_up(self, caller: PermitClient, happens: Callable[..., None], *arguments) -> bool:
         """Whether nothing happens to this caller now: it died, or stands still and does it later."""
         process = self.process_of[caller]
         if process.alive and now_us() < process.frozen_until:
@@ -421,12 +421,12 @@ class Fleet:
 
     # --- a request ----------------------------------------------------------------------------------------------------
 
-    def ask(self, caller: Caller) -> None:
+    def ask(self, caller: PermitClient) -> None:
         if self.is_held_up(caller, self.ask, caller):
             return
         self.asked += 1
         if self.is_done:
-            caller.settle()
+            caller.flush()
             return
         scenario, now = self.scenario, now_us()
         at_once = [limit.burst for limit in scenario.limits if limit.burst]
@@ -434,7 +434,7 @@ class Fleet:
         weight = self.dice.randint(1, most) if most > 1 else 1
         caller.expects = max(caller.expects, self.dice.randint(1, scenario.expects))
         try:
-            permit = caller.take(scenario.timeout_us / SECOND, weight)
+            permit = caller.acquire(scenario.timeout_us / SECOND, weight)
         except Asleep:
             self.at(now + math.ceil(caller._refusal[0] * SECOND), self.ask, caller)
         except DependencyDown:
@@ -447,7 +447,7 @@ class Fleet:
             hesitates = self.dice.random() < scenario.hesitates
             self.at(now + self.dice.randrange(FRESH_US) if hesitates else now, self.send, caller, permit)
 
-    def send(self, caller: Caller, permit: Permit) -> None:
+    def send(self, caller: PermitClient, permit: Permit) -> None:
         if self.is_held_up(caller, self.send, caller, permit):
             return
         scenario, number, now = self.scenario, self.dice.random(), now_us()
@@ -472,7 +472,7 @@ class Fleet:
             self.at(now + self.dice.choice([0, self.dice.randint(0, latency), latency]), self.count, request)
             if self.completes_when_sent:
                 caller.answered(permit)
-                caller.settle()
+                caller.flush()
             self.at(now + latency, self.respond, request)
 
     def count(self, request: Request) -> None:
@@ -517,7 +517,7 @@ class Fleet:
         if request.refused:
             self.watch_pause(request)
         try:
-            caller.heard(request.permit, 429 if request.refused else 200, request.headers)
+            caller.report(request.permit, 429 if request.refused else 200, request.headers)
         except DependencyDown:
             self.at(now + SECOND // 2, self.ask, caller)
             return
@@ -548,7 +548,7 @@ class Fleet:
 
     # --- misfortunes ------------------------------------------------------------------------------------------------
 
-    def crash(self, caller: Caller) -> None:
+    def crash(self, caller: PermitClient) -> None:
         """A process dies and is replaced; what it had not said is lost. Where nobody else knows, only a thread does."""
         process = self.process_of[caller]
         if self.scenario.keeps_processes:

@@ -33,7 +33,7 @@ def test_a_weight_that_cannot_be_is_refused_before_redis_is_asked(moved_clock, w
     limiter = limiter_on(Silent(), TEN)
 
     with pytest.raises(ConfigurationError, match="weigh"):
-        limiter.caller().take(5.0, weight)
+        limiter.permit_client().acquire(5.0, weight)
     with pytest.raises(ConfigurationError, match="weigh"), limiter.permit(weight=weight):
         raise AssertionError
 
@@ -42,8 +42,8 @@ def test_a_weight_above_our_share_of_a_limit_is_refused_and_one_of_it_is_not(new
     limiter = new(TEN, Limit(100, seconds=60), share=0.8)
 
     with pytest.raises(ConfigurationError, match="weighs more than the limit of 8: 9"):
-        limiter.caller().take(5.0, 9)
-    limiter.caller().take(5.0, 8)
+        limiter.permit_client().acquire(5.0, 9)
+    limiter.permit_client().acquire(5.0, 8)
 
 
 TIMEOUTS = ["10", (3, 10), INF, NAN, 0, -1, True, b"10", [10], 86_401, 0.0, 10**400]
@@ -53,7 +53,7 @@ TIMEOUTS = ["10", (3, 10), INF, NAN, 0, -1, True, b"10", [10], 86_401, 0.0, 10**
 def test_a_timeout_that_cannot_be_is_refused_before_redis_is_asked(moved_clock, timeout):
     limiter = limiter_on(Silent(), TEN)
 
-    for ask in (limiter.caller().take, limiter.caller().knock):
+    for ask in (limiter.permit_client().acquire, limiter.permit_client().reserve):
         with pytest.raises(ConfigurationError, match=r"timeout must be a number of seconds, .*, like timeout=30"):
             ask(timeout)
 
@@ -151,7 +151,7 @@ def call(limiter: RateLimiter, changed: dict[str, float], age: str = "0", rare: 
 def test_the_script_refuses_numbers_that_cannot_be_and_writes_nothing(new, changed, age, rare):
     # Given a budget that is used
     limiter = new(TEN)
-    use(limiter.caller(), 3)
+    use(limiter.permit_client(), 3)
     before = {key: limiter.ledger.client.dump(key) for key in limiter.ledger.keys}
 
     # When it is asked in another way
@@ -165,13 +165,13 @@ def test_the_script_refuses_numbers_that_cannot_be_and_writes_nothing(new, chang
 
 def test_what_the_script_refuses_is_not_delivered_again(new, monkeypatch):
     limiter = new(TEN)
-    caller = limiter.caller()
-    permit = caller.take(5.0)
+    caller = limiter.permit_client()
+    permit = caller.acquire(5.0)
 
     with pytest.raises(ConfigurationError, match="budget api: an age cannot be"):
         limiter.ledger.tell({"done": [(permit.id, -1e300)]})
 
-    use(limiter.caller())
+    use(limiter.permit_client())
     assert limiter.snapshot().granted == 2
 
 
@@ -200,12 +200,12 @@ def set_number(limiter: RateLimiter, name: str, value: float) -> None:
 def test_a_budget_whose_numbers_cannot_be_is_made_anew_as_lost_state_is(new, name, value, who):
     # Given a budget with three requests that count, of which one number was corrupted
     limiter = new(TEN, linger_seconds=1.0)
-    use(limiter.caller(), 3)
+    use(limiter.permit_client(), 3)
     set_number(limiter, name, value)
     process = limiter if who == "a live process" else beside(limiter, linger_seconds=1.0)
 
     # When it is asked
-    wait = refusal(process.caller())
+    wait = refusal(process.permit_client())
 
     # Then it opens late, but opens, and says what happened
     assert wait.reason == "api: window 10/20 s taken as full: its numbers cannot be"
@@ -218,18 +218,18 @@ def test_a_budget_whose_numbers_cannot_be_is_made_anew_as_lost_state_is(new, nam
 
 def test_a_ring_in_disorder_is_noticed_by_the_next_process_that_comes(new):
     limiter = new(TEN)
-    use(limiter.caller(), 3)
+    use(limiter.permit_client(), 3)
     ring = limiter.ledger.keys[1]
     limiter.ledger.client.setrange(ring, 16, struct.pack(">Q", 2**60))
 
-    assert "its completions are in disorder" in refusal(beside(limiter).caller()).reason
+    assert "its completions are in disorder" in refusal(beside(limiter).permit_client()).reason
 
 
 @pytest.mark.parametrize("weight", [1.5, -1])
 def test_a_budget_that_the_script_before_this_one_corrupted_heals(client, moved_clock, weight):
     """It took such weights: the first corrupted the budget for good, the second froze all of Redis."""
     limiter = limiter_on(client, TEN)
-    use(limiter.caller(), 3)
+    use(limiter.permit_client(), 3)
     old = (Path(__file__).parent / "limiter_version_1.lua").read_text()
     keys, ledger = limiter.ledger.keys, limiter.ledger
     asked = struct.pack(">4d", weight, 1e6, 0, 0)
@@ -238,7 +238,7 @@ def test_a_budget_that_the_script_before_this_one_corrupted_heals(client, moved_
         client.eval(old, len(keys), *keys, stamp, "1", ledger._stated, "", "", asked, "w", "", 1, "an-id")
 
     process = beside(limiter)
-    wait = refusal(process.caller())
+    wait = refusal(process.permit_client())
 
     assert "its numbers cannot be" in wait.reason
     move_to(round((wait.wait_seconds + 0.001) * SECOND))

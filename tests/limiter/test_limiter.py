@@ -19,13 +19,13 @@ from tests.helpers.own_redis import OwnRedis
 from tests.helpers.simulation import Fleet, Scenario
 from workers import Budget, ConfigurationError, Limit, RateLimiter, clock
 from workers.errors import DependencyDown, RateLimited
-from workers.limiter.permits import Caller, Permit
+from workers.limiter.permits import Permit, PermitClient
 
 
-def hear_429(caller: Caller, permit: Permit, pause_seconds: float) -> None:
+def hear_429(caller: PermitClient, permit: Permit, pause_seconds: float) -> None:
     """The API refuses the request of this permit; a second is added to what it asks for."""
     with suppress(RateLimited):
-        caller.heard(permit, 429, {"Retry-After": f"{pause_seconds - 1:g}"})
+        caller.report(permit, 429, {"Retry-After": f"{pause_seconds - 1:g}"})
 
 
 # --- how fast ---------------------------------------------------------------------------------------------------------
@@ -64,17 +64,17 @@ def test_a_greedy_fleet_is_as_fast_as_the_limits_allow(client, limits, requests,
 
 def test_a_short_wait_is_slept_and_ends_with_a_permit(new):
     limiter = new(Limit(3, seconds=1.5), max_wait_seconds=2.0)
-    caller = limiter.caller()
+    caller = limiter.permit_client()
     use(caller, 3)
 
-    caller.take(5.0)
+    caller.acquire(5.0)
 
     assert now_us() == 1_501_500
 
 
 def test_a_long_wait_is_told_instead_with_the_window_that_decides(new):
     # Given two windows, of which the longer one is full
-    caller = new(Limit(3, seconds=1), Limit(6, seconds=60), name="shop", max_wait_seconds=2.0).caller()
+    caller = new(Limit(3, seconds=1), Limit(6, seconds=60), name="shop", max_wait_seconds=2.0).permit_client()
     use(caller, 3)
     move_to(2 * SECOND)
     use(caller, 3)
@@ -94,10 +94,10 @@ def test_many_waiters_are_told_distinct_instants_and_each_is_served_at_its_own(n
     limiter = new(Limit(10, seconds=5), max_wait_seconds=10.0)
     for tenth in range(10):
         move_to(tenth * SECOND // 10)
-        use(limiter.caller())
+        use(limiter.permit_client())
 
     # When eight callers ask
-    callers = [limiter.caller() for _ in range(8)]
+    callers = [limiter.permit_client() for _ in range(8)]
     for caller in callers:
         caller.before_sleep = fall_asleep
     waits = [(refusal(caller).wait_seconds, caller) for caller in callers]
@@ -110,18 +110,18 @@ def test_many_waiters_are_told_distinct_instants_and_each_is_served_at_its_own(n
     # And each that comes back then is granted
     for wait, caller in waits:
         move_to(start + round(wait * SECOND))
-        caller.take(5.0)
+        caller.acquire(5.0)
 
 
 def test_a_stop_request_ends_the_wait_and_gives_the_place_back(client, environment):
     # Given a caller that sleeps in real time for a window of two seconds
     limiter = limiter_on(client, Limit(1, seconds=2), max_wait_seconds=5.0)
-    use(limiter.caller())
+    use(limiter.permit_client())
     raised: list[RateLimited] = []
 
     def wait() -> None:
         try:
-            limiter.caller().take(5.0)
+            limiter.permit_client().acquire(5.0)
         except RateLimited as error:
             raised.append(error)
 
@@ -142,12 +142,12 @@ def test_a_stop_request_ends_the_wait_and_gives_the_place_back(client, environme
 def test_a_permit_that_was_slept_past_is_given_back_and_another_one_taken(new):
     # Given a permit taken ahead of its request
     limiter = new(Limit(5, seconds=10))
-    caller = limiter.caller()
-    caller.knock(5.0)
+    caller = limiter.permit_client()
+    caller.reserve(5.0)
 
     # When the thread sleeps for more than a second
     move_to(1_500_000)
-    permit = caller.take(5.0)
+    permit = caller.acquire(5.0)
 
     # Then it does not send with it
     assert permit.fresh
@@ -168,7 +168,7 @@ def test_a_permit_whose_grant_arrives_late_is_not_used(client, new):
     limiter = new(Limit(5, seconds=10))
     slow = RateLimiter(limiter.budget, SlowClient(connection_pool=client.connection_pool), prefix="slow")
 
-    wait = refusal(slow.caller())
+    wait = refusal(slow.permit_client())
 
     assert wait.reason == "Redis answers too slowly"
     assert slow.snapshot().in_flight == 0
@@ -176,10 +176,10 @@ def test_a_permit_whose_grant_arrives_late_is_not_used(client, new):
 
 def test_what_is_taken_ahead_and_not_used_goes_back(new):
     limiter = new(Limit(1, seconds=10))
-    caller = limiter.caller()
-    caller.knock(5.0)
+    caller = limiter.permit_client()
+    caller.reserve(5.0)
 
-    caller.settle()
+    caller.flush()
 
     assert granted(limiter) == 1
 
@@ -188,13 +188,13 @@ def test_a_clock_set_back_opens_no_window_early_and_none_late(new, moved_clock):
     # Given a full window, ten seconds into the day
     limiter = new(Limit(3, seconds=5))
     move_to(10 * SECOND)
-    use(limiter.caller(), 3)
+    use(limiter.permit_client(), 3)
 
     # When Redis's clock is set back by an hour
     moved_clock.step(-3600)
 
     # Then time goes on from where it was
-    assert refusal(limiter.caller()).wait_seconds == 5.005
+    assert refusal(limiter.permit_client()).wait_seconds == 5.005
     move_to(15_004_999)
     assert granted(limiter) == 0
     move_to(15_005_000)
@@ -206,17 +206,17 @@ def test_a_clock_set_forward_opens_no_window_early(new, moved_clock, seconds):
     # Given a full window, and two processes
     one = new(Limit(3, seconds=5), prefix="forward" + uuid.uuid4().hex)
     other = limiter_on(one.ledger.client, Limit(3, seconds=5), prefix=one.ledger.keys[0].split(":")[0])
-    use(one.caller(), 2)
-    use(other.caller())
+    use(one.permit_client(), 2)
+    use(other.permit_client())
     move_to(SECOND)
-    refusal(one.caller())
+    refusal(one.permit_client())
 
     # When Redis's clock is set forward
     moved_clock.step(seconds)
 
     # Then either of them notices, and the windows open when they would have
-    assert refusal(other.caller()).wait_seconds == pytest.approx(4.005, abs=0.01)
-    assert refusal(one.caller()).wait_seconds == pytest.approx(4.005, abs=0.01)
+    assert refusal(other.permit_client()).wait_seconds == pytest.approx(4.005, abs=0.01)
+    assert refusal(one.permit_client()).wait_seconds == pytest.approx(4.005, abs=0.01)
     assert "s ahead: not believed" in one.snapshot().notes[0].text
     move_to(4_990_000)
     assert granted(one) == 0
@@ -230,7 +230,7 @@ def test_a_clock_set_forward_opens_no_window_early(new, moved_clock, seconds):
 def test_a_closing_is_one_sleep_for_the_budget_and_one_for_each_run_that_waits(new):
     # Given a budget that is used up
     limiter = new(Limit(6, seconds=10))
-    callers = [limiter.caller(run_id) for run_id in (1, 1, 1, 2, 2, 2)]
+    callers = [limiter.permit_client(run_id) for run_id in (1, 1, 1, 2, 2, 2)]
     for caller in callers:
         use(caller)
 
@@ -253,8 +253,8 @@ def test_a_closing_is_one_sleep_for_the_budget_and_one_for_each_run_that_waits(n
 def test_the_length_of_a_sleep_is_counted_once_and_not_for_each_thread(new):
     # Given five lanes of run 1 that wait from the first second on, and one of run 2 from the sixth
     limiter = new(Limit(6, seconds=10))
-    use(limiter.caller(), 6)
-    lanes, other = [limiter.caller(1) for _ in range(5)], limiter.caller(2)
+    use(limiter.permit_client(), 6)
+    lanes, other = [limiter.permit_client(1) for _ in range(5)], limiter.permit_client(2)
     move_to(SECOND)
     for lane in lanes:
         refusal(lane)
@@ -264,7 +264,7 @@ def test_the_length_of_a_sleep_is_counted_once_and_not_for_each_thread(new):
     # When the budget opens to all of them
     move_to(10_010_000)
     for caller in (other, *lanes):
-        caller.take(5.0)
+        caller.acquire(5.0)
 
     # Then the sleep is as long as from the first question to the first permit
     assert sum(lane.usage.slept_seconds for lane in lanes) == pytest.approx(9.01)
@@ -277,16 +277,16 @@ def test_the_length_of_a_sleep_is_counted_once_and_not_for_each_thread(new):
 def test_a_run_that_stays_away_longer_than_it_was_told_has_not_slept_meanwhile(new):
     # Given a run that was told to wait ten seconds, and was then paused for an hour by its owner
     limiter = new(Limit(1, seconds=10))
-    use(limiter.caller())
-    caller = limiter.caller(7)
+    use(limiter.permit_client())
+    caller = limiter.permit_client(7)
     refusal(caller)
     move_to(3600 * SECOND)
 
     # When it comes back, first to a closed budget, and then for good
-    use(limiter.caller())
+    use(limiter.permit_client())
     refusal(caller)
     move_to(3700 * SECOND)
-    caller.take(5.0)
+    caller.acquire(5.0)
 
     # Then it has slept twice the ten seconds
     assert caller.usage.slept_seconds == pytest.approx(20.02)
@@ -296,8 +296,8 @@ def test_a_run_that_stays_away_longer_than_it_was_told_has_not_slept_meanwhile(n
 def test_a_sleep_ends_where_its_run_is_stopped_and_the_pause_is_none(new):
     # Given a run that has waited for 4 s of 20, and is stopped
     limiter = new(Limit(1, seconds=20))
-    use(limiter.caller())
-    caller = limiter.caller(7)
+    use(limiter.permit_client())
+    caller = limiter.permit_client(7)
     move_to(SECOND)
     refusal(caller)
     move_to(5 * SECOND)
@@ -314,7 +314,7 @@ def test_a_sleep_ends_where_its_run_is_stopped_and_the_pause_is_none(new):
     limiter.go_on(7)
     refusal(caller)
     move_to(20_100_000)
-    caller.take(5.0)
+    caller.acquire(5.0)
 
     # Then only that is told of
     assert caller.usage.slept_seconds == pytest.approx(5.0, abs=0.11)
@@ -325,14 +325,14 @@ def test_a_sleep_ends_where_its_run_is_stopped_and_the_pause_is_none(new):
 
 
 @pytest.fixture
-def paused(new) -> tuple[RateLimiter, list[Caller]]:
+def paused(new) -> tuple[RateLimiter, list[PermitClient]]:
     """A budget of which thirty requests were refused at once, with Retry-After: 5; their callers, and an idle one."""
     limiter = new(Limit(100, seconds=10), max_wait_seconds=10.0)
-    callers = [limiter.caller(1) for _ in range(31)]
+    callers = [limiter.permit_client(1) for _ in range(31)]
     for caller in callers:
         caller.before_sleep = fall_asleep
     idle = callers.pop()
-    permits = [caller.take(5.0) for caller in callers]
+    permits = [caller.acquire(5.0) for caller in callers]
     move_to(SECOND)
     for caller, permit in zip(callers, permits, strict=True):
         hear_429(caller, permit, 5.0)
@@ -372,16 +372,16 @@ def test_after_a_pause_one_request_goes_first_and_the_others_follow_its_answer(p
     move_to(6 * SECOND)
 
     # When all ask, one is let through
-    canary = first.take(5.0)
+    canary = first.acquire(5.0)
     waits = [refusal(other) for other in others]
     assert {wait.reason for wait in waits} == {"api: one request is out to see whether the API answers again"}
     assert len({wait.wait_seconds for wait in waits}) == 30
 
     # Then its answer opens the budget to the others
     first.answered(canary)
-    first.settle()
+    first.flush()
     for other in others:
-        other.take(5.0)
+        other.acquire(5.0)
     assert limiter.snapshot().hits == 1
 
 
@@ -389,7 +389,7 @@ def test_those_who_wait_for_the_canary_ask_ever_more_seldom(paused):
     # Given a canary that is not answered for eight seconds
     _, (first, other, *_) = paused
     move_to(6 * SECOND)
-    first.take(30.0)
+    first.acquire(30.0)
 
     # When another caller asks whenever it is told to
     waits = []
@@ -406,7 +406,7 @@ def test_those_who_wait_for_the_canary_ask_ever_more_seldom(paused):
 def test_a_canary_that_is_refused_is_a_second_hit(paused):
     limiter, (first, *_) = paused
     move_to(6 * SECOND)
-    canary = first.take(5.0)
+    canary = first.acquire(5.0)
     first.usage.hits = 0
 
     hear_429(first, canary, 5.0)
@@ -419,21 +419,21 @@ def test_a_canary_that_is_refused_is_a_second_hit(paused):
 def test_a_straggler_of_the_first_burst_is_no_second_hit_but_pauses_again(new):
     # Given two requests, one refused at once
     limiter = new(Limit(100, seconds=10))
-    quick, slow = limiter.caller(), limiter.caller()
-    refused_soon, refused_late = quick.take(5.0), slow.take(5.0)
+    quick, slow = limiter.permit_client(), limiter.permit_client()
+    refused_soon, refused_late = quick.acquire(5.0), slow.acquire(5.0)
     hear_429(quick, refused_soon, 2.0)
 
     # When the other's refusal arrives after the pause, with a canary out
     move_to(3 * SECOND)
-    canary = quick.take(5.0)
+    canary = quick.acquire(5.0)
     hear_429(slow, refused_late, 2.0)
 
     # Then it is the same hit, the pause begins anew, and so does the search for a canary
     assert (quick.usage.hits, slow.usage.hits) == (1, 0)
     quick.answered(canary)
-    quick.settle()
+    quick.flush()
     move_to(5 * SECOND)
-    quick.take(5.0)
+    quick.acquire(5.0)
     assert "one request is out" in refusal(slow).reason
 
 
@@ -442,7 +442,7 @@ def test_a_canary_that_is_lost_makes_room_for_another(paused, crashed):
     # Given a canary
     _, (first, other, *_) = paused
     move_to(6 * SECOND)
-    canary = first.take(5.0)
+    canary = first.acquire(5.0)
 
     # When its process dies, or gives it back
     if crashed:
@@ -451,14 +451,14 @@ def test_a_canary_that_is_lost_makes_room_for_another(paused, crashed):
         first.unsent(canary)
 
     # Then the next one to ask is the canary
-    other.take(5.0)
+    other.acquire(5.0)
     assert "one request is out" in refusal(first).reason
 
 
 def test_a_longer_retry_after_extends_the_pause_and_a_shorter_does_not_shorten_it(new):
     limiter = new(Limit(100, seconds=10))
-    caller = limiter.caller(1)
-    permits = [caller.take(5.0) for _ in range(3)]
+    caller = limiter.permit_client(1)
+    permits = [caller.acquire(5.0) for _ in range(3)]
 
     for permit, seconds in zip(permits, (5.0, 8.0, 1.0), strict=True):
         hear_429(caller, permit, seconds)
@@ -470,8 +470,8 @@ def test_a_longer_retry_after_extends_the_pause_and_a_shorter_does_not_shorten_i
 def test_a_pause_that_is_extended_while_a_run_waits_is_still_one_sleep(new):
     # Given a run that waits for the end of a pause
     limiter = new(Limit(100, seconds=10))
-    caller = limiter.caller(1)
-    first, straggler = caller.take(5.0), caller.take(5.0)
+    caller = limiter.permit_client(1)
+    first, straggler = caller.acquire(5.0), caller.acquire(5.0)
     hear_429(caller, first, 5.0)
     refusal(caller)
 
@@ -483,7 +483,7 @@ def test_a_pause_that_is_extended_while_a_run_waits_is_still_one_sleep(new):
 
     # Then it is one closing, of eight seconds
     move_to(8 * SECOND)
-    caller.take(5.0)
+    caller.acquire(5.0)
     assert caller.usage.sleeps == 1
     assert caller.usage.slept_seconds == pytest.approx(8.0)
 
@@ -494,9 +494,9 @@ def test_a_pause_that_is_extended_while_a_run_waits_is_still_one_sleep(new):
 def test_a_limit_that_grows_keeps_what_is_known_and_never_allows_too_much(new):
     # Given a budget of 20, used up twice within a minute, so that the ring has forgotten the first twenty
     small = new(Limit(20, seconds=10), prefix="grows" + uuid.uuid4().hex)
-    use(small.caller(), 20)
+    use(small.permit_client(), 20)
     move_to(11 * SECOND)
-    use(small.caller(), 20)
+    use(small.permit_client(), 20)
 
     # When the limit becomes 50 a minute
     move_to(12 * SECOND)
@@ -515,7 +515,7 @@ def test_a_limit_that_grows_keeps_what_is_known_and_never_allows_too_much(new):
 
 def test_a_limit_that_grows_before_the_ring_was_full_allows_exactly_the_difference(new):
     small = new(Limit(20, seconds=10), prefix="grows" + uuid.uuid4().hex)
-    use(small.caller(), 15)
+    use(small.permit_client(), 15)
 
     large = limiter_on(small.ledger.client, Limit(50, seconds=10), prefix=small.ledger.keys[0].split(":")[0])
 
@@ -526,13 +526,13 @@ def test_callers_with_smaller_limits_do_not_make_the_others_forget(new):
     # Given a deploy in progress: old processes know 50, new ones 20
     old = new(Limit(50, seconds=10), prefix="shrinks" + uuid.uuid4().hex)
     new_ = limiter_on(old.ledger.client, Limit(20, seconds=10), prefix=old.ledger.keys[0].split(":")[0])
-    use(old.caller(), 40)
+    use(old.permit_client(), 40)
 
     # Then each keeps to its own limit, and all that was sent counts for both
     assert granted(new_) == 0
     assert granted(old) == 10
     assert new_.snapshot().windows[0].used == 40
-    use(old.caller(), 10)
+    use(old.permit_client(), 10)
     assert granted(old) == 0
     move_to(10_010_000)
     assert (granted(new_), granted(old)) == (20, 50)
@@ -554,7 +554,7 @@ def test_without_redis_there_is_no_permit(own_redis):
     own_redis.kill()
 
     with pytest.raises(DependencyDown, match="Redis does not answer"):
-        limiter.caller().take(5.0)
+        limiter.permit_client().acquire(5.0)
     with pytest.raises(DependencyDown):
         limiter.snapshot()
 
@@ -566,18 +566,18 @@ def test_without_redis_there_is_no_permit(own_redis):
 def test_what_redis_could_not_be_told_rides_on_the_next_call(own_redis):
     # Given three requests on their way, and a Redis that hangs
     limiter = limiter_on(own_redis.client, Limit(5, seconds=10))
-    answered, unused, lost = (limiter.caller() for _ in range(3))
-    permits = [caller.take(5.0) for caller in (answered, unused)]
+    answered, unused, lost = (limiter.permit_client() for _ in range(3))
+    permits = [caller.acquire(5.0) for caller in (answered, unused)]
     with own_redis.stopped():
         # When one is answered, one never sent, and one more permit asked for in vain
         answered.answered(permits[0])
-        answered.settle()
+        answered.flush()
         unused.unsent(permits[1])
         with pytest.raises(DependencyDown):
-            lost.take(5.0)
+            lost.acquire(5.0)
 
     # Then the next call tells Redis all of it: one completed, none in flight
-    limiter.caller().take(5.0).caller.settle()
+    limiter.permit_client().acquire(5.0).client.flush()
     state = limiter.snapshot()
     assert (state.in_flight, state.windows[0].used) == (1, 2)
 
@@ -585,8 +585,8 @@ def test_what_redis_could_not_be_told_rides_on_the_next_call(own_redis):
 def test_a_429_that_redis_could_not_be_told_still_pauses_the_budget(own_redis):
     # Given a request that is refused while Redis is away
     limiter = limiter_on(own_redis.client, Limit(5, seconds=10))
-    caller, other = limiter.caller(1), limiter.caller(1)
-    permit = caller.take(5.0)
+    caller, other = limiter.permit_client(1), limiter.permit_client(1)
+    permit = caller.acquire(5.0)
     own_redis.kill()
     with pytest.raises(DependencyDown):
         hear_429(caller, permit, 5.0)
@@ -602,11 +602,11 @@ def test_a_429_that_redis_could_not_be_told_still_pauses_the_budget(own_redis):
 
 def test_a_redis_that_cannot_write_gives_no_permit(own_redis):
     limiter = limiter_on(own_redis.client, Limit(5, seconds=10))
-    use(limiter.caller())
+    use(limiter.permit_client())
     own_redis.client.replicaof("127.0.0.1", "1")
 
     with pytest.raises(DependencyDown, match="read only"):
-        limiter.caller().take(5.0)
+        limiter.permit_client().acquire(5.0)
 
     own_redis.client.replicaof("NO", "ONE")
     assert granted(limiter) == 4
@@ -614,7 +614,7 @@ def test_a_redis_that_cannot_write_gives_no_permit(own_redis):
 
 def test_a_redis_that_forgets_its_scripts_is_told_again(own_redis):
     limiter = limiter_on(own_redis.client, Limit(5, seconds=10))
-    use(limiter.caller(), 2)
+    use(limiter.permit_client(), 2)
 
     own_redis.client.script_flush()
 
@@ -625,10 +625,10 @@ def test_a_redis_that_forgets_its_scripts_is_told_again(own_redis):
 def test_a_key_that_is_lost_alone_neither_bursts_nor_blocks_the_budget(new, part):
     # Given a budget with requests in flight, requests completed, and somebody who waits
     limiter = new(Limit(5, seconds=10))
-    caller = limiter.caller(1)
+    caller = limiter.permit_client(1)
     use(caller, 2)
     for _ in range(3):
-        caller.take(5.0)
+        caller.acquire(5.0)
     refusal(caller)
 
     # When one of its keys is evicted
@@ -647,15 +647,15 @@ def test_a_key_that_is_lost_alone_neither_bursts_nor_blocks_the_budget(new, part
 def test_a_budget_takes_little_memory_whatever_its_traffic(new):
     # Given a budget of 2,000
     limiter = new(Limit(2000, seconds=20))
-    caller = limiter.caller(1)
+    caller = limiter.permit_client(1)
 
     # When 20,000 permits have been taken
     for number in range(20_000):
         move_to(number * 10_100)
-        caller.answered(caller.take(5.0))
-    refused_, client_ = limiter.caller(2), limiter.ledger.client
+        caller.answered(caller.acquire(5.0))
+    refused_, client_ = limiter.permit_client(2), limiter.ledger.client
     with suppress(RateLimited):
-        refused_.take(5.0)
+        refused_.acquire(5.0)
 
     # Then its keys are small
     assert limiter.snapshot().granted >= 20_000
@@ -664,9 +664,9 @@ def test_a_budget_takes_little_memory_whatever_its_traffic(new):
 
 def test_the_keys_of_a_budget_share_one_slot_of_a_cluster(new):
     limiter = new(Limit(2, seconds=10), name="shop.example")
-    use(limiter.caller(1), 1)
-    limiter.caller(1).take(5.0)
-    refusal(limiter.caller(1))
+    use(limiter.permit_client(1), 1)
+    limiter.permit_client(1).acquire(5.0)
+    refusal(limiter.permit_client(1))
 
     keys = limiter.ledger.client.keys(f"{limiter.ledger.keys[0].split(':')[0]}:*")
 
@@ -682,11 +682,11 @@ def test_a_snapshot_tells_what_a_budget_is_doing(new):
     # Given a budget of two windows, with three requests answered, one out, and two callers that wait
     limits = (Limit(4, seconds=10), Limit(100, seconds=60))
     limiter = new(*limits, name="shop")
-    use(limiter.caller(), 3)
-    limiter.caller().take(5.0)
+    use(limiter.permit_client(), 3)
+    limiter.permit_client().acquire(5.0)
     move_to(2 * SECOND)
     for _ in range(2):
-        refusal(limiter.caller())
+        refusal(limiter.permit_client())
 
     # Then
     state = limiter.snapshot()
@@ -757,7 +757,7 @@ def test_redis_s_own_time_is_used_where_no_clock_is_moved(client, environment):
     started = time.monotonic()
 
     # When five permits are taken
-    use(limiter.caller(), 5)
+    use(limiter.permit_client(), 5)
 
     # Then two windows have passed
     assert 0.4 <= time.monotonic() - started < 5

@@ -35,7 +35,7 @@ from workers.errors import DependencyDown, RateLimited
 from workers.limiter import ledger
 from workers.limiter.ledger import Ledger
 from workers.limiter.lesson import Lesson
-from workers.limiter.permits import Caller
+from workers.limiter.permits import PermitClient
 from workers.processes import redis_data_folder
 from workers.records import schema
 from workers.records.watermark import Watermark
@@ -105,26 +105,26 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, moved_clock: clock.Mov
 
 def use(process: RateLimiter, count: int = 1) -> None:
     """Take that many permits and answer each at once."""
-    caller = process.caller()
+    caller = process.permit_client()
     for _ in range(count):
-        caller.answered(caller.take(TIMEOUT))
-    caller.settle()
+        caller.answered(caller.acquire(TIMEOUT))
+    caller.flush()
 
 
 def granted(process: RateLimiter, at_most: int = 1000) -> int:
     """How many permits there are to be had now; they are given back."""
-    caller, permits = process.caller(), []
+    caller, permits = process.permit_client(), []
     with suppress(RateLimited):
         while len(permits) < at_most:
-            permits.append(caller.take(TIMEOUT))
+            permits.append(caller.acquire(TIMEOUT))
     for permit in permits:
         caller.unsent(permit)
     return len(permits)
 
 
-def refusal(process: RateLimiter | Caller) -> RateLimited:
+def refusal(process: RateLimiter | PermitClient) -> RateLimited:
     with pytest.raises(RateLimited) as caught:
-        (process.caller() if isinstance(process, RateLimiter) else process).take(TIMEOUT)
+        (process.permit_client() if isinstance(process, RateLimiter) else process).acquire(TIMEOUT)
     return caught.value
 
 
@@ -136,9 +136,9 @@ def check_full_until(world: World, process: RateLimiter, seconds: float, count: 
     assert granted(process) == count
 
 
-def hear_429(caller: Caller, permit, pause_seconds: float) -> None:
+def hear_429(caller: PermitClient, permit, pause_seconds: float) -> None:
     with suppress(RateLimited):
-        caller.heard(permit, 429, {"Retry-After": f"{pause_seconds - 1:g}"})
+        caller.report(permit, 429, {"Retry-After": f"{pause_seconds - 1:g}"})
 
 
 def epoch(process: RateLimiter) -> int:
@@ -151,7 +151,7 @@ def epoch(process: RateLimiter) -> int:
 def test_after_a_flush_a_live_process_takes_its_windows_as_full_until_nothing_of_before_can_count(world):
     # Given a process that has taken permits, for a long timeout and for short ones
     process = world.process()
-    process.caller().take(20.0)
+    process.permit_client().acquire(20.0)
     use(process)
     world.at(3)
 
@@ -201,7 +201,7 @@ def test_a_second_live_process_with_an_older_epoch_adds_nothing(world):
 def test_a_live_process_with_longer_deadlines_than_the_first_closes_the_budget_until_they_have_passed(world):
     # Given one process whose requests may last a minute, and one whose may last five seconds
     slow, quick = world.process(), world.process()
-    slow.caller().take(60.0)
+    slow.permit_client().acquire(60.0)
     use(quick)
     world.at(1)
     world.flush()
@@ -299,8 +299,8 @@ def test_alone_without_a_watermark_it_opens_empty_until_a_live_process_brings_it
 def test_ends_of_before_the_flush_count_for_nothing_after_it(world):
     # Given requests in flight over a flush
     process = world.process()
-    callers = [process.caller() for _ in range(3)]
-    permits = [caller.take(TIMEOUT) for caller in callers]
+    callers = [process.permit_client() for _ in range(3)]
+    permits = [caller.acquire(TIMEOUT) for caller in callers]
     world.flush()
     refusal(process)
 
@@ -308,7 +308,7 @@ def test_ends_of_before_the_flush_count_for_nothing_after_it(world):
     world.at(2)
     for caller, permit in zip(callers[:2], permits, strict=False):
         caller.answered(permit)
-        caller.settle()
+        caller.flush()
     callers[2].unsent(permits[2])
 
     # Then nothing is given back twice, and nothing later
@@ -319,8 +319,8 @@ def test_ends_of_before_the_flush_count_for_nothing_after_it(world):
 def test_a_pause_outlives_a_flush_where_a_live_process_knows_of_it(world):
     # Given a pause of five minutes
     process, other = world.process(), world.process()
-    caller = process.caller()
-    hear_429(caller, caller.take(TIMEOUT), 300)
+    caller = process.permit_client()
+    hear_429(caller, caller.acquire(TIMEOUT), 300)
     assert refusal(other).wait_seconds == pytest.approx(300)
     world.at(1)
     world.flush()
@@ -333,15 +333,15 @@ def test_a_pause_outlives_a_flush_where_a_live_process_knows_of_it(world):
     assert wait.reason == "api: paused: the API answered 429, Retry-After 299"
     assert refusal(other).wait_seconds == pytest.approx(299)
     world.at(300.001)
-    other.caller().take(TIMEOUT)
+    other.permit_client().acquire(TIMEOUT)
     assert "one request is out" in refusal(process).reason
 
 
 def test_a_pause_outlives_a_flush_also_where_another_process_asks_first(world):
     process, other = world.process(), world.process()
-    caller = process.caller()
+    caller = process.permit_client()
     use(other)
-    hear_429(caller, caller.take(TIMEOUT), 300)
+    hear_429(caller, caller.acquire(TIMEOUT), 300)
     world.flush()
     refusal(other)
 
@@ -356,8 +356,8 @@ def test_a_pause_outlives_a_flush_also_where_another_process_asks_first(world):
 
 def test_a_pause_outlives_a_state_that_is_older_than_it(world):
     process = world.process()
-    caller = process.caller()
-    permit = caller.take(TIMEOUT)
+    caller = process.permit_client()
+    permit = caller.acquire(TIMEOUT)
     before = world.dumps()
     hear_429(caller, permit, 300)
 
@@ -374,10 +374,10 @@ def test_that_a_budget_is_paced_outlives_redis_by_the_watermark(world, how):
     process = world.process(profile="auto", watermark=mark)
     use(process)
     before = world.dumps()
-    caller = process.caller()
+    caller = process.permit_client()
     for second in (0, 100, 200, 300):
         world.at(second)
-        hear_429(caller, caller.take(TIMEOUT), 5)
+        hear_429(caller, caller.acquire(TIMEOUT), 5)
         world.at(second + 50)  # the canary is answered, and it was no accident
         use(process)
     assert mark.kept == Lesson("paced", process.snapshot().profile_why, 1.0, 0.0, 600.0)
@@ -498,7 +498,7 @@ def test_a_watermark_of_others_does_not_forget_what_an_older_state_knows(world):
     use(alone)
     world.at(1000)
     use(alone, 4)
-    alone.caller().take(TIMEOUT)
+    alone.permit_client().acquire(TIMEOUT)
     world.redis.restart(save=True)
 
     # When a process with one asks, which says that the budget has not been used for long
@@ -574,7 +574,7 @@ def test_a_replica_that_was_spoken_to_before_it_took_over_is_noticed(replicated,
         early.snapshot()
     else:
         with pytest.raises(DependencyDown, match="read only"):
-            early.caller().take(TIMEOUT)
+            early.permit_client().acquire(TIMEOUT)
 
     # When it takes over with an older state
     replica.client.replicaof("NO", "ONE")
@@ -594,15 +594,15 @@ def test_a_replica_that_has_run_for_long_takes_over_without_a_burst_in_redis_s_o
     live, fresh = world.process(limit, **options), world.process(limit, client=replica.client, **options)
 
     # When it takes over from a master that has just given all there is to give
-    caller = live.caller()
+    caller = live.permit_client()
     for _ in range(5):
-        caller.answered(caller.take(0.1))
-    caller.settle()
+        caller.answered(caller.acquire(0.1))
+    caller.flush()
     replica.catch_up(world.redis)
     replica.client.replicaof("NO", "ONE")
-    caller = fresh.caller()
+    caller = fresh.permit_client()
     with pytest.raises(RateLimited, match="Redis was started again") as caught:
-        caller.take(0.1)
+        caller.acquire(0.1)
 
     # Then the budget is full, until the longest deadline from now and a window
     assert caught.value.wait_seconds == pytest.approx(1.2 + 0.9009, abs=0.05)
@@ -640,8 +640,8 @@ def test_redis_away_for_ten_seconds_gives_no_permit_and_forgets_no_end(world, ho
     # Given five requests on their way at 1 s, and a Redis that is away from then on
     process = world.process()
     world.at(1)
-    callers = [process.caller() for _ in range(5)]
-    permits = [caller.take(TIMEOUT) for caller in callers]
+    callers = [process.permit_client() for _ in range(5)]
+    permits = [caller.acquire(TIMEOUT) for caller in callers]
 
     def away() -> None:
         for caller, permit, second in zip(callers, permits, (2, 2, 3, 4), strict=False):
@@ -649,7 +649,7 @@ def test_redis_away_for_ten_seconds_gives_no_permit_and_forgets_no_end(world, ho
             world.at(second)
             caller.answered(permit)
             with pytest.raises(DependencyDown):
-                caller.take(TIMEOUT)
+                caller.acquire(TIMEOUT)
         callers[4].unsent(permits[4])
         world.at(11)
 
@@ -764,9 +764,9 @@ def test_a_clock_set_forward_while_a_process_sleeps_does_not_wake_it_early(world
 def test_what_is_told_first_by_a_clock_set_forward_does_not_count_till_then(world, seconds):
     # Given three requests in flight, and a run that waits
     process = world.process(Limit(3, seconds=10))
-    answered, unused, lost = (process.caller(7) for _ in range(3))
-    permits = [caller.take(TIMEOUT) for caller in (answered, unused, lost)]
-    refusal(process.caller(7))
+    answered, unused, lost = (process.permit_client(7) for _ in range(3))
+    permits = [caller.acquire(TIMEOUT) for caller in (answered, unused, lost)]
+    refusal(process.permit_client(7))
     world.at(1)
 
     # When the clock is set forward, and the first call after it carries an end and a return
@@ -792,8 +792,8 @@ def test_what_is_told_first_by_a_clock_set_forward_does_not_count_till_then(worl
 
 def test_a_pause_that_is_told_by_a_clock_set_forward_is_as_long_as_the_api_said(world):
     process = world.process()
-    caller = process.caller()
-    permit = caller.take(TIMEOUT)
+    caller = process.permit_client()
+    permit = caller.acquire(TIMEOUT)
     world.at(1)
     world.clock.step(3600)
 
@@ -801,7 +801,7 @@ def test_a_pause_that_is_told_by_a_clock_set_forward_is_as_long_as_the_api_said(
 
     assert process.snapshot().paused_for_seconds == pytest.approx(5, abs=0.01)
     world.at(6.01)
-    caller.take(TIMEOUT)
+    caller.acquire(TIMEOUT)
 
 
 def test_a_question_that_takes_long_is_not_taken_for_a_clock_set_forward(world):
@@ -861,10 +861,10 @@ def test_a_part_that_is_lost_alone_is_all_or_nothing(world, part, who):
     # Given a budget with everything: requests in flight and completed, runs that wait, notes
     live = world.process()
     use(live, 2)
-    live.caller().take(TIMEOUT)
-    waiting = live.caller(7)
-    live.caller(8).take(TIMEOUT)
-    live.caller(7).take(TIMEOUT)
+    live.permit_client().acquire(TIMEOUT)
+    waiting = live.permit_client(7)
+    live.permit_client(8).acquire(TIMEOUT)
+    live.permit_client(7).acquire(TIMEOUT)
     refusal(waiting)
     world.redis.client.lpush(live.ledger.keys[5], "1 a note")
     assert len(world.dumps()) == 6
@@ -890,7 +890,7 @@ def test_a_lost_part_does_not_forget_a_longer_deadline_than_one_s_own(world):
     slow, quick = world.process(), world.process()
     use(quick)
     world.at(1000)
-    slow.caller().take(60.0)
+    slow.permit_client().acquire(60.0)
 
     # When the ring is lost, and the other one goes away
     world.at(1001)
@@ -915,15 +915,15 @@ GARBAGE = {
 def test_a_state_that_cannot_be_read_is_taken_as_full(world, garbage, who):
     live = world.process()
     use(live, 3)
-    caller = live.caller()
-    permit = caller.take(TIMEOUT)
+    caller = live.permit_client()
+    permit = caller.acquire(TIMEOUT)
     world.at(1)
     key = live.ledger.keys[0]
     world.redis.client.set(key, GARBAGE[garbage](world.redis.client.get(key)))
     process = live if who == "a live process" else world.process()
 
     caller.answered(permit)
-    caller.settle()
+    caller.flush()
     wait = refusal(process)
 
     assert "taken as full" in wait.reason
@@ -947,9 +947,9 @@ def test_a_key_of_a_wrong_type_gives_no_permit_or_full_windows_and_loses_no_end(
     # Given a request on its way, and a run that waits
     process = world.process(Limit(2, seconds=10))
     use(process)
-    caller = process.caller()
-    permit = caller.take(TIMEOUT)
-    refusal(process.caller(7))
+    caller = process.permit_client()
+    permit = caller.acquire(TIMEOUT)
+    refusal(process.permit_client(7))
 
     # When something else stands under one of its keys
     key = process.ledger.keys[PARTS.index(part)]
@@ -965,7 +965,7 @@ def test_a_key_of_a_wrong_type_gives_no_permit_or_full_windows_and_loses_no_end(
         check_full_until(world, process, 3 + TTL + WINDOW, 2)
         return
     with pytest.raises((DependencyDown, RateLimited)):
-        caller.take(TIMEOUT)
+        caller.acquire(TIMEOUT)
 
     # And when the stranger has gone, the end counts from when it came, or the windows are full
     world.redis.client.delete(key)
@@ -982,19 +982,19 @@ def test_a_key_of_a_wrong_type_gives_no_permit_or_full_windows_and_loses_no_end(
 def test_a_redis_without_memory_gives_no_permit_and_writes_no_half(world):
     # Given two requests on their way
     process = world.process()
-    callers = [process.caller() for _ in range(2)]
-    permits = [caller.take(TIMEOUT) for caller in callers]
-    refused = process.caller(7)
+    callers = [process.permit_client() for _ in range(2)]
+    permits = [caller.acquire(TIMEOUT) for caller in callers]
+    refused = process.permit_client(7)
 
     # When its memory is used up
     world.redis.client.config_set("maxmemory", "1")
     before = world.dumps()
     world.at(2)
     with pytest.raises(DependencyDown, match=r"memory|OOM"):
-        refused.take(TIMEOUT)
+        refused.acquire(TIMEOUT)
     assert world.dumps() == before
     callers[0].answered(permits[0])
-    callers[0].settle()
+    callers[0].flush()
     callers[1].unsent(permits[1])
 
     # Then nothing is lost, and work goes on at once when there is some again
@@ -1012,7 +1012,7 @@ def test_a_redis_without_memory_makes_nothing_anew(world):
     world.redis.client.config_set("maxmemory", "1")
 
     with pytest.raises(DependencyDown):
-        process.caller().take(TIMEOUT)
+        process.permit_client().acquire(TIMEOUT)
     assert not world.dumps()
 
     world.redis.client.config_set("maxmemory", "0")
@@ -1028,7 +1028,7 @@ def test_a_replica_gives_no_permit_and_may_be_looked_at(replicated):
 
     world.process(client=replica.client).snapshot()
     with pytest.raises(DependencyDown, match="read only"):
-        process.caller().take(TIMEOUT)
+        process.permit_client().acquire(TIMEOUT)
 
     process.ledger.client = world.redis.client
     assert granted(process) == 3
@@ -1051,7 +1051,7 @@ def test_a_reply_that_was_lost_takes_no_second_permit_and_ends_none_twice(world)
     process = world.process(client=world.redis.connect(Repeating))
 
     use(process, 3)
-    process.caller().take(TIMEOUT)
+    process.permit_client().acquire(TIMEOUT)
 
     state = process.snapshot()
     assert (state.granted, state.in_flight, state.windows[0].used) == (4, 1, 4)
@@ -1061,16 +1061,16 @@ def test_a_reply_that_was_lost_takes_no_second_permit_and_ends_none_twice(world)
 
 def test_several_permits_whose_reply_was_lost_are_the_same_several(world):
     process = world.process(Limit(100, seconds=10), client=world.redis.connect(Repeating))
-    caller = process.caller()
+    caller = process.permit_client()
     caller.expects = 20
 
-    permits = [caller.take(TIMEOUT) for _ in range(20)]
+    permits = [caller.acquire(TIMEOUT) for _ in range(20)]
 
     held = len(caller._held)
     state = process.snapshot()
     assert held + len(permits) == state.in_flight == state.granted
     assert len({permit.id for permit in permits}) == 20
-    caller.settle()
+    caller.flush()
     assert process.snapshot().in_flight == 20
     process.ledger.client.close()
 
@@ -1079,12 +1079,12 @@ def test_a_pause_and_a_sleep_whose_replies_were_lost_are_counted_once(world):
     # Given a budget of one
     process = world.process(Limit(1, seconds=10), client=world.redis.connect(Repeating))
     use(process)
-    caller = process.caller(7)
+    caller = process.permit_client(7)
 
     # When a run sleeps for it, and is then refused by the API
     refusal(caller)
     world.at(WINDOW + 1e-5)
-    permit = caller.take(TIMEOUT)
+    permit = caller.acquire(TIMEOUT)
     assert caller.usage.slept_seconds == pytest.approx(WINDOW)
     hear_429(caller, permit, 5)
 
@@ -1105,8 +1105,8 @@ def test_a_caller_with_smaller_limits_does_not_shrink_what_is_remembered(world):
     # When a new one asks, and reports ends of its own
     world.at(1)
     assert granted(new) == 0
-    caller = old.caller()
-    permit = caller.take(TIMEOUT)
+    caller = old.permit_client()
+    permit = caller.acquire(TIMEOUT)
     new.ledger.tell({"done": [(permit.id, clock.monotonic())]})
 
     # Then the old ones' requests still count, for both
@@ -1173,10 +1173,10 @@ limiter = RateLimiter(budget, redis.Redis(port=port), prefix="fleet", linger_sec
 refused = []
 
 def work():
-    caller, session = limiter.caller(), requests.Session()
+    caller, session = limiter.permit_client(), requests.Session()
     while not stop.is_set():
         try:
-            permit = caller.take(1.0)
+            permit = caller.acquire(1.0)
         except (RateLimited, DependencyDown) as error:
             stop.wait(getattr(error, "wait_seconds", 0.1))
             continue
@@ -1185,10 +1185,10 @@ def work():
         except requests.RequestException:
             continue
         try:
-            caller.heard(permit, response.status_code, response.headers)
+            caller.report(permit, response.status_code, response.headers)
         except RateLimited as error:
             refused.append(str(error))
-    caller.settle()
+    caller.flush()
 
 threads = [threading.Thread(target=work) for _ in range(30)]
 for thread in threads:

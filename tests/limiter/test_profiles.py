@@ -33,7 +33,7 @@ from tests.helpers.reference_servers import COUNTERS, KINDS, SMALL_BURST, WHOLE_
 from workers import ConfigurationError, Limit, RateLimiter, clock
 from workers.connections.redis_client import redis_client
 from workers.errors import RateLimited
-from workers.limiter.permits import Caller
+from workers.limiter.permits import PermitClient
 from workers.records.watermark import Watermark
 
 PROPERTY = settings(
@@ -63,7 +63,7 @@ def test_burst_gives_the_whole_limit_at_once_and_again_when_it_has_aged(new):
     limiter = new(Limit(50, seconds=2), profile="burst")
 
     assert granted(limiter) == 50
-    use(limiter.caller(), 50)
+    use(limiter.permit_client(), 50)
     assert granted(limiter) == 0
     move_to(2_002_000)
     assert granted(limiter) == 50
@@ -90,37 +90,37 @@ def test_burst_gives_the_whole_limit_at_once_and_again_when_it_has_aged(new):
 def test_paced_keeps_a_rate_a_burst_and_few_in_flight(new, limit, at_once, in_flight, interval_seconds):
     # Given a budget that is paced, and callers whose requests are not answered
     limiter = new(limit, profile="paced")
-    callers, permits = [limiter.caller() for _ in range(in_flight)], []
+    callers, permits = [limiter.permit_client() for _ in range(in_flight)], []
 
     # When they take what there is
     for number, caller in enumerate(callers):
         if number >= at_once:
             assert wait_as_told(caller, 500.0) == pytest.approx(interval_seconds, abs=1e-4)
-        permits.append(caller.take(500.0))
+        permits.append(caller.acquire(500.0))
 
     # Then it is a burst at once, the others at the steady rate, and no more are out at a time
     move_by(100 * SECOND)
-    assert refusal(limiter.caller()).reason in ("api: paced", f"api: window {limit} full")
+    assert refusal(limiter.permit_client()).reason in ("api: paced", f"api: window {limit} full")
     assert limiter.snapshot().in_flight == in_flight
 
     # And when each is answered at once, one comes after the other at that rate
     for caller, permit in zip(callers, permits, strict=True):
         caller.answered(permit)
-        caller.settle()
+        caller.flush()
     move_by(100 * SECOND)
-    use(limiter.caller(), at_once)
+    use(limiter.permit_client(), at_once)
     for _ in range(5):
         assert wait_as_told(callers[0], 5.0) == pytest.approx(interval_seconds, abs=1e-4)
         use(callers[0])
 
 
-def wait_as_told(caller: Caller, timeout_seconds: float) -> float:
+def wait_as_told(caller: PermitClient, timeout_seconds: float) -> float:
     """Wait until a permit is to be had; the seconds that took."""
     began = now_us()
     while True:
         move_by(max(1, round(refusal(caller, timeout_seconds).wait_seconds * SECOND)))
         with suppress(RateLimited):
-            caller.knock(timeout_seconds)
+            caller.reserve(timeout_seconds)
             return (now_us() - began) / SECOND
 
 
@@ -215,7 +215,7 @@ def test_a_server_that_counts_in_whole_seconds_needs_the_granularity_that_says_s
 def test_auto_becomes_paced_with_the_first_refusal_that_nothing_explains_and_longer_with_the_second(new):
     # Given a budget with room
     limiter = new(Limit(10, seconds=20), profile="auto")
-    use(limiter.caller(), 3)
+    use(limiter.permit_client(), 3)
     assert at_work(limiter) == ("burst", 0.0)
 
     # When the API refuses
@@ -250,7 +250,7 @@ def test_auto_becomes_paced_with_the_first_refusal_that_nothing_explains_and_lon
 def test_what_was_sent_before_the_switch_counts_as_if_it_had_been_paced(new):
     # Given nine of ten sent at once, and the ninth refused
     limiter = new(Limit(10, seconds=20), profile="auto")
-    use(limiter.caller(), 8)
+    use(limiter.permit_client(), 8)
     ask(limiter, 429, {"Retry-After": "0"})
 
     # When the pause is over, and its canary too
@@ -268,8 +268,8 @@ def test_auto_stays_where_a_refusal_proves_nothing(new, how):
     elif how == "configured":
         ask(limiter, 429, {"Retry-After": "3"})
     else:  # a refusal that others explain, then the canary's, or one of the same burst
-        slow = limiter.caller()
-        permit = slow.take(30.0)
+        slow = limiter.permit_client()
+        permit = slow.acquire(30.0)
         explained = {"X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "0"}
         ask(limiter, 429, {"Retry-After": "15", **explained})
         if how == "canary":
@@ -310,7 +310,7 @@ def test_what_auto_learned_outlives_redis(house, client, moved_clock, widened):
         move_to(120 * SECOND)
         ask(limiter, 429, {"Retry-After": "3"})
     move_to(200 * SECOND)
-    use(limiter.caller())
+    use(limiter.permit_client())
     kept = Watermark("api").lesson()
     assert (kept.profile, kept.why, kept.widened_seconds) == ("paced", UNEXPLAINED, float(widened))
     assert (kept.seconds_ago, kept.lasts_seconds) == (80.0 if widened else 200.0, 600.0)
@@ -318,7 +318,7 @@ def test_what_auto_learned_outlives_redis(house, client, moved_clock, widened):
     # When Redis has lost everything, and a new process asks
     client.delete(*limiter.ledger.keys)
     fresh = beside(limiter, watermark=Watermark("api"))
-    wait = refusal(fresh.caller())
+    wait = refusal(fresh.permit_client())
 
     # Then the budget is what it was, the very first answer included: full, for a second more if windows are longer
     state = fresh.snapshot()
@@ -343,35 +343,35 @@ def test_a_share_is_rounded_down_and_never_below_one(new, requests_, share, ours
 def test_weights_are_summed_not_counted(new, profile):
     # Given ten units
     limiter = new(Limit(10, seconds=20), profile="burst")
-    caller = limiter.caller()
+    caller = limiter.permit_client()
 
     # When three requests of three are out, nothing fits that weighs more than one
-    permits = [caller.take(5.0, 3) for _ in range(3)]
+    permits = [caller.acquire(5.0, 3) for _ in range(3)]
     assert limiter.snapshot().in_flight == 9
     assert refusal(caller, weight=2).reason == "api: window 10/20 s full"
-    permits.append(caller.take(5.0))
+    permits.append(caller.acquire(5.0))
 
     # Then they count as ten when they have been answered, and ten are free when they have aged
     for permit in permits:
         caller.answered(permit)
-    caller.settle()
+    caller.flush()
     assert [window.used for window in limiter.snapshot().windows] == [10]
     move_to(20_020_000)
-    caller.take(5.0, 10)
+    caller.acquire(5.0, 10)
 
 
 def test_a_request_that_weighs_more_than_a_limit_is_refused_at_once_and_nothing_is_lost(new):
     # Given a caller with an answer that it has not told yet, and a limit of ten of which eight are ours
     limiter = new(Limit(10, seconds=20), Limit(100, seconds=60), share=0.8)
-    caller = limiter.caller()
-    caller.answered(caller.take(5.0))
+    caller = limiter.permit_client()
+    caller.answered(caller.acquire(5.0))
 
     # When it asks for too much
     with pytest.raises(ConfigurationError, match="weighs more than the limit of 8"):
-        caller.take(5.0, 9)
+        caller.acquire(5.0, 9)
 
     # Then Redis was not asked; what was answered is told all the same, and it takes what it can
-    caller.settle()
+    caller.flush()
     state = limiter.snapshot()
     assert (state.in_flight, state.windows[0].used, state.granted) == (0, 1, 1)
     assert granted(limiter) == 7
@@ -380,11 +380,11 @@ def test_a_request_that_weighs_more_than_a_limit_is_refused_at_once_and_nothing_
 def test_a_permit_taken_ahead_does_not_stand_in_the_way_of_a_heavier_request(new):
     # Given a lane that knocked, of an API in which its requests weigh all there is
     limiter = new(Limit(3, seconds=10))
-    caller = limiter.caller()
-    caller.knock(5.0)
+    caller = limiter.permit_client()
+    caller.reserve(5.0)
 
     # When it takes the permit of its request
-    permit = caller.take(5.0, 3)
+    permit = caller.acquire(5.0, 3)
 
     # Then the one it held went back
     assert (permit.weight, limiter.snapshot().in_flight) == (3, 3)
@@ -397,9 +397,9 @@ def test_a_permit_taken_ahead_does_not_stand_in_the_way_of_a_heavier_request(new
 
 def fast_lane(limiter: RateLimiter):
     """A caller that has a hundred more requests to make, as fast as it can."""
-    caller = limiter.caller()
+    caller = limiter.permit_client()
     caller.expects = 100
-    caller.answered(caller.take(5.0))
+    caller.answered(caller.acquire(5.0))
     return caller
 
 
@@ -411,7 +411,7 @@ def test_far_from_a_limit_several_permits_are_taken_at_once_and_near_it_one(new)
     # When a lane takes them all
     for _ in range(39):
         before = limiter.snapshot().granted
-        caller.answered(caller.take(5.0))
+        caller.answered(caller.acquire(5.0))
         steps.append(limiter.snapshot().granted - before)
 
     # Then they came eight at a time up to 30, and one by one from there
@@ -427,32 +427,32 @@ def test_several_permits_are_never_taken_where_the_pace_or_a_pause_forbids(new):
 
     # When fast lanes take permits
     for limiter in (paced, pausing):
-        caller = limiter.caller()
+        caller = limiter.permit_client()
         caller.expects = 100
         caller._interval_seconds = 0.0
 
         # Then they come one by one
         before = limiter.snapshot().granted
-        permit = caller.take(5.0)
+        permit = caller.acquire(5.0)
         assert limiter.snapshot().granted == before + 1
 
     # And again several when the canary was answered
     caller.answered(permit)
-    caller.take(5.0)
+    caller.acquire(5.0)
     assert pausing.snapshot().in_flight == 8
 
 
 def test_permits_taken_ahead_are_used_within_a_second_or_given_back(new):
     limiter = new(Limit(100, seconds=20))
     caller = fast_lane(limiter)
-    permit = caller.take(5.0)
+    permit = caller.acquire(5.0)
     assert limiter.snapshot().in_flight == 8
 
     # When the lane's request takes longer than a second
     move_to(1_100_000)
     caller.answered(permit)
     caller.expects = 1
-    fresh = caller.take(5.0)
+    fresh = caller.acquire(5.0)
 
     # Then none of those it held is used
     state = limiter.snapshot()
@@ -464,10 +464,10 @@ def test_a_pause_that_the_process_knows_of_gives_back_what_was_taken_ahead(new):
     # Given a lane with permits in hand
     limiter = new(Limit(100, seconds=20))
     caller = fast_lane(limiter)
-    caller.answered(caller.take(5.0))
-    caller.settle()
+    caller.answered(caller.acquire(5.0))
+    caller.flush()
     caller = fast_lane(limiter)
-    caller.answered(caller.take(5.0))
+    caller.answered(caller.acquire(5.0))
     assert limiter.snapshot().in_flight == 8
 
     # When another thread of its process is refused
@@ -482,14 +482,14 @@ def test_a_pause_that_the_process_knows_of_gives_back_what_was_taken_ahead(new):
 def test_a_lane_that_is_slow_takes_no_more_than_it_will_use_in_time(new):
     # Given a lane that makes a request every four tenths of a second
     limiter = new(Limit(1000, seconds=20))
-    caller = limiter.caller()
+    caller = limiter.permit_client()
     caller.expects = 100
     for _ in range(20):
-        permit = caller.take(5.0)
+        permit = caller.acquire(5.0)
         assert permit.fresh
         caller.answered(permit)
         move_by(400_000)
-    caller.settle()
+    caller.flush()
 
     # Then it never threw a permit away
     assert limiter.snapshot().granted == 20
@@ -505,8 +505,8 @@ def test_sixty_four_requests_refused_at_once_are_one_hit(client_of_threads, mock
     all_granted = threading.Barrier(64)
 
     def send(number: int) -> tuple[int, int]:
-        caller = limiter.caller(run_id=1)
-        permit = caller.take(30.0)
+        caller = limiter.permit_client(run_id=1)
+        permit = caller.acquire(30.0)
         all_granted.wait(30)
         response = requests.get(f"{server.url}/api/items/{number}", timeout=30)
         hear(caller, permit, response.status_code, {"Retry-After": response.headers.get("Retry-After", "")})
@@ -529,14 +529,14 @@ def test_a_stop_signal_ends_every_wait_within_a_second_and_gives_the_places_back
     # Given 64 threads that wait
     limiter = limiter_on(client_of_threads, Limit(1, seconds=20), max_wait_seconds=30.0)
     if closed == "a full window":
-        use(limiter.caller())
+        use(limiter.permit_client())
     else:
         ask(limiter, 429, {"Retry-After": "20" if closed == "a pause" else "-"})
     ended: list[RateLimited] = []
 
     def wait() -> None:
         try:
-            limiter.caller().take(5.0)
+            limiter.permit_client().acquire(5.0)
         except RateLimited as error:
             ended.append(error)
 
@@ -559,9 +559,9 @@ def test_a_stop_signal_ends_every_wait_within_a_second_and_gives_the_places_back
 
 def test_a_wait_above_max_wait_is_told_and_not_slept(new):
     limiter = new(Limit(1, seconds=2), name="shop", max_wait_seconds=1.0)
-    use(limiter.caller())
+    use(limiter.permit_client())
     sleeps: list[int] = []
-    caller = limiter.caller()
+    caller = limiter.permit_client()
     caller.before_sleep = lambda: sleeps.append(now_us())
 
     # Two seconds are too long
@@ -571,14 +571,14 @@ def test_a_wait_above_max_wait_is_told_and_not_slept(new):
 
     # One is not
     move_to(1_002_000)
-    caller.take(5.0)
+    caller.acquire(5.0)
     assert (sleeps, now_us()) == ([1_002_000], 2_002_000)
 
 
 def test_a_caller_told_to_fall_asleep_holds_its_place(new):
     limiter = new(Limit(1, seconds=2), max_wait_seconds=5.0)
-    use(limiter.caller())
-    caller = limiter.caller()
+    use(limiter.permit_client())
+    caller = limiter.permit_client()
     caller.before_sleep = fall_asleep
 
     refusal(caller)
@@ -589,11 +589,11 @@ def test_a_caller_told_to_fall_asleep_holds_its_place(new):
 def test_a_429_that_asks_for_longer_than_every_window_speaks_of_another_limit(new):
     # Given a budget of ten seconds
     limiter = new(Limit(100, seconds=10), profile="auto")
-    caller = limiter.caller()
+    caller = limiter.permit_client()
 
     # When the API asks for an hour
     with suppress(RateLimited):
-        caller.heard(caller.take(5.0), 429, {"Retry-After": "3000"})
+        caller.report(caller.acquire(5.0), 429, {"Retry-After": "3000"})
 
     # Then it pauses, and a steady pace, which would not have helped, is not begun
     state = limiter.snapshot()

@@ -172,7 +172,7 @@ def test_a_header_that_makes_no_sense_changes_nothing(new, headers):
 def test_what_others_spend_of_our_quota_is_debited_at_once(new):
     # Given two requests of ours
     limiter = new(TEN)
-    use(limiter.caller(), 2)
+    use(limiter.permit_client(), 2)
 
     # When the third one's response says that four are left
     ask(limiter, 200, left(4))
@@ -188,8 +188,8 @@ def test_what_others_spend_of_our_quota_is_debited_at_once(new):
 
 def test_the_same_news_is_debited_once(new):
     limiter = new(TEN)
-    caller = limiter.caller()
-    first, second = caller.take(5.0), caller.take(5.0)
+    caller = limiter.permit_client()
+    first, second = caller.acquire(5.0), caller.acquire(5.0)
 
     hear(caller, first, 200, left(4))
     hear(caller, second, 200, left(4))
@@ -200,8 +200,8 @@ def test_the_same_news_is_debited_once(new):
 def test_our_own_requests_in_flight_are_not_taken_for_others(new):
     # Given six requests out, all of which the server has counted
     limiter = new(TEN)
-    callers = [limiter.caller() for _ in range(6)]
-    permits = [caller.take(5.0) for caller in callers]
+    callers = [limiter.permit_client() for _ in range(6)]
+    permits = [caller.acquire(5.0) for caller in callers]
 
     # When the responses arrive, the last one first
     for number in (5, 3, 4, 0, 2, 1):
@@ -214,9 +214,9 @@ def test_our_own_requests_in_flight_are_not_taken_for_others(new):
 def test_an_old_response_that_arrives_late_is_measured_against_what_was_sent_then(new):
     # Given a request that was counted after nine others, and is answered when those no longer count
     limiter = new(TEN)
-    use(limiter.caller(), 9)
-    slow = limiter.caller()
-    permit = slow.take(30.0)
+    use(limiter.permit_client(), 9)
+    slow = limiter.permit_client()
+    permit = slow.acquire(30.0)
     move_to(25 * SECOND)
 
     hear(slow, permit, 200, left(0))
@@ -307,7 +307,7 @@ def test_shopify_s_call_limit_tells_what_others_used(new):
 def test_a_lower_limit_is_adopted_at_once_where_its_window_is_named(new):
     # Given eight requests that count
     limiter = new(TEN)
-    use(limiter.caller(), 8)
+    use(limiter.permit_client(), 8)
 
     # When a response says that six are allowed
     ask(limiter, 200, policy(6))
@@ -351,7 +351,7 @@ def test_a_limit_the_api_named_stays_with_a_part_of_the_state_that_is_lost(new):
     ask(limiter, 200, policy(6))
 
     limiter.ledger.client.delete(limiter.ledger.keys[1])
-    refusal(limiter.caller())
+    refusal(limiter.permit_client())
 
     assert in_force(limiter) == [6]
 
@@ -504,7 +504,7 @@ def test_a_refusal_just_after_others_were_seen_is_explained_by_them(new):
 
     # But not when that was long ago
     move_to(40 * SECOND)
-    use(limiter.caller())
+    use(limiter.permit_client())
     ask(limiter, 429, {"Retry-After": "3"})
     assert limiter.snapshot().profile == "paced"
 

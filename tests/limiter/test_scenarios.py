@@ -407,14 +407,14 @@ def test_what_a_refused_caller_is_told_is_what_the_oracle_says(client, limits, s
     wire.fleet = fleet
     limiter, oracle = limiter_on(wire, *limits, linger_seconds=1.0), fleet.oracle
     assert isinstance(oracle, Oracle)
-    caller, told_us, exact, out = limiter.caller(), 0, False, []
+    caller, told_us, exact, out = limiter.permit_client(), 0, False, []
 
     # When it takes, answers, gives back and waits in any order
     for step, number in steps:
         now = now_us()
         if step == "take":
             try:
-                out.append(caller.take(2.0))
+                out.append(caller.acquire(2.0))
             except RateLimited as wait:
                 # Then it is told when it opens: exactly, where completions decide
                 told_us = round(wait.wait_seconds * SECOND)
@@ -423,7 +423,7 @@ def test_what_a_refused_caller_is_told_is_what_the_oracle_says(client, limits, s
         elif step in ("answer", "give back") and out:
             permit = out.pop(number % len(out))
             caller.answered(permit) if step == "answer" else caller.unsent(permit)
-            caller.settle()
+            caller.flush()
             exact = exact and step == "give back"
         elif step == "wait":
             move_to(now + number)
@@ -432,7 +432,7 @@ def test_what_a_refused_caller_is_told_is_what_the_oracle_says(client, limits, s
             deadlines = [permit.deadline for permit in oracle.state.flight.values()]
             move_to(now + told_us)
             if exact and not any(deadline - oracle.now <= told_us for deadline in deadlines):
-                out.append(caller.take(2.0))
+                out.append(caller.acquire(2.0))
             told_us, exact = 0, False
     clock.use(clock.Clock())
     client.delete(*limiter.ledger.keys)

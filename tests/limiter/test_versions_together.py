@@ -106,13 +106,13 @@ def test_a_mixed_fleet_sends_no_more_than_the_limits_and_each_script_decides_by_
 def test_a_day_s_limit_is_not_closed_by_a_new_process(pair):
     # Given an old process that has used a third of a day's limit
     old, new = pair(Limit(9, seconds=DAY))
-    use(old.caller(), 3)
+    use(old.permit_client(), 3)
 
     # When new ones come, and the old one goes on, then all count together
     assert granted(new) == 6
-    use(new.caller(), 2)
+    use(new.permit_client(), 2)
     assert granted(old) == 4
-    use(old.caller(), 4)
+    use(old.permit_client(), 4)
     assert (granted(new), granted(old)) == (0, 0)
     assert new.snapshot().notes == ()
     move_to((DAY + 100) * SECOND)
@@ -130,22 +130,22 @@ def test_what_a_new_process_learned_is_kept_by_an_old_one_that_writes(pair):
 
     # When an old one uses it, and writes what it learns
     move_to(2 * SECOND)
-    use(old.caller(), 2)
+    use(old.permit_client(), 2)
     ask(old, 429, {"Retry-After": "0"})
     move_to(4 * SECOND)
-    use(new.caller())
-    use(old.caller())
+    use(new.permit_client())
+    use(old.permit_client())
 
     # Then the new one still knows
     state = new.snapshot()
     assert [(window.full, window.used) for window in state.windows] == [(50, 9 + 29), (10, 9)]
     ask(new, 200, {"RateLimit-Policy": '"a";q=5;w=20'})
     assert new.snapshot().windows[1].full == 10
-    caller = new.caller()
+    caller = new.permit_client()
     caller.subject = Subject(refused_at_us=refused.at_us)
     move_to(30 * SECOND)
     with pytest.raises(Refused) as caught:
-        caller.heard(caller.take(5.0), 429, {"Retry-After": "0"})
+        caller.report(caller.acquire(5.0), 429, {"Retry-After": "0"})
     assert caught.value.own
 
 
@@ -157,12 +157,12 @@ def test_a_budget_that_an_old_process_paced_for_good_relaxes_and_the_old_one_hea
 
     # When ten minutes have passed, then a new one forgets it, for both
     move_to(609 * SECOND)
-    use(new.caller())
+    use(new.permit_client())
     assert old.snapshot().profile == "paced"
     move_to(700 * SECOND)
-    use(new.caller())
+    use(new.permit_client())
     assert (old.snapshot().profile, new.snapshot().profile) == ("burst", "burst")
-    use(old.caller(), 5)
+    use(old.permit_client(), 5)
     assert granted(new) == 4
 
 
@@ -182,4 +182,8 @@ def test_a_mixed_fleet_that_is_refused_pauses_together_and_goes_on(pair):
     assert now_us() < 900 * SECOND
     move_to(1000 * SECOND)
     ask(old, 429, {"Retry-After": "30"})
-    assert refusal(new.caller()).wait_seconds == refusal(beside(new).caller()).wait_seconds == pytest.approx(31, abs=1)
+    assert (
+        refusal(new.permit_client()).wait_seconds
+        == refusal(beside(new).permit_client()).wait_seconds
+        == pytest.approx(31, abs=1)
+    )

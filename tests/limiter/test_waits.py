@@ -42,7 +42,7 @@ def test_what_the_api_asks_for_is_waited_out_up_to_25_hours(new, asked, longest_
     move_to((asked + 1) * SECOND - 1)
     assert granted(limiter) == 0
     move_to((asked + 1) * SECOND)
-    use(limiter.caller())
+    use(limiter.permit_client())
 
 
 @pytest.mark.parametrize(
@@ -167,14 +167,14 @@ def test_a_long_pause_is_known_to_the_database_and_ends_by_itself(new, house):
     move_to(HOUR * SECOND)
     limiter.ledger.client.delete(*limiter.ledger.keys)
     fresh = beside(limiter, watermark=Watermark("api"))
-    wait = refusal(fresh.caller())
+    wait = refusal(fresh.permit_client())
 
     # Then the pause goes on, for the same reason, and a canary goes first when it has ended
     assert wait.wait_seconds == 7 * HOUR + 1
     assert wait.reason == f"api: paused: the API answered 429, Retry-After {8 * HOUR}"
     move_to((8 * HOUR + 1) * SECOND)
-    fresh.caller().take(5.0)
-    assert "one request is out" in refusal(fresh.caller()).reason
+    fresh.permit_client().acquire(5.0)
+    assert "one request is out" in refusal(fresh.permit_client()).reason
 
 
 @pytest.mark.parametrize(("asked", "kept"), [(59, 0.0), (60, 61.0)])
@@ -192,13 +192,13 @@ def test_a_short_pause_is_not_written(new, house, asked, kept):
 def test_one_refusal_beside_a_daily_limit_does_not_spread_the_day(client, moved_clock):
     # Given a run of 410 requests, of which one is refused for no reason that we know
     limiter = limiter_on(client, Limit(100, seconds=10), Limit(2000, seconds=DAY), profile="auto")
-    caller, sent = limiter.caller(), 0
+    caller, sent = limiter.permit_client(), 0
     caller.max_wait_seconds = 60.0
     while sent < 410:
-        permit = caller.take(5.0)
+        permit = caller.acquire(5.0)
         sent += 1
         with suppress(RateLimited):
-            caller.heard(permit, 429 if sent == 50 else 200, {})
+            caller.report(permit, 429 if sent == 50 else 200, {})
 
     # Then it is a little slower than the 40 s of the limits
     state = limiter.snapshot()
@@ -223,14 +223,14 @@ def test_where_no_window_is_short_nothing_is_paced(new):
     assert limiter.snapshot().profile == "burst"
     assert limiter.snapshot().notes[0].text.endswith("none of its windows is short enough to be paced")
     move_to(60 * SECOND)
-    use(limiter.caller(), 1000)
+    use(limiter.permit_client(), 1000)
     assert now_us() == 60 * SECOND
 
 
 def lesson_at(limiter: RateLimiter, second: float) -> tuple[str, float]:
     move_to(round(second * SECOND))
     with suppress(RateLimited):
-        use(limiter.caller())
+        use(limiter.permit_client())
     state = limiter.snapshot()
     return state.profile, state.widened_seconds
 
@@ -331,7 +331,7 @@ def test_what_others_spent_counts_until_the_stated_reset_and_no_longer_than_the_
     ask(limiter, 200, left(0, 50, reset))
 
     assert limiter.snapshot().foreign == 49
-    assert refusal(limiter.caller()).wait_seconds == pytest.approx(opens)
+    assert refusal(limiter.permit_client()).wait_seconds == pytest.approx(opens)
     move_to(round(opens * SECOND))
     assert granted(limiter) >= 49
 
@@ -366,8 +366,8 @@ def test_what_others_spent_counts_in_the_window_that_the_header_speaks_of(new):
 
 
 def refusal_after(limiter: RateLimiter, count: int) -> RateLimited:
-    use(limiter.caller(), count)
-    return refusal(limiter.caller())
+    use(limiter.permit_client(), count)
+    return refusal(limiter.permit_client())
 
 
 def test_more_of_others_is_added_and_the_last_reset_holds(new):
@@ -437,8 +437,8 @@ def test_a_limit_that_all_answers_name_lower_is_adopted_again_when_they_agree(ne
 
 def test_an_answer_to_what_was_sent_before_a_limit_was_lowered_does_not_raise_it(new):
     limiter = new(Limit(600, seconds=60))
-    slow = limiter.caller()
-    permit = slow.take(30.0)
+    slow = limiter.permit_client()
+    permit = slow.acquire(30.0)
     move_to(SECOND)
     ask(limiter, 200, named(10))
 

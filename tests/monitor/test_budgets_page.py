@@ -40,18 +40,18 @@ def budget(house, redis_server):
 
 
 def answer(budget: RateLimiter, status: int, **headers: str) -> None:
-    caller = budget.caller()
+    caller = budget.permit_client()
     with suppress(RateLimited):
-        caller.heard(caller.take(5), status, {name.replace("_", "-"): value for name, value in headers.items()})
-    caller.settle()
+        caller.report(caller.acquire(5), status, {name.replace("_", "-"): value for name, value in headers.items()})
+    caller.flush()
 
 
 def take(budget: RateLimiter, count: int) -> None:
-    caller = budget.caller()
+    caller = budget.permit_client()
     caller.expects = count
     for _ in range(count):
-        caller.answered(caller.take(5))
-    caller.settle()
+        caller.answered(caller.acquire(5))
+    caller.flush()
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -232,10 +232,10 @@ def budget(house: pytest.MonkeyPatch, redis_server: str) -> Iterator[RateLimiter
 
 
 def be_refused(budget: RateLimiter, retry_after: str) -> None:
-    caller = budget.caller()
+    caller = budget.permit_client()
     with pytest.raises(RateLimited):
-        caller.heard(caller.take(5), 429, {"Retry-After": retry_after})
-    caller.settle()
+        caller.report(caller.acquire(5), 429, {"Retry-After": retry_after})
+    caller.flush()
 
 
 def test_a_paused_budget_says_why_and_until_when(budget: RateLimiter) -> None:
@@ -248,9 +248,9 @@ def test_a_paced_budget_says_so_and_why_even_where_nothing_waits(budget: RateLim
     for _ in range(5):
         be_refused(budget, "0")
         wait_until(lambda: not budget.snapshot().paused_for_seconds, what="the end of the pause")
-        caller = budget.caller()
-        caller.answered(caller.take(5))
-        caller.settle()
+        caller = budget.permit_client()
+        caller.answered(caller.acquire(5))
+        caller.flush()
         if budget.snapshot().profile == "paced":
             break
         clock.sleep(1.1)
@@ -265,18 +265,18 @@ def test_a_paced_budget_says_so_and_why_even_where_nothing_waits(budget: RateLim
 
 
 def test_a_limit_that_the_api_lowered_is_said_beside_what_goes_on(budget: RateLimiter) -> None:
-    caller = budget.caller()
-    caller.heard(caller.take(5), 200, {"RateLimit-Policy": '"a";q=400;w=20', "RateLimit": '"a";r=380;t=10'})
-    caller.settle()
+    caller = budget.permit_client()
+    caller.report(caller.acquire(5), 200, {"RateLimit-Policy": '"a";q=400;w=20', "RateLimit": '"a";r=380;t=10'})
+    caller.flush()
     assert "window 500/20 s is 400 now, says the API" in text(draw())
 
 
 def test_a_budget_whose_state_was_lost_says_how_and_when_it_opens(budget: RateLimiter) -> None:
-    caller = budget.caller()
-    caller.take(5)
+    caller = budget.permit_client()
+    caller.acquire(5)
     budget.ledger.client.delete(budget.ledger.keys[1])
     with pytest.raises(RateLimited):
-        caller.take(5)
+        caller.acquire(5)
     said = text(draw())
     assert re.search(r"window 2000/100 s taken as full: a part of its state is gone; opens in (1|2) min \d+ s", said)
 

@@ -438,13 +438,13 @@ def test_a_server_does_not_outlive_a_killed_parent(url: str, data: Path) -> None
 def permits_left(url: str, name: str = "api") -> int:
     """How many permits of 5 in 20 s are to be had; they are used up."""
     with connected(url) as client:
-        caller = RateLimiter(Budget(name, [Limit(5, seconds=20)]), client, max_wait_seconds=0).caller()
+        caller = RateLimiter(Budget(name, [Limit(5, seconds=20)]), client, max_wait_seconds=0).permit_client()
         count = 0
         with contextlib.suppress(RateLimited):
             while count < 6:
-                caller.answered(caller.take(1.0))
+                caller.answered(caller.acquire(1.0))
                 count += 1
-        caller.settle()
+        caller.flush()
         return count
 
 
@@ -452,7 +452,7 @@ def test_budgets_go_on_where_they_were_after_a_stop_in_order(url: str) -> None:
     # Given two budgets, one of them used up
     with redis_server.embedded(url), connected(url) as client:
         assert permits_left(url) == 5
-        RateLimiter(Budget("other", [Limit(5, seconds=20)]), client).caller().take(1.0).caller.settle()
+        RateLimiter(Budget("other", [Limit(5, seconds=20)]), client).permit_client().acquire(1.0).client.flush()
 
     # When the server is stopped in order, and another one started on its data
     with redis_server.embedded(url):
@@ -464,7 +464,7 @@ def test_budgets_go_on_where_they_were_after_a_stop_in_order(url: str) -> None:
 def test_budgets_are_taken_as_full_after_a_server_was_killed(url: str, data: Path) -> None:
     # Given a budget that is hardly used
     with redis_server.embedded(url), connected(url) as client:
-        RateLimiter(Budget("api", [Limit(5, seconds=20)]), client).caller().take(1.0).caller.settle()
+        RateLimiter(Budget("api", [Limit(5, seconds=20)]), client).permit_client().acquire(1.0).client.flush()
         os.kill(pid_in(data), signal.SIGKILL)
 
     # Then nobody knows what its server had heard last, and nothing is granted

@@ -93,7 +93,7 @@ def test_an_answer_with_such_a_number_is_bad_data(environment, redis_server):
         with pytest.raises(
             PermanentError, match="the GET request answered 200 with 1e400, a number larger than"
         ) as caught:
-            connector.get_json(requests.Request("GET", "x"), connector.caller())
+            connector.get_json(requests.Request("GET", "x"), connector.permit_client())
 
     assert caught.value.failure_class == "bad_data"
 

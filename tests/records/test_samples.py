@@ -234,7 +234,7 @@ def test_every_request_is_counted_once_with_its_run(moved_clock, mock_api, impor
 def test_a_request_that_never_reached_the_api_is_none(house):
     # Given a connector whose API refuses connections
     connector = Connector("api", base_url="http://127.0.0.1:9", limits=[Limit(5, seconds=20)])
-    caller = connector.caller()
+    caller = connector.permit_client()
 
     with pytest.raises(Exception, match="refuses connections"):
         connector.send(requests.Request("GET", "/"), caller)
@@ -248,10 +248,10 @@ def test_what_could_not_be_written_is_counted_later(house):
         Connector("api", base_url="http://127.0.0.1:9", limits=[Limit(5, seconds=20)]).budget,
         redis_client(get_settings().redis_url),
         prefix=get_settings().prefix,
-    ).caller()
-    caller.answered(caller.take(1.0))
+    ).permit_client()
+    caller.answered(caller.acquire(1.0))
 
     caller.put_back_usage(caller.take_usage())
 
     assert caller.take_usage().requests == 1
-    caller.settle()
+    caller.flush()

@@ -75,12 +75,12 @@ def test_a_sleep_that_goes_on_is_shown_at_once(run):
     goes_on(run, 2, succeeded=10)
     caller = Connector(
         "api-of-items", base_url="http://127.0.0.1:9", limits=(Limit(500, seconds=20), Limit(2000, seconds=100))
-    ).caller(run.id)
+    ).permit_client(run.id)
     with pytest.raises(Exception, match="429"):
-        caller.heard(caller.take(1.0), 429, {"Retry-After": "60"})
+        caller.report(caller.acquire(1.0), 429, {"Retry-After": "60"})
     with pytest.raises(Exception, match="429"):
-        caller.take(1.0)
-    caller.settle()
+        caller.acquire(1.0)
+    caller.flush()
 
     # When four seconds have passed
     goes_on(run, 4)

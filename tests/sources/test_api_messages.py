@@ -66,7 +66,7 @@ def test_a_message_is_shown_without_secrets_and_cut(connect):
     body = b'{"message": "key s3cret-value-1 may not ' + b"x" * 1_900 + b'"}'
     with saying(403, body) as server, pytest.raises(PermanentError) as caught:
         connector = connect(server.url, headers={"X-Api-Key": "s3cret-value-1"})
-        connector.send(requests.Request("GET", "x"), connector.caller())
+        connector.send(requests.Request("GET", "x"), connector.permit_client())
 
     message = str(caught.value).partition("The API says: ")[2]
     assert message.startswith("key *** may not xx")

@@ -107,7 +107,7 @@ def test_what_the_auth_of_one_request_raises_does_not_quote_its_secrets(connect)
         connector = connect(server.url)
 
         with pytest.raises(RetryableError, match=r"Failing, raised ValueError: refused: \*\*\*$"):
-            connector.send(requests.Request("GET", "x", auth=Failing()), connector.caller())
+            connector.send(requests.Request("GET", "x", auth=Failing()), connector.permit_client())
 
 
 def test_an_auth_object_that_returns_nothing_is_said_to(connect):
@@ -214,11 +214,11 @@ def test_digest_works_and_each_of_its_requests_takes_a_permit(connect):
         digesting(server)
         connector = connect(server.url, auth=HTTPDigestAuth("user", "word"))
 
-        first = connector.get_json(requests.Request("GET", "x"), connector.caller())
+        first = connector.get_json(requests.Request("GET", "x"), connector.permit_client())
         assert (len(server.asked), use_of(connector)[1]) == (2, 2)
 
         # Then the next one is signed at once
-        second = connector.get_json(requests.Request("GET", "y"), connector.caller())
+        second = connector.get_json(requests.Request("GET", "y"), connector.permit_client())
 
     assert first == second == {"id": 7}
     assert (len(server.asked), use_of(connector)[1]) == (3, 3)
@@ -254,7 +254,7 @@ def hooked(hook: Callable[..., object]) -> requests.Request:
 
 
 def sent_with(connector: Connector, hook: Callable[..., object]) -> requests.Response:
-    return connector.send(hooked(hook), connector.caller())
+    return connector.send(hooked(hook), connector.permit_client())
 
 
 def test_a_hook_sees_the_whole_answer_and_may_change_it(connect):
@@ -267,7 +267,7 @@ def test_a_hook_sees_the_whole_answer_and_may_change_it(connect):
     with saying(200, b'{"id": 7}') as server:
         connector = connect(server.url)
 
-        assert connector.get_json(hooked(hook), connector.caller()) == {"changed": True}
+        assert connector.get_json(hooked(hook), connector.permit_client()) == {"changed": True}
 
     assert seen == [(200, b'{"id": 7}')]
 

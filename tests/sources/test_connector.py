@@ -44,11 +44,11 @@ def connect(environment: pytest.MonkeyPatch, redis_server: str) -> Callable[...,
 
 
 def get(connector: Connector, path: str = "x", **options) -> requests.Response:
-    caller = connector.caller(run_id=1)
+    caller = connector.permit_client(run_id=1)
     try:
         return connector.send(requests.Request("GET", path, **options), caller)
     finally:
-        caller.settle()
+        caller.flush()
 
 
 def use_of(connector: Connector) -> tuple[int, int]:
@@ -227,7 +227,7 @@ def test_a_body_that_is_not_json_is_worth_another_attempt(connect, body):
         connector = connect(server.url)
 
         with pytest.raises(RetryableError, match=r"answered 200 with a body that is not JSON \(text/html"):
-            connector.get_json(requests.Request("GET", "x"), connector.caller())
+            connector.get_json(requests.Request("GET", "x"), connector.permit_client())
 
 
 # --- what is sent, and where ------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_headers_credentials_and_body_go_out_together(connect):
         connector = connect(server.url, headers={"X-Team": "a", "X-Both": "a"}, auth=("user", "word"))
         request = requests.Request("POST", "x", headers={"X-Both": "b"}, params={"q": "1"}, json={"n": 1})
 
-        connector.send(request, connector.caller())
+        connector.send(request, connector.permit_client())
 
     sent = server.asked[0]
     assert (sent.command, sent.path, sent.sent_body) == ("POST", "/x?q=1", b'{"n": 1}')
@@ -527,7 +527,7 @@ def test_the_mock_api_s_broken_answers_are_worth_another_attempt(connect, mock_a
     connector = connect(server.url)
 
     with pytest.raises(RetryableError):
-        connector.get_json(requests.Request("GET", "api/items/1"), connector.caller())
+        connector.get_json(requests.Request("GET", "api/items/1"), connector.permit_client())
 
 
 def test_a_certificate_that_is_not_valid_is_said_to_be(connect, tmp_path: Path):
@@ -557,7 +557,7 @@ def test_a_compressed_body_is_unpacked(connect):
     with saying(200, gzip.compress(b'{"id": 7}'), Content_Encoding="gzip") as server:
         connector = connect(server.url)
 
-        assert connector.get_json(requests.Request("GET", "x"), connector.caller()) == {"id": 7}
+        assert connector.get_json(requests.Request("GET", "x"), connector.permit_client()) == {"id": 7}
 
 
 @pytest.mark.parametrize("compressed", [False, True], ids=["plain", "compressed"])
@@ -599,7 +599,7 @@ def test_a_body_of_exactly_the_limit_is_read(connect, environment):
 def test_a_retry_after_pauses_the_whole_budget(connect, moved_clock, status, headers, seconds):
     with saying(status, **headers) as server:
         connector = connect(server.url)
-        caller = connector.caller(run_id=1)
+        caller = connector.permit_client(run_id=1)
 
         with pytest.raises(RateLimited) as caught:
             connector.send(requests.Request("GET", "x"), caller)
@@ -685,9 +685,9 @@ def test_a_connector_is_shared_by_threads_and_keeps_its_connections(connect):
         connector = connect(server.url, limits=(Limit(1000, seconds=60),))
 
         def work(_: int) -> int:
-            caller = connector.caller()
+            caller = connector.permit_client()
             found = [connector.get_json(requests.Request("GET", "x"), caller)["n"] for _ in range(20)]
-            caller.settle()
+            caller.flush()
             return sum(found)
 
         with ThreadPoolExecutor(16) as pool:
@@ -714,7 +714,7 @@ def test_the_json_of_an_answer_is_what_the_api_sent(connect, mock_api):
     server = mock_api(items=3)
     connector = connect(server.url)
 
-    item = connector.get_json(requests.Request("GET", "api/items/2"), connector.caller())
+    item = connector.get_json(requests.Request("GET", "api/items/2"), connector.permit_client())
 
     assert item["id"] == 2
     assert json.dumps(item)

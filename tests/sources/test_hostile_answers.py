@@ -291,7 +291,7 @@ def test_json_is_read_in_the_charset_that_is_named_where_it_is_not_utf_8(connect
     ) as api:
         connector = connect(api.url)
 
-        assert connector.get_json(requests.Request("GET", "x"), connector.caller()) == {"name": "Zoë"}
+        assert connector.get_json(requests.Request("GET", "x"), connector.permit_client()) == {"name": "Zoë"}
 
 
 @pytest.mark.parametrize("encoding", ["UTF-8", "none", "binary", "identity, identity", "aws-chunked"])
@@ -299,7 +299,7 @@ def test_a_word_for_no_packing_at_all_is_no_reason_to_refuse_a_body(connect, enc
     with saying(200, b"{}", **{"Content-Encoding": encoding}) as api:
         connector = connect(api.url)
 
-        assert connector.get_json(requests.Request("GET", "x"), connector.caller()) == {}
+        assert connector.get_json(requests.Request("GET", "x"), connector.permit_client()) == {}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
@@ -308,7 +308,7 @@ def test_json_is_read_in_every_encoding_it_may_have_whatever_charset_is_said(con
     with saying(200, body, Content_Type="application/json; charset=no-such-thing") as server:
         connector = connect(server.url)
 
-        assert connector.get_json(requests.Request("GET", "x"), connector.caller()) == {"name": "Zoë"}
+        assert connector.get_json(requests.Request("GET", "x"), connector.permit_client()) == {"name": "Zoë"}
 
 
 def test_an_early_hint_is_passed_over(connect):
@@ -316,7 +316,7 @@ def test_an_early_hint_is_passed_over(connect):
     with behaving(drip(hints + http('{"id": 7}'), times=1)) as url:
         connector = connect(url)
 
-        assert connector.get_json(requests.Request("GET", "x"), connector.caller()) == {"id": 7}
+        assert connector.get_json(requests.Request("GET", "x"), connector.permit_client()) == {"id": 7}
 
 
 def test_a_body_that_is_no_text_is_refused_in_no_time(connect):
@@ -326,7 +326,7 @@ def test_a_body_that_is_no_text_is_refused_in_no_time(connect):
         started = time.monotonic()
 
         with pytest.raises(RetryableError, match="a body that is not JSON"):
-            connector.get_json(requests.Request("GET", "x"), connector.caller())
+            connector.get_json(requests.Request("GET", "x"), connector.permit_client())
 
     # Then nobody has guessed which: that takes minutes
     assert time.monotonic() - started < 10
@@ -482,7 +482,7 @@ def test_a_request_that_is_taken_too_slowly_ends_at_the_deadline(connect):
         started = time.monotonic()
 
         with pytest.raises(RetryableError, match=r"no answer within 0.4 s"):
-            connector.send(requests.Request("POST", "x", data=pieces), connector.caller())
+            connector.send(requests.Request("POST", "x", data=pieces), connector.permit_client())
 
         assert time.monotonic() - started < 2
 
@@ -509,7 +509,7 @@ def peak():  # not ru_maxrss: it begins with what the parent process had
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
 api = Connector("bombs", base_url=sys.argv[1], limits=[Limit(100, seconds=60)], timeout=20)
-caller = api.caller()
+caller = api.permit_client()
 api.get_json(requests.Request("GET", "plain"), caller)
 before, said = peak(), {}
 for path in sys.argv[2:]:
@@ -517,7 +517,7 @@ for path in sys.argv[2:]:
         api.get_json(requests.Request("GET", path), caller)
     except SluiceError as error:
         said[path] = str(error)
-caller.settle()
+caller.flush()
 print(json.dumps({"said": said, "grown": peak() - before}))
 """
 
@@ -623,7 +623,7 @@ def test_no_secret_is_in_what_nonsense_makes_the_connector_say(connect, environm
             connector = connect(server.url, headers={"X-Api-Key": SECRET}, auth=("user", SECRET), limits=MANY)
 
             with pytest.raises((RetryableError, PermanentError)) as caught:
-                connector.get_json(requests.Request("GET", "x", params={"key": SECRET}), connector.caller())
+                connector.get_json(requests.Request("GET", "x", params={"key": SECRET}), connector.permit_client())
 
         # Then neither the error nor its traceback nor the log tells one
         assert SECRET not in "".join(traceback.format_exception(caught.value)) + caplog.text, name

@@ -110,11 +110,11 @@ def connect(environment: pytest.MonkeyPatch, redis_server: str) -> Callable[...,
 
 
 def ask(connector: Connector, url: str, **options: Any) -> Any:
-    caller = connector.caller(run_id=1)
+    caller = connector.permit_client(run_id=1)
     try:
         return connector.get_json(requests.Request("GET", url, **options), caller)
     finally:
-        caller.settle()
+        caller.flush()
 
 
 # --- path -------------------------------------------------------------------------------------------------------------

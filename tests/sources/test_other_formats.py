@@ -66,7 +66,7 @@ def test_a_body_of_another_format_is_a_broken_contract_and_a_broken_one_is_worth
         connector = connect(server.url)
 
         with pytest.raises(PermanentError if said else RetryableError) as caught:
-            connector.get_json(requests.Request("GET", "x"), connector.caller())
+            connector.get_json(requests.Request("GET", "x"), connector.permit_client())
 
     assert caught.value.failure_class == ("contract" if said else "transient")
     assert (f"answered 200 with {said}" if said else "with a body that is not JSON") in str(caught.value)
@@ -77,7 +77,7 @@ def test_json_is_taken_whatever_its_type_says(connect, media):
     with saying(200, b'{"id": 1}', **({"Content_Type": media} if media else {})) as server:
         connector = connect(server.url)
 
-        assert connector.get_json(requests.Request("GET", "x"), connector.caller()) == {"id": 1}
+        assert connector.get_json(requests.Request("GET", "x"), connector.permit_client()) == {"id": 1}
 
 
 def test_a_list_of_json_lines_is_downloaded_once(import_from, moved_clock):

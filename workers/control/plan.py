@@ -10,7 +10,7 @@ from workers.engine import list_page as pages
 from workers.engine.list_page import Page
 from workers.errors import LongWait, PermanentError, RateLimited, UsageError
 from workers.failures import FailureClass
-from workers.limiter.permits import Caller
+from workers.limiter.permits import PermitClient
 from workers.limiter.rate_limiter import BudgetState
 from workers.records import run_connector, saving
 from workers.records.tables import ACTIVE, Run
@@ -166,15 +166,15 @@ class _Sample:
 def _ask(source: ImportSource, connector: Connector) -> _Sample:
     """Send the list request as discovery does, and read the answer."""
     request = _first_request(source)
-    caller = connector.caller(watermark=Watermark(connector.name))
+    permits = connector.permit_client(watermark=Watermark(connector.name))
     try:
-        _await_permit(caller, connector)
+        _await_permit(permits, connector)
         sent_at = clock.monotonic()
         with asking(f"{source.name} list page 1"):
-            data = connector.get_json(request, caller)
+            data = connector.get_json(request, permits)
         took = clock.monotonic() - sent_at
     finally:
-        caller.settle()
+        permits.flush()
     page = pages.read(source, data, 1)
     sample = _Sample(page, len(source.get_list_items(data)), took, connector.weigh(request))
     _look_at_details(sample, connector)
@@ -189,17 +189,17 @@ def _first_request(source: ImportSource) -> Any:
         raise PermanentError(f"{title}.get_list_request fails: {describe(error)}", FailureClass.BUG) from error
 
 
-def _await_permit(caller: Caller, connector: Connector) -> None:
+def _await_permit(permits: PermitClient, connector: Connector) -> None:
     """Take the permit ahead of the request, so that the wait for it is not taken for the API's.
 
     Raises:
       RateLimited: It is to be had later than a person should wait for.
     """
     ends_at = clock.monotonic() + get_settings().max_wait_seconds
-    caller.max_wait_seconds = 0.0
+    permits.max_wait_seconds = 0.0
     while True:
         try:
-            caller.knock(connector.timeout_seconds)
+            permits.reserve(connector.timeout_seconds)
             return
         except RateLimited as closed:
             if clock.monotonic() + closed.wait_seconds > ends_at or clock.sleep(closed.wait_seconds):

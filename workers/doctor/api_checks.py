@@ -17,7 +17,7 @@ from workers.engine import list_page
 from workers.errors import AuthError, PermanentError, RateLimited, RetryableError, SluiceError
 from workers.limiter.budget import Budget
 from workers.limiter.headers import Quota, quotas
-from workers.limiter.permits import Caller, Permit
+from workers.limiter.permits import Permit, PermitClient
 from workers.records.watermark import Watermark
 from workers.sources.connector import Connector
 from workers.sources.contracts import ImportSource
@@ -34,8 +34,8 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(eq=False)
-class Witness(Caller):
-    """A caller that keeps what the answer to its one request said, a refusal's too.
+class Witness(PermitClient):
+    """A permit client that keeps what the answer to its one request said, a refusal's too.
 
     Attributes:
       status: 0 where there was no answer.
@@ -47,10 +47,10 @@ class Witness(Caller):
     took_seconds: float = 0.0
     received_at: datetime = _NEVER
 
-    def heard(self, permit: Permit, status: int, headers: Mapping[str, str]) -> None:
+    def report(self, permit: Permit, status: int, headers: Mapping[str, str]) -> None:
         self.status, self.headers, self.received_at = status, headers, clock.now()
         self.took_seconds = clock.monotonic() - permit.granted_at
-        super().heard(permit, status, headers)
+        super().report(permit, status, headers)
 
 
 def sources_to_ask() -> list[ImportSource]:
@@ -89,7 +89,7 @@ def ask(source: ImportSource) -> Iterator[Finding]:
         yield from _speed(connector, witness)
         yield from _page(source, data)
     finally:
-        witness.settle()
+        witness.flush()
     if witness.status:
         yield from _headers(connector, witness)
 
@@ -99,7 +99,7 @@ def _area(connector: Connector) -> str:
 
 
 def _witness(connector: Connector) -> Witness:
-    usual = connector.caller(None, None, Watermark(connector.name))
+    usual = connector.permit_client(None, None, Watermark(connector.name))
     return Witness(usual.ledger, None, usual.name, usual.max_wait_seconds, usual.longest_pause_seconds)
 
 

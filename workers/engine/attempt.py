@@ -22,7 +22,7 @@ from workers.errors import (
     other_budgets,
 )
 from workers.failures import FailureClass, class_named
-from workers.limiter.permits import Caller, Subject
+from workers.limiter.permits import PermitClient, Subject
 from workers.records import saving
 from workers.records.items import Outcome
 from workers.records.tables import ItemStatus, RunItem
@@ -44,12 +44,12 @@ _LEAST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, _LONGEST_ASKED_SECONDS = 1.0, 3_600.
 _CANNOT_TAKE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
-def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
+def attempt(connector: Connector, permits: PermitClient, item: RunItem, row: Any) -> Outcome:
     """Fetch one item's details and fill its row; nothing is saved here.
 
     Parameters:
       connector(Connector): The API.
-      caller(Caller): Whose permit the request takes.
+      permits(PermitClient): Whose permit the request takes.
       item(RunItem): A claimed item; its attempt has been counted.
       row(peewee.Model | Exception | None): The user's row, or why it cannot be read.
 
@@ -65,12 +65,12 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
     if item.attempts > get_settings().max_attempts:
         return _failed(item, FailureClass.BUG, _of_the_dead(item), asked=False)
     refusals = Refusals.of(item.metadata)
-    caller.subject = refusals.subject
+    permits.subject = refusals.subject
     try:
         unusable = _why_unusable(item, row)
         if unusable:
             return _failed(item, FailureClass.BAD_DATA, unusable, asked=False)
-        return _fill(connector, caller, item, row)
+        return _fill(connector, permits, item, row)
     except (BudgetClosed, Refused, KeyboardInterrupt):
         raise
     except BudgetUnknown as error:
@@ -80,7 +80,7 @@ def attempt(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Ou
     except BaseException as error:
         return _of_an_error(item, row, error)
     finally:
-        caller.subject = Subject()
+        permits.subject = Subject()
 
 
 def _of_an_error(item: RunItem, row: Any, error: BaseException) -> Outcome:
@@ -152,7 +152,7 @@ def crashed(item: RunItem, error: BaseException) -> Outcome:
     return _again(item, FailureClass.BUG, describe(error))
 
 
-def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outcome:
+def _fill(connector: Connector, permits: PermitClient, item: RunItem, row: Any) -> Outcome:
     try:
         with other_budgets():
             request = row.get_api_detail_request()
@@ -162,7 +162,7 @@ def _fill(connector: Connector, caller: Caller, item: RunItem, row: Any) -> Outc
     if request is not None:
         try:
             with asking(f"details of {item.external_id}"):
-                data = connector.get_json(request, caller)
+                data = connector.get_json(request, permits)
         except NotModified:  # the row is as it should be
             return Outcome(item, ItemStatus.COMPLETED, model=row)
         with other_budgets():

@@ -7,7 +7,7 @@ import requests
 
 from workers.engine.attempt import DOWN_SECONDS
 from workers.errors import BudgetClosed, BudgetUnknown, Refused
-from workers.limiter.permits import Caller, Subject
+from workers.limiter.permits import PermitClient, Subject
 from workers.records import saving
 from workers.records.tables import ItemStatus, Run, RunItem
 from workers.sources import model_keys
@@ -18,7 +18,7 @@ from workers.text.error_text import describe
 log = logging.getLogger(__name__)
 
 
-def ask(run: Run, source: ImportSource, connector: Connector, caller: Caller) -> None:
+def ask(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> None:
     """Ask for the details that came last in this run or, where none did, for its list's first page.
 
     What is answered is thrown away. Where nothing was answered before, and where the control fails in another way than
@@ -31,9 +31,9 @@ def ask(run: Run, source: ImportSource, connector: Connector, caller: Caller) ->
     request = _detail_request(run, source) or _list_request(run, source)
     if request is None or (request.method or "GET").upper() != "GET":
         return
-    caller.subject = Subject()
+    permits.subject = Subject()
     try:
-        connector.send(request, caller)
+        connector.send(request, permits)
     except (BudgetClosed, Refused):
         raise
     except BudgetUnknown as error:

@@ -28,7 +28,7 @@ def fetch_details(run_id: int, lane: int, turn: int) -> None:
     settings = get_settings()
     if not lanes.start_turn(run_id, lane, turn, settings.lane_lease_seconds):
         return
-    heard = broadcast.heard()  # before the look at the run: what comes between the two is not missed
+    heard = broadcast.received()  # before the look at the run: what comes between the two is not missed
     run = runs.get(run_id)
     if run.status != RunStatus.RUNNING or lane >= run.lanes:
         lanes.end(run_id, lane, turn + 1)

@@ -27,7 +27,7 @@ from workers.errors import (
     other_budgets,
 )
 from workers.failures import FailureClass
-from workers.limiter.permits import Caller
+from workers.limiter.permits import PermitClient
 from workers.messaging import broker
 from workers.messaging.middleware import resend_delay
 from workers.records import cursor, items, lanes, run_connector, runs, saving, seen_pages
@@ -94,7 +94,7 @@ def _work(messages: Sequence[lanes.Message]) -> None:
 
 def _do_page(run: Run) -> Sequence[lanes.Message]:
     """Fetch and record the list page a run is due to read; return the lanes' messages, where it was the last page."""
-    caller: Caller | None = None
+    permits: PermitClient | None = None
     _reading[id(run)] = run
     try:
         _refuse_poison(run)
@@ -102,8 +102,8 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         if run.total_count is None and not fresh_runs.begin(run, source, _lease_seconds(run.id)):
             return ()
         connector = _connector_of(run)
-        caller = connector.caller(run.id, f"{run.id}:list", Watermark(connector.name))
-        if _read(run, source, connector, caller):
+        permits = connector.permit_client(run.id, f"{run.id}:list", Watermark(connector.name))
+        if _read(run, source, connector, permits):
             return _lanes_of(run.id)
     except LongWait as wait:
         cursor.put_page_back(run, 0.0, refund=True)
@@ -120,35 +120,35 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         list_failure.settle(run, error)
     finally:
         del _reading[id(run)]
-        if caller:
-            caller.settle()
-            runs.add_usage(run.id, caller.take_usage())
+        if permits:
+            permits.flush()
+            runs.add_usage(run.id, permits.take_usage())
     return ()
 
 
-def _read(run: Run, source: ImportSource, connector: Connector, caller: Caller) -> bool:
+def _read(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> bool:
     """Ask for the page that a run is due to read, and record it; return whether it was the list's last, and ours."""
     refusals = Refusals.of(run.metadata)
     has_control = run.total_count is not None
     if refusals.are_doubted and has_control:
-        _ask_a_control(run, source, connector, caller)
+        _ask_a_control(run, source, connector, permits)
     asked_with = _cursor_of(run, source)
     request = _of_the_source(source, lambda: source.get_list_request(asked_with, source.per_page))
-    caller.subject = refusals.subject
+    permits.subject = refusals.subject
     try:
         with asking(run.source):
-            data = connector.get_json(request, caller)
+            data = connector.get_json(request, permits)
     except Refused as refusal:
         if refusal.own and has_control:
-            control_request.ask(run, source, connector, caller)  # what it raises is everybody's
+            control_request.ask(run, source, connector, permits)  # what it raises is everybody's
         raise
-    return _record(run, source, _of_the_source(source, lambda: list_page.read(source, data, asked_with)), caller)
+    return _record(run, source, _of_the_source(source, lambda: list_page.read(source, data, asked_with)), permits)
 
 
-def _ask_a_control(run: Run, source: ImportSource, connector: Connector, caller: Caller) -> None:
+def _ask_a_control(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> None:
     """See that something is answered, before the page is asked for: what is refused here is none of the page's."""
     try:
-        control_request.ask(run, source, connector, caller)
+        control_request.ask(run, source, connector, permits)
     except LongWait:
         raise
     except Refused as refusal:
@@ -211,32 +211,32 @@ def _refuse_poison(run: Run) -> None:
     raise PermanentError(f"the worker died, or lost its lease, {said}", FailureClass.BUG)
 
 
-def _record(run: Run, source: ImportSource, read: Page, caller: Caller) -> bool:
-    """Write a page, and what it took of the caller; return whether it was the list's last, and ours.
+def _record(run: Run, source: ImportSource, read: Page, permits: PermitClient) -> bool:
+    """Write a page, and what it took of the permits; return whether it was the list's last, and ours.
 
     It is repeated while the database is away, and after a deadlock, until the page's lease ends: no request is.
     """
     ends_at = clock.monotonic() + (run.discovery_due_at - database.now()).total_seconds()
     last = patiently(
-        lambda: _record_once(run, source, read, caller),
+        lambda: _record_once(run, source, read, permits),
         {database.db.obj, source.model._meta.database},
         lambda error: ends_at - clock.monotonic(),
     )
-    caller.take_usage()  # it is written
+    permits.take_usage()  # it is written
     return last
 
 
-def _record_once(run: Run, source: ImportSource, read: Page, caller: Caller) -> bool:
+def _record_once(run: Run, source: ImportSource, read: Page, permits: PermitClient) -> bool:
     try:
-        return _write(run, source, read, caller)
+        return _write(run, source, read, permits)
     except PeeweeException as error:
         if database.is_away(error) or not read.models:
             raise
         # A constraint that is checked as late as at the commit: each row in a transaction of its own shows whose it is.
-        return _write(run, source, read, caller, row_by_row=True)
+        return _write(run, source, read, permits, row_by_row=True)
 
 
-def _write(run: Run, source: ImportSource, read: Page, caller: Caller, *, row_by_row: bool = False) -> bool:
+def _write(run: Run, source: ImportSource, read: Page, permits: PermitClient, *, row_by_row: bool = False) -> bool:
     saved: Listed | None = None
     if row_by_row or not database.is_ours(source.model):
         saved = _save_apart(run, source, read, row_by_row=row_by_row)
@@ -253,7 +253,7 @@ def _write(run: Run, source: ImportSource, read: Page, caller: Caller, *, row_by
             saved.refuse(items.of_other_rows(run.id, saved.rows))
         new += items.add(run.id, list_items.not_wanted(source, read, saved))
         kept = _what_to_keep(run, source, read, saved)
-        cursor.end_page(run, new, caller.usage, cursor=read.next_cursor, changes=saved.changes, **kept)
+        cursor.end_page(run, new, permits.usage, cursor=read.next_cursor, changes=saved.changes, **kept)
         if read.next_cursor is None:
             came = (run.total_count or 0) + new.total()
             list_notes.write(run, came, (read.came, source.per_page), kept)

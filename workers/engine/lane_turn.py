@@ -16,7 +16,7 @@ from workers.engine.attempt import DOWN_SECONDS, attempt, crashed, ended, refuse
 from workers.engine.refusals import Refusals
 from workers.errors import BudgetClosed, BudgetUnknown, Refused
 from workers.failures import FailureClass
-from workers.limiter.permits import Caller, Usage
+from workers.limiter.permits import PermitClient, Usage
 from workers.messaging import broadcast
 from workers.messaging.middleware import EARLY_SECONDS
 from workers.records import items, lanes, run_connector, runs, saving
@@ -72,7 +72,7 @@ class Turn:
         self.source: ImportSource = get_registry()[run.source]
         self.connector: Connector = run_connector.of(run)
         watermark = Watermark(self.connector.name)
-        self.caller: Caller = self.connector.caller(run.id, f"{run.id}:{lane}", watermark)
+        self.permits: PermitClient = self.connector.permit_client(run.id, f"{run.id}:{lane}", watermark)
         self.claim: Claim | None = None
         self.outcomes: list[Outcome] = []
         #: Whether nothing could be claimed, though something may be due: it is for one lane at a time.
@@ -91,7 +91,7 @@ class Turn:
         self._committing = threading.RLock()
         #: None until the first attempt: a lane that came early, to sleep for the opening, has done nothing yet.
         self._ends_at: float | None = None
-        self.caller.before_sleep = self._flush
+        self.permits.before_sleep = self._flush
 
     @property
     def has_worked(self) -> bool:
@@ -137,10 +137,10 @@ class Turn:
 
         What was attempted and cannot be committed keeps its attempt: its lease ends, and `max_attempts` bounds it.
         """
-        self.caller.settle()
+        self.permits.flush()
         if self.claim:
             self._end_claim()
-        runs.add_usage(self.run.id, self.caller.take_usage())
+        runs.add_usage(self.run.id, self.permits.take_usage())
 
     @property
     def is_overdue(self) -> bool:
@@ -179,7 +179,7 @@ class Turn:
         self._done = 0
         self.idle = False
         self.claim = claim
-        self.caller.expects = len(claim.items)
+        self.permits.expects = len(claim.items)
         rows = self._rows(claim.items)
         self._flush_at = clock.monotonic() + settings.flush_seconds
         for item in claim.items:
@@ -192,14 +192,14 @@ class Turn:
             # Refused credentials are told at once: the circuit is to open before the other lanes have asked, too.
             if clock.monotonic() > self._flush_at or outcome.failure_class is FailureClass.AUTH:
                 self._commit_patiently()
-        self.caller.settle()
+        self.permits.flush()
         self._end_claim()
         return self.status is RunStatus.RUNNING
 
     def _knock(self) -> None:
         """See that a permit is to be had soon, before items are claimed for it."""
         try:
-            self.caller.knock(self.connector.timeout_seconds)
+            self.permits.reserve(self.connector.timeout_seconds)
         except BudgetUnknown as error:
             raise BudgetClosed(DOWN_SECONDS, str(error)) from error
 
@@ -208,9 +208,9 @@ class Turn:
         alone = self.claim is not None and len(self.claim.items) == 1  # else others are asked beside it
         if alone and Refusals.of(item.metadata).are_doubted:
             self._knock()
-            control_request.ask(self.run, self.source, self.connector, self.caller)
+            control_request.ask(self.run, self.source, self.connector, self.permits)
         try:
-            outcome = attempt(self.connector, self.caller, item, row)
+            outcome = attempt(self.connector, self.permits, item, row)
         except Refused as refusal:
             outcome = self._of_a_refusal(item, refusal)
         _asks[self.source] = outcome.asked
@@ -229,7 +229,7 @@ class Turn:
         try:
             if not refusal.own:
                 raise refusal
-            control_request.ask(self.run, self.source, self.connector, self.caller)
+            control_request.ask(self.run, self.source, self.connector, self.permits)
         except (BudgetClosed, Refused) as closed:
             self._put_behind(item, everybodys, closed.wait_seconds)
             raise
@@ -257,7 +257,7 @@ class Turn:
 
     def _heed_notices(self) -> None:
         """Ask the database anew, where a notice has come, whether the run goes on, and this turn of the lane."""
-        heard = broadcast.heard()
+        heard = broadcast.received()
         if heard != self._heard:
             self._heard = heard
             self._commit_patiently()
@@ -294,14 +294,14 @@ class Turn:
         """Commit before a sleep. It runs inside an item's attempt, which must not be blamed for the database."""
         try:
             if self.outcomes:
-                self._commit(self.caller.take_usage())
+                self._commit(self.permits.take_usage())
         except Exception as error:
             if not outages.tell(error):
                 log.warning("run %d: a commit failed; it is tried again: %s", self.run.id, describe(error))
 
     def _commit_patiently(self) -> None:
         try:
-            self._patiently(lambda: self._commit(self.caller.take_usage()))
+            self._patiently(lambda: self._commit(self.permits.take_usage()))
         except Exception as error:
             if not database.is_of_the_statement(error) or clock.stop_requested.is_set():
                 raise
@@ -347,7 +347,7 @@ class Turn:
                     runs.add_usage(self.run.id, usage)
                     self.status = RunStatus(runs.get(self.run.id).status)
             except BaseException:
-                self.caller.put_back_usage(usage)
+                self.permits.put_back_usage(usage)
                 raise
             self._done += len(outcomes)
             del self.outcomes[: len(outcomes)]

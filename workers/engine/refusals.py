@@ -49,7 +49,7 @@ class Refusals:
 
     @property
     def subject(self) -> Subject:
-        """What a caller is to know before the thing is asked for again."""
+        """What a permit client is to know before the thing is asked for again."""
         return Subject(self.at_us, alone=self.own > 0)
 
     @property

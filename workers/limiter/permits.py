@@ -1,4 +1,4 @@
-"""Caller: one thread's place in the line of a budget, and the permits it takes there."""
+"""PermitClient: one thread's place in the line of a budget, and the permits it takes there."""
 
 import contextlib
 import math
@@ -34,17 +34,17 @@ class Permit:
     id: str
     granted_at: float
     weight: int = 1
-    caller: "Caller | None" = None
+    client: "PermitClient | None" = None
 
     @property
     def fresh(self) -> bool:
         """Whether the request may still be sent with it."""
         return clock.monotonic() - self.granted_at < FRESH_SECONDS
 
-    def heard(self, status: int, headers: Mapping[str, str]) -> None:
-        """Tell the budget what the response says. Parameters and errors are those of `Caller.heard`."""
-        assert self.caller
-        self.caller.heard(self, status, headers)
+    def report(self, status: int, headers: Mapping[str, str]) -> None:
+        """Tell the budget what the response says. Parameters and errors are those of `PermitClient.report`."""
+        assert self.client
+        self.client.report(self, status, headers)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Subject:
 
 @dataclass
 class Usage:
-    """What a caller sent, and what its waiting came to, since it was last asked.
+    """What a client sent, and what its waiting came to, since it was last asked.
 
     Hits and sleeps are counted once for the whole fleet.
     """
@@ -77,7 +77,7 @@ class Usage:
 
 
 @dataclass(eq=False)
-class Caller:
+class PermitClient:
     """One thread's place in the line of a budget.
 
     It takes permits one after the other; the end of the last request travels with the asking for the next permit, in
@@ -110,10 +110,10 @@ class Caller:
     _taken_at: float = -math.inf
     _interval_seconds: float = math.inf
 
-    def knock(self, timeout_seconds: float) -> None:
+    def reserve(self, timeout_seconds: float) -> None:
         """Ask for a permit ahead of the request that will use it, without sleeping.
 
-        Afterwards either a permit is held, or the wait for it is short: `take` sleeps the rest.
+        Afterwards either a permit is held, or the wait for it is short: `acquire` sleeps the rest.
 
         Raises:
           BudgetClosed: The wait is longer than `max_wait_seconds`.
@@ -125,7 +125,7 @@ class Caller:
             return
         self._held = self._ask(timeout_seconds, 1, knock=True)
 
-    def take(self, timeout_seconds: float, weight: int = 1) -> Permit:
+    def acquire(self, timeout_seconds: float, weight: int = 1) -> Permit:
         """Take the permit for one request that may last `timeout_seconds`; sleeps when the wait is short.
 
         Parameters:
@@ -148,10 +148,10 @@ class Caller:
         return permit
 
     def answered(self, permit: Permit) -> None:
-        """Say that the response of this permit's request has arrived: Redis is told by the next call, or `settle`."""
+        """Say that the response of this permit's request has arrived: Redis is told by the next call, or `flush`."""
         self._answered.append((permit.id, clock.monotonic()))
 
-    def heard(self, permit: Permit, status: int, headers: Mapping[str, str]) -> None:
+    def report(self, permit: Permit, status: int, headers: Mapping[str, str]) -> None:
         """Say that the response has arrived, and what it says: a refusal pauses the budget, headers tighten it.
 
         Parameters:
@@ -185,7 +185,7 @@ class Caller:
         self.usage.requests -= 1
         self._drop([permit])
 
-    def settle(self) -> None:
+    def flush(self) -> None:
         """Tell Redis of what has been answered and give back what was not used."""
         held, self._held = self._held, []
         if held or self._answered:

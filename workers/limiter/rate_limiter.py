@@ -15,7 +15,7 @@ from workers.limiter import number_checks
 from workers.limiter.budget import Budget, Limit, our_part
 from workers.limiter.ledger import Ledger, Watermark
 from workers.limiter.lesson import Lesson
-from workers.limiter.permits import Caller, Permit
+from workers.limiter.permits import Permit, PermitClient
 
 #: limiter.lua's reply to what only tells.
 _TOLD = 2
@@ -138,7 +138,7 @@ class RateLimiter:
         linger_seconds = number_checks.seconds(linger_seconds, "linger_seconds", number_checks.LONGEST_TIMEOUT_SECONDS)
         self.ledger = Ledger(budget, client, prefix, linger_seconds, watermark)
 
-    def caller(self, run_id: int | None = None, name: str | None = None) -> Caller:
+    def permit_client(self, run_id: int | None = None, name: str | None = None) -> PermitClient:
         """Return a place in this budget's line, for one thread.
 
         Parameters:
@@ -146,14 +146,14 @@ class RateLimiter:
           name(str | None): What tells this waiter from others in the line; random by default.
         """
         name = name or uuid.uuid4().hex
-        return Caller(self.ledger, run_id, name, self.max_wait_seconds, self.longest_pause_seconds)
+        return PermitClient(self.ledger, run_id, name, self.max_wait_seconds, self.longest_pause_seconds)
 
     def permit(self, timeout_seconds: float = 30.0, weight: int = 1) -> "_OnePermit":
         """Take one permit for the length of a `with` block, sleeping up to `max_wait_seconds` for it.
 
         Leaving the block normally says that the response has arrived; leaving it by an exception says that nobody
         knows, and the permit counts until `timeout_seconds` + `linger_seconds` have passed. In the block
-        `permit.heard(response.status_code, response.headers)` tells the budget what the response says.
+        `permit.report(response.status_code, response.headers)` tells the budget what the response says.
 
         Parameters:
           timeout_seconds(float): The total time the request in the block may take.
@@ -164,7 +164,7 @@ class RateLimiter:
           DependencyDown: Redis does not answer.
           ConfigurationError: The timeout, or the weight, cannot be.
         """
-        return _OnePermit(self.caller(), timeout_seconds, weight)
+        return _OnePermit(self.permit_client(), timeout_seconds, weight)
 
     def snapshot(self, weight: int = 1) -> BudgetState:
         """Return the state of the budget. Nothing is changed by it, but that permits past their deadline are completed.
@@ -272,18 +272,18 @@ def _state(budget: Budget, seen: dict[str, Any], weight: int) -> BudgetState:
 
 
 class _OnePermit:
-    def __init__(self, caller: Caller, timeout_seconds: float, weight: int) -> None:
-        self._caller = caller
+    def __init__(self, client: PermitClient, timeout_seconds: float, weight: int) -> None:
+        self._client = client
         self._timeout_seconds = timeout_seconds
         self._weight = weight
 
     def __enter__(self) -> Permit:
-        self._permit = self._caller.take(self._timeout_seconds, self._weight)
+        self._permit = self._client.acquire(self._timeout_seconds, self._weight)
         return self._permit
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is None:
-            self._caller.answered(self._permit)
-        self._caller.settle()  # also where the response was heard, and the block then failed
+            self._client.answered(self._permit)
+        self._client.flush()  # also where the response was heard, and the block then failed

@@ -27,7 +27,7 @@ _lock = threading.Lock()
 _heard = 0
 
 
-def heard() -> int:
+def received() -> int:
     """Return a number that is another one after each notice that this process has heard."""
     return _heard
 

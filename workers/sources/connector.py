@@ -19,7 +19,7 @@ from workers.failures import FailureClass
 from workers.limiter import number_checks
 from workers.limiter.budget import Budget, Limit, Profile
 from workers.limiter.ledger import FRESH_SECONDS, Watermark
-from workers.limiter.permits import Caller
+from workers.limiter.permits import PermitClient
 from workers.limiter.rate_limiter import RateLimiter
 from workers.settings import get_settings
 from workers.sources import body_decoding, missing_response, request_auth, request_secrets, status_errors
@@ -152,21 +152,23 @@ class Connector:
         """Seconds one request may take in all."""
         return self.timeout or get_settings().request_timeout_seconds
 
-    def caller(self, run_id: int | None = None, name: str | None = None, watermark: Watermark | None = None) -> Caller:
+    def permit_client(
+        self, run_id: int | None = None, name: str | None = None, watermark: Watermark | None = None
+    ) -> PermitClient:
         """Return one thread's place in the line of this API's budget.
 
         Parameters:
-          run_id(int | None), name(str | None): As `RateLimiter.caller` takes them.
+          run_id(int | None), name(str | None): As `RateLimiter.permits` takes them.
           watermark(Watermark | None): What outlives Redis, for the limiter; the first one given is kept.
         """
         self.limiter.ledger.watermark = self.limiter.ledger.watermark or watermark
-        return self.limiter.caller(run_id, name)
+        return self.limiter.permit_client(run_id, name)
 
     def weigh(self, request: requests.Request) -> int:
         """Return as how many requests the API counts this one. Override it where some cost more than others."""
         return 1
 
-    def get_json(self, request: requests.Request, caller: Caller) -> Any:
+    def get_json(self, request: requests.Request, permits: PermitClient) -> Any:
         """Send `request` and return its decoded JSON body.
 
         JSON is UTF-8, UTF-16 or UTF-32, or what its Content-Type names as the charset. Parameters and errors are
@@ -177,7 +179,7 @@ class Connector:
           PermanentError: There is none (204), or it is of another format (JSON lines, CSV, XML), or it holds what
             cannot be used: NaN, a number beyond all floats or of too many digits, endless nesting.
         """
-        response = self.send(request, caller)
+        response = self.send(request, permits)
         said = f"{_title(request)} answered {response.status_code}"
         if response.status_code in _NO_CONTENT:
             raise PermanentError(f"{said}: it has no content", FailureClass.BAD_DATA)
@@ -195,7 +197,7 @@ class Connector:
                 raise PermanentError(why, FailureClass.CONTRACT) from None
             raise RetryableError(f"{said} with a body that is not JSON ({kind})") from None
 
-    def send(self, request: requests.Request, caller: Caller) -> requests.Response:
+    def send(self, request: requests.Request, permits: PermitClient) -> requests.Response:
         """Send one request with one permit, and return its response, a 2xx.
 
         A GET or HEAD whose connection turns out to have been closed is sent once more, with another permit: the first
@@ -203,7 +205,7 @@ class Connector:
 
         Parameters:
           request(requests.Request): A relative URL is joined to the base URL. Redirects are never followed.
-          caller(Caller): Whose permit it takes; sleeps for it when the wait is short.
+          permits(PermitClient): Whose permit it takes; sleeps for it when the wait is short.
 
         Returns:
           requests.Response: Its body has been read whole, up to SLUICE_MAX_BODY_BYTES.
@@ -221,36 +223,38 @@ class Connector:
         """
         prepared = self._prepare(request)
         try:
-            response = self._ask(prepared, request, caller)
+            response = self._ask(prepared, request, permits)
         except _Stale as stale:
             if prepared.method not in _REPEATABLE or not isinstance(prepared.body, (str, bytes, type(None))):
                 raise
-            response = self._ask_anew(request, caller, stale)
-        ask = partial(self._ask_for_hook, request=request, caller=caller)
+            response = self._ask_anew(request, permits, stale)
+        ask = partial(self._ask_for_hook, request=request, permits=permits)
         response = request_auth.run_hooks(response, ask, _title(request), stream=True, timeout=self.timeout_seconds)
         error = status_errors.error_of(response, _title(request), self.name)
         if error:
             raise error
         return response
 
-    def _ask_anew(self, request: requests.Request, caller: Caller, stale: _Stale) -> requests.Response:
+    def _ask_anew(self, request: requests.Request, permits: PermitClient, stale: _Stale) -> requests.Response:
         """Ask once more on a new connection; signed anew, for a signature may be good for one request."""
         try:
             with new_connection():
-                return self._ask(self._prepare(request), request, caller)
+                return self._ask(self._prepare(request), request, permits)
         except BudgetClosed:  # the request was sent, and has no answer: an attempt
             raise stale from None
 
     def _ask_for_hook(
-        self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller
+        self, prepared: requests.PreparedRequest, request: requests.Request, permits: PermitClient
     ) -> requests.Response:
         self._refuse_unsendable(prepared, request)  # it may have changed anything
-        caller.ask_again()
-        return self._ask(prepared, request, caller)
+        permits.ask_again()
+        return self._ask(prepared, request, permits)
 
-    def _ask(self, prepared: requests.PreparedRequest, request: requests.Request, caller: Caller) -> requests.Response:
+    def _ask(
+        self, prepared: requests.PreparedRequest, request: requests.Request, permits: PermitClient
+    ) -> requests.Response:
         """Send one request with one permit; return its answer, whatever its status, with its body read."""
-        permit = caller.take(self.timeout_seconds, self.weigh(request))
+        permit = permits.acquire(self.timeout_seconds, self.weigh(request))
         try:
             timeout: Any = Timeout(total=self.timeout_seconds)  # connecting and waiting together
             # A process may be stopped between the two: then nothing is sent that the permit may not cover any more.
@@ -259,12 +263,12 @@ class Connector:
         except (requests.RequestException, HTTPError) as error:
             never_sent = missing_response.why_never_sent(error, self._origin, self.timeout_seconds)
             if never_sent:
-                caller.unsent(permit)
+                permits.unsent(permit)
             why = never_sent or missing_response.why_unanswered(error, self._origin, self.timeout_seconds)
             kind = _Stale if missing_response.is_stale(error) else RetryableError
             raise kind(f"{_title(request)}: {why}") from None
         try:
-            caller.heard(permit, response.status_code, response.headers)
+            permits.report(permit, response.status_code, response.headers)
         except (RateLimited, DependencyDown):
             response.close()
             raise
