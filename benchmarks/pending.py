@@ -42,7 +42,7 @@ _WIDTH = 118
 #: Run in a process of its own, as the scheduler's: the first pass of each kind, which connects, is not counted.
 _TIME_PASSES = f"""
 import json, sys, time
-from workers import database, items, reaper
+from workers.connections import database; from workers.records import items; from workers.engine import reaper
 
 run_id, took = int(sys.argv[1]), {{"reaper": [], "claim": []}}
 

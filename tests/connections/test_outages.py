@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager, suppress
 
 import dramatiq
+import peewee
 import psycopg
 import pytest
 import redis
@@ -394,7 +395,7 @@ def test_a_statement_that_is_wrong_is_no_outage(house, import_from):
     dramatiq.actor(actor_name="wrong", queue_name=QUEUE, broker=broker.get_broker())(wrong)
 
     # Then its error comes out as it is
-    with pytest.raises(database.DatabaseError, match="nowhere"):
+    with pytest.raises(peewee.DatabaseError, match="nowhere"):
         call("wrong")
     assert outages.told() == ""
 

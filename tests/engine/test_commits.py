@@ -1,4 +1,4 @@
-"""Commits: what came of a batch is written once, together, soon; and is kept while the database is away."""
+"""Commits: the outcomes of a batch are written once, together and soon; they are kept while the database is away."""
 
 import http.server
 import json
@@ -19,7 +19,7 @@ from workers import clock
 from workers.connections import database
 from workers.control import runner
 from workers.engine import detail, flusher
-from workers.engine.lane_turn import at_work
+from workers.engine.lane_turn import running_turns
 from workers.limiter.permits import Usage
 from workers.messaging import broker
 from workers.records import cursor, items, runs
@@ -33,7 +33,7 @@ def start_inline():
 
 
 def listed_run(count, lanes=1):
-    """Make a run whose list of so many items has been read; return its id and its lanes' messages."""
+    """Make a run whose list of `count` items has been read; return its id and its lanes' messages."""
     run_id = a_run(count)
     for number in range(1, count + 1):
         row = Item.create(external_id=str(number), name="a")
@@ -61,7 +61,7 @@ def claimed(count):
 
 
 def test_a_commit_that_is_repeated_counts_nothing_twice(house):
-    # Given a commit of which nobody knows whether it took effect
+    # Given a commit of which it is not known whether it took effect
     run_id, claim = claimed(3)
     outcomes = [Outcome(item, ItemStatus.COMPLETED) for item in claim.items]
 
@@ -180,7 +180,7 @@ def test_answers_are_kept_while_the_database_is_away_and_no_request_is_repeated(
     import_from(server.url, model=Struck, per_page=10)
     Struck.strike = staticmethod(strike)
 
-    # When it goes on
+    # When the run is worked
     run = start_inline()
 
     # Then every item is in, once, and was asked for once
@@ -206,7 +206,7 @@ class Reopening(clock.MovedClock):
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
 def test_answers_are_kept_for_longer_than_their_lease(database_url, mock_api, import_from):
-    # Given a server that ends every connection at the first commit, and lets nobody in for minutes
+    # Given a server that ends every connection at the first commit, and refuses new ones for minutes
     server, name = database_url.rpartition("/")[0] + "/postgres", database_url.rpartition("/")[2]
 
     def let_in(whether):
@@ -219,7 +219,7 @@ def test_answers_are_kept_for_longer_than_their_lease(database_url, mock_api, im
     import_from(api.url, model=Struck, lanes=1)
     Struck.strike = staticmethod(lambda: let_in("false"))
 
-    # When the run goes on
+    # When the run is worked
     run = start_inline()
 
     # Then all is in, and was asked for once
@@ -229,7 +229,7 @@ def test_answers_are_kept_for_longer_than_their_lease(database_url, mock_api, im
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_answers_are_kept_while_somebody_else_holds_the_sqlite_file(mock_api, import_from):
+def test_answers_are_kept_while_another_process_locks_the_sqlite_file(mock_api, import_from):
     # Given another program that holds the file for longer than we wait for it
     server = mock_api(items=3)
     other = sqlite3.connect(database.db.obj.database, isolation_level=None, check_same_thread=False)
@@ -264,7 +264,7 @@ def test_answers_are_kept_while_somebody_else_holds_the_sqlite_file(mock_api, im
     assert set(asked(server).values()) == {1}
 
 
-def test_a_server_that_lets_nobody_in_is_away_whatever_is_asked_of_it(environment):
+def test_a_server_that_refuses_every_connection_is_away_for_every_statement(environment):
     # Given a Postgres where nothing listens
     environment.setenv("SLUICE_DATABASE_URL", "postgresql://sluice@127.0.0.1:1/sluice")
     database.connect()
@@ -318,7 +318,7 @@ def test_a_deadlock_repeats_the_commit_and_never_the_requests(house, mock_api, i
     for thread in threads:
         thread.join()
 
-    # Then one of them was told of a deadlock, and both items are in, each asked for once
+    # Then Postgres reported a deadlock to one of them, and both items completed with one request each
     assert "deadlock detected" in deadlocks[0]
     assert runs.get(run_id).succeeded_count == 2
     assert asked(server) == {"1": 1, "2": 1}
@@ -351,7 +351,7 @@ def test_a_statement_that_always_takes_too_long_fails_its_item_in_the_end(moved_
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-def test_a_row_that_is_refused_at_the_very_end_of_the_transaction_fails_alone(moved_clock, mock_api, import_from):
+def test_a_row_that_a_deferred_constraint_refuses_fails_alone(moved_clock, mock_api, import_from):
     # Given a constraint that is checked at COMMIT
     database.db.execute_sql(
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
@@ -393,7 +393,7 @@ def test_rows_that_save_what_changed_are_written_when_their_commit_is_made_again
     assert Item.select().where(Item.price.is_null(False)).count() == 2
 
 
-def test_a_look_up_that_meets_a_locked_database_refuses_no_item_of_the_list(moved_clock, mock_api, import_from):
+def test_a_query_that_meets_a_locked_database_refuses_no_item_of_the_list(moved_clock, mock_api, import_from):
     # Given a source that asks a database of its own, which is locked the first time
     locked = []
 
@@ -441,7 +441,7 @@ def test_a_process_that_stops_commits_what_is_finished_before_it_gives_back_the_
         lane = threading.Thread(target=work, args=lanes)
         lane.start()
         try:
-            wait_until(lambda: any(turn.outcomes for turn in at_work()), 5, "the first is answered")
+            wait_until(lambda: any(turn.claimed.outcomes for turn in running_turns()), 5, "the first is answered")
 
             # When the process is asked to stop, and gives up waiting for the other
             clock.stop_requested.set()
@@ -461,7 +461,7 @@ def test_a_process_that_stops_commits_what_is_finished_before_it_gives_back_the_
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-def test_a_claim_does_not_wait_for_an_item_that_somebody_holds(house):
+def test_a_claim_does_not_wait_for_an_item_that_another_transaction_locks(house):
     # Given an open transaction that holds the first of three items
     run_id, _ = claimed(3)
     RunItem.update(status=ItemStatus.PENDING).execute()
@@ -522,7 +522,7 @@ class Ahead(clock.Clock):
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-def test_a_host_whose_clock_is_an_hour_ahead_takes_nobody_s_items(house):
+def test_a_host_whose_clock_is_an_hour_ahead_claims_no_item_of_another(house):
     # Given items that are claimed for a minute
     run_id, _ = claimed(3)
 
@@ -535,7 +535,7 @@ def test_a_host_whose_clock_is_an_hour_ahead_takes_nobody_s_items(house):
 
 
 def test_a_row_is_filled_outside_of_any_transaction(mock_api, import_from):
-    # Given a model that asks, while it is filled, whether somebody else may write
+    # Given a model that checks, while it is filled, whether another connection can write
     server, may_write = mock_api(items=3), []
 
     class Asking(Item):
@@ -639,7 +639,7 @@ def test_a_row_that_another_database_refuses_fails_alone(moved_clock, mock_api, 
 
 
 def test_a_lost_lease_saves_on_another_database_again_and_counts_once(house, elsewhere):
-    # Given a claim whose lease has passed to somebody else
+    # Given a claim whose lease has passed to another lane
     run_id, claim = claimed(1)
     elsewhere.create(external_id="0", name="a")
     row = elsewhere.get()

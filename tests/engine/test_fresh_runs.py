@@ -1,4 +1,4 @@
-"""--fresh: rows that are no longer in the list go at the end of a run whose list was whole; no other row ever goes."""
+"""--fresh: rows that are no longer in the list are removed at the end of a run with a complete list; no other rows."""
 
 import json
 import threading
@@ -292,7 +292,7 @@ def test_even_if_empty_means_nothing_without_fresh(source: Any) -> None:
         runner.start("items", **ANN, send=False, even_if_empty=True)
 
 
-def test_an_empty_list_of_an_empty_table_is_no_matter(source: Any) -> None:
+def test_an_empty_list_of_an_empty_table_completes(source: Any) -> None:
     assert said(fresh(), "removed") == "0 rows that are no longer in the list"
 
 
@@ -399,7 +399,7 @@ def test_a_key_that_was_given_to_another_row_meanwhile_is_not_the_old_row(source
     assert left() == {"a", "another"}
 
 
-def test_rows_without_a_value_by_which_they_are_known_are_old_rows_too(
+def test_rows_without_a_unique_by_value_are_old_rows_too(
     import_from: Callable[..., Any], moved_clock: clock.MovedClock, api: Api
 ) -> None:
     class Loose(Listed):
@@ -475,7 +475,7 @@ SHARED = [with_tenants, with_its_own_connector, with_another_source_on_its_table
 
 
 @pytest.mark.parametrize("how", SHARED)
-def test_fresh_is_refused_where_nothing_says_whose_rows_they_are(source: Any, how: Callable[..., Any]) -> None:
+def test_fresh_is_refused_if_a_table_can_hold_rows_of_others(source: Any, how: Callable[..., Any]) -> None:
     options = how(source)
 
     with pytest.raises(ConfigurationError, match=r"def fresh_query\(self, run\): return Listed\.select\(\)"):
@@ -486,7 +486,7 @@ def test_fresh_is_refused_where_nothing_says_whose_rows_they_are(source: Any, ho
 
 
 @pytest.mark.parametrize("how", SHARED)
-def test_a_scheduled_fresh_run_fails_where_the_source_has_become_such_a_one(
+def test_a_scheduled_fresh_run_fails_if_the_source_does_not_allow_it_any_more(
     source: Any, api: Api, moved_clock: clock.MovedClock, how: Callable[..., Any]
 ) -> None:
     there("a")
@@ -505,7 +505,7 @@ def test_a_scheduled_fresh_run_fails_where_the_source_has_become_such_a_one(
     assert left() == {"a"}
 
 
-def test_a_run_whose_source_has_become_such_a_one_at_its_end_removes_nothing(source: Any, api: Api) -> None:
+def test_a_run_whose_source_does_not_allow_fresh_at_its_end_removes_nothing(source: Any, api: Api) -> None:
     there("a")
     api.pages = [rows("b")]
     api.on_page = lambda number: setattr(type(source), "allow_fresh", False)
@@ -563,7 +563,7 @@ def test_a_tenant_s_rows_go_and_the_others_stay(source: Any, api: Api) -> None:
         (lambda: 1 / 0, "a bug in the source: ZeroDivisionError"),
     ],
 )
-def test_a_fresh_query_that_is_none_fails_the_run(source: Any, api: Api, answer: Any, why: str) -> None:
+def test_a_fresh_query_that_returns_no_select_fails_the_run(source: Any, api: Api, answer: Any, why: str) -> None:
     there("a")
     type(source).fresh_query = lambda self, run: answer()
 
@@ -725,7 +725,7 @@ def test_a_row_that_another_table_refers_to_stays_and_the_run_fails_and_can_be_r
     if not database.is_sqlite():
         assert f"constraint '{table}_item_id_fkey'" in run.error_summary
 
-    # And the page offers to go on with it
+    # And the page offers a retry
     question = questions.retry_failed(run)
     assert question.title == f"Go on with run {run.id}?"
     assert "The rows that it could not remove will be tried again." in question.sentences[0]
@@ -746,7 +746,7 @@ def test_a_row_that_another_table_refers_to_stays_and_the_run_fails_and_can_be_r
     assert OldRow.select().count() == 0
 
 
-def test_a_row_that_a_trigger_protects_stays_and_the_run_says_what_it_said(source: Any, api: Api) -> None:
+def test_a_row_that_a_trigger_protects_stays_and_the_run_has_its_message(source: Any, api: Api) -> None:
     there(*range(40))
     when = "WHEN (old.external_id = '7')"
     if database.is_sqlite():
@@ -792,7 +792,9 @@ def dies(when: int) -> Callable[[int], None]:
     return at
 
 
-def test_the_copy_goes_on_where_a_worker_has_died(source: Any, api: Api, moved_clock: clock.MovedClock) -> None:
+def test_the_copy_resumes_at_the_key_at_which_a_worker_died(
+    source: Any, api: Api, moved_clock: clock.MovedClock
+) -> None:
     # Given a run whose worker died in the second chunk of keys
     there(*range(2500))
     hooked(source, on_read=dies(1500))
@@ -833,7 +835,7 @@ def test_a_copy_that_takes_longer_than_a_page_s_lease_keeps_its_page(
     assert (run.status, left(), run.requests_count) == (RunStatus.COMPLETED, {"1"}, 1)
 
 
-def test_a_copy_whose_run_is_paused_stops_and_goes_on_when_it_is_resumed(source: Any, api: Api) -> None:
+def test_a_copy_whose_run_is_paused_stops_and_continues_when_it_is_resumed(source: Any, api: Api) -> None:
     there(*range(2500))
     run = start()
 
@@ -852,7 +854,9 @@ def test_a_copy_whose_run_is_paused_stops_and_goes_on_when_it_is_resumed(source:
     assert (run.status, left()) == (RunStatus.COMPLETED, {"1"})
 
 
-def test_a_removal_goes_on_where_a_worker_has_died(source: Any, api: Api, moved_clock: clock.MovedClock) -> None:
+def test_a_removal_resumes_at_the_key_at_which_a_worker_died(
+    source: Any, api: Api, moved_clock: clock.MovedClock
+) -> None:
     # Given a removal that died within its second transaction
     there(*range(1300))
     hooked(source, on_delete=dies(2))
@@ -904,7 +908,7 @@ def test_a_removal_whose_run_is_stopped_removes_no_more(source: Any, api: Api, s
     assert (runs.get(run.id).status, len(left())) == (status, 800)
 
 
-def test_a_paused_removal_goes_on_when_it_is_resumed(source: Any, api: Api) -> None:
+def test_a_paused_removal_continues_when_it_is_resumed(source: Any, api: Api) -> None:
     there(*range(1300))
     run = start()
     hooked(source, on_delete=lambda n: runs.move(run.id, RunStatus.PAUSED, who="x", door="x") if n == 1 else None)
@@ -964,7 +968,7 @@ def test_retention_forgets_old_rows_that_nothing_can_need(source: Any, api: Api)
     assert Removal.select().where(Removal.run_id == run.id).exists()
 
 
-def test_what_is_known_of_a_removal_goes_with_its_run(source: Any, api: Api, moved_clock: clock.MovedClock) -> None:
+def test_the_state_of_a_removal_is_removed_with_its_run(source: Any, api: Api, moved_clock: clock.MovedClock) -> None:
     there("a")
     api.pages = [rows("b")]
     fresh()

@@ -1,4 +1,4 @@
-"""Idle time: what a run stood without a worker, Redis or a database is none of its active time."""
+"""Idle time: time without a worker, Redis or a database is not part of a run's active time."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -31,7 +31,7 @@ def work(moved: clock.MovedClock, seconds: int, *samplers: Sampler) -> None:
     for _ in range(seconds // 2):
         moved.advance(2)
         for sampler in samplers:
-            sampler.look()
+            sampler.take()
 
 
 def spent(run: Run) -> tuple[int, int, int]:
@@ -40,7 +40,7 @@ def spent(run: Run) -> tuple[int, int, int]:
 
 
 def test_time_without_a_worker_is_idle_while_it_lasts_and_after(run: Run, moved_clock: clock.MovedClock) -> None:
-    one, other = Sampler(books=True), Sampler(books=True)
+    one, other = Sampler(adds_idle_time=True), Sampler(adds_idle_time=True)
     work(moved_clock, 60, one, other)
     before = spent(run)
     moved_clock.advance(100)
@@ -54,8 +54,8 @@ def test_time_without_a_worker_is_idle_while_it_lasts_and_after(run: Run, moved_
     assert sum(after) == 200
 
 
-def test_what_a_person_held_is_not_idle(run: Run, moved_clock: clock.MovedClock) -> None:
-    sampler = Sampler(books=True)
+def test_a_pause_by_a_person_is_not_idle_time(run: Run, moved_clock: clock.MovedClock) -> None:
+    sampler = Sampler(adds_idle_time=True)
     work(moved_clock, 20, sampler)
     runs.move(run.id, RunStatus.PAUSED, **ME)
     moved_clock.advance(300)
@@ -67,7 +67,7 @@ def test_what_a_person_held_is_not_idle(run: Run, moved_clock: clock.MovedClock)
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_time_without_redis_is_idle(run: Run, moved_clock: clock.MovedClock) -> None:
-    sampler = Sampler(books=True)
+    sampler = Sampler(adds_idle_time=True)
     work(moved_clock, 20, sampler)
     outages._redis.met(trouble(redis.ConnectionError("refused")))
     work(moved_clock, 30, sampler)
@@ -78,11 +78,11 @@ def test_time_without_redis_is_idle(run: Run, moved_clock: clock.MovedClock) -> 
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_an_inline_run_that_sleeps_between_two_samples_books_none(run: Run, moved_clock: clock.MovedClock) -> None:
+def test_an_inline_run_that_sleeps_between_two_samples_adds_none(run: Run, moved_clock: clock.MovedClock) -> None:
     sampler = Sampler()
     for _ in range(5):
         moved_clock.advance(25)
-        sampler.look()
+        sampler.take()
 
     assert runs.get(run.id).idle_seconds == 0.0
     assert idle_time.silent_since(clock.now()) == {}

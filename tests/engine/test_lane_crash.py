@@ -1,4 +1,4 @@
-"""What escapes an attempt, whatever it is, spends it: after five the item has failed, or the run, with the reason."""
+"""Any error of a user's code spends an attempt: after five of them the item, or the run, has failed with the reason."""
 
 import asyncio
 from typing import Any
@@ -165,7 +165,7 @@ def test_a_column_that_the_table_lacks_fails_the_run_and_says_which(thing):
 
 
 @pytest.mark.parametrize("error", SOME.values(), ids=SOME)
-def test_a_connector_that_cannot_be_had_once_is_had_at_the_next_turn(thing, error):
+def test_a_connector_that_fails_once_is_made_at_the_next_turn(thing, error):
     get_connector, raised = failing_connector(error, 1)
     with serving(PAGE, DETAILS) as api:
         register(thing, api.url, get_connector=get_connector)
@@ -177,7 +177,7 @@ def test_a_connector_that_cannot_be_had_once_is_had_at_the_next_turn(thing, erro
 
 
 @pytest.mark.parametrize("error", SOME.values(), ids=SOME)
-def test_a_connector_that_cannot_be_had_fails_the_run_with_the_reason(thing, error):
+def test_a_connector_that_always_fails_fails_the_run_with_the_reason(thing, error):
     get_connector, _ = failing_connector(error, float("inf"))
     with serving(PAGE, DETAILS) as api:
         register(thing, api.url, get_connector=get_connector)
@@ -188,7 +188,7 @@ def test_a_connector_that_cannot_be_had_fails_the_run_with_the_reason(thing, err
         assert "5 turns in a row ended in an error (bug): SourceError: ThingSource.get_connector" in run.error_summary
         assert type(error).__name__ in run.error_summary
 
-        # And once it is mended, the run goes on
+        # And a retry completes the run, once the connector is repaired
         register(thing, api.url)
         runner.retry_failed(run.id, who="test", door="test")
         run = runner.run_inline(runs.get(run.id))
@@ -225,7 +225,7 @@ def test_a_list_whose_method_raises_anything_fails_the_run_with_the_reason(thing
         assert run.error_summary.startswith("list page 1: "), error
 
 
-def test_crashes_that_are_not_in_a_row_end_nothing(thing):
+def test_crashes_that_are_not_in_a_row_do_not_fail_the_run(thing):
     turns = iter(range(100))
 
     def get_connector(self: Any, run: Any) -> Any:
@@ -243,7 +243,7 @@ def test_crashes_that_are_not_in_a_row_end_nothing(thing):
 
 
 @pytest.mark.parametrize("weight", [-1, 0, 1.5, float("nan"), float("inf"), "2", True, 20_000])
-def test_a_weight_that_cannot_be_fails_its_item_at_once_and_asks_nobody(thing, weight):
+def test_a_weight_that_is_not_valid_fails_its_item_at_once_without_a_request(thing, weight):
     class Weighing(Connector):
         def weigh(self, request: Any) -> Any:
             return weight if request.url.endswith("/3") else 1

@@ -1,4 +1,4 @@
-"""Leases: whoever dies with something in hand, it is due again; and nobody sleeps through what is due."""
+"""Leases: the items and turns of a process that dies are due again; a sleeping lane wakes for items that are due."""
 
 import pytest
 
@@ -23,7 +23,7 @@ POISON = "7"
 
 @pytest.fixture
 def sent(moved_clock, import_from):
-    """What this thread sends, as (name, args, delay); a registered source; time that stands still."""
+    """What this thread sends, as (name, args, delay); a registered source; moved time."""
     messages = []
     import_from("http://127.0.0.1:1")
     with broker.captured(lambda *message: messages.append(message)):
@@ -52,7 +52,7 @@ def test_a_lane_that_was_lost_at_work_is_replaced_within_thirty_seconds(sent, mo
     died_at = clock.monotonic()
     sent.clear()
 
-    # When time goes on
+    # When time passes
     moved_clock.advance(5 - phase)
     while not any(name == "fetch_details" for name, *_ in sent):
         scheduler.tick()
@@ -102,7 +102,7 @@ def test_lanes_that_sleep_until_a_far_attempt_are_woken_by_a_retry(sent, moved_c
     assert not lanes.start_turn(*asleep[1], lease_seconds=15)
 
 
-def test_a_lane_that_sleeps_wakes_for_what_another_one_left_behind(sent, moved_clock):
+def test_a_lane_that_sleeps_wakes_for_items_of_a_lane_that_died(sent, moved_clock):
     # Given a lane that has claimed an item, and died; and one that finds nothing else to do
     run_id = listed_run(1)
     items.claim(run_id, 1, lease_seconds=60)
@@ -151,7 +151,7 @@ def test_a_poison_item_fails_after_five_attempts_though_its_worker_process_dies_
         run_id = fleet.start_run()
         run = fleet.wait_for_run(run_id, seconds=60)
 
-        # Then the fleet goes on, it alone has failed, after five attempts, and none of the others was blamed
+        # Then only this item has failed, after five attempts, and the run has completed
         assert (run.status, run.succeeded, run.failed) == (RunStatus.COMPLETED, 39, 1)
         assert fleet.mock_stats()["items"][POISON] == 5
         failed = "SELECT external_id, failure_class, failure_reason FROM sluice_run_items WHERE status = 'failed'"

@@ -1,4 +1,4 @@
-"""A lane whose answer takes long is at work: its lease, and those of its items, are renewed as long as one may come."""
+"""A lane that waits for a slow response keeps its lease, and those of its items, as long as a response can come."""
 
 from datetime import timedelta
 from typing import Any
@@ -24,11 +24,9 @@ def turn(import_from, moved_clock) -> Turn:
         RunItem.create(run_id=run.id, external_id=str(n), item_id=str(n), item_type="items", due_at=now)
     ((run_id, lane, number),) = lanes.open_for(run.id, 1)
     assert lanes.start_turn(run_id, lane, number, get_settings().lane_lease_seconds)
-    at_work = Turn(runs.get(run.id), lane, number, 0)
-    at_work._lease_seconds = get_settings().lease_seconds
-    at_work._lease_ends_at = clock.monotonic() + at_work._lease_seconds
-    at_work.claim = items.claim(run.id, 3, at_work._lease_seconds)
-    return at_work
+    turn = Turn(runs.get(run.id), lane, number, 0)
+    turn.claimed.take(3, get_settings().lease_seconds)
+    return turn
 
 
 def pass_time(turn: Turn, moved: Any, seconds: float) -> None:
@@ -50,7 +48,7 @@ def test_a_lane_that_waits_for_an_answer_is_not_sent_again_nor_are_its_items(tur
     assert {item.attempts for item in RunItem.select()} == {1}
 
 
-def test_one_whose_answer_can_come_no_more_loses_its_leases(turn, moved_clock):
+def test_a_lane_whose_response_can_come_no_more_loses_its_leases(turn, moved_clock):
     turn._renewed_until = clock.monotonic() + 30
 
     for _ in range(400):
@@ -61,16 +59,16 @@ def test_one_whose_answer_can_come_no_more_loses_its_leases(turn, moved_clock):
     assert len(items.claim(turn.run.id, 10, 60.0).items) == 1  # each alone: one of them may be what it hangs at
 
 
-def test_what_a_renewed_lane_brings_is_taken(turn, moved_clock):
+def test_the_outcomes_of_a_renewed_lane_are_committed(turn, moved_clock):
     from workers.limiter.permits import Usage
     from workers.records.items import Outcome
 
     turn._renewed_until = clock.monotonic() + 300
     pass_time(turn, moved_clock, 200)
-    assert turn.claim is not None
+    assert turn.claimed.claim is not None
 
-    outcomes = [Outcome(item, ItemStatus.SKIPPED, reason="done") for item in turn.claim.items]
-    items.commit(turn.run.id, turn.claim, outcomes, Usage(), lambda rows: None)
+    outcomes = [Outcome(item, ItemStatus.SKIPPED, reason="done") for item in turn.claimed.claim.items]
+    items.commit(turn.run.id, turn.claimed.claim, outcomes, Usage(), lambda rows: None)
 
     assert runs.get(turn.run.id).skipped_count == 3
 
@@ -78,10 +76,10 @@ def test_what_a_renewed_lane_brings_is_taken(turn, moved_clock):
 def test_items_that_are_committed_are_not_claimed_anew_by_a_renewal(turn, moved_clock):
     from workers.records.items import Outcome
 
-    assert turn.claim is not None
+    assert turn.claimed.claim is not None
     turn._renewed_until = clock.monotonic() + 300
-    turn.outcomes.append(Outcome(turn.claim.items[0], ItemStatus.SKIPPED, reason="done"))
-    turn.flush()
+    turn.claimed.outcomes.append(Outcome(turn.claimed.claim.items[0], ItemStatus.SKIPPED, reason="done"))
+    turn.claimed.flush()
     pass_time(turn, moved_clock, 200)
 
     assert [item.status for item in RunItem.select().order_by(RunItem.id)] == ["skipped", "processing", "processing"]

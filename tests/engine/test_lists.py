@@ -1,4 +1,4 @@
-"""A list is endless where a cursor or a page comes again; where pages only bring nothing new, it is read to its end."""
+"""A list is endless if a cursor or a page repeats; pages without new items do not end it."""
 
 import json
 from typing import Any
@@ -188,7 +188,7 @@ def test_the_first_cursor_is_the_source_s(thing, first):
     assert given == [first, "second", "third"]
 
 
-def test_a_list_that_counts_from_zero_goes_on_to_page_one(thing):
+def test_a_list_that_counts_from_zero_continues_with_page_one(thing):
     def get_list_request(self: Any, cursor: Any, per_page: int) -> requests.Request:
         return requests.Request("GET", "things", params={"page": cursor + 1})
 
@@ -220,7 +220,7 @@ REFUSED = {400: "bad_data", 404: "not_found", 410: "not_found", 422: "bad_data",
 
 
 @pytest.mark.parametrize("status", [400, 410, 500, 401])
-def test_what_came_of_a_partial_list_is_worked_and_what_is_missing_is_said(thing, status):
+def test_a_partial_list_is_imported_and_the_missing_page_is_reported(thing, status):
     # Given a list whose third page cannot be had
     with serving([rows(1, 2), rows(3), status, rows(4)]) as api:
         register(thing, api.url, partial_list=True)
@@ -258,7 +258,7 @@ def test_a_partial_list_ends_where_its_source_says_so_in_a_class_of_its_own(thin
     assert (missing.failure_class, missing.failure_reason) == ("bad_data", "list page 2: there is no more")
 
 
-def test_a_page_that_cannot_be_had_fails_the_run_of_any_other_source(thing):
+def test_a_page_that_cannot_be_read_fails_the_run_of_any_other_source(thing):
     with serving([rows(1, 2), 400]) as api:
         register(thing, api.url)
 
@@ -309,7 +309,7 @@ def test_a_list_whose_cursor_has_died_is_read_from_the_start(thing):
         dead.append(run.discovery_cursor)
         api.pages[2] = rows(3)
 
-        # When it goes on there, it fails again; from the start it does not
+        # When it is retried at that cursor, it fails again; from the start it completes
         runner.retry_failed(run.id, who="test", door="test")
         assert runner.run_inline(runs.get(run.id)).status == FAILED
         runner.retry_failed(run.id, who="test", door="test", from_start=True)

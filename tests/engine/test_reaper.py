@@ -1,4 +1,4 @@
-"""The reaper and the middleware: what was lost is sent again, what must wait comes back, and nothing is multiplied."""
+"""The reaper re-sends lost messages, the middleware re-sends those that must wait, and no message multiplies."""
 
 import threading
 
@@ -19,7 +19,7 @@ from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 
 @pytest.fixture
 def sent(moved_clock, import_from):
-    """What this thread sends, as (name, args); a registered source; time that stands still."""
+    """What this thread sends, as (name, args); a registered source; moved time."""
     messages = []
     import_from("http://127.0.0.1:1")
     with broker.captured(lambda name, args, delay: messages.append((name, args))):
@@ -37,7 +37,7 @@ def discovered_run(count):
     return runs.get(run.id)
 
 
-def test_a_lost_list_page_is_asked_for_again(sent, moved_clock):
+def test_a_lost_list_page_is_sent_again(sent, moved_clock):
     # Given a run whose first message was lost
     run = runner.start("items", who="test", door="test")
     sent.clear()
@@ -53,7 +53,7 @@ def test_a_lost_list_page_is_asked_for_again(sent, moved_clock):
 
 
 def test_a_silent_lane_is_sent_again_with_its_turn_and_only_one_of_the_two_messages_works(sent, moved_clock):
-    # Given two lanes, one of them heard of lately
+    # Given two lanes, one of which has begun its turn
     run = discovered_run(4)
     first, second = lanes.open_for(run.id, 2)
     moved_clock.advance(30)
@@ -79,7 +79,7 @@ def test_open_items_without_a_lane_get_lanes(sent):
     ]
 
 
-def test_a_run_that_nobody_finalized_is_looked_at_every_ten_seconds(sent, moved_clock):
+def test_a_run_whose_finalize_message_was_lost_is_finalized_within_ten_seconds(sent, moved_clock):
     # Given a run whose items have all ended
     run = discovered_run(1)
     RunItem.update(status=ItemStatus.COMPLETED).execute()
@@ -97,7 +97,7 @@ def test_a_run_that_nobody_finalized_is_looked_at_every_ten_seconds(sent, moved_
     assert sent == [("finalize", (run.id,))] * 2
 
 
-def test_a_pending_run_whose_turn_nobody_announced_is_started(sent):
+def test_a_pending_run_whose_start_was_lost_is_started(sent):
     # Given a run that waited behind one that was cancelled by a process which died there
     first = runner.start("items", who="test", door="test")
     second = runner.start("items", who="test", door="test")
@@ -161,7 +161,7 @@ def test_a_process_that_stops_sends_its_waiting_messages_on_at_once():
         clock.stop_requested.clear()
 
 
-def test_a_lane_that_lost_its_permit_for_long_gives_everything_back(moved_clock, mock_api, import_from):
+def test_a_lane_whose_budget_closes_for_long_gives_its_items_and_permit_back(moved_clock, mock_api, import_from):
     # Given a budget that is closed for the next 20 s
     server = mock_api(items=6)
     source = import_from(server.url, limits=(Limit(4, seconds=20),))
@@ -195,7 +195,7 @@ def test_a_list_page_that_waits_for_its_window_is_due_when_its_message_comes_bac
     with pytest.raises(RateLimited):
         discover(run.id)
 
-    # Then it went on, and no attempt was spent
+    # Then it has read the next pages, and no attempt was spent
     run = runs.get(run.id)
     assert (run.total_count, run.discovery_cursor, run.discovery_attempts) == (40, 5, 0)
 

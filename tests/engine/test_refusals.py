@@ -1,4 +1,4 @@
-"""One thing that an API always refuses is not its budget: it waits alone, and the fifth refusal ends it."""
+"""An item or page that an API always refuses does not pause its budget: it waits alone; the fifth refusal fails it."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Whose a refusal is: an item's own, once others were granted and answered since it was refused before."""
+"""A refusal is an item's own, if other requests were granted and answered since it was refused before."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Whatever opens a budget wakes the runs that sleep for it: those whose message is delayed for hours, too."""
+"""A budget that opens earlier than expected wakes the runs that wait for it, even those delayed for hours."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -34,7 +34,7 @@ Sent = list[tuple[str, tuple[int, ...]]]
 
 @pytest.fixture
 def sent(moved_clock: clock.MovedClock, import_from: Callable[..., object]) -> Iterator[Sent]:
-    """What this thread sends, as (name, args); a source with a day's limit; time that stands still."""
+    """What this thread sends, as (name, args); a source with a day's limit; moved time."""
     messages: Sent = []
     import_from("http://127.0.0.1:1", limits=DAILY)
     with broker.captured(lambda name, args, delay: messages.append((name, args))):
@@ -69,7 +69,7 @@ def woken(run: Run) -> Sent:
     return [("fetch_details", (run.id, lane, 2)) for lane in (0, 1)]
 
 
-def test_what_the_api_taught_is_forgotten_and_its_sleepers_ask_at_once(sent):
+def test_relearn_wakes_the_runs_that_wait_for_the_budget(sent):
     # Given a run that sleeps for hours
     run = sleeping()
     sent.clear()
@@ -94,7 +94,7 @@ def test_a_list_that_waits_is_read_at_once_and_one_that_is_being_read_or_failed_
 
 
 @pytest.mark.parametrize("other", ["another budget", "paused", "ended"])
-def test_who_does_not_sleep_for_this_budget_is_left_alone(sent, import_from, other):
+def test_a_run_that_does_not_wait_for_this_budget_is_not_woken(sent, import_from, other):
     if other == "another budget":
         import_from("http://127.0.0.1:1", name="others", limits=DAILY)
     run = sleeping(source="others" if other == "another budget" else "items")
@@ -140,7 +140,7 @@ def test_a_run_that_sleeps_on_though_its_budget_is_open_is_woken_within_a_tick(s
     assert len([message for message in sent if message[0] == "fetch_details"]) == 2 * is_woken
 
 
-def test_a_limit_that_was_raised_in_the_code_wakes_who_sleeps_for_the_old_one(sent, import_from):
+def test_a_limit_that_was_raised_in_the_code_wakes_runs_that_wait_for_the_old_one(sent, import_from):
     # Given a run that sleeps for a limit of five a day
     fill()
     run = sleeping(20 * HOUR)
@@ -156,7 +156,7 @@ def test_a_limit_that_was_raised_in_the_code_wakes_who_sleeps_for_the_old_one(se
 
 
 @pytest.mark.parametrize("what", ["nothing is due", "the list failed", "Redis is away"])
-def test_who_waits_for_something_else_is_not_woken(sent, house, what):
+def test_a_run_that_waits_for_something_else_is_not_woken(sent, house, what):
     if what == "nothing is due":
         sleeping()
         RunItem.update(due_at=database.now() + timedelta(hours=1)).execute()
@@ -207,7 +207,7 @@ def test_a_lane_that_sleeps_for_the_budget_after_an_error_is_woken(sent, moved_c
     assert {lane.crashes for lane in Lane.select()} == {1}
 
 
-def test_a_list_that_is_refused_by_itself_waits_as_long_as_it_was_told(sent):
+def test_a_list_whose_refusal_is_its_own_waits_as_long_as_the_api_asks(sent):
     run = listing(0.0)
     page = cursor.begin_page(run.id, 90.0)
     list_failure.settle(page, Refused(300.0, "429, Retry-After 300", own=True))

@@ -46,8 +46,8 @@ ACTING, LOOKING = "correct horse battery", "only looking here"
 #: A project's own page: it says who looks, ticks, and has one thing to do.
 PAGE = """
 import streamlit as st
-from workers.monitor import access
-from workers.monitor.settling import settle
+from workers.monitor.access import viewer as access
+from workers.monitor.html.flush_delay import settle
 
 access.guard()
 
@@ -532,22 +532,22 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_repair() -> None:
 def test_tries_come_back_after_a_minute(moved_clock: clock.MovedClock) -> None:
     # Given
     made = login_throttle.Tries()
-    assert [made.acquire("192.0.2.1") for _ in range(login_throttle.OF_ONE)] == [0.0] * login_throttle.OF_ONE
+    assert [made.take("192.0.2.1") for _ in range(login_throttle.OF_ONE)] == [0.0] * login_throttle.OF_ONE
 
     # Then
     moved_clock.advance(33)
-    assert made.acquire("192.0.2.1") == 27
+    assert made.take("192.0.2.1") == 27
     moved_clock.advance(26.9)
-    assert made.acquire("192.0.2.1") == pytest.approx(0.1)
+    assert made.take("192.0.2.1") == pytest.approx(0.1)
     moved_clock.advance(0.2)
-    assert made.acquire("192.0.2.1") == 0
+    assert made.take("192.0.2.1") == 0
     assert len(made._made) == 1  # older ones take no memory
 
 
 def test_many_addresses_together_try_no_more_than_a_few_alone(moved_clock: clock.MovedClock) -> None:
     made = login_throttle.Tries()
 
-    waits = [made.acquire(f"192.0.2.{n}") for n in range(login_throttle.OF_ALL + 1)]
+    waits = [made.take(f"192.0.2.{n}") for n in range(login_throttle.OF_ALL + 1)]
 
     assert waits == [0.0] * login_throttle.OF_ALL + [60.0]
 
@@ -565,21 +565,21 @@ def test_many_addresses_together_try_no_more_than_a_few_alone(moved_clock: clock
 def test_what_counts_as_one_address(moved_clock: clock.MovedClock, one: str, other: str, same: bool) -> None:
     made = login_throttle.Tries()
     for _ in range(login_throttle.OF_ONE):
-        made.acquire(one)
+        made.take(one)
 
-    assert bool(made.acquire(other)) == same
+    assert bool(made.take(other)) == same
 
 
 def test_who_knows_one_password_guesses_the_other_no_faster(moved_clock: clock.MovedClock) -> None:
     # Given four wrong ones, and then the viewers' password
     made = login_throttle.Tries()
     for _ in range(login_throttle.OF_ONE):
-        made.acquire("192.0.2.1")
+        made.take("192.0.2.1")
     made.forgive("192.0.2.1")
 
     # Then the try that was none is given back, and no other
-    assert made.acquire("192.0.2.1") == 0
-    assert made.acquire("192.0.2.1") > 0
+    assert made.take("192.0.2.1") == 0
+    assert made.take("192.0.2.1") > 0
 
 
 # --- passwords --------------------------------------------------------------------------------------------------------

@@ -335,7 +335,8 @@ def test_a_viewer_sees_the_same_and_is_offered_nothing(items):
 #: Behind a wall that knows passwords, and with no cookie, nobody may act.
 AS_NOBODY = """
 import streamlit
-from workers.monitor import schedule_acts, wall
+from workers.monitor.access import wall
+from workers.monitor.actions import schedule_actions as schedule_acts
 wall.Wall(None)
 for act in (schedule_acts.pause, schedule_acts.remove, schedule_acts.resume):
     print(act("items", None), streamlit.session_state[schedule_acts.REFUSAL])

@@ -28,7 +28,7 @@ from workers.settings import get_settings
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = """
 import logging
-from workers import redis_server
+from workers.processes import redis_server
 logging.basicConfig(level="INFO")
 {}
 raise SystemExit(redis_server.serve())

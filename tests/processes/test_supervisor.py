@@ -227,8 +227,8 @@ def test_a_child_that_cannot_be_looked_at_is_logged_and_keeps_no_other_from_bein
 #: A worker process's word into three pipes: one with a reader, one that is full, one that nobody reads any more.
 SPEAKS = """
 import os, time
-from workers import clock, signals
-from workers.worker import beat
+from workers import clock; from workers.processes import signals
+from workers.processes.worker import beat
 
 signals.on_stop()
 for kind in ("heard", "full", "alone"):
@@ -261,7 +261,7 @@ def test_a_worker_process_speaks_to_its_supervisor_and_ends_when_nobody_listens(
 #: Starts a child that says nothing and hears everything, and dies.
 DIES = """
 import os, signal
-from workers.supervisor import Child
+from workers.processes.supervisor import Child
 
 child = Child(1, ("sleep", "60"))
 child.look(0.0)
@@ -344,7 +344,7 @@ def test_children_that_do_not_end_are_killed_together_at_the_end_of_the_drain(ch
 #: Does not look at the request, as a process that hangs.
 HEARS = """
 import time
-from workers import clock, signals
+from workers import clock; from workers.processes import signals
 signals.on_stop(within={within}, at_once=lambda: print("at once", flush=True))
 print("ready", flush=True)
 while True:
@@ -412,7 +412,7 @@ def test_two_signals_within_two_seconds_are_one_request_and_a_later_one_ends_at_
 #: The second of two signals goes to a thread that is not the main one, which waits: as the kernel may choose.
 HEARS_LATE = """
 import signal, threading, time
-from workers import clock, signals
+from workers import clock; from workers.processes import signals
 
 signals.on_stop()
 other = threading.Thread(target=time.sleep, args=(60,), daemon=True)

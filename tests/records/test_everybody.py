@@ -12,12 +12,10 @@ from workers import settings
 from workers.connections import database
 from workers.control import runner
 from workers.engine import reaper
-from workers.engine.unknown_source import LATER_SECONDS, SOON_SECONDS, left_to_others
 from workers.messaging import broker, presence
 from workers.processes import scheduler
 from workers.records import items, lanes, retention, runs
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
-from workers.sources import registry
 
 QUEUE = broker.QUEUE
 ANN = {"who": "ann", "door": "test"}
@@ -259,110 +257,6 @@ def test_what_a_killed_worker_had_is_fetched_by_another_within_25_seconds(steady
     # Then it has them all
     assert fetched == {(n, 0, 1) for n in range(1_200)}
     assert dead.noted(f"{QUEUE}.DQ") == set()
-
-
-# --- a source that this process does not know
-
-
-@pytest.fixture
-def newcomer(sent, moved_clock):
-    """A run of a source that was added after this process had started."""
-
-    def make(kind, fresh=False):
-        run = a_run("a", kind)
-        options = {"fresh": True} if fresh else {}
-        Run.update(source="newcomer", options=options).where(Run.id == run.id).execute()
-        sent.clear()
-        return runs.get(run.id)
-
-    return make
-
-
-def worked(name):
-    """An actor as a worker declares it, and what got through to it."""
-    called = []
-    return left_to_others(name, lambda *args: called.append(args)), called
-
-
-@pytest.mark.parametrize("others_know", [True, False])
-@pytest.mark.parametrize("name", ["discover", "fetch_details"])
-def test_a_message_of_an_unknown_source_is_sent_on_once_and_spends_nothing(newcomer, moved_clock, name, others_know):
-    # Given a run of a source that this worker does not know, and another worker that does, or does not
-    run = newcomer("list" if name == "discover" else "lane")
-    presence._Word("worker", sources=["newcomer"] if others_know else ["items"]).say()
-    actor, called = worked(name)
-    args = (run.id,) if name == "discover" else (run.id, 0, 1)
-    delays = []
-
-    # When its message comes, and comes twice
-    with broker.captured(lambda name, args, delay: delays.append((name, args, delay))):
-        actor(*args)
-        if name == "fetch_details" or not others_know:
-            actor(*args)
-
-    # Then it is sent on once, later; the run goes on, and no attempt was begun
-    wait = SOON_SECONDS if others_know else LATER_SECONDS
-    assert called == []
-    assert delays == [(name, (run.id,) if name == "discover" else (run.id, 0, 2), wait)]
-    after = runs.get(run.id)
-    assert (after.status, after.discovery_attempts, after.error_summary) == (RunStatus.RUNNING, 0, None)
-
-    # When that message comes to a worker that knows it, then it is worked
-    moved_clock.advance(wait)
-    registry.get_registry()._sources["newcomer"] = registry.get_registry()["items"]
-    actor(*delays[0][1])
-    assert called == [delays[0][1]]
-
-
-def test_a_reaper_sends_no_second_message_of_a_run_that_waits_for_a_worker_that_knows_it(newcomer, moved_clock, sent):
-    # Given a lane of an unknown source that was left to others
-    run = newcomer("lane")
-    worker = presence._Word("worker", sources=["items"])
-    worker.say()
-    actor, _ = worked("fetch_details")
-    actor(run.id, 0, 1)
-
-    # When the reaper looks all the while, and the message is left again and again
-    for turn in range(2, 8):
-        for _ in range(3):
-            moved_clock.advance(5)
-            reaper.reap()
-        worker.say()
-        actor(run.id, 0, turn)
-
-    # Then there was one message at a time
-    assert sent == [("fetch_details", (run.id, 0, turn)) for turn in range(2, 9)]
-
-
-@pytest.mark.parametrize(
-    ("kind", "name", "change", "reaches"),
-    [
-        ("end", "finalize", {}, True),
-        ("end", "finalize", {"options": {"fresh": True}}, False),
-        ("lane", "fetch_details", {"status": RunStatus.CANCELLED}, True),
-        ("lane", "fetch_details", {"lanes": 0}, True),
-        ("list", "discover", {"status": RunStatus.PAUSED}, True),
-        ("lane", "discover", {}, True),
-    ],
-)
-def test_what_can_be_done_without_the_source_is_done(newcomer, kind, name, change, reaches):
-    run = newcomer(kind)
-    if change:
-        Run.update(**change).where(Run.id == run.id).execute()
-    actor, called = worked(name)
-
-    actor(run.id, *((0, 1) if name == "fetch_details" else ()))
-
-    assert bool(called) is reaches
-
-
-def test_a_run_of_a_source_that_was_removed_can_be_cancelled(newcomer):
-    run = newcomer("lane")
-    worked("fetch_details")[0](run.id, 0, 1)
-
-    runner.cancel(run.id, **ANN)
-
-    assert runs.get(run.id).status == RunStatus.CANCELLED
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def test_two_rows_that_share_an_id_are_told_apart_or_refused(pages: int) -> None
     assert (run.total_count, run.succeeded_count, run.failed_count) == (2, 1, 1)
     status, reason = items_of(run)["page 1, item 2" if pages == 1 else "page 2, item 1"]
     assert status == ItemStatus.FAILED
-    assert "let get_external_id tell the two apart" in reason
+    assert "let get_external_id return different ids for the two" in reason
 
 
 @pytest.mark.parametrize("item", [{"external_id": None}, {}], ids=["null", "missing"])

@@ -125,9 +125,9 @@ def test_what_keeps_samples_from_being_taken_is_told_once_and_hurts_nobody(house
     # When it is looked three times, and again when the table is back
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            sampler.look()
+            sampler.take()
     database.db.execute_sql("ALTER TABLE away RENAME TO sluice_samples")
-    sampler.look()
+    sampler.take()
 
     # Then
     assert len([r for r in caplog.records if r.name == "workers.engine.sampling"]) == 1

@@ -25,7 +25,7 @@ from workers.reports.failure_groups import failure_groups
 
 RACER = """
 import sys
-from workers.watermark import Watermark
+from workers.records.watermark import Watermark
 mark = Watermark("raced")
 mark.seconds()
 print("ready", flush=True)

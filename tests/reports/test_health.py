@@ -12,6 +12,7 @@ from workers import clock, settings
 from workers.connections import database, outages
 from workers.connections.database import db
 from workers.messaging import broker, presence, scheduler_heartbeat
+from workers.records import schema
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 from workers.reports import health, metrics
 from workers.reports.metrics import MOST_DUE
@@ -201,7 +202,7 @@ def test_the_figures_of_redis_and_of_the_database(house, database_url):
     assert of_redis.persistence == "not appendonly: after a restart each budget waits for its windows"
     assert of_database.title.startswith("SQLite 3." if database_url.startswith("sqlite") else "PostgreSQL 1")
     assert of_database.size_bytes > 10_000
-    migrations = sorted(path.stem for path in Path(database.__file__).with_name("migrations").glob("0*.py"))
+    migrations = sorted(path.stem for path in (Path(schema.__file__).parent / "migrations").glob("0*.py"))
     assert of_database.migration == migrations[-1]
 
 

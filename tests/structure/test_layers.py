@@ -34,6 +34,7 @@ ROOMS = [
     "monitor/sections",
     "monitor/pages",
     "monitor/serving",
+    "monitor/app",
     "monitor/entry",
     "cli",
     "face",

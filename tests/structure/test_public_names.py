@@ -122,7 +122,7 @@ def test_importing_the_package_touches_no_broker_database_or_network(tmp_path: P
 def test_the_watch_would_see_it(tmp_path: Path) -> None:
     # When: the same process uses what it has imported
     told = watched(
-        "from workers.connections import database\ndatabase.connect()\nwith database.connection(): pass",
+        "import workers\nfrom workers.connections import database\ndatabase.connect()\nwith database.connection(): pass",
         tmp_path,
     )
 

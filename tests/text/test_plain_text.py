@@ -83,7 +83,7 @@ def test_each_way_out_cleans_each_character(character):
 
 def test_what_nobody_caught_is_logged_clean(environment):
     program = (
-        "from workers import log, redaction; log.set_up(); redaction.hide('K-12345678'); "
+        "from workers import log; from workers.text import redaction; log.set_up(); redaction.hide('K-12345678'); "
         "raise RuntimeError('the key K-12345678\\n12:00:00 ERROR forged \\x1b[2J')"
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -1,1 +1,1 @@
-"""The work: what a message makes a worker do with a run, its list, its items and its end."""
+"""Actors and the work behind their messages: read lists, fetch details, commit, retry, finalize, re-send messages."""

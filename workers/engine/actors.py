@@ -1,4 +1,4 @@
-"""The actors: which functions messages call, and who goes first."""
+"""Declares the actors: the functions that messages call, and the priority of each."""
 
 from collections.abc import Callable
 
@@ -7,11 +7,10 @@ import dramatiq
 from workers.engine.detail import fetch_details
 from workers.engine.discovery import discover
 from workers.engine.finalize import finalize
-from workers.engine.unknown_source import left_to_others
 from workers.errors import RateLimited
 from workers.messaging.broker import QUEUE
 
-#: By name; the lower priority goes first among the messages a worker holds.
+#: By name; of the messages that a worker has fetched, those of the lower priority go first.
 ACTORS: dict[str, tuple[Callable[..., None], int]] = {
     "finalize": (finalize, 0),
     "discover": (discover, 10),
@@ -20,7 +19,7 @@ ACTORS: dict[str, tuple[Callable[..., None], int]] = {
 
 
 def declare(broker: dramatiq.Broker) -> None:
-    """Declare every actor on a broker. Messages of sources that this process does not know are left to others.
+    """Declare every actor on a broker.
 
     The database retries, so dramatiq does not; turns are short, so nothing limits their time.
     """
@@ -28,4 +27,4 @@ def declare(broker: dramatiq.Broker) -> None:
         declared = dramatiq.actor(
             actor_name=name, queue_name=QUEUE, priority=priority, broker=broker, throws=(RateLimited,)
         )
-        declared(left_to_others(name, function))
+        declared(function)

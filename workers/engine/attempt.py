@@ -1,11 +1,15 @@
-"""One attempt at one item: its request, its row filled, and every error sorted to what becomes of the item."""
+"""Makes one attempt at one item: sends its detail request, fills its row, and sorts every error into an outcome.
+
+Top to bottom: `attempt` checks that the row is the item's own (`_why_unusable`), sends the request and fills the row
+(`_fetch_and_fill`), or decides what an error means (`_outcome_of`): a retry after the backoff, a skip, a failure.
+"""
 
 import logging
-import math
 from http import HTTPStatus
 from typing import Any
 
 from workers.connections import database
+from workers.engine import backoff
 from workers.engine.refusals import Refusals
 from workers.errors import (
     AuthError,
@@ -34,14 +38,8 @@ from workers.text.error_text import describe, message_of
 
 log = logging.getLogger(__name__)
 
-#: How long work stays away while Redis gives no permits.
-DOWN_SECONDS = 5.0
-
-#: So long a thing that is refused alone waits at least; at most where its source's own code asked for it, or its API.
-_LEAST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, _LONGEST_ASKED_SECONDS = 1.0, 3_600.0, 90_000.0
-
-#: What a model's own methods raise when the API answered with something else than they read.
-_CANNOT_TAKE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+#: What a model's own methods raise when the answer of the API has another shape than they read.
+_UNEXPECTED_DATA = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 def attempt(connector: Connector, permits: PermitClient, item: RunItem, row: Any) -> Outcome:
@@ -49,7 +47,7 @@ def attempt(connector: Connector, permits: PermitClient, item: RunItem, row: Any
 
     Parameters:
       connector(Connector): The API.
-      permits(PermitClient): Whose permit the request takes.
+      permits(PermitClient): Gives the permit of the request.
       item(RunItem): A claimed item; its attempt has been counted.
       row(peewee.Model | Exception | None): The user's row, or why it cannot be read.
 
@@ -58,77 +56,44 @@ def attempt(connector: Connector, permits: PermitClient, item: RunItem, row: Any
 
     Raises:
       BudgetClosed: No permit, or no database: this was no attempt.
-      Refused: The API refused: see `refused` for what becomes of the item.
+      Refused: The API refused the request. The caller decides whose refusal it is, then calls `refused`.
 
-    Whatever else the source's code raises is what became of the item, be it an exception that would end a thread.
+    Any other error of the source's code is an outcome of the item, even one that would end a thread.
     """
     if item.attempts > get_settings().max_attempts:
-        return _failed(item, FailureClass.BUG, _of_the_dead(item), asked=False)
+        return _failed(item, FailureClass.BUG, _lost_leases(item), asked=False)
     refusals = Refusals.of(item.metadata)
     permits.subject = refusals.subject
     try:
         unusable = _why_unusable(item, row)
         if unusable:
             return _failed(item, FailureClass.BAD_DATA, unusable, asked=False)
-        return _fill(connector, permits, item, row)
+        return _fetch_and_fill(connector, permits, item, row)
     except (BudgetClosed, Refused, KeyboardInterrupt):
         raise
     except BudgetUnknown as error:
-        raise BudgetClosed(DOWN_SECONDS, str(error)) from error
+        raise backoff.closed_by_outage(error) from error
     except RateLimited as wait:  # of the source's own code
-        return refused(item, refusals.and_a_wait(), wait)
+        return refused(item, refusals.with_wait(), wait)
     except BaseException as error:
-        return _of_an_error(item, row, error)
+        return _outcome_of(item, row, error)
     finally:
         permits.subject = Subject()
 
 
-def _of_an_error(item: RunItem, row: Any, error: BaseException) -> Outcome:
-    if database.is_of_the_statement(error):
-        return _again(item, FailureClass.TRANSIENT, describe(error))
-    if database.is_away(error) and not saving.answers(type(row)):  # the model's own method asked it
-        raise BudgetClosed(DOWN_SECONDS, f"the database does not answer: {database.explain(error)}") from error
-    return _sort(item, row, error)
-
-
-def refused(item: RunItem, refusals: Refusals, wait: RateLimited) -> Outcome:
-    """Return what becomes of an item that is refused by itself: it waits alone, or has failed.
-
-    Parameters:
-      refusals(Refusals): Its refusals, this one among them.
-      wait(RateLimited): How long it is to wait, and why.
-    """
-    reason = refusals.said(reason_of(wait))
-    if refusals.are_too_many:
-        return _failed(item, FailureClass.RATE_LIMITED, reason)
-    return Outcome(
-        item,
-        ItemStatus.PENDING,
-        failure_class=FailureClass.RATE_LIMITED,
-        reason=reason,
-        retry_seconds=bounded(wait),
-        metadata=(item.metadata or {}) | refusals.kept(),
-        refund=True,
+def _lost_leases(item: RunItem) -> str:
+    """Return why an item failed whose last lease ended without an outcome, with the last reason that is known."""
+    attempts = item.attempts - 1
+    if not item.failure_reason:
+        return f"the worker died, or lost its lease, {attempts} times while it had this item"
+    return (
+        f"the worker died, or lost its lease, in the last of {attempts} attempts. "
+        f"Before that: {item.failure_reason.removesuffix('.')}"
     )
 
 
-def bounded(wait: RateLimited) -> float:
-    """Return a wait as one that can be kept: an hour at most where a source asked for it, 25 where the API did."""
-    seconds = getattr(wait, "wait_seconds", None)
-    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or math.isnan(seconds):
-        return _LEAST_WAIT_SECONDS
-    longest = _LONGEST_ASKED_SECONDS if isinstance(wait, Refused) else _LONGEST_WAIT_SECONDS
-    return float(min(max(seconds, _LEAST_WAIT_SECONDS), longest))
-
-
-def reason_of(wait: RateLimited) -> str:
-    """Return why it is to be waited; of a user's own kind of this error, what it says."""
-    reason = getattr(wait, "reason", None)
-    return reason if isinstance(reason, str) else message_of(wait)
-
-
 def _why_unusable(item: RunItem, row: Any) -> str:
-    """Say why a row is not the item's own, or cannot be read: a database may give a primary key again."""
+    """Return why a row is not the item's own, or cannot be read: a database can give a primary key to a new row."""
     if row is None:
         return "its row is no longer in the table"
     if isinstance(row, Exception):
@@ -141,67 +106,94 @@ def _why_unusable(item: RunItem, row: Any) -> str:
     return ""
 
 
-def ended(item: RunItem, error: Exception) -> Outcome:
-    """Return what becomes of an item whose row a database would not save in time: pending again, or failed."""
-    return _again(item, FailureClass.TRANSIENT, f"the row could not be saved: {describe(error)}")
-
-
-def crashed(item: RunItem, error: BaseException) -> Outcome:
-    """Return what becomes of an item at which a whole turn ended in an error: pending again, or failed."""
-    log.error("run %d: item %s", item.run_id, item.external_id, exc_info=error)
-    return _again(item, FailureClass.BUG, describe(error))
-
-
-def _fill(connector: Connector, permits: PermitClient, item: RunItem, row: Any) -> Outcome:
+def _fetch_and_fill(connector: Connector, permits: PermitClient, item: RunItem, row: Any) -> Outcome:
+    """Send the item's detail request with a permit, and fill its row; a row without a request is complete."""
     try:
         with other_budgets():
             request = row.get_api_detail_request()
-    except _CANNOT_TAKE as error:
+    except _UNEXPECTED_DATA as error:
         reason = f"{type(row).__name__} cannot make the request for its details: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason, asked=False)
     if request is not None:
         try:
             with asking(f"details of {item.external_id}"):
                 data = connector.get_json(request, permits)
-        except NotModified:  # the row is as it should be
+        except NotModified:  # the row is up to date
             return Outcome(item, ItemStatus.COMPLETED, model=row)
         with other_budgets():
             row.populate_from_api_response(data)
     return Outcome(item, ItemStatus.COMPLETED, model=row, asked=request is not None)
 
 
-def _sort(item: RunItem, row: Any, error: BaseException) -> Outcome:
+def _outcome_of(item: RunItem, row: Any, error: BaseException) -> Outcome:
+    """Return the outcome of an error of the request, or of the source's code.
+
+    Raises:
+      BudgetClosed: The database that the model's own method queried does not answer.
+    """
+    if database.is_of_the_statement(error):
+        return _retry(item, FailureClass.TRANSIENT, describe(error))
+    if database.is_away(error) and not saving.answers(type(row)):
+        raise BudgetClosed(
+            backoff.OUTAGE_SECONDS, f"the database does not answer: {database.explain(error)}"
+        ) from error
+    return _classify(item, row, error)
+
+
+def _classify(item: RunItem, row: Any, error: BaseException) -> Outcome:
+    """Return the outcome of an error that is no outage: skipped, retried as transient, or failed with a class."""
     if isinstance(error, Skip):
         return Outcome(item, ItemStatus.SKIPPED, reason=message_of(error))
     if isinstance(error, (RetryableError, DependencyDown)) or database.is_away(error):
-        return _again(item, FailureClass.TRANSIENT, message_of(error))
-    if isinstance(error, ConfigurationError):  # a weight or a timeout that cannot be
+        return _retry(item, FailureClass.TRANSIENT, message_of(error))
+    if isinstance(error, ConfigurationError):  # a weight or a timeout that is not valid
         return _failed(item, FailureClass.CONTRACT, message_of(error), asked=False)
     if isinstance(error, PermanentError):
         forbidden = isinstance(error, AuthError) and error.status == HTTPStatus.FORBIDDEN
         return _failed(item, class_named(error.failure_class), message_of(error), forbidden=forbidden)
-    if isinstance(error, _CANNOT_TAKE):
+    if isinstance(error, _UNEXPECTED_DATA):
         reason = f"{type(row).__name__} cannot take what the API answered: {describe(error)}"
         return _failed(item, FailureClass.BAD_DATA, reason)
     return crashed(item, error)
 
 
-def _of_the_dead(item: RunItem) -> str:
-    """Say what became of the attempts at an item of which not all have left a word."""
-    attempts = item.attempts - 1
-    if not item.failure_reason:
-        return f"the worker died, or lost its lease, {attempts} times while it had this item"
-    return (
-        f"the worker died, or lost its lease, in the last of {attempts} attempts. "
-        f"Before that: {item.failure_reason.removesuffix('.')}"
+def refused(item: RunItem, refusals: Refusals, wait: RateLimited) -> Outcome:
+    """Return the outcome of an item whose refusal is its own: only this item waits, or it has failed.
+
+    Parameters:
+      refusals(Refusals): Its refusals, this one included.
+      wait(RateLimited): How long it is to wait, and why.
+    """
+    reason = refusals.reason(wait)
+    if refusals.are_too_many:
+        return _failed(item, FailureClass.RATE_LIMITED, reason)
+    return Outcome(
+        item,
+        ItemStatus.PENDING,
+        failure_class=FailureClass.RATE_LIMITED,
+        reason=reason,
+        retry_seconds=backoff.asked_seconds(wait),
+        metadata=(item.metadata or {}) | refusals.to_metadata(),
+        refund=True,
     )
 
 
-def _again(item: RunItem, failure_class: FailureClass, reason: str) -> Outcome:
-    settings = get_settings()
-    if item.attempts >= settings.max_attempts:
+def crashed(item: RunItem, error: BaseException) -> Outcome:
+    """Return the outcome of an item at which a turn ended in an error: pending again, or failed."""
+    log.error("run %d: item %s", item.run_id, item.external_id, exc_info=error)
+    return _retry(item, FailureClass.BUG, describe(error))
+
+
+def save_timed_out(item: RunItem, error: Exception) -> Outcome:
+    """Return the outcome of an item whose row the database did not save in time: pending again, or failed."""
+    return _retry(item, FailureClass.TRANSIENT, f"the row could not be saved: {describe(error)}")
+
+
+def _retry(item: RunItem, failure_class: FailureClass, reason: str) -> Outcome:
+    """Return the outcome after a failed attempt: pending until the backoff is over; failed, if it was the last."""
+    wait = backoff.seconds_until_next(item.attempts)
+    if wait is None:
         return _failed(item, failure_class, f"{reason} ({item.attempts} attempts)")
-    wait = settings.backoff_seconds[item.attempts - 1]
     return Outcome(item, ItemStatus.PENDING, failure_class=failure_class, reason=reason, retry_seconds=wait)
 
 

@@ -1,11 +1,11 @@
-"""Control: what the API has answered in this run before, asked for again, to know whether it answers anything now."""
+"""Sends a control request: one that the API has answered before in this run, to see whether it answers anything now."""
 
 import logging
 from typing import Any
 
 import requests
 
-from workers.engine.attempt import DOWN_SECONDS
+from workers.engine.backoff import closed_by_outage
 from workers.errors import BudgetClosed, BudgetUnknown, Refused
 from workers.limiter.permits import PermitClient, Subject
 from workers.records import saving
@@ -18,14 +18,14 @@ from workers.text.error_text import describe
 log = logging.getLogger(__name__)
 
 
-def ask(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> None:
-    """Ask for the details that came last in this run or, where none did, for its list's first page.
+def send(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> None:
+    """Request the newest details of this run again or, where it has none, its list's first page.
 
-    What is answered is thrown away. Where nothing was answered before, and where the control fails in another way than
-    by a refusal, nothing is known, and nothing is raised: what the budget's own count says holds.
+    The answer is dropped. Where nothing was answered before, or the request fails other than by a refusal, nothing is
+    known and nothing is raised: then `Refused.own`, the budget's own count, decides.
 
     Raises:
-      Refused: The API refuses what it answered before: the budget pauses.
+      Refused: The API refuses a request that it answered before: the budget pauses.
       BudgetClosed: There is no permit.
     """
     request = _detail_request(run, source) or _list_request(run, source)
@@ -37,9 +37,9 @@ def ask(run: Run, source: ImportSource, connector: Connector, permits: PermitCli
     except (BudgetClosed, Refused):
         raise
     except BudgetUnknown as error:
-        raise BudgetClosed(DOWN_SECONDS, str(error)) from error
+        raise closed_by_outage(error) from error
     except Exception as error:
-        log.debug("run %d: the control says nothing: %s", run.id, describe(error))
+        log.debug("run %d: the control request failed: %s", run.id, describe(error))
 
 
 def _detail_request(run: Run, source: ImportSource) -> requests.Request | None:
@@ -48,12 +48,12 @@ def _detail_request(run: Run, source: ImportSource) -> requests.Request | None:
     if key is None:
         return None
     try:
-        found = saving.load(source.model, [model_keys.from_text(source.model, key)], source.unique_by)
-        row: Any = next(iter(found.values()), None)
+        rows = saving.load(source.model, [model_keys.from_text(source.model, key)], source.unique_by)
+        row: Any = next(iter(rows.values()), None)
         request: requests.Request | None = row.get_api_detail_request()
         return request
-    except Exception as error:  # whatever a user's code raises, there is another control
-        log.debug("run %d: no control by details: %s", run.id, describe(error))
+    except Exception as error:  # a user's code can raise anything; the list's first page is left
+        log.debug("run %d: no control request for details: %s", run.id, describe(error))
         return None
 
 
@@ -63,5 +63,5 @@ def _list_request(run: Run, source: ImportSource) -> requests.Request | None:
     try:
         return source.get_list_request(source.first_cursor, source.per_page)
     except Exception as error:
-        log.debug("run %d: no control by the list: %s", run.id, describe(error))
+        log.debug("run %d: no control request for the list: %s", run.id, describe(error))
         return None

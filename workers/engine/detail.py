@@ -1,7 +1,23 @@
-"""fetch_details(run_id, lane, turn): work one turn of a lane, and announce the next."""
+"""Works one turn of a lane, and announces the lane's next message.
+
+The walk of an item, top to bottom:
+
+1. begin     `fetch_details`: the message moves its lane to the next turn; a duplicate is dropped. The run's row is
+             read, once a turn. A lane that is not needed any more ends; one of an unknown source is left to other
+             workers; one of lower priority comes back a second later.
+2. turn      `_work_turn`, `lane_turn.Turn.work`: batches, for about a second.
+3. reserve   `Turn._reserve`: a permit, before items are claimed for it.
+4. claim     `lane_claim.LaneClaim.take`: due items become `processing` until the lease ends; their rows are loaded.
+5. fetch     `attempt.attempt`: a permit, the detail request.
+6. fill      `attempt._fetch_and_fill`: `populate_from_api_response`; nothing is saved yet. `attempt._outcome_of` sorts
+             errors; after a refusal, `Turn._after_refusal` decides whose it is.
+7. commit    `LaneClaim.commit`: rows, item statuses and the run's counters in one transaction (`items.commit`).
+8. give back `LaneClaim.end`: items of the batch that were not attempted are due again, their attempts refunded.
+9. announce  `_announce`: the lane's next message, for when its earliest open item is due; if none is open, `finalize`.
+"""
 
 from workers.connections import database
-from workers.engine import lane_crash
+from workers.engine import lane_crash, unknown_source
 from workers.engine.finalize import tidy_up
 from workers.engine.lane_turn import Turn
 from workers.errors import BudgetClosed, LongWait, Refused
@@ -10,34 +26,40 @@ from workers.records import items, lanes, priority, runs
 from workers.records.tables import ENDED, Run, RunStatus
 from workers.settings import get_settings
 
-#: How long a lane that could claim nothing stays away at least.
+#: Shortest wait of a lane that could claim nothing.
 _IDLE_SECONDS = 0.5
-#: How long a lane stays away that gives way to a run of higher priority.
+#: Wait of a lane that gives way to a run of higher priority.
 _GIVE_WAY_SECONDS = 1.0
 
 
 def fetch_details(run_id: int, lane: int, turn: int) -> None:
     """Work one turn of a lane, and announce the next.
 
+    Parameters:
+      run_id(int), lane(int): The lane.
+      turn(int): The turn to begin; of messages with the same turn only the first takes effect.
+
     Raises:
-      BudgetClosed, Refused: The budget is closed for long. The lane is rewound: the middleware sends this very message
+      BudgetClosed, Refused: The budget is closed for long. The lane is rewound, and the middleware sends this message
         again.
 
-    Any other error counts: see `lane_crash`.
+    Any other error is counted as a crash of the lane: see `lane_crash`.
     """
-    settings = get_settings()
-    if not lanes.start_turn(run_id, lane, turn, settings.lane_lease_seconds):
+    if not lanes.start_turn(run_id, lane, turn, get_settings().lane_lease_seconds):
         return
-    heard = broadcast.received()  # before the look at the run: what comes between the two is not missed
+    notices_seen = broadcast.received()  # before the run is read: a notice between the two is not missed
     run = runs.get(run_id)
     if run.status != RunStatus.RUNNING or lane >= run.lanes:
         lanes.end(run_id, lane, turn + 1)
+        return
+    if unknown_source.is_unknown(run):
+        _come_back(run_id, lane, turn + 1, unknown_source.wait_seconds(run))
         return
     if lane and priority.first_on_its_budget(run):
         _come_back(run_id, lane, turn + 1, _GIVE_WAY_SECONDS)
         return
     try:
-        at_work = _work(run, lane, turn, heard)
+        worked = _work_turn(run, lane, turn, notices_seen)
     except LongWait as wait:
         runs.pause_because(run_id, str(wait))
         lanes.end(run_id, lane, turn + 1)
@@ -49,39 +71,42 @@ def fetch_details(run_id: int, lane: int, turn: int) -> None:
         if wait_seconds is not None:
             _come_back(run_id, lane, turn + 1, wait_seconds)
     else:
-        _go_on(run, lane, turn + 1, at_work)
+        _end_turn(run, lane, turn + 1, worked)
 
 
-def _go_on(run: Run, lane: int, turn: int, at_work: Turn) -> None:
-    """Announce the lane's next turn, or end it."""
-    if at_work.status is RunStatus.RUNNING:
-        _announce(run.id, lane, turn, at_least_seconds=_IDLE_SECONDS if at_work.idle else 0.0)
+def _work_turn(run: Run, lane: int, turn: int, notices_seen: int) -> Turn:
+    """Work a turn, and close it however it ends."""
+    work = Turn(run, lane, turn, notices_seen)
+    try:
+        work.work()
+    finally:
+        work.close()
+    if work.has_worked:
+        lanes.worked(run.id, lane)
+    return work
+
+
+def _end_turn(run: Run, lane: int, next_turn: int, worked: Turn) -> None:
+    """Announce the lane's next turn; end the lane if the run was stopped or has ended."""
+    if worked.status is RunStatus.RUNNING:
+        _announce(run.id, lane, next_turn, at_least_seconds=_IDLE_SECONDS if worked.idle else 0.0)
         return
-    lanes.end(run.id, lane, turn)
-    if at_work.status in ENDED:
+    lanes.end(run.id, lane, next_turn)
+    if worked.status in ENDED:
         tidy_up(run)
 
 
-def _work(run: Run, lane: int, turn: int, heard: int) -> Turn:
-    at_work = Turn(run, lane, turn, heard)
-    try:
-        at_work.work()
-    finally:
-        at_work.close()
-    if at_work.has_worked:
-        lanes.worked(run.id, lane)
-    return at_work
-
-
-def _announce(run_id: int, lane: int, turn: int, at_least_seconds: float) -> None:
+def _announce(run_id: int, lane: int, next_turn: int, at_least_seconds: float) -> None:
+    """Send the lane's next message for when its earliest open item is due; if none is open, end the lane."""
     due = items.next_due(run_id)
     if due is None:
-        lanes.end(run_id, lane, turn)
+        lanes.end(run_id, lane, next_turn)
         broker.send("finalize", run_id)
         return
-    _come_back(run_id, lane, turn, max(at_least_seconds, (due - database.now()).total_seconds()))
+    _come_back(run_id, lane, next_turn, max(at_least_seconds, (due - database.now()).total_seconds()))
 
 
-def _come_back(run_id: int, lane: int, turn: int, wait_seconds: float) -> None:
-    if lanes.end_turn(run_id, lane, turn, wait_seconds):
-        broker.send("fetch_details", run_id, lane, turn, delay_seconds=wait_seconds)
+def _come_back(run_id: int, lane: int, next_turn: int, wait_seconds: float) -> None:
+    """Send the lane's next message, unless another message has overtaken the lane."""
+    if lanes.end_turn(run_id, lane, next_turn, wait_seconds):
+        broker.send("fetch_details", run_id, lane, next_turn, delay_seconds=wait_seconds)

@@ -1,4 +1,15 @@
-"""discover(run_id): fetch the next list page, save its rows and items, go on. The last page opens the lanes."""
+"""Reads a run's list page by page: requests a page, saves its rows and items, moves the cursor; then opens the lanes.
+
+The walk of a list page, top to bottom:
+
+1. begin   `discover`: the run's row is read, once a message. `cursor.begin_page` claims the next page and returns
+           the row as it is then; the message carries no cursor.
+2. request `_work_page`, `_read_page`: a permit, the list request. `list_page.read` makes unsaved models of the answer.
+3. record  `_record`, `_write`: the rows (`list_rows`), the items (`list_items`), the counts and the next cursor in one
+           transaction (`cursor.page_commit`), if the page is still ours.
+4. fail    `list_failure.settle`: a page that could not be read is attempted again, or ends its list or its run.
+5. open    `_start_lanes`: after the last page, one message for each lane; this thread works the first lane itself.
+"""
 
 import logging
 from collections import Counter
@@ -10,8 +21,17 @@ from peewee import PeeweeException
 from workers import clock
 from workers.connections import database
 from workers.connections.commit_retry import patiently
-from workers.engine import control_request, fresh_runs, list_failure, list_items, list_notes, list_page, list_rows
-from workers.engine.attempt import DOWN_SECONDS
+from workers.engine import (
+    backoff,
+    control_request,
+    fresh_runs,
+    list_failure,
+    list_items,
+    list_notes,
+    list_page,
+    list_rows,
+    unknown_source,
+)
 from workers.engine.detail import fetch_details
 from workers.engine.list_page import Page
 from workers.engine.list_rows import Listed
@@ -45,66 +65,62 @@ log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
-#: The pages that this process reads, where the draining process finds them.
+#: The pages that this process reads, for `abandon_pages`.
 _reading: dict[int, Run] = {}
 
 
 def discover(run_id: int) -> None:
-    """Fetch list pages for the length of a turn, then send the message again.
+    """Read list pages for the length of a turn, then send the message again.
 
     Raises:
       RateLimited: The budget is closed; the middleware sends the message again when it opens.
     """
-    settings = get_settings()
-    wake_lanes(run_id)
-    ends_at = None  # until the first page is in: a message that came early, to sleep for the opening, has done nothing
-    lease = _lease_seconds(run_id)
-    while run := cursor.begin_page(run_id, lease):
-        messages = _do_page(run)
+    run = runs.get(run_id)
+    if run.discovered_at is None and unknown_source.is_unknown(run):
+        unknown_source.leave_page(run)
+        return
+    _wake_lanes(run)
+    lease_seconds = _lease_seconds(run)
+    ends_at = None  # until the first page is read: a message that comes before its budget opens sleeps first
+    while claimed := cursor.begin_page(run_id, lease_seconds):
+        messages = _work_page(claimed, lease_seconds)
         if messages:
-            _work(messages)
-        ends_at = ends_at or clock.monotonic() + settings.turn_seconds
+            _start_lanes(messages)
+        ends_at = ends_at or clock.monotonic() + get_settings().turn_seconds
         if clock.monotonic() > ends_at or clock.stop_requested.is_set():
             broker.send("discover", run_id)
             return
 
 
-def _lease_seconds(run_id: int) -> float:
-    """Return how long a page may take: no answer may come after its lease."""
+def _wake_lanes(run: Run) -> None:
+    """Open the lanes of a run whose list is complete, if none is alive: the run was retried while it had to queue."""
+    if not lanes.alive(run.id):
+        _open_lanes(run)
+
+
+def _lease_seconds(run: Run) -> float:
+    """Return the lease of a list page: no answer can come after it."""
     settings = get_settings()
-    run = runs.get(run_id)
     try:
         timeout = run_connector.of(run).timeout_seconds
-    except Exception:  # `_do_page` meets it too, and says what it is
+    except Exception:  # `_work_page` meets the same error, and settles it
         timeout = settings.request_timeout_seconds
     return settings.lease_seconds + timeout
 
 
-def _work(messages: Sequence[lanes.Message]) -> None:
-    """Go on with the first lane in the thread that read the list: a small run need not queue behind large ones."""
-    first_lane, *others = messages
-    for message in others:
-        if not broker.send("fetch_details", *message):
-            break
-    try:
-        fetch_details(*first_lane)
-    except RateLimited as wait:
-        broker.send("fetch_details", *first_lane, delay_seconds=resend_delay(wait.wait_seconds, first=True))
-
-
-def _do_page(run: Run) -> Sequence[lanes.Message]:
-    """Fetch and record the list page a run is due to read; return the lanes' messages, where it was the last page."""
+def _work_page(run: Run, lease_seconds: float) -> Sequence[lanes.Message]:
+    """Read and record the list page that a run has claimed; return the lanes' messages, if it was the last page."""
     permits: PermitClient | None = None
     _reading[id(run)] = run
     try:
         _refuse_poison(run)
         source = get_registry()[run.source]
-        if run.total_count is None and not fresh_runs.begin(run, source, _lease_seconds(run.id)):
+        if run.total_count is None and not fresh_runs.begin(run, source, lease_seconds):
             return ()
         connector = _connector_of(run)
         permits = connector.permit_client(run.id, f"{run.id}:list", Watermark(connector.name))
-        if _read(run, source, connector, permits):
-            return _lanes_of(run.id)
+        if _read_page(run, source, connector, permits):
+            return _lane_messages(runs.get(run.id))  # with the counts of this page
     except LongWait as wait:
         cursor.put_page_back(run, 0.0, refund=True)
         runs.pause_because(run.id, str(wait))
@@ -112,8 +128,8 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
         cursor.let_page_sleep(run, resend_delay(wait.wait_seconds, first=True))
         raise
     except BudgetUnknown as error:
-        cursor.let_page_sleep(run, resend_delay(DOWN_SECONDS, first=True))
-        raise BudgetClosed(DOWN_SECONDS, str(error)) from error
+        cursor.let_page_sleep(run, resend_delay(backoff.OUTAGE_SECONDS, first=True))
+        raise backoff.closed_by_outage(error) from error
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -126,54 +142,20 @@ def _do_page(run: Run) -> Sequence[lanes.Message]:
     return ()
 
 
-def _read(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> bool:
-    """Ask for the page that a run is due to read, and record it; return whether it was the list's last, and ours."""
-    refusals = Refusals.of(run.metadata)
-    has_control = run.total_count is not None
-    if refusals.are_doubted and has_control:
-        _ask_a_control(run, source, connector, permits)
-    asked_with = _cursor_of(run, source)
-    request = _of_the_source(source, lambda: source.get_list_request(asked_with, source.per_page))
-    permits.subject = refusals.subject
-    try:
-        with asking(run.source):
-            data = connector.get_json(request, permits)
-    except Refused as refusal:
-        if refusal.own and has_control:
-            control_request.ask(run, source, connector, permits)  # what it raises is everybody's
-        raise
-    return _record(run, source, _of_the_source(source, lambda: list_page.read(source, data, asked_with)), permits)
-
-
-def _ask_a_control(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> None:
-    """See that something is answered, before the page is asked for: what is refused here is none of the page's."""
-    try:
-        control_request.ask(run, source, connector, permits)
-    except LongWait:
-        raise
-    except Refused as refusal:
-        raise BudgetClosed(refusal.wait_seconds, refusal.reason) from None
-
-
-def _of_the_source(source: ImportSource, ask: Callable[[], Result]) -> Result:
-    """Return what a source's method returns.
+def _refuse_poison(run: Run) -> None:
+    """Refuse a page whose every attempt ended with the death of its worker, or the end of the lease.
 
     Raises:
-      RetryableError: It failed by an error of a database, and the database answers.
+      PermanentError: All attempts are used up, and the last one ended without a reason.
     """
-    try:
-        with other_budgets():
-            return ask()
-    except Exception as error:
-        if not database.is_away(error) or not saving.answers(source.model):
-            raise
-        raise RetryableError(f"a bug in the source: {describe(error)}") from None
-
-
-def _cursor_of(run: Run, source: ImportSource) -> Any:
-    """Return what a run's next page is asked for with: the source's first cursor, where no page was read."""
-    is_first = run.total_count is None or run.discovery_cursor is None
-    return source.first_cursor if is_first else run.discovery_cursor
+    attempts = run.discovery_attempts - 1
+    if attempts < get_settings().max_attempts:
+        return
+    if run.error_summary:  # an attempt before the last left a reason
+        times = f"in the last of {attempts} attempts to read this page. Before that: {run.error_summary}"
+    else:
+        times = f"{attempts} times while it read this page"
+    raise PermanentError(f"the worker died, or lost its lease, {times}", FailureClass.BUG)
 
 
 def _connector_of(run: Run) -> Connector:
@@ -183,38 +165,60 @@ def _connector_of(run: Run) -> Connector:
         raise RetryableError(str(error)) from None
 
 
-def abandon_pages() -> int:
-    """Put back the list pages that are being read, from another thread: the process is about to end.
+def _read_page(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> bool:
+    """Request the page that a run has claimed, and record it; return whether it was the list's last, and still ours."""
+    refusals = Refusals.of(run.metadata)
+    has_control = run.total_count is not None
+    if refusals.need_control and has_control:
+        _send_control_first(run, source, connector, permits)
+    page_cursor = _cursor_of(run, source)
+    request = _of_the_source(source, lambda: source.get_list_request(page_cursor, source.per_page))
+    permits.subject = refusals.subject
+    try:
+        with asking(run.source):
+            data = connector.get_json(request, permits)
+    except Refused as refusal:
+        if refusal.own and has_control:
+            control_request.send(run, source, connector, permits)  # what it raises is the budget's refusal
+        raise
+    return _record(run, source, _of_the_source(source, lambda: list_page.read(source, data, page_cursor)), permits)
 
-    Returns:
-      int: How many pages.
-    """
-    given = [run for run in list(_reading.values()) if cursor.put_page_back(run, 0.0, refund=True)]
-    for run in given:
-        broker.send("discover", run.id)
-    return len(given)
+
+def _send_control_first(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> None:
+    """Send a control request before the page is requested: its refusal is not the page's."""
+    try:
+        control_request.send(run, source, connector, permits)
+    except LongWait:
+        raise
+    except Refused as refusal:
+        raise BudgetClosed(refusal.wait_seconds, refusal.reason) from None
 
 
-def _refuse_poison(run: Run) -> None:
-    """Stop at a page that each of its readers has died of, before one more does.
+def _cursor_of(run: Run, source: ImportSource) -> Any:
+    """Return the cursor of a run's next page: the source's first cursor, if no page was read."""
+    is_first = run.total_count is None or run.discovery_cursor is None
+    return source.first_cursor if is_first else run.discovery_cursor
+
+
+def _of_the_source(source: ImportSource, call: Callable[[], Result]) -> Result:
+    """Call a method of the source, and return its result.
 
     Raises:
-      PermanentError: All attempts are used up, and the last one has left no word.
+      RetryableError: It failed with an error of a database, and that database answers.
     """
-    attempts = run.discovery_attempts - 1
-    if attempts < get_settings().max_attempts:
-        return
-    if run.error_summary:  # an attempt before the last had something to say
-        said = f"in the last of {attempts} attempts to read this page. Before that: {run.error_summary}"
-    else:
-        said = f"{attempts} times while it read this page"
-    raise PermanentError(f"the worker died, or lost its lease, {said}", FailureClass.BUG)
+    try:
+        with other_budgets():
+            return call()
+    except Exception as error:
+        if not database.is_away(error) or not saving.answers(source.model):
+            raise
+        raise RetryableError(f"a bug in the source: {describe(error)}") from None
 
 
 def _record(run: Run, source: ImportSource, read: Page, permits: PermitClient) -> bool:
-    """Write a page, and what it took of the permits; return whether it was the list's last, and ours.
+    """Record a page, and the usage of its permits; return whether it was the list's last, and still ours.
 
-    It is repeated while the database is away, and after a deadlock, until the page's lease ends: no request is.
+    The statements are repeated while the database is away, and after a deadlock, until the page's lease ends.
     """
     ends_at = clock.monotonic() + (run.discovery_due_at - database.now()).total_seconds()
     last = patiently(
@@ -232,7 +236,7 @@ def _record_once(run: Run, source: ImportSource, read: Page, permits: PermitClie
     except PeeweeException as error:
         if database.is_away(error) or not read.models:
             raise
-        # A constraint that is checked as late as at the commit: each row in a transaction of its own shows whose it is.
+        # A deferred constraint is checked at the commit: with a transaction for each row, it refuses only its row.
         return _write(run, source, read, permits, row_by_row=True)
 
 
@@ -249,10 +253,10 @@ def _write(run: Run, source: ImportSource, read: Page, permits: PermitClient, *,
             saved = list_rows.save_page(source, read)
         fresh_runs.seen(source, saved.rows.values())
         new = items.add(run.id, list_items.pending(source, saved))
-        if new.total() < len(saved.rows):  # an earlier page had the others, if they are the same
+        if new.total() < len(saved.rows):  # an earlier page had the other items, or other rows with their ids
             saved.refuse(items.of_other_rows(run.id, saved.rows))
-        new += items.add(run.id, list_items.not_wanted(source, read, saved))
-        kept = _what_to_keep(run, source, read, saved)
+        new += items.add(run.id, list_items.skipped_and_refused(source, read, saved))
+        kept = _metadata_of(run, source, read, saved)
         cursor.end_page(run, new, permits.usage, cursor=read.next_cursor, changes=saved.changes, **kept)
         if read.next_cursor is None:
             came = (run.total_count or 0) + new.total()
@@ -260,27 +264,29 @@ def _write(run: Run, source: ImportSource, read: Page, permits: PermitClient, *,
     return read.next_cursor is None
 
 
-def _what_to_keep(run: Run, source: ImportSource, read: Page, saved: Listed) -> dict[str, Any]:
-    """Return what the next page must know of the ones before it.
+def _metadata_of(run: Run, source: ImportSource, read: Page, saved: Listed) -> dict[str, Any]:
+    """Return what the run's metadata keeps of the pages so far, for the next page.
 
     Raises:
-      PermanentError: The list is taken for endless.
+      PermanentError: The list seems to be endless.
     """
     first = run.metadata.get("first_total")
     first = read.total if first is None else first
-    asked_with = _cursor_of(run, source)
-    return seen_pages.add(run, source, asked_with, came=read.came, digest=read.digest, next_cursor=read.next_cursor) | {
+    page_cursor = _cursor_of(run, source)
+    return seen_pages.add(
+        run, source, page_cursor, came=read.came, digest=read.digest, next_cursor=read.next_cursor
+    ) | {
         KEY: None,
         "first_total": first,
         "total_changed": run.metadata.get("total_changed", False) or read.total not in (None, first),
-        "passed_over": run.metadata.get("passed_over", 0) + _passes_over(asked_with, read),
+        "passed_over": run.metadata.get("passed_over", 0) + _passes_over(page_cursor, read),
         "last_total": run.metadata.get("last_total") if read.total is None else read.total,
         "rows_of_others": _rows_of_others(run, source, saved),
     }
 
 
 def _passes_over(cursor: Any, read: Page) -> int:
-    """Return by how many items more than came an offset went on; 0 for what is no offset."""
+    """Return by how many items more than the page held the offset grew; 0 if the cursor is no offset."""
     if type(cursor) is not int or type(read.next_cursor) is not int or not read.came:
         return 0
     return max(0, read.next_cursor - cursor - read.came)
@@ -294,10 +300,10 @@ def _rows_of_others(run: Run, source: ImportSource, saved: Listed) -> dict[str, 
 
 
 def _save_apart(run: Run, source: ImportSource, read: Page, *, row_by_row: bool) -> Listed | None:
-    """Save a page's rows before our transaction: those of another database, for none spans two; or each in its own.
+    """Save a page's rows before the page's transaction: rows of another database, or each row in its own transaction.
 
     Returns:
-      Listed | None: None where the page is not ours any more, or its lease is over: it is read again.
+      Listed | None: None if the page is not ours any more, or its lease is over: it is read again.
     """
     with cursor.page_commit(run) as ours:
         pass
@@ -307,26 +313,51 @@ def _save_apart(run: Run, source: ImportSource, read: Page, *, row_by_row: bool)
         return list_rows.save_row_by_row(source, read) if row_by_row else list_rows.save_page(source, read)
 
 
-def wake_lanes(run_id: int) -> None:
-    """Open the lanes of a run whose list is known and that has none at work: it was retried, and waited its turn."""
-    if not lanes.alive(run_id):
-        open_lanes(run_id)
+def _start_lanes(messages: Sequence[lanes.Message]) -> None:
+    """Send the lanes' messages; work the first lane in this thread: a small run need not queue behind large ones."""
+    first_lane, *others = messages
+    for message in others:
+        if not broker.send("fetch_details", *message):
+            break
+    try:
+        fetch_details(*first_lane)
+    except RateLimited as wait:
+        broker.send("fetch_details", *first_lane, delay_seconds=resend_delay(wait.wait_seconds, first=True))
+
+
+def abandon_pages() -> int:
+    """Put back the list pages that this process reads, from another thread, because the process is about to end.
+
+    Returns:
+      int: How many pages.
+    """
+    put_back = [run for run in list(_reading.values()) if cursor.put_page_back(run, 0.0, refund=True)]
+    for run in put_back:
+        broker.send("discover", run.id)
+    return len(put_back)
 
 
 def open_lanes(run_id: int, first: int = 0) -> None:
-    """Open, or wake, the lanes of a run whose list is known, from the first on; one with nothing open is finalized."""
-    for message in _lanes_of(run_id, first):
+    """Open, or wake, the lanes of a run whose list is complete; a run without open items is finalized.
+
+    Parameters:
+      first(int): The lanes before this one are left as they are.
+    """
+    _open_lanes(runs.get(run_id), first)
+
+
+def _open_lanes(run: Run, first: int = 0) -> None:
+    for message in _lane_messages(run, first):
         if not broker.send("fetch_details", *message):
-            return  # the reaper sends the others: a broker that hangs would be waited for once a lane
+            return  # the reaper sends the others: each would wait for a broker that hangs
 
 
-def _lanes_of(run_id: int, first: int = 0) -> Sequence[lanes.Message]:
-    """As `open_lanes`, but return the lanes' messages instead of sending them."""
-    run = runs.get(run_id)
+def _lane_messages(run: Run, first: int = 0) -> Sequence[lanes.Message]:
+    """Open, or wake, the lanes of a run, and return their messages."""
     if run.status != RunStatus.RUNNING or run.discovered_at is None:
         return ()
     count = min(run.lanes, (run.total_count or 0) - run.failed_count - run.succeeded_count - run.skipped_count)
     if count <= 0:
-        broker.send("finalize", run_id)
+        broker.send("finalize", run.id)
         return ()
-    return lanes.open_for(run_id, count, first)
+    return lanes.open_for(run.id, count, first)

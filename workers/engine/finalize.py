@@ -1,9 +1,9 @@
-"""finalize(run_id): has every item ended? Then remove what a fresh run may, close the run, start the next one."""
+"""Ends a run in which no item can change any more: a fresh run removes old rows first; then the next run starts."""
 
 import logging
 
 from workers.connections import database
-from workers.engine import row_removal
+from workers.engine import row_removal, unknown_source
 from workers.messaging import broker
 from workers.records import old_rows, run_connector, runs
 from workers.records.tables import Run
@@ -12,9 +12,13 @@ log = logging.getLogger(__name__)
 
 
 def finalize(run_id: int) -> None:
-    """End the run if no item is left that can change; else do nothing: the reaper looks again."""
-    found = Run.get_or_none(Run.id == run_id)
-    removed = row_removal.work(found) if found and found.options.get("fresh") else None
+    """End the run if no item can change any more; else do nothing: the reaper sends the message again."""
+    run = Run.get_or_none(Run.id == run_id)
+    removed = None
+    if run and run.options.get("fresh"):
+        if unknown_source.is_unknown(run):
+            return  # the reaper sends the message again, until a worker gets it that knows the source
+        removed = row_removal.work(run)
     with database.db.atomic():
         if not runs.complete_if_done(run_id, removed):
             return
@@ -35,21 +39,21 @@ def finalize(run_id: int) -> None:
 
 
 def tidy_up(run: Run) -> None:
-    """After a run has ended: let others have its share of the budget, start the next one. Twice is harmless."""
-    _tell_budget(run)
+    """After a run has ended: release its share of the budget, start the next run. To do it twice is harmless."""
+    _release_share(run)
     start_next(run.source, run.tenant)
 
 
-def _tell_budget(run: Run) -> None:
-    """Let the others on its budget have what was kept for it."""
+def _release_share(run: Run) -> None:
+    """Give the run's share of its budget to the other runs on that budget."""
     try:
         run_connector.of(run).limiter.ended(run.id)
-    except Exception as error:  # a user's get_connector may fail in any way; then they have it a second later
-        log.debug("run %d: its budget was not told (%s)", run.id, type(error).__name__)
+    except Exception as error:  # a user's get_connector can fail in any way; then the share ends a second later
+        log.debug("run %d: its share of the budget was not released (%s)", run.id, type(error).__name__)
 
 
 def start_next(source: str, tenant: str | None) -> None:
-    """Start the next pending run of a source and tenant, where none is active. A transaction of its own."""
+    """Start the next pending run of a source and tenant, if none is active, in a transaction of its own."""
     waiting = runs.next_pending(source, tenant)
     if waiting and runs.activate(waiting.id):
         log.info("run %d started", waiting.id)

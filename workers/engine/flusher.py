@@ -1,4 +1,4 @@
-"""The flusher: a thread that commits what waits too long in any turn, renews leases, and gives turns up at the end."""
+"""Runs the flusher thread: commits overdue outcomes of every turn, renews leases, gives items back at shutdown."""
 
 import logging
 
@@ -12,55 +12,54 @@ from workers.text.error_text import describe
 
 log = logging.getLogger(__name__)
 
-#: How often it looks.
-_SECONDS = 0.1
+_INTERVAL_SECONDS = 0.1
 
 
 def keep_flushing() -> None:
-    """Commit what waits too long in any turn of this process, and renew leases, until a stop is asked for.
+    """Commit overdue outcomes of this process's turns, and renew their leases, until a stop is asked for.
 
-    It is a thread's work.
+    It blocks: start it in a thread.
     """
-    while not clock.sleep(_SECONDS):
-        for one in lane_turn.at_work():
-            if one.is_overdue:
-                _flush(one)
-            _renew(one)
+    while not clock.sleep(_INTERVAL_SECONDS):
+        for turn in lane_turn.running_turns():
+            if turn.claimed.is_overdue:
+                _flush(turn)
+            _renew(turn)
 
 
 def abandon_turns() -> int:
-    """Give back the items of turns that are still at work, from another thread: the process is about to end.
+    """Give back the items of turns that are still running, from another thread, because the process is about to end.
 
     Returns:
       int: How many items.
     """
-    turns = lane_turn.at_work()
-    for one in turns:
-        _flush(one)  # before the transaction: its thread may hold the turn's lock, and wait for the database
+    turns = lane_turn.running_turns()
+    for turn in turns:
+        _flush(turn)  # before the transaction: its thread can hold the claim's lock, and wait for the database
     given, messages = 0, []
     with database.db.atomic():
-        for one in turns:
-            claim = one.claim  # its own thread may end it meanwhile
+        for turn in turns:
+            claim = turn.claimed.claim  # its own thread can end it meanwhile
             if claim:
                 given += items.give_back(claim, claim.items)
-            if lanes.end_turn(one.run.id, one.lane, one.turn + 1, 0.0):
-                messages.append((one.run.id, one.lane, one.turn + 1))
+            if lanes.end_turn(turn.run.id, turn.lane, turn.turn + 1, 0.0):
+                messages.append((turn.run.id, turn.lane, turn.turn + 1))
     for message in messages:
         broker.send("fetch_details", *message)
     return given
 
 
-def _renew(one: Turn) -> None:
+def _renew(turn: Turn) -> None:
     try:
-        one.renew()
+        turn.renew()
     except Exception as error:
-        log.debug("run %d: the leases of lane %d were not renewed: %s", one.run.id, one.lane, describe(error))
+        log.debug("run %d: the leases of lane %d were not renewed: %s", turn.run.id, turn.lane, describe(error))
         database.reconnect()
 
 
-def _flush(one: Turn) -> None:
+def _flush(turn: Turn) -> None:
     try:
-        one.flush()
-    except Exception as error:  # the lane tries it again, and says what becomes of it
-        log.debug("run %d: lane %d could not be flushed: %s", one.run.id, one.lane, describe(error))
+        turn.claimed.flush()
+    except Exception as error:  # the lane's own thread commits again, and logs what fails
+        log.debug("run %d: lane %d could not be flushed: %s", turn.run.id, turn.lane, describe(error))
         database.reconnect()

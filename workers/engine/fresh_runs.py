@@ -1,4 +1,4 @@
-"""Fresh: which rows a run with --fresh may remove, and the copy of their keys before its list is asked for."""
+"""Decides which rows a run with --fresh can remove, and copies their keys before the run requests its list."""
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -24,7 +24,7 @@ _COPIED = 1_000
 
 
 def refuse(source: ImportSource, tenant: str | None) -> None:
-    """Refuse a fresh run where it cannot be known which rows it may remove.
+    """Refuse a fresh run if it is not known which rows it may remove.
 
     Raises:
       ConfigurationError: The source does not allow it, or must declare `fresh_query`; the message has an example.
@@ -35,16 +35,16 @@ def refuse(source: ImportSource, tenant: str | None) -> None:
             f"The source {source.name} does not allow --fresh: set allow_fresh = True on {title} "
             f"if rows that are no longer in its list may be removed"
         )
-    if whose := _not_only_its_own(source, tenant):
+    if why := _why_rows_are_shared(source, tenant):
         raise ConfigurationError(
-            f"The source {source.name} cannot be run with --fresh: {whose}, so {title} must say which of them a run "
+            f"The source {source.name} cannot be run with --fresh: {why}, so {title} must say which of them a run "
             f"may remove. Write, for example: def fresh_query(self, run): "
             f"return {model}.select().where({model}.shop == run.tenant)"
         )
 
 
-def _not_only_its_own(source: ImportSource, tenant: str | None) -> str:
-    """Say why rows of a source's table may be others', where nothing says which; empty where all are its own."""
+def _why_rows_are_shared(source: ImportSource, tenant: str | None) -> str:
+    """Return why a source's table can hold rows of others that no `fresh_query` excludes; empty if it cannot."""
     kind, table = type(source), source.model._meta.table_name
     if kind.fresh_query is not ImportSource.fresh_query:
         return ""
@@ -55,14 +55,14 @@ def _not_only_its_own(source: ImportSource, tenant: str | None) -> str:
 
 
 def sources_of_table(source: ImportSource) -> list[str]:
-    """Return the names of the sources whose models have the same table, this one's among them."""
-    return [name for name, other in get_registry().items() if _place(other.model) == _place(source.model)]
+    """Return the names of the sources whose models have the same table, this one included."""
+    return [name for name, other in get_registry().items() if _table_of(other.model) == _table_of(source.model)]
 
 
-def _place(model: Any) -> tuple[Any, str | None, str]:
-    """Return which table a model has: its database, its schema and its name."""
-    its = model._meta.database
-    return "ours" if database.is_ours(model) else id(getattr(its, "obj", its)), model._meta.schema, item_type(model)
+def _table_of(model: Any) -> tuple[Any, str | None, str]:
+    """Return the table of a model: its database, its schema and its name."""
+    place = model._meta.database
+    return "ours" if database.is_ours(model) else id(getattr(place, "obj", place)), model._meta.schema, item_type(model)
 
 
 def other_active(run: Run, source: ImportSource) -> Run | None:
@@ -78,8 +78,8 @@ class FreshRows:
     """The rows that a run may remove, as its source's `fresh_query` names them.
 
     Parameters:
-      query(ModelSelect): The source's.
-      model(type[peewee.Model]): Whose rows.
+      query(ModelSelect): As `fresh_query` returned it.
+      model(type[peewee.Model]): The model of the rows.
       fields(Sequence[Field]): Those of `unique_by`.
     """
 
@@ -89,10 +89,10 @@ class FreshRows:
 
     @classmethod
     def of(cls, source: ImportSource, run: Run) -> Self:
-        """Ask a source for them.
+        """Call the `fresh_query` of a source.
 
         Raises:
-          ConfigurationError: Its `fresh_query` returns something else than such a query.
+          ConfigurationError: It returns something else than such a query.
         """
         query: Any = source.fresh_query(run)
         title = f"{type(source).__name__}.fresh_query"
@@ -108,31 +108,31 @@ class FreshRows:
         return self.model._meta.primary_key
 
     def after(self, last: Any, limit: int) -> list[tuple[Any, ...]]:
-        """Return the next rows in the order of their primary keys: that, and the values they are known by."""
+        """Return the next rows in the order of their primary keys: the key, and the values of `unique_by`."""
         some = self.query.select(self.key, *self.fields).order_by(self.key).limit(limit)
         return list((some if last is None else some.where(self.key > model_keys.from_text(self.model, last))).tuples())
 
-    def delete(self, known: Mapping[str, str], still: Callable[[], Collection[str]]) -> int:
-        """Within a transaction: delete those of the rows that are still what they were.
+    def delete(self, copied: Mapping[str, str], still_old: Callable[[], Collection[str]]) -> int:
+        """Within a transaction: delete those of the rows that have not changed.
 
         Parameters:
-          known(Mapping[str, str]): Primary key -> `row_key`, as they were copied.
-          still(Callable): Returns which of the primary keys are old rows now: another run's list may have brought some.
+          copied(Mapping[str, str]): Primary key -> `row_key`, as they were copied.
+          still_old(Callable): Returns the primary keys that are old rows now: another run's list can have brought some.
 
         Returns:
           int: How many.
         """
-        keys = [model_keys.from_text(self.model, key) for key in known]
-        existing_rows.locked_keys(self.model, keys, ())  # else one could change between the look and the deletion
-        wanted = self.key.in_([model_keys.from_text(self.model, key) for key in still()])
-        found = self.query.select(self.key, *self.fields).where(wanted).tuples()
-        same = {key for key, *values in found if known.get(model_keys.text(key)) == row_key(values)}
-        count: int = self.model.delete().where(self.key.in_(list(same))).execute() if same else 0
+        keys = [model_keys.from_text(self.model, key) for key in copied]
+        existing_rows.locked_keys(self.model, keys, ())  # else a row could change between the query and the deletion
+        wanted = self.key.in_([model_keys.from_text(self.model, key) for key in still_old()])
+        current = self.query.select(self.key, *self.fields).where(wanted).tuples()
+        unchanged = {key for key, *values in current if copied.get(model_keys.text(key)) == row_key(values)}
+        count: int = self.model.delete().where(self.key.in_(list(unchanged))).execute() if unchanged else 0
         return count
 
 
 def row_key(values: Iterable[Any]) -> str:
-    """Return the values that a row is known by, as text that can be compared."""
+    """Return the values of `unique_by` of a row, as text that can be compared."""
     return json.dumps([None if value is None else str(value) for value in values])
 
 
@@ -140,7 +140,7 @@ def row_key(values: Iterable[Any]) -> str:
 
 
 def begin(run: Run, source: ImportSource, lease_seconds: float) -> bool:
-    """Before a run asks for its first list page: where it is fresh, copy the keys of the rows that it may remove.
+    """Before a run requests its first list page: if it is fresh, copy the keys of the rows that it may remove.
 
     Parameters:
       run(Run): From `cursor.begin_page`; its lease is extended with each chunk.
@@ -149,7 +149,7 @@ def begin(run: Run, source: ImportSource, lease_seconds: float) -> bool:
       bool: Whether the page is still ours.
 
     Raises:
-      ConfigurationError: As `refuse`; the source may have changed since the run was asked for.
+      ConfigurationError: As `refuse`: the source can have changed since the run was created.
     """
     if not run.options.get("fresh"):
         return True
@@ -182,7 +182,7 @@ def _copy(run: Run, removal: Removal, rows: FreshRows, lease_seconds: float) -> 
 
 
 def seen(source: ImportSource, item_ids: Iterable[str | None]) -> None:
-    """Within `cursor.page_commit`: a list has brought these rows, so that no fresh run removes them."""
+    """Within `cursor.page_commit`: record that a list has brought these rows, so that no fresh run removes them."""
     holders = old_rows.holders(sources_of_table(source))
     if holders:
         old_rows.seen(holders, [item_id for item_id in item_ids if item_id is not None])

@@ -1,6 +1,6 @@
-"""Idleness: for how long nothing could work on a running run: no worker ran, or Redis or the database was away.
+"""Measures idle time: how long a running run could not work, because no worker ran, or Redis or the database was away.
 
-It is booked to the run by the process that takes its samples: after a gap in them, and while Redis is away.
+The process that takes a run's samples adds it to the run: after a gap between samples, and while Redis is away.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,29 +14,29 @@ from workers.records import runs
 from workers.records.samples import SLOT_SECONDS
 from workers.records.tables import Run, RunEvent, RunStatus, Sample
 
-#: A shorter gap between two samples is a busy machine's.
+#: A shorter gap between two samples means a busy machine.
 _GAP = timedelta(seconds=10)
 
 
 def silent_since(now: datetime) -> dict[int, datetime]:
-    """Return since when the running runs have had no sample, those that have had none for long: none worked on them."""
+    """Return the running runs that have had no sample for more than ten seconds, and since when: they did not work."""
     newest = Sample.select(fn.MAX(Sample.slot)).where(Sample.run_id == Run.id)
     running = Run.select(Run.id, Run.started_at, newest).where(Run.status == RunStatus.RUNNING)
     rows: Any = running.tuples()
-    found = {}
+    silent = {}
     for run_id, started_at, slot in rows:
         since = max(filter(None, (started_at, _end_of(slot))), default=now)
-        if now - since > _GAP and now - (went_on := _went_on_at(run_id) or since) > _GAP:
-            found[run_id] = max(since, went_on)
-    return found
+        if now - since > _GAP and now - (resumed := _resumed_at(run_id) or since) > _GAP:
+            silent[run_id] = max(since, resumed)
+    return silent
 
 
-def book(taken: Iterable[int], silent: Mapping[int, datetime], now: datetime) -> None:
-    """Book the idle time of the runs of which this process has just taken a sample.
+def add(taken: Iterable[int], silent: Mapping[int, datetime], now: datetime) -> None:
+    """Add the idle time of the runs of which this process has just taken a sample.
 
     Parameters:
-      taken(Iterable[int]): These runs: of several processes one books.
-      silent(Mapping[int, datetime]): What `silent_since` said before.
+      taken(Iterable[int]): These runs. Of several processes one takes a sample, so one adds.
+      silent(Mapping[int, datetime]): What `silent_since` returned before the samples.
     """
     away = SLOT_SECONDS if outages.is_redis_away() else 0.0
     for run_id in taken:
@@ -49,8 +49,8 @@ def _end_of(slot: int | None) -> datetime | None:
     return datetime.fromtimestamp((slot + 1) * SLOT_SECONDS, UTC) if slot is not None else None
 
 
-def _went_on_at(run_id: int) -> datetime | None:
-    """Return when a run began, was resumed or tried again last: until then a person held it."""
-    told = (RunEvent.run_id == run_id) & RunEvent.what.in_(("started", "resumed"))
-    at: datetime | None = RunEvent.select(RunEvent.at).where(told).order_by(RunEvent.id.desc()).limit(1).scalar()
+def _resumed_at(run_id: int) -> datetime | None:
+    """Return when a run was started, resumed or retried last: before that it was paused, or had ended."""
+    events = (RunEvent.run_id == run_id) & RunEvent.what.in_(("started", "resumed"))
+    at: datetime | None = RunEvent.select(RunEvent.at).where(events).order_by(RunEvent.id.desc()).limit(1).scalar()
     return at

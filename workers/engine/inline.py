@@ -1,4 +1,4 @@
-"""A run worked off in this process: messages go to a list instead of a broker, and are called one after the other."""
+"""Works a run in this process without a broker: its messages go to a queue in memory, and are called in turn."""
 
 import heapq
 import itertools
@@ -23,7 +23,7 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
     """Call discover, the lanes and finalize until the run has ended, or the process is asked to stop.
 
     Parameters:
-      run_id(int): An active run. No worker need be up; where some are, they may share the work.
+      run_id(int): An active run. No worker is needed; workers that run share the work.
       on_progress(Callable): Called with the run after each message.
     """
     due: list[tuple[float, int, str, tuple[Any, ...]]] = []
@@ -36,9 +36,9 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
 
     with broadcast.listening(), broker.captured(put):
         put("discover", (run_id,), 0.0)
-        open_lanes(run_id)  # those of a run whose list is known already
+        open_lanes(run_id)  # of a run whose list is complete already
         while not clock.stop_requested.is_set():
-            sampler.look_in_time()
+            sampler.take_if_due()
             run = runs.get(run_id)
             on_progress(run)
             if run.status in ENDED:
@@ -47,14 +47,14 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
             if clock.sleep(wait):
                 return
             if not due or due[0][0] > clock.monotonic():
-                revive(run)  # what another process has sent went to the broker
+                revive(run)  # messages of another process went to the broker
                 continue
             _, _, name, args = heapq.heappop(due)
             try:
                 ACTORS[name][0](*args)
             except RateLimited as wait:
                 put(name, args, wait.wait_seconds)
-            except Exception as error:  # one connection was cut: no worker ends for that
+            except Exception as error:  # one connection was cut: a worker does not end for that either
                 if database_errors.sort(error) is not Fault.CONNECTION or not outages.tell(error):
                     raise
                 database.reconnect()

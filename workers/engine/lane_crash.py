@@ -1,4 +1,4 @@
-"""Crash of a lane: a turn that ends in an error that no single item is to blame for. Five in a row fail the run."""
+"""Counts the crashes of a lane: turns that end in an error of no single item. Five in a row fail the run."""
 
 import logging
 from contextlib import suppress
@@ -8,48 +8,45 @@ import redis
 from workers import clock
 from workers.connections import database, database_errors
 from workers.connections.database_errors import Fault
+from workers.engine import backoff
 from workers.engine.finalize import tidy_up
 from workers.errors import DependencyDown, InvalidTransition
 from workers.failures import FailureClass, storable_reason
 from workers.records import items, lanes, runs
 from workers.records.tables import Run, RunStatus
-from workers.settings import get_settings
 from workers.text.error_text import describe
 
 log = logging.getLogger(__name__)
 
-#: How long a lane waits after its first crash: a connection was cut, a source's `get_connector` had a hiccup.
-_FIRST_WAIT_SECONDS = 1.0
-
 
 def count(run: Run, lane: int, turn: int, error: BaseException) -> float | None:
-    """Count a turn that ended in an error, and end the run where there were too many in a row.
+    """Count a turn that ended in an error, and fail the run where there were too many in a row.
 
     Parameters:
       turn(int): The turn the lane's next message will carry.
 
     Returns:
-      float | None: In how many seconds the lane is to come back; None where it is not.
+      float | None: In how many seconds the lane begins its next turn; None if it does not.
 
     Raises:
       BaseException: `error`, where Redis or the database is away, or the process is to stop: that is no crash.
     """
     if isinstance(error, KeyboardInterrupt) or clock.stop_requested.is_set() or _is_an_outage(error):
         raise error
-    settings, reason = get_settings(), storable_reason(describe(error))
+    reason = storable_reason(describe(error))
     log.error("run %d: lane %d ended in an error", run.id, lane, exc_info=error)
     database.reconnect()  # a transaction that is broken, or a connection that was cut
     crashes = lanes.crashed(run.id, lane, turn, reason)
     if not crashes:
         return None
-    if crashes < settings.max_attempts:
-        return _FIRST_WAIT_SECONDS if crashes == 1 else settings.backoff_seconds[crashes - 2]
-    _fail(run, f"{crashes} turns in a row ended in an error ({FailureClass.BUG}): {reason}")
-    return None
+    wait = backoff.seconds_after_crashes(crashes)
+    if wait is None:
+        _fail(run, f"{crashes} turns in a row ended in an error ({FailureClass.BUG}): {reason}")
+    return wait
 
 
 def is_of_no_item(error: BaseException) -> bool:
-    """Whether an error is of Redis, of the database, or of what a model says of its table: of no single item."""
+    """Whether an error is of Redis, of the database, or of a model that does not fit its table: of no single item."""
     return (
         isinstance(error, redis.RedisError) or database_errors.sort(error) is Fault.MISTAKE or database.is_away(error)
     )
@@ -68,5 +65,5 @@ def _fail(run: Run, reason: str) -> None:
         return  # it was paused or cancelled meanwhile
     lanes.end_all(run.id)
     log.error("run %d failed: %s", run.id, reason)
-    with suppress(Exception):  # a source's `get_connector` may be what is wrong
+    with suppress(Exception):  # a source's `get_connector` can be the cause
         tidy_up(run)

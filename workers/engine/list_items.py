@@ -1,4 +1,4 @@
-"""The items that a list page becomes, as columns: those that have a row, the skipped, the refused."""
+"""Builds the columns of the items of a list page: items with a row are pending, others are skipped or failed."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -18,8 +18,8 @@ def pending(source: ImportSource, saved: Listed) -> list[dict[str, Any]]:
     return [common | {"external_id": external_id, "item_id": key} for external_id, key in saved.rows.items()]
 
 
-def not_wanted(source: ImportSource, read: Page, saved: Listed) -> list[dict[str, Any]]:
-    """Return the columns of the items that the source skips, and of those that were refused."""
+def skipped_and_refused(source: ImportSource, read: Page, saved: Listed) -> list[dict[str, Any]]:
+    """Return the columns of the items that the source skips, and of the refused ones."""
     skipped = _columns(source, ItemStatus.SKIPPED)
     return [
         *(
@@ -31,7 +31,7 @@ def not_wanted(source: ImportSource, read: Page, saved: Listed) -> list[dict[str
 
 
 def failed(source: ImportSource, refused: Mapping[str, str], failure_class: FailureClass) -> list[dict[str, Any]]:
-    """Return the columns of items without a row: where each stands in the list -> why it has none."""
+    """Return the columns of items without a row, by their place in the list -> why they have none."""
     common = _columns(source, ItemStatus.FAILED)
     common |= {"failure_class": failure_class, "failure_count": 1, "last_failed_at": common["due_at"]}
     return [

@@ -1,4 +1,4 @@
-"""A list page, read: the rows it becomes, the items it refuses and why, the cursor after it, the total it states."""
+"""Parses a list page with the source's methods: unsaved models, refused and skipped items, next cursor, total."""
 
 import hashlib
 import json
@@ -16,30 +16,30 @@ from workers.sources import model_keys
 from workers.sources.contracts import ImportSource
 from workers.text.error_text import describe, message_of
 
-#: A page of more items is refused whole: each is a row of its own, and 20 MB of zeros would be ten million.
+#: A page of more items is refused: each item becomes a row, and 20 MB of zeros would be ten million.
 _MOST_ITEMS = 100_000
-#: Longest cursor that is kept, in characters of its JSON: a link is shorter.
+#: Longest cursor that is stored, in characters of its JSON: a link is shorter.
 _CURSOR_LENGTH = 8_000
 _ID_LENGTH = 255
 _UNSTORABLE = "it holds a character that no database keeps (a NUL, or half a letter)"
-#: What is refused or skipped is kept under its place on a page, so no item may have such an id.
+#: Refused and skipped items are recorded under their place on the page, so no other item may have such an id.
 _PLACE = re.compile(r"page .*, (item \d+|and what follows)", re.DOTALL)
 _LARGEST_TOTAL = 2**63 - 1
 
 
 @dataclass
 class Page:
-    """What a decoded list page came to.
+    """A parsed list page.
 
     Parameters:
-      models(dict[tuple, Model]): External id and key -> unsaved instance; of two with the same the later.
-      places(dict[tuple, str]): The same -> where it stands on the page.
-      refused(dict[str, str]): Where it stands on the page -> why it cannot become a row.
-      skipped(dict[str, str]): Where it stands on the page -> why the source does not want it.
-      next_cursor(Any): The page after this one, or None.
-      total(int | None): How many items the list has, if the page says it.
-      digest(str): The same for the same items; empty where it has none.
-      came(int): How many items it held, the refused, skipped and doubled ones included.
+      models(dict[tuple, Model]): External id and key -> unsaved instance; of two with the same, the later one.
+      places(dict[tuple, str]): The same -> its place on the page.
+      refused(dict[str, str]): Place on the page -> why it cannot become a row.
+      skipped(dict[str, str]): Place on the page -> why the source skips it.
+      next_cursor(Any): Cursor of the page after this one; None after the last page.
+      total(int | None): How many items the list has, if the page states it.
+      digest(str): Hash of the items; empty if there are none.
+      came(int): How many items it held, refused, skipped and repeated ones included.
     """
 
     models: dict[tuple[str, str], Any] = field(default_factory=dict)
@@ -53,35 +53,35 @@ class Page:
 
 
 def read(source: ImportSource, data: Any, cursor: Any) -> Page:
-    """Read a decoded list page with the source's methods. One bad item is refused alone.
+    """Parse a decoded list page with the source's methods. A bad item is refused alone.
 
     Raises:
       PermanentError: The page as a whole is not what the source expects.
     """
     title = type(source).__name__
     try:
-        found = source.get_list_items(data)
+        listed = source.get_list_items(data)
         following = source.next_cursor(data, cursor)
     except (LookupError, TypeError, AttributeError, ArithmeticError, ValueError) as error:
         raise _broken(f"the body is not what {title} reads: {describe(error)}") from error
-    if not isinstance(found, Sequence) or isinstance(found, (str, bytes)):
-        raise _broken(f"the body holds no list of items but a {type(found).__name__}")
-    if len(found) > _MOST_ITEMS:
+    if not isinstance(listed, Sequence) or isinstance(listed, (str, bytes)):
+        raise _broken(f"the body holds no list of items but a {type(listed).__name__}")
+    if len(listed) > _MOST_ITEMS:
         raise _broken(
-            f"it holds {len(found):,} items, and {_MOST_ITEMS:,} are the most that are taken at once: "
+            f"it holds {len(listed):,} items, and {_MOST_ITEMS:,} are the most that are taken at once: "
             f"let {title}.get_list_request ask for smaller pages"
         )
-    page = Page(next_cursor=_storable_cursor(title, following), total=_stated_total(source, data), came=len(found))
+    page = Page(next_cursor=_storable_cursor(title, following), total=_stated_total(source, data), came=len(listed))
     for model in _kinds(source.model):
         changed_fields.prepare(model)
-    for position, item in enumerate(found, start=1):
+    for position, item in enumerate(listed, start=1):
         _read_item(page, source, item, f"page {cursor_text.short(cursor)}, item {position}")
-    page.digest = _digest(found) if found else ""
+    page.digest = _digest(listed) if listed else ""
     return page
 
 
 def _kinds(model: type[Any]) -> Iterator[type[Any]]:
-    """Yield a model and those made of it, which a source's method may return as well."""
+    """Yield a model and its subclasses, which a source's method can return as well."""
     yield model
     for kind in model.__subclasses__():
         yield from _kinds(kind)
@@ -92,7 +92,7 @@ def _broken(why: str) -> PermanentError:
 
 
 def _storable_cursor(title: str, cursor: Any) -> Any:
-    """Return a cursor as it will come back from the run's row."""
+    """Return a cursor as the run's row will return it: through JSON."""
     try:
         text = json.dumps(cursor, ensure_ascii=False, allow_nan=False)
         if len(text) > _CURSOR_LENGTH:
@@ -123,26 +123,26 @@ def _read_item(page: Page, source: ImportSource, item: Any, where: str) -> None:
     except _NoId as error:
         page.refused[where] = f"{where} has no usable id: {error}"
         return
-    except Exception as error:  # whatever a user's code raises, it refuses this item only
+    except Exception as error:  # a user's code can raise anything; it refuses this item only
         if database.is_away(error):
-            raise  # which is nothing to blame the item for
+            raise  # an outage is not the item's fault
         page.refused[where] = f"{where} cannot become a {source.model.__name__}: {describe(error)}"
         return
-    # Two of one id may be two rows, where several fields make the key: the database decides.
+    # Two items of one id can be two rows, if several fields make the key: the database decides.
     key = external_id, repr(model_keys.values(model, model_keys.fields(source.model, source.unique_by)))
-    page.models.pop(key, None)  # of two, the later counts, in its place
+    page.models.pop(key, None)  # of two, the later one counts, at its own place
     page.models[key], page.places[key] = model, where
 
 
 class _NoId(ValueError):
-    """What `get_external_id` returned is no id."""
+    """`get_external_id` returned something that cannot be an id."""
 
 
 def usable_id(external_id: Any) -> str:
     """Return an id as text.
 
     Raises:
-      ValueError: It is none, or no database can keep it.
+      ValueError: It cannot be an id, or no database can store it.
     """
     if isinstance(external_id, bool) or not isinstance(external_id, (str, int, UUID)):
         kind = "nothing" if external_id is None else f"a {type(external_id).__name__}"
@@ -162,9 +162,9 @@ def usable_id(external_id: Any) -> str:
     return text
 
 
-def _digest(found: Sequence[Any]) -> str:
+def _digest(listed: Sequence[Any]) -> str:
     try:
-        text = repr(found)
+        text = repr(listed)
     except RecursionError:
         text = "nested too deeply"
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:16]

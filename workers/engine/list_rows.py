@@ -1,4 +1,4 @@
-"""The rows of a list page, saved: which row each item has, what was done to it, and which items are refused."""
+"""Saves the rows of a list page (upsert); says which row each item has, what changed, and which items are refused."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -15,16 +15,16 @@ from workers.sources import model_keys
 from workers.sources.contracts import ImportSource
 from workers.text.error_text import describe
 
-#: A row may have to wait for one that comes later on its page: so often the refused ones are tried once more.
+#: A row can refer to one that comes later on its page: how often refused rows are tried once more.
 _PASSES = 10
 
 
 @dataclass
 class Listed:
-    """What became of the items of a page.
+    """The saved rows and the refused items of a page.
 
     Parameters:
-      rows(dict[str, str]): External id, in the spelling that is stored -> primary key as text.
+      rows(dict[str, str]): External id, as the database stores it -> primary key as text.
       refused(dict[str, str]): External id, or place on the page -> why there is no row.
     """
 
@@ -35,19 +35,19 @@ class Listed:
 
     @property
     def changes(self) -> Counter[Change]:
-        """How many rows were created, updated and left as they were."""
+        """How many rows were created, updated and unchanged."""
         return Counter(self._changes.values())
 
     @property
     def known(self) -> list[str]:
-        """The primary keys, as text, of rows that were there before."""
+        """The primary keys, as text, of rows that existed before."""
         return [key for key, change in self._changes.items() if change is not Change.CREATED]
 
     def add(self, place: str, row: "_Row") -> None:
-        """Take up a row that was saved; refuse the item where another row has its id.
+        """Add a saved row; refuse the item if another row has its id.
 
         Parameters:
-          place(str): Where it stands on the page.
+          place(str): The item's place on the page.
         """
         if self.rows.setdefault(row.external_id, row.key) != row.key:
             self.refused[place] = _same_id(place, row.external_id)
@@ -57,7 +57,7 @@ class Listed:
             self._changes[row.key] = row.change
 
     def refuse(self, external_ids: Iterable[str]) -> None:
-        """Refuse items whose ids an earlier page has given to other rows."""
+        """Refuse items whose ids belong to other rows since an earlier page."""
         for external_id in external_ids:
             del self.rows[external_id]
             place = self._places[external_id]
@@ -65,7 +65,7 @@ class Listed:
 
 
 def _same_id(place: str, external_id: str) -> str:
-    return f"{place} has the id {external_id!r} of another row: let get_external_id tell the two apart"
+    return f"{place} has the id {external_id!r} of another row: let get_external_id return different ids for the two"
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _why_not(source: ImportSource, read: Page, listed: Listed, key: tuple[str, s
         if database.is_away(error):
             raise
         return f"the row could not be saved: {describe(error)}"
-    listed.add(read.places[key], row)  # not before the commit, which may be refused
+    listed.add(read.places[key], row)  # not before the commit, which a constraint can refuse
     return ""
 
 
@@ -128,7 +128,7 @@ def _upsert(source: ImportSource, models: Mapping[tuple[str, str], Any]) -> list
 
 
 def _checked(model: type[Any], listed_as: str, stored: Stored) -> _Row:
-    """Return what an item needs to know of its row.
+    """Return the external id and the key that an item stores of its row.
 
     Parameters:
       listed_as(str): Its external id, as the list gave it.

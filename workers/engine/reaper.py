@@ -1,7 +1,7 @@
-"""The reaper: sends overdue messages again: list pages, lanes, finalizations, starts. It may run in every process.
+"""Re-sends overdue messages of every run: list pages, lanes, finalizations, starts. Any process can run it.
 
-It serves every run, whatever the queue holds: a message that waits there for a worker is not sent a second time, what
-fails for one run keeps none of the others from its turn, and where one pass has sent enough the next one begins.
+A message that waits in the queue for a worker is not sent twice. An error with one run does not stop the others. A pass
+that has sent enough messages ends, and the next pass continues with the next run.
 """
 
 import logging
@@ -22,15 +22,15 @@ from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
 
-#: A pass that has sent this many messages leaves the other runs to the next one: a tick must not take long.
-_MOST = 1_000
+#: Messages after which a pass ends: a tick must not take long.
+_MOST_MESSAGES = 1_000
 
 #: The first run of the next pass.
 _next_id = 0
 
 
 def reap() -> int:
-    """Send again what is overdue: list pages, lanes, finalizations; and start the runs whose turn it is.
+    """Re-send overdue messages: list pages, lanes, finalizations. Start pending runs whose source has no active run.
 
     Returns:
       int: How many messages were sent.
@@ -40,24 +40,24 @@ def reap() -> int:
     """
     queued = broker.waiting()
     if queued is None:
-        return 0  # nothing can be sent, and what is expected anew for nothing is looked for later
+        return 0  # no message can be sent; a lane that is expected anew would only be re-sent later
     return _revive_all(queued) + _start_all()
 
 
 def _revive_all(queued: Collection[str]) -> int:
     global _next_id
-    found, sent = _from(_next_id, runs.running_ids()), 0
-    for run_id in found:
-        if sent >= _MOST:
+    sent = 0
+    for run_id in _from(_next_id, runs.running_ids()):
+        if sent >= _MOST_MESSAGES:
             _next_id = run_id
             return sent
-        sent += isolated(f"run {run_id} cannot be looked at", partial(_revive, run_id, queued)) or 0
+        sent += isolated(f"overdue messages of run {run_id} cannot be re-sent", partial(_revive, run_id, queued)) or 0
     _next_id = 0
     return sent
 
 
 def _from(first: int, run_ids: Sequence[int]) -> list[int]:
-    """Return the runs from the first one on, and then those before it."""
+    """Return the runs from the first id on, and then those before it."""
     return sorted(run_ids, key=lambda run_id: (run_id < first, run_id))
 
 
@@ -81,10 +81,10 @@ def _start(source: str, tenant: str | None) -> int:
 
 
 def revive(run: Run, queued: Collection[str] = ()) -> int:
-    """Send again what is overdue in one run.
+    """Re-send the overdue messages of one run.
 
     Parameters:
-      queued(Collection[str]): The messages that wait for a worker, by `consumer.name_of`: these are not sent.
+      queued(Collection[str]): Messages that wait for a worker, by `consumer.name_of`: they are not sent.
 
     Returns:
       int: How many messages were sent.
@@ -101,19 +101,19 @@ def revive(run: Run, queued: Collection[str] = ()) -> int:
         if name_of("fetch_details", message) in queued:
             continue
         if not broker.send("fetch_details", *message):
-            break  # a broker that hangs would be waited for once a lane
+            break  # each lane would wait for a broker that hangs
         log.info("run %d: lane %d was silent; its message is sent again", run.id, message[1])
         sent += 1
     if items.next_due(run.id) is not None:
         if not lanes.alive(run.id):
             open_lanes(run.id)
         return sent
-    looked = run.last_finalize_attempt_at
-    if looked is None or looked < now - timedelta(seconds=settings.finalize_seconds):
+    finalized = run.last_finalize_attempt_at
+    if finalized is None or finalized < now - timedelta(seconds=settings.finalize_seconds):
         sent += _send(queued, "finalize", run.id)
     return sent
 
 
 def _send(queued: Collection[str], name: str, *args: Any) -> bool:
-    """Send a message that does not wait in the queue already; say whether that was done."""
+    """Send a message, unless it waits in the queue already; return whether it was sent."""
     return name_of(name, args) not in queued and broker.send(name, *args)

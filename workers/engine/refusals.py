@@ -1,9 +1,10 @@
-"""Refusals: how often an API refused one thing, an item or a list page, and whether that is the thing's own doing.
+"""Decides whether a refusal (429 and its like) is the budget's or one request's own, and when its item or page fails.
 
-A refusal is the budget's as long as nothing else was answered between it and the one before: then the budget pauses,
-and the thing is asked again. Where others were answered in between, and a control is at this moment, it is the thing's
-own: it waits alone, all its refusals count, and as many of them as there are attempts end it. Without the control good
-items would be given up where the limits are given too high: others are answered then, too, by turns.
+A refusal is the budget's as long as nothing else was answered between it and the one before: the budget pauses, and the
+item or page is requested again. It is the item's or page's own if other requests were answered in between, and a
+control request is answered now. Then only this item or page waits. All its refusals count, and it fails after as many
+of them as there are attempts. Without the control, good items would fail where the limits are configured too high:
+there, too, the API answers some requests between two refusals.
 """
 
 from collections.abc import Mapping
@@ -11,27 +12,28 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from workers import clock
-from workers.errors import Refused
+from workers.errors import RateLimited, Refused
 from workers.limiter.permits import Subject
 from workers.settings import get_settings
+from workers.text.error_text import message_of
 
-#: Under this name they are kept in the metadata of an item, or of a run.
+#: The metadata key of an item, or of a run, under which its refusals are stored.
 KEY = "refusals"
-#: Of as many refusals as there are attempts, all but this number must be its own: the first ones may be the budget's.
-_NOT_KNOWN = 2
-#: From this number of refusals on, a control is asked for first, where nothing else was asked in between.
-_DOUBTED = 2
-#: A thing that was refused for longer ends, although the API answers nothing else either.
+#: An item fails if all but this many of its refusals are its own: the first ones can be the budget's.
+_POSSIBLY_OF_BUDGET = 2
+#: From this number of refusals on, a control request goes first, if nothing else was requested in between.
+_CONTROL_FROM = 2
+#: An item or page that has been refused for longer fails, although the API refuses everything else, too.
 _LONGEST_SECONDS = 25 * 3600.0
 
 
 @dataclass(frozen=True)
 class Refusals:
-    """What is known of one thing's refusals.
+    """The refusals of one item or list page.
 
     Attributes:
       times: How many there were.
-      at_us: When the last was, by the budget's clock.
+      at_us: When the last was, in microseconds by the budget's clock.
       own: How many of them were its own.
       since: When the first was, in seconds since 1970.
     """
@@ -43,55 +45,62 @@ class Refusals:
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any] | None) -> Self:
-        """Return what an item's, or a run's, metadata holds."""
-        kept = (metadata or {}).get(KEY)
-        return cls(*kept) if kept else cls()
+        """Return the refusals that the metadata of an item, or of a run, holds."""
+        stored = (metadata or {}).get(KEY)
+        return cls(*stored) if stored else cls()
 
     @property
     def subject(self) -> Subject:
-        """What a permit client is to know before the thing is asked for again."""
+        """What a permit client must know before the item or page is requested again."""
         return Subject(self.at_us, alone=self.own > 0)
 
     @property
-    def are_doubted(self) -> bool:
-        """Whether something else is to be asked for before it, to know whose refusals these are.
+    def need_control(self) -> bool:
+        """Whether a control request goes first, to decide whose refusals these are.
 
-        Every other time: an API that allows one request in a while would answer that, and never the thing itself.
+        It goes every other time: an API that allows one request in a while would answer the control each time, and
+        never the item.
         """
-        return self.times >= _DOUBTED and self.times % 2 == 0 and not self.own and not self.are_old
+        return self.times >= _CONTROL_FROM and self.times % 2 == 0 and not self.own and not self.are_old
 
     @property
     def are_too_many(self) -> bool:
-        """Whether the thing has ended."""
+        """Whether the item or page fails."""
         most = get_settings().max_attempts
-        return self.times >= most and (self.own >= max(1, most - _NOT_KNOWN) or self.are_old)
+        return self.times >= most and (self.own >= max(1, most - _POSSIBLY_OF_BUDGET) or self.are_old)
 
     @property
     def are_old(self) -> bool:
-        """Whether the thing ends although nothing else is answered either: it was refused for more than 25 hours."""
+        """Whether the first was more than 25 hours ago: then it fails, although nothing else is answered either."""
         return clock.now().timestamp() - self.since > _LONGEST_SECONDS
 
-    def and_one(self, refusal: Refused, *, own: bool) -> Self:
-        """Return them with one more.
+    def with_refusal(self, refusal: Refused, *, own: bool) -> Self:
+        """Return these and one more.
 
         Parameters:
-          own(bool): Whether it is the thing's own: `refusal.own`, and a control was answered.
+          own(bool): Whether it is the item's or page's own: `refusal.own`, and a control request was answered.
         """
-        return self._and(refusal.at_us, own=own)
+        return self._with_one(refusal.at_us, own=own)
 
-    def and_a_wait(self) -> Self:
-        """Return them with one more that the source's own code brought about: it is the thing's."""
-        return self._and(self.at_us, own=True)
+    def with_wait(self) -> Self:
+        """Return these and one more that the source's own code raised: it is always the item's or page's own."""
+        return self._with_one(self.at_us, own=True)
 
-    def _and(self, at_us: int, *, own: bool) -> Self:
+    def _with_one(self, at_us: int, *, own: bool) -> Self:
         since = self.since or clock.now().timestamp()
         return replace(self, times=self.times + 1, at_us=at_us, own=self.own + own, since=since)
 
-    def kept(self) -> dict[str, list[Any]]:
-        """Return them as metadata."""
+    def to_metadata(self) -> dict[str, list[Any]]:
+        """Return these as metadata, which `of` reads."""
         return {KEY: [self.times, self.at_us, self.own, self.since]}
 
-    def said(self, reason: str) -> str:
-        """Say what they came to."""
+    def reason(self, wait: RateLimited) -> str:
+        """Return why an item or page waits, or has failed: how often it was refused, and the last message."""
         others = "though others were answered" if self.own else "and nothing else was answered"
-        return f"refused {self.times} times {others}: {reason}"
+        return f"refused {self.times} times {others}: {_message(wait)}"
+
+
+def _message(wait: RateLimited) -> str:
+    """Return why an error asks to wait; its text, if a user's own subclass has no reason."""
+    reason = getattr(wait, "reason", None)
+    return reason if isinstance(reason, str) else message_of(wait)

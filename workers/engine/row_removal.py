@@ -1,7 +1,7 @@
-"""Removal: the last step of a fresh run. It deletes the rows that were there when it began, and are not in its list.
+"""Removes old rows, the last step of a fresh run: those that were there when it began, and are not in its list.
 
-`fresh` has copied their keys, and each page of the list has taken its own out of them. What is left is deleted when
-nothing of the run is open any more, and only if the list was whole.
+`fresh_runs` has copied their keys, and each page of the list has dropped the keys of its rows. The rows of the other
+keys are deleted when no item of the run is open any more, and only if the list was complete.
 """
 
 import logging
@@ -11,7 +11,7 @@ from peewee import PeeweeException
 from workers import clock
 from workers.connections import database, database_errors
 from workers.connections.database_errors import Fault
-from workers.engine import fresh_runs, referrers
+from workers.engine import deletion_errors, fresh_runs
 from workers.engine.fresh_runs import FreshRows
 from workers.errors import SluiceError
 from workers.messaging import broker
@@ -26,42 +26,42 @@ from workers.text.error_text import describe, message_of
 
 log = logging.getLogger(__name__)
 
-#: Rows that are looked up, and removed, in one transaction.
+#: Rows that are queried, and removed, in one transaction.
 _REMOVED = 500
 
 _AGAIN = "start a new run with --fresh"
 
 
 class _Stopped(Exception):
-    """The run was paused or cancelled, or another process has its removal now."""
+    """The run was paused or cancelled, or another process has the lease of its removal."""
 
 
 def work(run: Run) -> Removed | None:
     """Remove what a fresh run may remove, for the length of a turn; then its finalize message is sent again.
 
     Returns:
-      Removed | None: What it came to; None while something of the run is open, or something is left to be removed.
+      Removed | None: The result; None while an item of the run is open, or rows are left to be removed.
 
-    *Warning:* where the model is on another database than ours, a process that dies between the two transactions has
-    removed rows that the count leaves out: at most 500.
+    *Warning:* if the model is on another database than Sluice's tables, a process that dies between the two
+    transactions has removed rows that are not counted: at most 500.
     """
     if not runs.has_nothing_open(run):
         return None
     removal = old_rows.get(run.id)
     if removal and removal.state == RemovalState.OVER and not removal.reason:
-        return Removed()  # it is in the timeline already: the run has completed before, and was retried
+        return Removed()  # the timeline has the result already: the run has completed before, and was retried
     try:
         source = get_registry()[run.source]
         why = _why_nothing(run, source, removal)
     except SluiceError as error:
         why = str(error)
     if why:
-        return _no_more(removal, why)
+        return _nothing_more(removal, why)
     taken = old_rows.take(run.id, get_settings().lane_lease_seconds)
-    return _turn(run, source, taken) if taken else None
+    return _remove_for_a_turn(run, source, taken) if taken else None
 
 
-def _no_more(removal: Removal | None, why: str) -> Removed:
+def _nothing_more(removal: Removal | None, why: str) -> Removed:
     if removal and removal.removed_count:
         return Removed("removed", f"{_gone(removal.removed_count)}, and no more: {why}")
     return Removed("nothing removed", why)
@@ -71,10 +71,10 @@ def _no_more(removal: Removal | None, why: str) -> Removed:
 
 
 def _why_nothing(run: Run, source: ImportSource, removal: Removal | None) -> str:
-    """Say why a run may remove nothing; empty where it may.
+    """Return why a run may remove nothing; empty if it may.
 
     Raises:
-      ConfigurationError: As `fresh.refuse`.
+      ConfigurationError: As `fresh_runs.refuse`.
     """
     fresh_runs.refuse(source, run.tenant)
     if removal is None or removal.state == RemovalState.COPYING:
@@ -83,11 +83,11 @@ def _why_nothing(run: Run, source: ImportSource, removal: Removal | None) -> str
         return f"{removal.reason}; {_AGAIN}"
     if old_rows.are_there(run.id) and (other := fresh_runs.other_active(run, source)):
         return f"run {other.id} of {other.source}, on the same table, is {other.status}; {_AGAIN}"
-    return _why_not_whole(run) if removal.state == RemovalState.COPIED else ""
+    return _why_list_is_incomplete(run) if removal.state == RemovalState.COPIED else ""
 
 
-def _why_not_whole(run: Run) -> str:
-    """Say why a list that was read to its end does not show which rows are gone; empty where it does."""
+def _why_list_is_incomplete(run: Run) -> str:
+    """Return why a list that was read to its end does not show which rows are gone; empty if it does."""
     came = run.total_count or 0
     without_a_row = RunItem.select().where(RunItem.run_id == run.id, RunItem.item_id.is_null())
     if run.failed_count and (refused := without_a_row.where(HAS_FAILED).count()):
@@ -107,15 +107,15 @@ def _why_not_whole(run: Run) -> str:
 # --- the removal
 
 
-def _turn(run: Run, source: ImportSource, removal: Removal) -> Removed | None:
+def _remove_for_a_turn(run: Run, source: ImportSource, removal: Removal) -> Removed | None:
     until = clock.monotonic() + get_settings().turn_seconds
     try:
         rows = FreshRows.of(source, run)
         with saving.connected(rows.model):
             left = old_rows.left(run.id)
             while True:
-                while known := old_rows.after(removal, _REMOVED):
-                    _remove(removal, rows, known)
+                while copied := old_rows.after(removal, _REMOVED):
+                    _remove(removal, rows, copied)
                     if (
                         clock.monotonic() > until
                         or clock.stop_requested.is_set()
@@ -124,7 +124,7 @@ def _turn(run: Run, source: ImportSource, removal: Removal) -> Removed | None:
                         broker.send("finalize", run.id)
                         return None
                 before, left = left, old_rows.left(run.id)
-                if not 0 < left < before:  # else what referred to a row may have gone after it was tried
+                if not 0 < left < before:  # else a row that referred to another can be gone since
                     break
                 old_rows.rewind(removal)
         return _summary(run, item_type(rows.model))
@@ -133,56 +133,59 @@ def _turn(run: Run, source: ImportSource, removal: Removal) -> Removed | None:
     except Exception as error:
         if database.is_away(error):
             raise
-        return _broken(run, error)
+        return _failure(run, error)
     finally:
         old_rows.give_back(removal)
 
 
-def _remove(removal: Removal, rows: FreshRows, known: dict[str, str]) -> None:
-    """Remove rows together or, where one of them cannot be, by halves, each half in a transaction of its own.
+def _remove(removal: Removal, rows: FreshRows, copied: dict[str, str]) -> None:
+    """Remove rows together; if the database refuses one of them, by halves, each half in a transaction of its own.
 
-    A savepoint would not do: a constraint that is deferred is broken when the transaction ends.
+    A savepoint is not enough: a deferred constraint is checked when the transaction ends.
     """
     reason = None
     try:
-        _delete(removal, rows, known)
+        _delete(removal, rows, copied)
     except PeeweeException as error:
-        if not referrers.forbid(error) and database_errors.sort(error) not in (Fault.TIMEOUT, Fault.STATEMENT):
+        if not deletion_errors.is_refusal(error) and database_errors.sort(error) not in (
+            Fault.TIMEOUT,
+            Fault.STATEMENT,
+        ):
             raise
-        if len(known) > 1:
-            for half in _halves(known):
+        if len(copied) > 1:
+            for half in _halves(copied):
                 _remove(removal, rows, half)
             return
-        reason = referrers.who(error, rows.model)
-    if not old_rows.advance(removal, next(reversed(known)), get_settings().lane_lease_seconds, reason):
+        reason = deletion_errors.explain(error, rows.model)
+    if not old_rows.advance(removal, next(reversed(copied)), get_settings().lane_lease_seconds, reason):
         raise _Stopped
 
 
-def _halves(known: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    pairs, middle = list(known.items()), len(known) // 2
+def _halves(copied: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    pairs, middle = list(copied.items()), len(copied) // 2
     return dict(pairs[:middle]), dict(pairs[middle:])
 
 
-def _delete(removal: Removal, rows: FreshRows, known: dict[str, str]) -> None:
+def _delete(removal: Removal, rows: FreshRows, copied: dict[str, str]) -> None:
     if database.is_ours(rows.model):
         with database.db.atomic():
-            _hold(removal)
-            old_rows.drop(removal, list(known), rows.delete(known, lambda: old_rows.still(removal, known)))
+            _renew_lease(removal)
+            old_rows.drop(removal, list(copied), rows.delete(copied, lambda: old_rows.still(removal, copied)))
         return
     with database.db.atomic():
-        _hold(removal)
+        _renew_lease(removal)
     with rows.model._meta.database.atomic():
-        count = rows.delete(known, lambda: old_rows.still(removal, known))
+        count = rows.delete(copied, lambda: old_rows.still(removal, copied))
     with database.db.atomic():
-        old_rows.drop(removal, list(known), count)
+        old_rows.drop(removal, list(copied), count)
 
 
-def _hold(removal: Removal) -> None:
+def _renew_lease(removal: Removal) -> None:
     if not old_rows.hold(removal):
         raise _Stopped
 
 
-# --- what it came to
+# --- the result
 
 
 def _summary(run: Run, table: str) -> Removed:
@@ -197,13 +200,13 @@ def _summary(run: Run, table: str) -> Removed:
     return Removed("removed", _gone(removal.removed_count), failure)
 
 
-def _broken(run: Run, error: Exception) -> Removed:
-    """Return that a run fails, because its source's `fresh_query`, or the deletion, does."""
+def _failure(run: Run, error: Exception) -> Removed:
+    """Return the result of a removal whose `fresh_query`, or whose deletion, failed: the run fails."""
     if not isinstance(error, SluiceError):
         log.exception("run %d: rows that are no longer in the list", run.id)
-    said = message_of(error) if isinstance(error, SluiceError) else describe(error)
+    why = message_of(error) if isinstance(error, SluiceError) else describe(error)
     removed = _gone(Removal.get(Removal.run_id == run.id).removed_count)
-    return Removed("removed", removed, f"the rows that are no longer in the list could not be removed: {said}")
+    return Removed("removed", removed, f"the rows that are no longer in the list could not be removed: {why}")
 
 
 def _gone(count: int) -> str:

@@ -1,4 +1,4 @@
-"""Sampling: takes the samples, every two seconds, in each process that works on runs. It never hurts the work."""
+"""Takes samples of the running runs every two seconds, for the charts; an error here never stops a run."""
 
 import logging
 
@@ -11,45 +11,45 @@ log = logging.getLogger(__name__)
 
 
 class Sampler:
-    """Takes samples, and complains once of what keeps it from that.
+    """Takes samples, and logs an error once, until it has passed.
 
     Parameters:
-      books(bool): Whether it books idle time, too: not where it looks only between the steps of an inline run.
+      adds_idle_time(bool): Whether it adds idle time, too: not between the steps of an inline run.
     """
 
-    def __init__(self, *, books: bool = False) -> None:
-        self._books = books
-        self._complained = False
+    def __init__(self, *, adds_idle_time: bool = False) -> None:
+        self._adds_idle_time = adds_idle_time
+        self._logged = False
         self._next_at = 0.0
 
-    def look(self) -> None:
+    def take(self) -> None:
         """Take the samples that are due."""
         try:
             with database.connection():
                 now = database.now()
-                silent = idle_time.silent_since(now) if self._books else {}
+                silent = idle_time.silent_since(now) if self._adds_idle_time else {}
                 taken = samples.take_each(now)
-                if self._books:
-                    idle_time.book(taken, silent, now)
-        except Exception as error:  # charts may have gaps; the runs go on
-            self._complain(error)
+                if self._adds_idle_time:
+                    idle_time.add(taken, silent, now)
+        except Exception as error:  # charts have a gap; the runs continue
+            self._log(error)
         else:
-            self._complained = False
+            self._logged = False
 
-    def look_in_time(self) -> None:
-        """As `look`, but only where the last one is long enough ago: for a loop that turns more often."""
+    def take_if_due(self) -> None:
+        """Take the samples that are due, if the last ones are two seconds old: for a loop that runs more often."""
         if clock.monotonic() >= self._next_at:
             self._next_at = clock.monotonic() + samples.SLOT_SECONDS
-            self.look()
+            self.take()
 
-    def _complain(self, error: Exception) -> None:
-        if not self._complained and not database.is_away(error):  # of which those at work tell
+    def _log(self, error: Exception) -> None:
+        if not self._logged and not database.is_away(error):  # the lanes log an outage
             log.warning("samples for the charts are not taken: %s", database.explain(error))
-        self._complained = True
+        self._logged = True
 
 
 def keep_sampling() -> None:
-    """Take samples until a stop is asked for: a thread's work."""
-    sampler = Sampler(books=True)
+    """Take samples until a stop is asked for. It blocks: start it in a thread."""
+    sampler = Sampler(adds_idle_time=True)
     while not clock.sleep(samples.SLOT_SECONDS):
-        sampler.look()
+        sampler.take()

@@ -1,4 +1,4 @@
-"""Referrers: what forbids to delete a row: which tables refer to it, as far as the driver or the schema says."""
+"""Explains why a database refuses to delete a row: which table refers to it, by the driver's error or the schema."""
 
 from typing import Any
 
@@ -6,19 +6,19 @@ from peewee import IntegrityError, PeeweeException
 
 from workers.connections import database, database_errors
 
-#: What a trigger of Postgres raises.
+#: SQLSTATE of an exception that a trigger of Postgres raises.
 _RAISED = "P0001"
 
 
-def forbid(error: PeeweeException) -> bool:
-    """Whether a constraint, or a trigger, has refused the deletion of a row."""
+def is_refusal(error: PeeweeException) -> bool:
+    """Whether an error means that a constraint, or a trigger, has refused the deletion of a row."""
     return isinstance(error, IntegrityError) or getattr(database_errors.original_of(error), "sqlstate", None) == _RAISED
 
 
-def who(error: PeeweeException, model: type[Any]) -> str:
-    """Return what refused the deletion of a row of `model`, as a sentence."""
+def explain(error: PeeweeException, model: type[Any]) -> str:
+    """Return what refused the deletion of a row of `model`, as a sentence for the run's timeline."""
     diag = getattr(database_errors.original_of(error), "diag", None)
-    if not forbid(error):
+    if not is_refusal(error):
         return database.explain(error)
     if diag is None:
         return _by_schema(model) + database.explain(error)  # SQLite says no more than that a constraint failed
@@ -29,8 +29,10 @@ def who(error: PeeweeException, model: type[Any]) -> str:
 
 def _by_schema(model: type[Any]) -> str:
     """Name the tables that have a foreign key to the table of `model`; empty where none has."""
-    its, table = model._meta.database, model._meta.table_name
-    names = [name for name in its.get_tables() if any(key.dest_table == table for key in its.get_foreign_keys(name))]
+    place, table = model._meta.database, model._meta.table_name
+    names = [
+        name for name in place.get_tables() if any(key.dest_table == table for key in place.get_foreign_keys(name))
+    ]
     if not names:
         return ""
     return f"{'the table' if len(names) == 1 else 'the tables'} {' and '.join(map(repr, names))} may refer to it: "

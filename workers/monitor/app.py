@@ -10,7 +10,7 @@ from workers.monitor.html import links, panel
 from workers.monitor.html.flush_delay import settle
 from workers.monitor.pages import budgets, run, runs, schedules, system
 
-_HERE = Path(__file__).parents[1]
+_HERE = Path(__file__).parent
 
 
 def show() -> None:
