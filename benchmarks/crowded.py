@@ -31,7 +31,10 @@ SOURCE_NAMES = (
 )
 
 api = Connector(
-    "crowded", base_url="http://127.0.0.1:9", limits=[Limit(500, seconds=20), Limit(2000, seconds=100)], timeout=1.0
+    "crowded",
+    base_url="http://127.0.0.1:9",
+    limits=[Limit(500, seconds=20), Limit(2000, seconds=100)],
+    timeout_seconds=1.0,
 )
 
 

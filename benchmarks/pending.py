@@ -42,7 +42,7 @@ _WIDTH = 118
 #: Run in a process of its own, as the scheduler's: the first pass of each kind, which connects, is not counted.
 _TIME_PASSES = f"""
 import json, sys, time
-from workers.connections import database; from workers.records import items; from workers.engine import reaper
+from workers.connections import database; from workers.records import claims; from workers.engine import reaper
 
 run_id, took = int(sys.argv[1]), {{"reaper": [], "claim": []}}
 
@@ -55,8 +55,8 @@ def timed(name, do):
 with database.connection():
     for _ in range({_PASSES + 1}):
         timed("reaper", reaper.reap)
-        claim = timed("claim", lambda: items.claim(run_id, 25, 60.0))
-        items.give_back(claim, claim.items)
+        claim = timed("claim", lambda: claims.claim(run_id, 25, 60.0))
+        claims.give_back(claim, claim.items)
         time.sleep(0.02)
 print(json.dumps({{name: seconds[1:] for name, seconds in took.items()}}))
 """

@@ -31,8 +31,8 @@ from workers.errors import DependencyDown, RateLimited
 from workers.failures import FailureClass
 from workers.limiter.permits import Usage
 from workers.messaging import presence, scheduler_heartbeat
-from workers.records import items, runs, schema
-from workers.records.items import Outcome
+from workers.records import claims, commits, items, run_end, runs, schema
+from workers.records.commits import Outcome
 from workers.records.tables import ItemStatus, Run, RunEvent, RunStatus
 from workers.text.durations import duration
 
@@ -88,15 +88,15 @@ def start(count: int = 0, **options: Any) -> Run:
 
 def fail(run: Run, *failures: tuple[FailureClass, str]) -> None:
     """Let the first items of a run fail, each as it is told, and all others succeed; and end the run."""
-    claim = items.claim(run.id, 100, lease_seconds=60)
+    claim = claims.claim(run.id, 100, lease_seconds=60)
     outcomes = [
         Outcome(item, ItemStatus.FAILED, failure_class=failures[n][0], reason=failures[n][1])
         if n < len(failures)
         else Outcome(item, ItemStatus.COMPLETED)
         for n, item in enumerate(claim.items)
     ]
-    items.commit(run.id, claim, outcomes, Usage(), lambda models: None)
-    assert runs.complete_if_done(run.id)
+    commits.commit(run.id, claim, outcomes, Usage(), lambda models: None)
+    assert run_end.complete_if_done(run.id)
 
 
 def status_of(run: Run) -> str:
@@ -447,7 +447,7 @@ def test_force_is_refused_where_nothing_is_stuck(house: Any, sluice: Sluice) -> 
 def test_a_paused_run_that_is_not_let_go_is_forced_after_five_minutes(house: Any, sluice: Sluice) -> None:
     # Given a paused run, of which a worker that hangs has an item in hand
     run = start(3)
-    items.claim(run.id, 1, lease_seconds=3600)
+    claims.claim(run.id, 1, lease_seconds=3600)
     runner.pause(run.id, **BY)
     earlier = clock.now() - timedelta(minutes=6)
     RunEvent.update({RunEvent.at: earlier}).where(RunEvent.run_id == run.id).execute()
@@ -459,7 +459,7 @@ def test_a_paused_run_that_is_not_let_go_is_forced_after_five_minutes(house: Any
     # Then it says what it did
     assert (said.code, said.out) == (0, f"{run.id}\n")
     assert said.err
-    assert not items.in_hand(run.id)
+    assert not claims.has_any(run.id)
 
 
 def test_a_scheduled_run_is_pulled_to_a_time_or_to_now(house: Any, sluice: Sluice) -> None:

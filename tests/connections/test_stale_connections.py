@@ -118,7 +118,7 @@ def test_what_may_have_been_done_is_not_asked_twice(connect, method):
         ask(connector)
 
         with pytest.raises(
-            RetryableError, match=rf"the {method} request: the connection broke, which the API had kept open"
+            RetryableError, match=rf"the {method} request: the API closed a connection that it had kept open"
         ):
             ask(connector, method)
 
@@ -210,7 +210,7 @@ def test_without_a_permit_for_the_second_try_the_reset_is_what_is_told(connect):
         connector = connect(server.url, limits=(Limit(2, seconds=60),))
         ask(connector)
 
-        with pytest.raises(RetryableError, match="the connection broke, which the API had kept open"):
+        with pytest.raises(RetryableError, match="the API closed a connection that it had kept open"):
             ask(connector)
 
     assert server.received == [(1, "GET"), (1, "GET")]

@@ -21,7 +21,8 @@ from workers import Connector, Limit, RateLimiter
 from workers.cli.plan import plan as command
 from workers.control.plan import plan
 from workers.errors import PermanentError, RateLimited, RetryableError, UsageError
-from workers.records.runs import activate, create
+from workers.records.activation import activate
+from workers.records.runs import create
 from workers.records.tables import BudgetRow, Run, RunItem
 from workers.reports import run_stats
 from workers.reports.forecast import Gate, Rule, Work, gates_of, rules_of, seconds_for, steady_seconds

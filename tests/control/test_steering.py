@@ -17,8 +17,8 @@ from workers.engine import detail, discovery, reaper
 from workers.failures import FailureClass, fingerprint
 from workers.limiter.permits import Usage
 from workers.messaging import broadcast, broker, presence
-from workers.records import items, lanes, runs
-from workers.records.items import Outcome
+from workers.records import claims, commits, items, lanes, run_end, runs
+from workers.records.commits import Outcome
 from workers.records.tables import ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
 from workers.records.watermark import Watermark
 from workers.reports import run_stats
@@ -59,13 +59,13 @@ def listed(count: int = 20, source: str = "items", **values: Any) -> Run:
 def ended(refused: bool = True) -> Run:
     """A completed run of which five items have failed, and one was refused from the list."""
     run = listed(5)
-    claim = items.claim(run.id, 5, 60)
+    claim = claims.claim(run.id, 5, 60)
     kinds = {id_: (kind, reason) for kind, (reason, ids) in FAILED.items() for id_ in ids}
     outcomes = [
         Outcome(item, ItemStatus.FAILED, failure_class=kinds[item.external_id][0], reason=kinds[item.external_id][1])
         for item in claim.items
     ]
-    items.commit(run.id, claim, outcomes, Usage(), lambda models: None)
+    commits.commit(run.id, claim, outcomes, Usage(), lambda models: None)
     if refused:
         row = {
             "external_id": "row 6",
@@ -75,7 +75,7 @@ def ended(refused: bool = True) -> Run:
         }
         items.add(run.id, [row])
         Run.update(total_count=6, failed_count=6).where(Run.id == run.id).execute()
-    assert runs.complete_if_done(run.id)
+    assert run_end.complete_if_done(run.id)
     return runs.get(run.id)
 
 
@@ -114,7 +114,7 @@ def paused() -> Run:
 def hanging() -> Run:
     """A paused run with an item in a lane's hands, for an hour."""
     run = listed()
-    items.claim(run.id, 1, 7200)
+    claims.claim(run.id, 1, 7200)
     runner.pause(run.id, **ANN)
     clock.sleep(3600)
     return runs.get(run.id)
@@ -205,7 +205,7 @@ def test_failed_items_that_fit_all_that_is_given_are_tried_again(sent, wanted, a
         ({"fingerprint": "abc"}, "no failed item with fingerprint abc .* There are: 3 not_found"),
         ({"external_ids": ["1", "7"]}, r"these cannot be tried again: 7 \(not in this run\)$"),
         ({"external_ids": [*"abcdef"]}, r"a \(not in this run\).* and 1 more$"),
-        ({"external_ids": ["row 6"]}, r"row 6 \(refused from the list: it has no row to fill\)"),
+        ({"external_ids": ["row 6"]}, r"row 6 \(refused from the list, so it has no row\)"),
         ({"failure_class": "auth", "external_ids": ["1"]}, "no failed item of class auth with the ids 1 that"),
     ],
 )
@@ -498,7 +498,7 @@ def test_items_in_hand_of_a_paused_run_are_taken_back_after_five_minutes_and_wha
     # Given a paused run that a lane does not let go
     run = listed()
     opened(run)
-    claim = items.claim(run.id, 2, 7200)
+    claim = claims.claim(run.id, 2, 7200)
     runner.pause(run.id, **ANN)
     moved_clock.advance(290)
     assert run_stats.run_stats(runs.get(run.id)).label == "pausing"
@@ -516,20 +516,20 @@ def test_items_in_hand_of_a_paused_run_are_taken_back_after_five_minutes_and_wha
     assert run_stats.run_stats(runs.get(run.id)).label == "paused"
     assert sorted(item.attempts for item in RunItem.select())[-2:] == [1, 1]
     assert alive(run) == []
-    items.commit(run.id, claim, [Outcome(i, ItemStatus.COMPLETED) for i in claim.items], Usage(), lambda models: None)
+    commits.commit(run.id, claim, [Outcome(i, ItemStatus.COMPLETED) for i in claim.items], Usage(), lambda models: None)
     assert runs.get(run.id).succeeded_count == 0
 
 
 @HERE
 def test_items_in_hand_of_a_cancelled_run_are_taken_back(sent, moved_clock):
     run = listed()
-    items.claim(run.id, 1, 7200)
+    claims.claim(run.id, 1, 7200)
     runner.cancel(run.id, **ANN)
     moved_clock.advance(300)
 
     runner.force(run.id, **ANN)
 
-    assert not items.in_hand(run.id)
+    assert not claims.has_any(run.id)
 
 
 @HERE

@@ -566,8 +566,8 @@ def test_what_an_api_should_not_answer_is_told_with_the_fix(import_from):
         http("", "Location: https://user:hunter2-x@new.example.com/api/items", status="301 Moved"): (
             "redirects to https://***@new.example.com/api/items, which is not followed. set base_url"
         ),
-        http(status="304 Not Modified"): "answered 304, which nobody asked for",
-        http('{"a": 1}\n{"a": 2}', media="application/x-ndjson"): "JSON lines (application/x-ndjson) and not",
+        http(status="304 Not Modified"): "answered 304, which is valid only",
+        http('{"a": 1}\n{"a": 2}', media="application/x-ndjson"): "JSON lines (application/x-ndjson) instead",
         http(status="401 Unauthorized"): "correct auth=, or the headers, of the connector 'api-of-items'",
         http("<html>", media="text/html"): "body that is not JSON (text/html)",
         http('{"items": [], "count": 0}'): 'correct get_list_items or next_cursor of TestSource; the page has ["items"',

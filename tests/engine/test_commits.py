@@ -22,9 +22,9 @@ from workers.engine import detail, flusher
 from workers.engine.lane_turn import running_turns
 from workers.limiter.permits import Usage
 from workers.messaging import broker
-from workers.records import cursor, items, runs
+from workers.records import activation, claims, commits, cursor, items, runs
 from workers.records import lanes as lanes_table
-from workers.records.items import Outcome
+from workers.records.commits import Outcome
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
 
 
@@ -44,7 +44,7 @@ def listed_run(count, lanes=1):
 
 def a_run(count):
     run = runs.create("items", lanes=1, created_by="test", door="test")
-    runs.activate(run.id)
+    activation.activate(run.id)
     due = {"due_at": database.now(), "status": ItemStatus.PENDING, "item_id": "0"}
     items.add(run.id, [due | {"external_id": str(n)} for n in range(1, count + 1)])
     return run.id
@@ -57,7 +57,7 @@ def asked(server):
 
 def claimed(count):
     run_id = a_run(count)
-    return run_id, items.claim(run_id, count, lease_seconds=60)
+    return run_id, claims.claim(run_id, count, lease_seconds=60)
 
 
 def test_a_commit_that_is_repeated_counts_nothing_twice(house):
@@ -67,7 +67,7 @@ def test_a_commit_that_is_repeated_counts_nothing_twice(house):
 
     # When it is made again
     for _ in range(2):
-        items.commit(run_id, claim, outcomes, Usage(hits=1, sleeps=2, slept_seconds=3.0), lambda models: None)
+        commits.commit(run_id, claim, outcomes, Usage(hits=1, sleeps=2, slept_seconds=3.0), lambda models: None)
 
     # Then items and waits count once
     run = runs.get(run_id)
@@ -480,7 +480,7 @@ def test_a_claim_does_not_wait_for_an_item_that_another_transaction_locks(house)
     # When items are claimed
     RunItem.update(due_at=database.now()).where(RunItem.external_id != "1").execute()
     database.db.execute_sql("SET lock_timeout = '2s'")
-    found = items.claim(run_id, 3, lease_seconds=60).items
+    found = claims.claim(run_id, 3, lease_seconds=60).items
     release.set()
     holder.join()
 
@@ -498,7 +498,7 @@ def test_threads_that_read_and_then_write_do_not_meet_a_locked_database(house):
             with database.connection():
                 for item in some:
                     outcome = [Outcome(item, ItemStatus.COMPLETED)]
-                    items.commit(run_id, claim, outcome, Usage(), lambda models: None)
+                    commits.commit(run_id, claim, outcome, Usage(), lambda models: None)
         except Exception as error:
             errors.append(error)
 
@@ -528,7 +528,7 @@ def test_a_host_whose_clock_is_an_hour_ahead_claims_no_item_of_another(house):
 
     # When a host with another idea of the time claims
     clock.use(Ahead())
-    found = items.claim(run_id, 3, lease_seconds=60).items
+    found = claims.claim(run_id, 3, lease_seconds=60).items
 
     # Then their lease holds
     assert found == []
@@ -649,7 +649,7 @@ def test_a_lost_lease_saves_on_another_database_again_and_counts_once(house, els
 
     # When the first claimer commits
     outcome = Outcome(claim.items[0], ItemStatus.COMPLETED, model=row)
-    items.commit(run_id, claim, [outcome], Usage(), lambda models: [model.save() for model in models])
+    commits.commit(run_id, claim, [outcome], Usage(), lambda models: [model.save() for model in models])
 
     # Then the row is written, for no transaction spans two databases, and the count is left to the other one
     assert elsewhere.get().price == 5

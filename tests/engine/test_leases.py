@@ -13,8 +13,8 @@ from workers.failures import FailureClass
 from workers.limiter.permits import Usage
 from workers.messaging import broker
 from workers.processes import scheduler
-from workers.records import items, lanes, runs
-from workers.records.items import Outcome
+from workers.records import claims, commits, items, lanes, run_end, runs
+from workers.records.commits import Outcome
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 
 #: The item of tests/helpers/hosts_poison.py that kills its process.
@@ -82,10 +82,10 @@ def test_a_message_that_is_delivered_twice_does_nothing_the_second_time(sent):
 def test_lanes_that_sleep_until_a_far_attempt_are_woken_by_a_retry(sent, moved_clock):
     # Given a run whose one lane sleeps for the item that is due in 240 s, and whose other item has failed
     run_id = listed_run(2)
-    claim = items.claim(run_id, 2, lease_seconds=60)
+    claim = claims.claim(run_id, 2, lease_seconds=60)
     later = Outcome(claim.items[0], ItemStatus.PENDING, failure_class=FailureClass.TRANSIENT, retry_seconds=240)
     never = Outcome(claim.items[1], ItemStatus.FAILED, failure_class=FailureClass.NOT_FOUND)
-    items.commit(run_id, claim, [later, never], Usage(), lambda models: None)
+    commits.commit(run_id, claim, [later, never], Usage(), lambda models: None)
     (message,) = lanes.open_for(run_id, 1)
     sent.clear()
     detail.fetch_details(*message)
@@ -105,7 +105,7 @@ def test_lanes_that_sleep_until_a_far_attempt_are_woken_by_a_retry(sent, moved_c
 def test_a_lane_that_sleeps_wakes_for_items_of_a_lane_that_died(sent, moved_clock):
     # Given a lane that has claimed an item, and died; and one that finds nothing else to do
     run_id = listed_run(1)
-    items.claim(run_id, 1, lease_seconds=60)
+    claims.claim(run_id, 1, lease_seconds=60)
     (message,) = lanes.open_for(run_id, 1)
     sent.clear()
 
@@ -115,14 +115,14 @@ def test_a_lane_that_sleeps_wakes_for_items_of_a_lane_that_died(sent, moved_cloc
     # Then it comes back when the lease of the other ends, and does not end the run
     name, _, delay = sent[-1]
     assert (name, delay) == ("fetch_details", pytest.approx(60))
-    assert not runs.complete_if_done(run_id)
+    assert not run_end.complete_if_done(run_id)
 
 
 def test_an_item_that_was_lost_in_its_last_attempt_fails_without_another_request(sent, moved_clock):
     # Given an item that was claimed five times, by processes that died
     run_id = listed_run(1)
     for _ in range(5):
-        assert items.claim(run_id, 10, lease_seconds=60).items
+        assert claims.claim(run_id, 10, lease_seconds=60).items
         moved_clock.advance(61)
 
     # When it is claimed again

@@ -8,7 +8,7 @@ import pytest
 from workers import clock
 from workers.engine import reaper
 from workers.engine.lane_turn import Turn
-from workers.records import items, lanes, runs
+from workers.records import claims, commits, lanes, runs
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 from workers.settings import get_settings
 
@@ -43,7 +43,7 @@ def test_a_lane_that_waits_for_an_answer_is_not_sent_again_nor_are_its_items(tur
     pass_time(turn, moved_clock, 200)
 
     assert lanes.is_at(turn.run.id, turn.lane, turn.turn + 1)
-    assert items.claim(turn.run.id, 10, 60.0).items == []
+    assert claims.claim(turn.run.id, 10, 60.0).items == []
     assert reaper.revive(runs.get(turn.run.id)) == 0
     assert {item.attempts for item in RunItem.select()} == {1}
 
@@ -56,25 +56,25 @@ def test_a_lane_whose_response_can_come_no_more_loses_its_leases(turn, moved_clo
         turn.renew()
 
     assert Lane.get().due_at < clock.now() - timedelta(seconds=get_settings().tick_seconds)
-    assert len(items.claim(turn.run.id, 10, 60.0).items) == 1  # each alone: one of them may be what it hangs at
+    assert len(claims.claim(turn.run.id, 10, 60.0).items) == 1  # each alone: one of them may be what it hangs at
 
 
 def test_the_outcomes_of_a_renewed_lane_are_committed(turn, moved_clock):
     from workers.limiter.permits import Usage
-    from workers.records.items import Outcome
+    from workers.records.commits import Outcome
 
     turn._renewed_until = clock.monotonic() + 300
     pass_time(turn, moved_clock, 200)
     assert turn.claimed.claim is not None
 
     outcomes = [Outcome(item, ItemStatus.SKIPPED, reason="done") for item in turn.claimed.claim.items]
-    items.commit(turn.run.id, turn.claimed.claim, outcomes, Usage(), lambda rows: None)
+    commits.commit(turn.run.id, turn.claimed.claim, outcomes, Usage(), lambda rows: None)
 
     assert runs.get(turn.run.id).skipped_count == 3
 
 
 def test_items_that_are_committed_are_not_claimed_anew_by_a_renewal(turn, moved_clock):
-    from workers.records.items import Outcome
+    from workers.records.commits import Outcome
 
     assert turn.claimed.claim is not None
     turn._renewed_until = clock.monotonic() + 300

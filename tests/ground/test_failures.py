@@ -186,7 +186,7 @@ def test_credentials_that_are_refused_everywhere_fail_the_run_within_fifty_reque
 
     # Then the first one has failed, and says why; the other is untouched
     run = runs.get(refused.id)
-    assert "everything is refused" in run.error_summary
+    assert "the API refuses the credentials" in run.error_summary
     assert "answered 401: check the credentials" in run.error_summary
     attempted = RunItem.select().where(RunItem.run_id == run.id, RunItem.attempts > 0).count()
     assert CIRCUIT <= run.failed_count <= attempted <= 50 - 3  # list pages
@@ -263,7 +263,7 @@ def test_a_run_too_short_for_the_circuit_fails_where_everything_was_refused(move
         run = start_inline()
 
     assert (run.status, run.failed_count) == (RunStatus.FAILED, 3)
-    assert "everything is refused (3 in a row): items details of " in run.error_summary
+    assert "the API refuses the credentials (3 responses in a row): items details of " in run.error_summary
 
 
 def test_a_retried_run_that_had_to_wait_opens_all_its_lanes(moved_clock, import_from):

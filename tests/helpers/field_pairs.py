@@ -10,7 +10,7 @@ from typing import Any
 from tests.helpers.field_kinds import KINDS, Kind, here, stored
 from tests.helpers.field_rows import Row, insert_alone, is_readable, make, plain, update_alone
 from workers.connections import database
-from workers.records import changed_fields, saving
+from workers.records import changed_fields, loaded_rows, upserts
 
 #: Writes a batch into a table as the package does; returns the external ids of the rows that cannot be saved.
 Writer = Callable[[Any, Sequence[Row]], set[str]]
@@ -134,13 +134,13 @@ def package_list(model: Any, rows: Sequence[Row]) -> set[str]:
             instances[row.external_id] = model(external_id=row.external_id, **plain(row.given))
         except Exception:
             refused.add(row.external_id)
-    return refused | _together_or_alone(instances, lambda some: saving.upsert(model, some, "external_id"))
+    return refused | _together_or_alone(instances, lambda some: upserts.upsert(model, some, "external_id"))
 
 
 def package_detail(model: Any, rows: Sequence[Row]) -> set[str]:
     """Fill loaded rows and save them with the package: all together, or one by one where that fails."""
     keys = dict(model.select(model.external_id, model.id).tuples())
-    loaded = saving.load(model, list(keys.values()), "external_id")
+    loaded = loaded_rows.load(model, list(keys.values()), "external_id")
     instances, refused = {}, set()
     for row in rows:
         instance = loaded[keys[row.external_id]]
@@ -150,7 +150,7 @@ def package_detail(model: Any, rows: Sequence[Row]) -> set[str]:
             instances[row.external_id] = instance
         except Exception:
             refused.add(row.external_id)
-    return refused | _together_or_alone(instances, saving.save_fields)
+    return refused | _together_or_alone(instances, loaded_rows.save_fields)
 
 
 def _together_or_alone(instances: dict[str, Any], save: Callable[[list[Any]], object]) -> set[str]:

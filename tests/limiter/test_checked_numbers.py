@@ -54,19 +54,20 @@ def test_a_timeout_that_cannot_be_is_refused_before_redis_is_asked(moved_clock, 
     limiter = limiter_on(Silent(), TEN)
 
     for ask in (limiter.permit_client().acquire, limiter.permit_client().reserve):
-        with pytest.raises(ConfigurationError, match=r"timeout must be a number of seconds, .*, like timeout=30"):
+        with pytest.raises(ConfigurationError, match=r"timeout_seconds must be a number, .*, like timeout_seconds=30"):
             ask(timeout)
 
 
 @pytest.mark.parametrize("timeout", TIMEOUTS, ids=repr)
 def test_a_connector_with_a_timeout_that_cannot_be_is_refused(timeout):
-    with pytest.raises(ConfigurationError, match="Connector 'shop': timeout must be a number of seconds"):
-        Connector("shop", base_url="http://127.0.0.1", limits=[TEN], timeout=timeout)
+    with pytest.raises(ConfigurationError, match="Connector 'shop': timeout_seconds must be a number"):
+        Connector("shop", base_url="http://127.0.0.1", limits=[TEN], timeout_seconds=timeout)
 
 
 @pytest.mark.parametrize("timeout", [10, 0.5, 86_400])
 def test_a_timeout_that_can_be_is_kept(timeout):
-    assert Connector("shop", base_url="http://127.0.0.1", limits=[TEN], timeout=timeout).timeout_seconds == timeout
+    connector = Connector("shop", base_url="http://127.0.0.1", limits=[TEN], timeout_seconds=timeout)
+    assert connector.timeout_seconds == timeout
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tests.conftest import ROOT, wait_until
 from tests.helpers import hosts
 from workers import Connector, InvalidTransition, Limit, settings
 from workers.control import runner
-from workers.records import items, runs
+from workers.records import claims, runs
 from workers.records.tables import RunStatus
 
 LANES = 16
@@ -114,7 +114,7 @@ def late_requests(api: FastApi, run_id: int, stop: Callable[..., None]) -> int:
     """Stop a run; count the requests that arrived after the call had returned, when no item is in hand any more."""
     stop(run_id, who="ann", door="test")
     returned_at = time.monotonic()
-    wait_until(lambda: not items.in_hand(run_id), 10, "every lane has stopped")
+    wait_until(lambda: not claims.has_any(run_id), 10, "every lane has stopped")
     return api.late(returned_at)
 
 

@@ -194,7 +194,7 @@ def test_an_old_run_that_cannot_be_removed_keeps_no_other_from_going(sent, moved
         Run.update(status=RunStatus.CANCELLED, ended_at=at).where(Run.id == run.id).execute()
     refuse("sluice_runs", "id", ended[0])
 
-    # When the scheduler ticks, or somebody prunes
+    # When the scheduler ticks, or a person prunes
     assert not scheduler.tick()
     with pytest.raises(peewee.PeeweeException, match="poison"):
         retention.prune(items_days=30, runs_days=0)
@@ -204,7 +204,7 @@ def test_an_old_run_that_cannot_be_removed_keeps_no_other_from_going(sent, moved
     assert "poison" in caplog.text
 
 
-# --- messages that nobody can read, and those that a killed worker had
+# --- unreadable messages, and the messages of a killed worker
 
 
 @pytest.fixture
@@ -248,7 +248,7 @@ def test_what_a_killed_worker_had_is_fetched_by_another_within_25_seconds(steady
     consumer = steady.consume(f"{QUEUE}.DQ", prefetch=2_000, timeout=1)
     assert next(consumer) is None
 
-    # When the killed one was last heard of 20 s ago, and the other looks again
+    # When the last heartbeat of the killed one is 20 s old, and the other looks again
     dead.client.zincrby(f"{dead.namespace}:__heartbeats__", -20_001, dead.broker_id)
     assert next(consumer) is None
     moved_clock.advance(5.001)
@@ -260,7 +260,7 @@ def test_what_a_killed_worker_had_is_fetched_by_another_within_25_seconds(steady
 
 
 @pytest.mark.parametrize(
-    ("workers", "nobody"),
+    ("workers", "is_unknown"),
     [
         ([], False),
         ([["items"]], True),
@@ -270,9 +270,9 @@ def test_what_a_killed_worker_had_is_fetched_by_another_within_25_seconds(steady
         ([[f"source-{n}" for n in range(1001)]], False),  # too many to say
     ],
 )
-def test_whether_a_worker_knows_a_source_is_said_by_the_workers(house, workers, nobody):
+def test_whether_a_worker_knows_a_source_is_said_by_the_workers(house, workers, is_unknown):
     for names in workers:
         presence._Word("worker", sources=names).say()
     presence._Word("scheduler").say()
 
-    assert presence.no_worker_knows("newcomer") is nobody
+    assert presence.no_worker_knows("newcomer") is is_unknown

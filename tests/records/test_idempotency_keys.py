@@ -12,7 +12,7 @@ from workers.connections import database
 from workers.control import runner
 from workers.errors import AlreadyDone, DependencyDown
 from workers.monitor.actions import confirm, lanes_dialog, questions, run_form
-from workers.records import idempotency_keys, runs
+from workers.records import idempotency_keys, runs, scheduled_runs
 from workers.records.tables import ActKey, Run, RunStatus
 
 ME: dict[str, Any] = {"who": "me", "door": "test"}
@@ -99,7 +99,7 @@ def test_a_question_that_is_answered_twice_is_obeyed_once(operator: Run, name: s
     question = ask(runs.get(operator.id))
 
     first = confirm._result(question.do, question.key)
-    Run.update({Run.status: status}).execute()  # as after an act of somebody else's
+    Run.update({Run.status: status}).execute()  # as after another person's action
     second = confirm._result(question.do, question.key)
 
     assert first[1] == confirm._DONE
@@ -123,8 +123,8 @@ def test_each_of_two_scheduled_runs_may_be_pulled_forward(import_from: Callable[
     pulled = []
     for _ in scheduled:
         with idempotency_keys.once(run_form.make_plan("items", run_form.RESCHEDULE, None, UTC).key, "me"):
-            pulled.append(runs.pull_forward("items", clock.now(), tenant=None, **ME).id)
-            runs.claim_scheduled(pulled[-1])
+            pulled.append(scheduled_runs.pull_forward("items", clock.now(), tenant=None, **ME).id)
+            scheduled_runs.claim(pulled[-1])
 
     assert pulled == scheduled
 

@@ -12,8 +12,8 @@ from tests.helpers.field_kinds import PEEWEE, RAW, Kind, here, prepare
 from tests.helpers.field_rows import plain
 from workers import ConfigurationError, db
 from workers.connections import database
-from workers.records import changed_fields, saving
-from workers.records.saving import Change
+from workers.records import changed_fields, upserts
+from workers.records.upserts import Change
 from workers.sources import model_keys
 
 #: Postgres has no order of these, or has GIN indexes for them: there is no unique index.
@@ -72,7 +72,7 @@ def imported_twice(model: Any, values: list[Any]) -> list[Any]:
     found: list[Any] = []
     for note in ("old", "new"):
         with db.atomic():
-            stored = saving.upsert(model, [model(key=value, note=note) for value in values], "key")
+            stored = upserts.upsert(model, [model(key=value, note=note) for value in values], "key")
             found.append({each.change for each in stored})
     return [*found, [note for (note,) in model.select(model.note).tuples()]]
 

@@ -36,7 +36,7 @@ from workers import db
 from workers.connections import database
 from workers.connections.commit_retry import patiently
 from workers.errors import ConfigurationError
-from workers.records import changed_fields, saving, schema
+from workers.records import changed_fields, schema, upserts
 from workers.records.tables import ItemStatus, RunStatus
 
 
@@ -143,7 +143,7 @@ def test_a_key_of_any_type_is_found_again(case: str) -> None:
     for value, name in zip(spellings, "ab", strict=True):
         with db.atomic():
             changes += [
-                stored.change for stored in saving.upsert(model, [model(external_id=value, name=name)], "external_id")
+                stored.change for stored in upserts.upsert(model, [model(external_id=value, name=name)], "external_id")
             ]
 
     assert changes == ["created", "updated"]
@@ -429,7 +429,7 @@ def test_two_writers_of_the_same_keys_in_another_order_lose_no_page() -> None:
     def commit(step: int, attempt: int) -> None:
         with db.atomic():
             keys = [str(n) for n in range(60)][::step]
-            saving.upsert(model, [model(external_id=key, name=f"{step} {attempt}") for key in keys], "external_id")
+            upserts.upsert(model, [model(external_id=key, name=f"{step} {attempt}") for key in keys], "external_id")
 
     def write(step: int) -> None:
         with db.connection_context():

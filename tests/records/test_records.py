@@ -1,4 +1,4 @@
-"""Runs, items and lanes: what two databases demand so that counts are exact and nothing is done twice."""
+"""Runs, items and lanes on both databases: counts are exact, and nothing is done twice."""
 
 import threading
 from datetime import timedelta
@@ -10,15 +10,15 @@ from models import Item
 from workers import InvalidTransition, UnknownRun, clock
 from workers.connections import database
 from workers.limiter.permits import Usage
-from workers.records import cursor, items, lanes, runs, schema
-from workers.records.items import Outcome
+from workers.records import activation, claims, commits, cursor, failed_items, items, lanes, run_end, runs, schema
+from workers.records.commits import Outcome
 from workers.records.migrations import __path__ as migrations_path
 from workers.records.tables import TABLES, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
 
 
 def a_run(count=0, **options):
     run = runs.create("items", lanes=4, created_by="test", door="test", **options)
-    runs.activate(run.id)
+    activation.activate(run.id)
     now = database.now()
     rows = [
         {"external_id": str(n), "item_id": str(n), "due_at": now, "status": ItemStatus.PENDING} for n in range(count)
@@ -30,7 +30,7 @@ def a_run(count=0, **options):
 
 def complete(run, claim, save=lambda models: None):
     outcomes = [Outcome(item, ItemStatus.COMPLETED) for item in claim.items]
-    return items.commit(run.id, claim, outcomes, Usage(), save)
+    return commits.commit(run.id, claim, outcomes, Usage(), save)
 
 
 def test_many_threads_claim_every_item_exactly_once(house):
@@ -41,7 +41,7 @@ def test_many_threads_claim_every_item_exactly_once(house):
     # When eight threads claim until nothing is left
     def claim_all():
         with database.connection():
-            while batch := items.claim(run.id, 7, lease_seconds=60).items:
+            while batch := claims.claim(run.id, 7, lease_seconds=60).items:
                 with lock:
                     claimed.extend(item.id for item in batch)
 
@@ -56,9 +56,9 @@ def test_many_threads_claim_every_item_exactly_once(house):
 
 
 def test_a_commit_counts_only_what_is_still_ours(house):
-    # Given three items claimed, whose lease has passed to somebody else for one of them
+    # Given three claimed items, one of which another lane has claimed since
     run = a_run(3)
-    claim = items.claim(run.id, 3, lease_seconds=60)
+    claim = claims.claim(run.id, 3, lease_seconds=60)
     stolen = claim.items[1]
     RunItem.update(due_at=claim.until + timedelta(seconds=5)).where(RunItem.id == stolen.id).execute()
 
@@ -73,12 +73,12 @@ def test_a_commit_counts_only_what_is_still_ours(house):
 
 
 def test_an_item_whose_lease_ran_out_is_claimed_alone(house):
-    # Given a claim of two that nobody finished, and a third item that is due
+    # Given a claim of two items whose lease expired, and a third item that is due
     run = a_run(3)
-    items.claim(run.id, 2, lease_seconds=-1)
+    claims.claim(run.id, 2, lease_seconds=-1)
 
     # When items are claimed again
-    first, second, third = (items.claim(run.id, 10, lease_seconds=60).items for _ in range(3))
+    first, second, third = (claims.claim(run.id, 10, lease_seconds=60).items for _ in range(3))
 
     # Then each of the two comes alone, with its attempt counted, before the rest
     assert [len(first), len(second), len(third)] == [1, 1, 1]
@@ -91,33 +91,33 @@ def test_an_item_that_lost_two_leases_is_claimed_while_no_other_such_one_is_in_h
     for _ in range(2):
         RunItem.update(status=ItemStatus.PENDING, due_at=database.now()).where(RunItem.external_id != "3").execute()
         RunItem.update(due_at=database.now() + timedelta(seconds=60)).where(RunItem.external_id == "3").execute()
-        items.claim(run.id, 3, lease_seconds=-1)
+        claims.claim(run.id, 3, lease_seconds=-1)
     RunItem.update(due_at=database.now()).where(RunItem.external_id == "3").execute()
 
     # When lanes claim
-    first, second, third = (items.claim(run.id, 10, lease_seconds=60) for _ in range(3))
+    first, second, third = (claims.claim(run.id, 10, lease_seconds=60) for _ in range(3))
 
-    # Then one of the three is in hand at a time, and the others do not keep lanes from what is due
+    # Then one of the three is claimed at a time, and the others do not keep lanes from items that are due
     assert [[item.attempts for item in claim.items] for claim in (first, second, third)] == [[3], [1], []]
     complete(run, first)
-    assert [item.attempts for item in items.claim(run.id, 10, lease_seconds=60).items] == [3]
+    assert [item.attempts for item in claims.claim(run.id, 10, lease_seconds=60).items] == [3]
 
 
 def test_items_given_back_are_due_at_once_and_have_their_attempt_refunded(house):
     run = a_run(2)
-    claim = items.claim(run.id, 2, lease_seconds=60)
+    claim = claims.claim(run.id, 2, lease_seconds=60)
 
-    assert items.give_back(claim, claim.items) == 2
-    assert items.give_back(claim, claim.items) == 0
+    assert claims.give_back(claim, claim.items) == 2
+    assert claims.give_back(claim, claim.items) == 0
 
     assert {item.attempts for item in RunItem.select()} == {0}
-    assert len(items.claim(run.id, 2, lease_seconds=60).items) == 2
+    assert len(claims.claim(run.id, 2, lease_seconds=60).items) == 2
 
 
 def test_a_row_that_cannot_be_saved_fails_alone(house):
     # Given three items whose batch cannot be saved because of the second
     run = a_run(3)
-    claim = items.claim(run.id, 3, lease_seconds=60)
+    claim = claims.claim(run.id, 3, lease_seconds=60)
 
     def save(models):
         if any(model.name == "second" for model in models):
@@ -129,7 +129,7 @@ def test_a_row_that_cannot_be_saved_fails_alone(house):
     ]
 
     # When they are committed
-    items.commit(run.id, claim, outcomes, Usage(), save)
+    commits.commit(run.id, claim, outcomes, Usage(), save)
 
     # Then the other two are in
     run = runs.get(run.id)
@@ -139,33 +139,33 @@ def test_a_row_that_cannot_be_saved_fails_alone(house):
 
 def test_a_run_is_not_completed_while_an_item_can_change(house):
     run = a_run(1)
-    claim = items.claim(run.id, 1, lease_seconds=60)
-    assert not runs.complete_if_done(run.id)
+    claim = claims.claim(run.id, 1, lease_seconds=60)
+    assert not run_end.complete_if_done(run.id)
 
     complete(run, claim)
 
-    assert runs.complete_if_done(run.id)
-    assert not runs.complete_if_done(run.id)
+    assert run_end.complete_if_done(run.id)
+    assert not run_end.complete_if_done(run.id)
     assert runs.get(run.id).ended_at is not None
 
 
 def test_finalize_waits_for_a_transaction_that_opens_an_item_again(house):
     # Given a run whose only item has failed, and another connection that has just made it pending, uncommitted
     run = a_run(1)
-    claim = items.claim(run.id, 1, lease_seconds=60)
-    items.commit(run.id, claim, [Outcome(claim.items[0], ItemStatus.FAILED)], Usage(), lambda models: None)
+    claim = claims.claim(run.id, 1, lease_seconds=60)
+    commits.commit(run.id, claim, [Outcome(claim.items[0], ItemStatus.FAILED)], Usage(), lambda models: None)
     opened, finished, results = threading.Event(), threading.Event(), []
 
     def reopen():
         with database.connection(), database.db.atomic():
-            items.reopen_failed(run.id)
+            failed_items.reopen(run.id)
             opened.set()
             finished.wait(0.3)
 
     def finalize():
         opened.wait()
         with database.connection():
-            results.append(runs.complete_if_done(run.id))
+            results.append(run_end.complete_if_done(run.id))
 
     # When finalize looks meanwhile
     threads = [threading.Thread(target=reopen), threading.Thread(target=finalize)]
@@ -180,9 +180,9 @@ def test_finalize_waits_for_a_transaction_that_opens_an_item_again(house):
 
 
 def test_two_racing_list_pages_are_one(house):
-    # Given a list page that is claimed, and whose lease has passed to somebody else
+    # Given a claimed list page that another process has claimed since
     run = runs.create("items", lanes=1, created_by="test", door="test")
-    runs.activate(run.id)
+    activation.activate(run.id)
     first = cursor.begin_page(run.id, lease_seconds=-1)
     second = cursor.begin_page(run.id, lease_seconds=60)
 
@@ -212,7 +212,7 @@ def test_a_rewound_turn_may_begin_again_and_an_overtaken_one_may_not(house):
     assert lanes.rewind(run_id, lane, turn, 3)
     assert lanes.start_turn(run_id, lane, turn, 60)
 
-    # Somebody wakes the lane meanwhile
+    # The lane is woken meanwhile
     woken = lanes.open_for(run.id, 1)[0]
 
     assert not lanes.rewind(run_id, lane, turn, 3)
@@ -236,7 +236,7 @@ def test_only_one_run_of_a_source_and_tenant_is_active(house):
     # When threads start them all at once
     def start(run):
         with database.connection():
-            took = runs.activate(run.id)
+            took = activation.activate(run.id)
         with lock:
             started.append(took)
 
@@ -248,6 +248,32 @@ def test_only_one_run_of_a_source_and_tenant_is_active(house):
 
     # Then one of them runs
     assert started.count(True) == 1
+
+
+def refuse_running_north():
+    """Add a constraint of the user's own to the table of runs: none of the source `north` is ever running."""
+    if database.is_sqlite():
+        database.db.execute_sql(
+            "CREATE TRIGGER no_north BEFORE UPDATE ON sluice_runs WHEN NEW.status = 'running' AND NEW.source = 'north' "
+            "BEGIN SELECT RAISE(ABORT, 'no_north'); END"
+        )
+    else:
+        database.db.execute_sql(
+            "ALTER TABLE sluice_runs ADD CONSTRAINT no_north CHECK (NOT (status = 'running' AND source = 'north'))"
+        )
+
+
+def test_activation_raises_an_integrity_error_that_is_not_of_the_one_active_run(house):
+    # Given
+    refuse_running_north()
+    made = {"lanes": 1, "created_by": "test", "door": "test"}
+    runs_of = {name: [runs.create(name, **made) for _ in "ab"] for name in ("north", "south")}
+
+    # Then another active run is an answer, and another constraint is an error
+    assert [activation.activate(run.id) for run in runs_of["south"]] == [True, False]
+    with pytest.raises(peewee.IntegrityError, match="no_north"):
+        activation.activate(runs_of["north"][0].id)
+    assert runs.get(runs_of["north"][0].id).status == RunStatus.PENDING
 
 
 @pytest.mark.parametrize("status", list(RunStatus))

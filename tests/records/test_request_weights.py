@@ -34,11 +34,11 @@ def listed(left: int, source: str = "items") -> Run:
 @ON_SQLITE
 def test_a_request_of_a_weight_takes_as_long_as_that_many(house: Any, weight: float) -> None:
     run, pace = listed(1000), Pace(0.0, 200.0)
-    told = eta(run, database.now(), FRESH, pace, Beside([run], (), {run.id: "api"}, {}, {run.id: weight}))
+    weighed = eta(run, database.now(), FRESH, pace, Beside([run], (), {run.id: "api"}, {}, {run.id: weight}))
     many = listed(round(1000 * weight), "others")
     same = eta(many, database.now(), FRESH, Pace(0.0, 200.0 * weight), Beside([many], (), {many.id: "api"}, {}))
-    assert told and same
-    assert told.seconds == pytest.approx(same.seconds, rel=0.03, abs=0.5)
+    assert weighed and same
+    assert weighed.seconds == pytest.approx(same.seconds, rel=0.03, abs=0.5)
 
 
 class Costly(Connector):

@@ -1,4 +1,4 @@
-"""Retention: what ended long ago goes, a run's items first and its row later; what has not ended, never."""
+"""Retention removes the items of runs that ended long ago, and later their rows; never those of open runs."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from workers.cli.command_line import cli
 from workers.cli.origin import Door
 from workers.connections import database
 from workers.control import runner
-from workers.records import items, lanes, old_runs, retention, runs
+from workers.records import items, lanes, old_runs, retention, run_end, runs
 from workers.records.retention import Pruned
 from workers.records.tables import ENDED, ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
 from workers.scheduling import timetable
@@ -28,7 +28,7 @@ AGES = {"items_days": 30, "runs_days": 365}
 
 
 def a_run(days_ago, count=3, *, status=RunStatus.COMPLETED, **values):
-    """A run that ended so many days ago, with `count` items, the last of them failed."""
+    """A run that ended `days` days ago, with `count` items, the last of them failed."""
     at = database.now() - timedelta(days=days_ago)
     run = runs.create("items", lanes=2, created_by="test", door="test")
     done = {"due_at": at, "completed_at": at, "status": ItemStatus.COMPLETED}
@@ -55,13 +55,13 @@ def test_the_items_of_an_old_run_go_and_its_counts_stay(house, moved_clock):
     # Given a run that ended long enough ago, and one that has not
     old, young = a_run(31, count=1200), a_run(29)
 
-    # When somebody prunes
-    told = []
-    pruned = retention.prune(**AGES, who="ada", door="cli", on_batch=told.append)
+    # When a person prunes
+    batches = []
+    pruned = retention.prune(**AGES, who="ada", door="cli", on_batch=batches.append)
 
-    # Then the items went in batches, the run tells how many there were, and its timeline who removed them
+    # Then the items went in batches, the run has their number, and its timeline who removed them
     assert pruned == Pruned(items=1200, runs=0)
-    assert [batch.items for batch in told] == [500, 1000, 1200]
+    assert [batch.items for batch in batches] == [500, 1000, 1200]
     run = runs.get(old)
     assert (run.total_count, run.succeeded_count, run.failed_count) == (1200, 1199, 1)
     assert moved_clock.now() - run.items_removed_at < timedelta(seconds=1)
@@ -110,7 +110,7 @@ def test_a_run_s_row_goes_with_its_lanes_and_its_timeline_once_it_is_older_still
     # Given runs of three ages; no item was ever known of the oldest one
     oldest, old, young = a_run(366, count=0, status=RunStatus.CANCELLED), a_run(366), a_run(364)
 
-    # When somebody prunes
+    # When a person prunes
     foretold = retention.removable(**AGES)
     assert retention.prune(**AGES) == foretold == Pruned(items=6, runs=2)
 
@@ -183,14 +183,14 @@ def test_a_run_that_is_retried_while_its_items_go_keeps_the_rest_and_its_counts(
         if pruned.items == 500:
             runner.retry_failed(run_id, who="test", door="test")
 
-    # When somebody retries it between two batches
+    # When a person retries it between two batches
     assert retention.prune(**AGES, on_batch=retry).items == 500
 
     # Then the other items are still there, one of them open again, and it counts all
     run = runs.get(run_id)
     assert run.status == RunStatus.RUNNING
     assert (run.items_removed_at, run.total_count, run.succeeded_count, run.failed_count) == (None, 1200, 1199, 0)
-    assert (left(run_id), runs.has_open_items(run_id)) == (700, True)
+    assert (left(run_id), run_end.has_open_items(run_id)) == (700, True)
 
     # And once they are gone, it says so to who retries it again
     runs.move(run_id, RunStatus.COMPLETED, who="test", door="test")
@@ -207,7 +207,7 @@ def test_a_retry_waits_for_the_batch_that_holds_its_run(house):
 
     def batch():
         with database.connection(), database.db.atomic():
-            ids = old_runs.hold(old_runs.with_old_items(database.now()), 10)
+            ids = old_runs.lock(old_runs.with_old_items(database.now()), 10)
             held.set()
             assert go_on.wait(10)
             items.remove(run_id, 10)
@@ -217,7 +217,7 @@ def test_a_retry_waits_for_the_batch_that_holds_its_run(house):
     removing.start()
     assert held.wait(10)
 
-    # When somebody asks for the run's row, as a retry does
+    # When a retry locks the run's row
     def retry():
         with database.connection(), database.db.atomic():
             runs.lock(run_id)
@@ -232,7 +232,7 @@ def test_a_retry_waits_for_the_batch_that_holds_its_run(house):
     removing.join(10)
     asking.join(10)
 
-    # Then it is told that the items have gone
+    # Then the error says that the items were removed
     assert seen != [None]
     assert len(seen) == 1
 
@@ -268,7 +268,7 @@ def test_who_meets_a_run_that_another_holds_goes_on_with_the_next(house):
 
     def another():
         with database.connection(), database.db.atomic():
-            assert old_runs.hold(old_runs.with_old_items(database.now()), 1) == [held_run]
+            assert old_runs.lock(old_runs.with_old_items(database.now()), 1) == [held_run]
             held.set()
             assert go_on.wait(10)
 
@@ -313,21 +313,21 @@ def test_a_look_for_what_is_old_reads_the_oldest_runs_and_not_all_that_ever_ende
 def test_many_small_runs_go_in_few_batches(house, moved_clock):
     for _ in range(60):
         a_run(40, count=1)
-    told = []
+    batches = []
 
-    retention.prune(**AGES, on_batch=told.append)
+    retention.prune(**AGES, on_batch=batches.append)
 
-    assert [batch.items for batch in told] == [50, 60]
+    assert [batch.items for batch in batches] == [50, 60]
 
 
 def test_a_batch_takes_no_more_from_several_runs_than_from_one(house, moved_clock):
     for _ in range(2):
         a_run(40, count=400)
-    told = []
+    batches = []
 
-    retention.prune(**AGES, on_batch=told.append)
+    retention.prune(**AGES, on_batch=batches.append)
 
-    assert [batch.items for batch in told] == [500, 800]
+    assert [batch.items for batch in batches] == [500, 800]
 
 
 def test_a_batch_is_written_whole_or_not_at_all(house, moved_clock):
@@ -335,7 +335,7 @@ def test_a_batch_is_written_whole_or_not_at_all(house, moved_clock):
     run_id = a_run(40)
     database.db.execute_sql("CREATE UNIQUE INDEX one_line ON sluice_run_events (run_id)")
 
-    # When a run's last items go, and that cannot be told
+    # When a run's last items are removed, and the callback fails
     with pytest.raises(peewee.IntegrityError):
         retention.prune(**AGES)
 
@@ -356,7 +356,7 @@ def test_a_process_that_is_asked_to_stop_ends_after_the_batch(house, moved_clock
 def test_ages_that_cannot_be_are_refused(house):
     for days in (-1, 40_000, float("nan")):
         for ages in ({"items_days": days, "runs_days": 1}, {"items_days": 1, "runs_days": days}):
-            with pytest.raises(UsageError, match="days cannot be"):
+            with pytest.raises(UsageError, match="days is out of range"):
                 retention.prune(**ages)
 
 
@@ -401,7 +401,7 @@ def test_without_a_terminal_it_removes_only_with_yes(house, moved_clock):
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_on_a_terminal_it_asks(house):
-    # Given a terminal, and somebody who says no
+    # Given a terminal, and a person who says no
     run_id = a_run(40)
     ours, theirs = pty.openpty()
     os.write(ours, b"n\n")

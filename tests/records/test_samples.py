@@ -1,4 +1,4 @@
-"""Samples: one row a run and slot, whoever takes it; thinned as a run ages. Requests, counted with their run."""
+"""Samples: one row for each run and slot, from any process; thinned as a run ages. Requests are counted per run."""
 
 import itertools
 import logging
@@ -21,7 +21,7 @@ from workers.connections.redis_client import redis_client
 from workers.control import runner
 from workers.engine.sampling import Sampler
 from workers.limiter.rate_limiter import RateLimiter
-from workers.records import retention, runs, samples
+from workers.records import activation, retention, runs, samples
 from workers.records.tables import Run, RunStatus, Sample
 from workers.settings import get_settings
 
@@ -30,7 +30,7 @@ on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 def running(source="items", **values):
     run = runs.create(source, lanes=4, created_by="test", door="test")
-    assert runs.activate(run.id)
+    assert activation.activate(run.id)
     Run.update({"discovered_at": database.now(), **values}).where(Run.id == run.id).execute()
     return runs.get(run.id)
 
@@ -103,7 +103,7 @@ def test_where_nothing_runs_nothing_is_written(house, database_url):
     with database.db.atomic():
         Run.update(lanes=4).where(Run.id == run.id).execute()
 
-        # When somebody takes samples meanwhile, then that does not wait for the lock
+        # When a process takes samples meanwhile, then it does not wait for the lock
         counts = []
         taker = threading.Thread(target=lambda: counts.append(_take_elsewhere()))
         taker.start()

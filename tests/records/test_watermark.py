@@ -282,7 +282,7 @@ def test_a_lesson_is_kept_with_its_age_until_another_is(moved_clock, house):
 
 def test_a_lesson_a_pause_and_a_watermark_do_not_touch_each_other(moved_clock, house):
     # Given a lesson and a pause of a budget that was never used
-    mark, lesson = Watermark("api"), Lesson("paced", "somebody said so")
+    mark, lesson = Watermark("api"), Lesson("paced", "a person said so")
     mark.keep_lesson(lesson)
     mark.keep_pause(4000, "Retry-After 3999")
     assert mark.seconds() is None

@@ -10,7 +10,7 @@ from workers import Connector, Limit, clock, settings
 from workers.connections import database
 from workers.control import runner
 from workers.limiter.rate_limiter import BudgetState, WindowState
-from workers.records import items, runs, samples
+from workers.records import activation, items, runs, samples
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus, Sample
 from workers.reports import intervals, run_stats, running_runs
 from workers.reports.eta import eta
@@ -34,7 +34,7 @@ FRESH = budget(0, 0)
 def listed(left, source="items", **values):
     """A running run of 16 lanes whose list is known, with so many items left."""
     run = runs.create(source, lanes=16, created_by="test", door="test")
-    assert runs.activate(run.id)
+    assert activation.activate(run.id)
     known = {"total_count": left, "discovered_at": database.now(), "discovery_due_at": None}
     Run.update(known | values).where(Run.id == run.id).execute()
     return runs.get(run.id)

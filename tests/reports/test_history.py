@@ -6,7 +6,7 @@ import pytest
 
 from workers import Connector, Limit, clock
 from workers.connections import database
-from workers.records import runs, samples
+from workers.records import activation, runs, samples
 from workers.records.tables import Run, RunStatus, Sample
 from workers.reports import run_stats
 from workers.reports.history import history
@@ -19,7 +19,7 @@ def run(moved_clock, import_from):
     """A run that begins at an even second, on a budget of 500/20 s and 2000/100 s."""
     import_from("http://127.0.0.1:9", limits=(Limit(500, seconds=20), Limit(2000, seconds=100)))
     run = runs.create("items", lanes=16, created_by="test", door="test")
-    runs.activate(run.id)
+    activation.activate(run.id)
     return runs.get(run.id)
 
 
@@ -117,7 +117,7 @@ def test_a_retry_gives_no_negative_pace(run):
     clock.sleep(3600)
     runs.move(run.id, RunStatus.PENDING, who="test", door="test", what="retried")
     Run.update(failed_count=0).where(Run.id == run.id).execute()
-    runs.activate(run.id)
+    activation.activate(run.id)
     goes_on(run, 2, succeeded=6)
     goes_on(run, 2, succeeded=4)
 

@@ -8,7 +8,7 @@ from peewee import chunked
 
 from workers.connections import database
 from workers.monitor.html.badge import BADGES
-from workers.records import items, runs
+from workers.records import claims, runs
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
 from workers.reports import run_stats, runs_list
 from workers.reports.runs_list import LABELS, WITH_FAILURES, Wanted
@@ -38,7 +38,7 @@ def test_a_run_is_found_by_what_it_is_called(house: pytest.MonkeyPatch) -> None:
     record(RunStatus.CANCELLED, started_at=None, slot_at=now)
     pausing = record(RunStatus.PAUSED)
     RunItem.create(run_id=pausing.id, external_id="1", status=ItemStatus.PROCESSING, due_at=now)
-    assert items.in_hand(pausing.id)
+    assert claims.has_any(pausing.id)
 
     # When
     found = {label: [run_stats.run_stats(runs.get(run_id)).label for run_id in listed(label=label)] for label in LABELS}

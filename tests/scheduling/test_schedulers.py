@@ -19,7 +19,7 @@ from tests.scheduling.test_rules import at, row, seen
 from workers import clock
 from workers.connections import database
 from workers.processes import scheduler as our_scheduler
-from workers.records import runs
+from workers.records import runs, scheduled_runs
 from workers.records.tables import Run, RunEvent, RunStatus, Schedule
 from workers.scheduling import schedules, timetable
 from workers.scheduling.rules import decide
@@ -157,8 +157,8 @@ def test_of_those_who_decide_at_once_one_alone_is_heard_and_a_person_is_never_un
             everybody.wait(10)
             if future and number % 3 == 1:
                 acts.append(f"{future.id} moved")
-                runs.pull_forward("one", at + 2.5 * HOUR, **BY)
-            elif future and number % 3 == 2 and runs.call_off(future.id, "not today", **BY):
+                scheduled_runs.pull_forward("one", at + 2.5 * HOUR, **BY)
+            elif future and number % 3 == 2 and scheduled_runs.call_off(future.id, "not today", **BY):
                 acts.append(f"{future.id} cancelled")
 
     # When they apply what they decided, while a person moves or cancels the future run

@@ -1,4 +1,4 @@
-"""One request, one permit: every answer is sorted, what was never sent costs nothing, and no secret is told."""
+"""One request, one permit: each response is mapped to an error, an unsent request costs nothing, no secret leaks."""
 
 import contextlib
 import gzip
@@ -33,12 +33,12 @@ TEN = (Limit(10, seconds=60),)
 
 @pytest.fixture
 def connect(environment: pytest.MonkeyPatch, redis_server: str) -> Callable[..., Connector]:
-    """connect(url, timeout=..., ...): a connector whose budget is a test's own."""
+    """connect(url, timeout_seconds=..., ...): a connector whose budget is a test's own."""
     environment.setenv("SLUICE_REDIS_URL", redis_server)
     environment.setenv("SLUICE_MAX_WAIT_SECONDS", "0")
 
     def make(base_url: str, name: str = "api", limits: Sequence[Limit] = TEN, **options) -> Connector:
-        return Connector(name, base_url=base_url, limits=limits, **({"timeout": 5.0} | options))
+        return Connector(name, base_url=base_url, limits=limits, **({"timeout_seconds": 5.0} | options))
 
     return make
 
@@ -379,16 +379,16 @@ def test_no_secret_is_in_what_an_error_says(connect, trouble, caplog):
             url,
             headers={"Authorization": f"Bearer {SECRETS['header']}"},
             auth=HTTPBasicAuth(SECRETS["user"], SECRETS["password"]),
-            timeout=0.3,
+            timeout_seconds=0.3,
         )
 
         # When a request fails
         with pytest.raises((RetryableError, PermanentError, RateLimited)) as caught:
             get(connector, f"x?key={SECRETS['query']}", params={"token": SECRETS["query"]})
 
-    # Then neither the error nor its traceback nor the log tells one
-    told = "".join(traceback.format_exception(caught.value)) + caplog.text
-    assert [secret for secret in SECRETS.values() if secret in told] == []
+    # Then no secret is in the error, its traceback or the log
+    texts = "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert [secret for secret in SECRETS.values() if secret in texts] == []
 
 
 @pytest.mark.parametrize("value", ["Bearer s3cret\n", " s3cret", "s3cret\u20ac", 7])
@@ -419,7 +419,7 @@ def test_a_refused_connection_gives_its_permit_back(connect):
 def test_a_name_that_nobody_knows_gives_its_permit_back(connect):
     connector = connect("http://nowhere.invalid")
 
-    with pytest.raises(RetryableError, match=r"the name in http://nowhere\.invalid:80 is not known"):
+    with pytest.raises(RetryableError, match=r"the host name in http://nowhere\.invalid:80 is not known"):
         get(connector)
 
     assert use_of(connector) == (0, 0)
@@ -434,7 +434,7 @@ def test_a_connection_that_is_not_made_in_time_gives_its_permit_back(connect):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(listener.getsockname())
-        connector = connect(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout=0.3)
+        connector = connect(f"http://127.0.0.1:{listener.getsockname()[1]}", timeout_seconds=0.3)
 
         with pytest.raises(RetryableError, match=r"the GET request: no connection within 0.3 s"):
             get(connector)
@@ -465,12 +465,12 @@ def test_a_path_that_speaks_of_refusals_does_not_make_a_broken_connection_a_refu
 def test_a_request_without_an_answer_holds_its_permit(connect, behave, said):
     # Given a server that may have counted the request
     with behaving(behave) as url:
-        connector = connect(url, timeout=0.4)
+        connector = connect(url, timeout_seconds=0.4)
 
         with pytest.raises(RetryableError, match=said):
             get(connector)
 
-    # Then its permit is in flight until nobody can count it any more
+    # Then its permit is in flight until the API cannot count it any more
     assert use_of(connector) == (1, 1)
 
 
@@ -489,7 +489,7 @@ def test_a_request_without_an_answer_holds_its_permit(connect, behave, said):
 def test_an_answer_that_drips_ends_at_the_deadline(connect, pieces):
     # Given a server that sends a little often enough for no single read to time out
     with behaving(drip(*pieces)) as url:
-        connector = connect(url, timeout=0.5)
+        connector = connect(url, timeout_seconds=0.5)
         started = time.monotonic()
 
         with pytest.raises(RetryableError, match=r"(no answer|not complete) within 0.5 s"):
@@ -507,7 +507,7 @@ def test_connecting_waiting_and_reading_share_one_deadline(connect):
         connection.sendall(b"}")
 
     with behaving(behave) as url, pytest.raises(RetryableError, match=r"the answer was not complete within 0.6 s"):
-        get(connect(url, timeout=0.6))
+        get(connect(url, timeout_seconds=0.6))
 
 
 @pytest.mark.parametrize("head", [b"Content-Length: 50", b"Transfer-Encoding: chunked"])
@@ -531,7 +531,7 @@ def test_the_mock_api_s_broken_answers_are_worth_another_attempt(connect, mock_a
 
 
 def test_a_certificate_that_is_not_valid_is_said_to_be(connect, tmp_path: Path):
-    # Given a server with a certificate that nobody vouches for
+    # Given a server with a self-signed certificate
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "1"]
     try:
@@ -604,7 +604,7 @@ def test_a_retry_after_pauses_the_whole_budget(connect, moved_clock, status, hea
         with pytest.raises(RateLimited) as caught:
             connector.send(requests.Request("GET", "x"), caller)
 
-        # Then the next request is not sent, whoever asks
+        # Then the next request is not sent, by any client
         with pytest.raises(RateLimited, match="paused"):
             get(connector)
 
@@ -653,7 +653,7 @@ def test_the_mock_api_s_429_is_obeyed(connect, moved_clock, mock_api):
     for _ in range(2):
         get(connector, "api/items/1")
 
-    # When it is refused, and waits as told
+    # When it is refused, and waits for the time that the API asked for
     with pytest.raises(RateLimited) as caught:
         get(connector, "api/items/1")
     assert caught.value.wait_seconds == 11
@@ -703,7 +703,7 @@ def test_each_request_on_a_connection_has_a_deadline_of_its_own(connect):
     # Given a server that takes most of the time for each answer, on one connection
     with saying(200) as server:
         server.delay_seconds = 0.35
-        connector = connect(server.url, timeout=0.6)
+        connector = connect(server.url, timeout_seconds=0.6)
 
         # Then three in a row are in time
         assert [get(connector).status_code for _ in range(3)] == [200, 200, 200]
@@ -754,7 +754,7 @@ def test_nothing_is_sent_once_the_request_s_time_is_over(connect):
                 received.append(piece)
 
     with behaving(listen) as url, pytest.raises(RetryableError, match="no answer within"):
-        get(connect(url, timeout=0.2), data=slow_body())
+        get(connect(url, timeout_seconds=0.2), data=slow_body())
 
     # Then it never left
     assert b"late" not in b"".join(received)

@@ -142,7 +142,7 @@ def test_a_list_by_offset_is_read_to_its_end_whatever_the_size_of_its_pages(serv
 
 
 def test_a_source_that_takes_a_short_page_for_the_last_is_noted(serve, example):
-    # Given the source that the docs had before: it goes on while a page is as long as it asked for
+    # Given the source that the docs had before: it continues while a page has as many items as it asked for
     service = serve(offsets(1000, cap=50))
     module = example("api/offsets", service.url)
     module.ProductSource.next_cursor = lambda self, data, cursor: cursor + len(data) if len(data) == 100 else None
@@ -379,7 +379,7 @@ def test_lines_without_orders_say_what_is_missing(serve, example):
 
 
 def tagged() -> Flask:
-    """Three items whose details have an ETag, and are not sent again to whoever has it."""
+    """Three items whose details have an ETag; a client that sends it gets no body again."""
     app = Flask("tagged")
     app.config["sent"] = []
 

@@ -149,20 +149,28 @@ NONSENSE: dict[str, tuple[Answer, str, str]] = {
     "html": (http("<html>Sign in</html>", media="text/html"), "transient", "a body that is not JSON (text/html)"),
     "cut JSON": (http('{"data": [{"id": 1}, {"i'), "transient", "a body that is not JSON (application/json)"),
     "nothing": (http(), "transient", "a body that is not JSON"),
-    "an odd content type": (http("x", media="\x1b[31m<&>"), "transient", "not JSON (a content type that is none)"),
+    "an odd content type": (http("x", media="\x1b[31m<&>"), "transient", "not JSON (an invalid content type)"),
     "latin-1": (http('{"data": "é"}'.encode("latin-1")), "transient", "a body that is not JSON"),
-    "no content": (http(status="204 No Content"), "bad_data", "answered 204: it has no content"),
+    "no content": (http(status="204 No Content"), "bad_data", "answered 204: the response has no body"),
     "NaN": (http('{"data": [NaN]}'), "bad_data", "with NaN, which JSON does not have"),
     "Infinity": (http('{"data": [-Infinity]}'), "bad_data", "with -Infinity, which JSON does not have"),
     "a number no float holds": (http('{"data": [1e400]}'), "bad_data", "with 1e400, a number larger than a float can"),
     "a long number": (http('{"data": ' + "9" * 10_000 + "}"), "bad_data", "with a number of too many digits"),
     "deep nesting": (http("[" * 49_000 + "]" * 49_000), "bad_data", "with JSON that is nested too deeply"),
-    "plain, said to be gzip": (http("{}", "Content-Encoding: gzip"), "transient", "is not packed as its Content-Enc"),
-    "plain, said to be br": (http("{}", "Content-Encoding: br"), "contract", "is packed in a way that nobody asked"),
+    "plain, said to be gzip": (
+        http("{}", "Content-Encoding: gzip"),
+        "transient",
+        "is not compressed as its Content-Enc",
+    ),
+    "plain, said to be br": (
+        http("{}", "Content-Encoding: br"),
+        "contract",
+        "has a Content-Encoding that was not asked",
+    ),
     "packed twice": (
         http(gzip.compress(gzip.compress(b"{}")), "Content-Encoding: gzip, gzip"),
         "contract",
-        "is packed in a way that nobody asked",
+        "has a Content-Encoding that was not asked",
     ),
     "a long body": (http(HUGE), "contract", "the body is over SLUICE_MAX_BODY_BYTES (100,000 bytes)"),
     "a long body, its length untold": (
@@ -181,7 +189,7 @@ NONSENSE: dict[str, tuple[Answer, str, str]] = {
         "contract",
         "answered 302: redirects are not followed; set base_url to the final address",
     ),
-    "another protocol": (http(status="101 Switching"), "contract", "answered 101: nobody asked for another protocol"),
+    "another protocol": (http(status="101 Switching"), "contract", "answered 101: another protocol was not asked for"),
     "a body cut off": (http("{", "Content-Length: 50"), "transient", "the answer broke off"),
     "chunks cut off": (http(b"50\r\n{", "Transfer-Encoding: chunked"), "transient", "the answer broke off"),
     "chunks that are none": (http(b"zz\r\n{", "Transfer-Encoding: chunked"), "transient", "the answer broke off"),
@@ -199,7 +207,7 @@ NONSENSE: dict[str, tuple[Answer, str, str]] = {
     "500 with nonsense in it": (http("{}", "Content-Encoding: gzip", status="500 No"), "transient", "answered 500"),
     "404 in HTML": (http("<html>", status="404 No", media="text/html"), "not_found", "answered 404"),
     "401 with a long body": (http(HUGE, status="401 No"), "auth", "answered 401: check the credentials"),
-    "a status nobody knows": (http("{}", status="418 No"), "bad_data", "answered 418"),
+    "an unknown status": (http("{}", status="418 No"), "bad_data", "answered 418"),
 }
 
 
@@ -322,13 +330,13 @@ def test_an_early_hint_is_passed_over(connect):
 def test_a_body_that_is_no_text_is_refused_in_no_time(connect):
     # Given ten megabytes of bytes that could be in any encoding
     with saying(200, bytes(range(128, 256)) * 80_000) as server:
-        connector = connect(server.url, timeout=30)
+        connector = connect(server.url, timeout_seconds=30)
         started = time.monotonic()
 
         with pytest.raises(RetryableError, match="a body that is not JSON"):
             connector.get_json(requests.Request("GET", "x"), connector.permit_client())
 
-    # Then nobody has guessed which: that takes minutes
+    # Then the charset was not guessed: that takes minutes
     assert time.monotonic() - started < 10
 
 
@@ -376,7 +384,7 @@ def endless(first: bytes, again: bytes) -> Callable[[socket.socket], None]:
 )
 def test_an_answer_without_an_end_that_is_never_silent_ends_at_the_deadline(connect, behave):
     with behaving(behave) as url:
-        connector = connect(url, timeout=0.5)
+        connector = connect(url, timeout_seconds=0.5)
         started = time.monotonic()
 
         with pytest.raises(RetryableError, match=r"was not complete within 0.5 s"):
@@ -477,7 +485,7 @@ def test_a_request_that_is_taken_too_slowly_ends_at_the_deadline(connect):
                     time.sleep(0.1)
 
     with behaving(behave) as url:
-        connector = connect(url, timeout=0.4)
+        connector = connect(url, timeout_seconds=0.4)
         pieces = (bytes(piece) for _ in range(50))
         started = time.monotonic()
 
@@ -508,7 +516,7 @@ from workers import Connector, Limit, SluiceError
 def peak():  # not ru_maxrss: it begins with what the parent process had
     return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM"))
 
-api = Connector("bombs", base_url=sys.argv[1], limits=[Limit(100, seconds=60)], timeout=20)
+api = Connector("bombs", base_url=sys.argv[1], limits=[Limit(100, seconds=60)], timeout_seconds=20)
 caller = api.permit_client()
 api.get_json(requests.Request("GET", "plain"), caller)
 before, said = peak(), {}
@@ -529,7 +537,7 @@ def deflated(megabytes: int) -> bytes:
     return block * megabytes
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process's highest memory")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports a process's peak memory")
 def test_no_bomb_takes_more_memory_than_a_body_may_have(environment, redis_server):
     # Given bodies that are a gigabyte or more when they are unpacked, or that say a chunk has no end
     gigabyte = gzip.compress(bytes(10_000_000), 9) * 100
@@ -561,15 +569,15 @@ def test_no_bomb_takes_more_memory_than_a_body_may_have(environment, redis_serve
 
     # Then each is refused, and the process has grown by some megabytes at most
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert list(told["said"]) == bombs
-    assert all("over SLUICE_MAX" in told["said"][path] for path in ("gzip", "gzip-in-chunks", "deflate"))
-    assert all("nobody asked for" in told["said"][path] for path in ("twice", "five-times", "br", "zstd"))
-    assert "broke off" in told["said"]["unending-chunk"]
-    assert told["grown"] < 30_000
+    found = json.loads(done.stdout)
+    assert list(found["said"]) == bombs
+    assert all("over SLUICE_MAX" in found["said"][path] for path in ("gzip", "gzip-in-chunks", "deflate"))
+    assert all("was not asked for" in found["said"][path] for path in ("twice", "five-times", "br", "zstd"))
+    assert "broke off" in found["said"]["unending-chunk"]
+    assert found["grown"] < 30_000
 
 
-# --- where requests go, and what is told ------------------------------------------------------------------------------
+# --- where requests go, and what is shown -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See", "307 Temporary", "308 Permanent"])
@@ -599,7 +607,7 @@ def test_a_next_page_on_another_host_fails_the_run_and_brings_that_host_no_reque
 
         run = start_inline()
 
-    # Then the run ends there, and the reason does not tell the link
+    # Then the run ends there, and the reason does not show the link
     assert (run.status, other.asked) == (RunStatus.FAILED, [])
     assert "a connector calls its own host only" in run.error_summary
     assert "s3cret" not in run.error_summary
@@ -612,7 +620,7 @@ def test_headers_that_are_none_bring_no_url_into_the_log(connect, caplog):
     assert "s3cret" not in caplog.text
 
 
-SECRET = "never" + "-to-be-told"
+SECRET = "never" + "-to-be-shown"
 
 
 def test_no_secret_is_in_what_nonsense_makes_the_connector_say(connect, environment, caplog):
@@ -625,7 +633,7 @@ def test_no_secret_is_in_what_nonsense_makes_the_connector_say(connect, environm
             with pytest.raises((RetryableError, PermanentError)) as caught:
                 connector.get_json(requests.Request("GET", "x", params={"key": SECRET}), connector.permit_client())
 
-        # Then neither the error nor its traceback nor the log tells one
+        # Then no secret is in the error, its traceback or the log
         assert SECRET not in "".join(traceback.format_exception(caught.value)) + caplog.text, name
 
 
@@ -986,7 +994,7 @@ def test_the_total_is_looked_up_where_the_source_says_or_nowhere(import_again):
 
 
 def test_a_page_that_kills_its_process_each_time_fails_the_run_before_it_is_asked_for_again(moved_clock, import_from):
-    # Given a list page of which five workers have died: each claimed it, and was not heard of again
+    # Given a list page that five workers have died of: each claimed it, and ended without a result
     with api({"/api/items": page(row(1))}) as server:
         import_from(server.url)
         run = runner.start("items", who="test", door="test", send=False)
@@ -1049,7 +1057,7 @@ def test_a_page_that_fails_five_times_fails_the_run_and_retry_goes_on_at_its_cur
             runner.retry_failed(run.id, who="test", door="test")
         run = runner.run_inline(runs.get(run.id))
 
-    # Then it goes on at that page: the first is not asked for again, and all is in
+    # Then it continues at that page: the first is not requested again, and all items are imported
     assert (run.status, run.succeeded_count, run.total_count) == (RunStatus.COMPLETED, 2, 2)
     assert server.asked.count("/api/items?page=1&perPage=100") == 1
     assert server.asked.count("/api/items?page=2&perPage=100") == 6

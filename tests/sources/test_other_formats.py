@@ -86,7 +86,7 @@ def test_a_list_of_json_lines_is_downloaded_once(import_from, moved_clock):
         run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
 
     assert run.status == RunStatus.FAILED
-    assert "with JSON lines (application/x-ndjson) and not with JSON" in run.error_summary
+    assert "with JSON lines (application/x-ndjson) instead of JSON" in run.error_summary
     assert len(server.asked) == 1
 
 

@@ -8,7 +8,7 @@ from workers.cli.exit_codes import EXIT_DONE
 from workers.cli.origin import models
 from workers.cli.printing import AS_JSON, answer, say
 from workers.connections import database
-from workers.records import saving, schema
+from workers.records import model_database, schema
 
 
 @click.command()
@@ -42,6 +42,6 @@ def _missing(wanted: list[Any]) -> list[str]:
     names = []
     with database.connection():
         for model in wanted:
-            with saving.connected(model):
+            with model_database.connected(model):
                 names += [] if model.table_exists() else [str(model._meta.table_name)]
     return names

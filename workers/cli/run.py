@@ -13,7 +13,7 @@ from workers.connections import database, redis_url
 from workers.control import runner
 from workers.messaging import scheduler_heartbeat
 from workers.processes import redis_server, signals
-from workers.records import runs
+from workers.records import activation
 from workers.records.tables import Run, RunStatus
 from workers.settings import get_settings
 from workers.sources.registry import get_registry
@@ -94,7 +94,7 @@ def _begin(door: Door, source: str | None, asked: dict[str, Any], *, inline: boo
 
 def _taken_up(door: Door, source: str, asked: dict[str, Any]) -> Run:
     """Start a run that this process is to do or, where one is active, take that up, and say so."""
-    active = runs.active(source, asked["tenant"])
+    active = activation.active(source, asked["tenant"])
     made = runner.start_inline(source, who=me(), door=door.name, **asked)
     if active and active.id == made.id:
         say(f"run {made.id} is active: this process works on it, and no new run is made")

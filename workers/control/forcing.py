@@ -9,7 +9,7 @@ from workers.engine import finalize
 from workers.engine.discovery import open_lanes
 from workers.errors import UsageError
 from workers.messaging import broker
-from workers.records import items, lanes, runs
+from workers.records import activation, claims, items, lanes, run_end, scheduled_runs
 from workers.records.tables import ENDED, Run, RunStatus
 from workers.reports import run_stats
 
@@ -48,9 +48,9 @@ def look(run: Run) -> Stuck:
       UsageError: Nothing is; it says what the run is doing, and what can be done instead.
     """
     since = max([run.updated_at, *(event.at for event in run_stats.events(run.id, limit=1))])
-    if run.status in (RunStatus.PAUSED, RunStatus.CANCELLED) and items.in_hand(run.id):
+    if run.status in (RunStatus.PAUSED, RunStatus.CANCELLED) and claims.has_any(run.id):
         return Stuck(f"is {run.status} and its lanes have not stopped", since, lambda: _take_back(run))
-    if run.status == RunStatus.PENDING and runs.active(run.source, run.tenant) is None:
+    if run.status == RunStatus.PENDING and activation.active(run.source, run.tenant) is None:
         return Stuck("is pending behind no other run", since, lambda: _start(run), lambda: _wake(run))
     if run.status == RunStatus.SCHEDULED and run.scheduled_at <= database.now():
         return Stuck("is overdue", run.scheduled_at, lambda: _begin(run), lambda: _next_of(run))
@@ -62,14 +62,14 @@ def look(run: Run) -> Stuck:
 
 
 def _take_back(run: Run) -> str:
-    taken = items.take_back(run.id)
+    taken = claims.take_back(run.id)
     lanes.end_all(run.id)
     some = "1 item" if taken == 1 else f"{taken:,} items"
     return f"took {some} back from lanes that had not stopped" if taken else ""
 
 
 def _start(run: Run) -> str:
-    return "started it" if runs.activate(run.id) else ""
+    return "started it" if activation.activate(run.id) else ""
 
 
 def _wake(run: Run) -> None:
@@ -78,7 +78,7 @@ def _wake(run: Run) -> None:
 
 
 def _begin(run: Run) -> str:
-    return "took it out of the schedule: its time had come" if runs.claim_scheduled(run.id) else ""
+    return "took it out of the schedule: its time had come" if scheduled_runs.claim(run.id) else ""
 
 
 def _next_of(run: Run) -> None:
@@ -86,7 +86,7 @@ def _next_of(run: Run) -> None:
 
 
 def _end(run: Run) -> str:
-    return "closed it: nothing was left to do" if runs.complete_if_done(run.id) else ""
+    return "closed it: nothing was left to do" if run_end.complete_if_done(run.id) else ""
 
 
 def _doing(run: Run) -> str:
@@ -98,6 +98,6 @@ def _doing(run: Run) -> str:
     if run.status == RunStatus.SCHEDULED:
         return f"is scheduled for {run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC: `reschedule` pulls it forward"
     if run.status == RunStatus.PENDING:
-        ahead = runs.active(run.source, run.tenant)
+        ahead = activation.active(run.source, run.tenant)
         return f"waits behind run {ahead.id if ahead else '?'}: cancel that one, or let it end"
     return "is running, and nothing of it can be forced: if a worker hangs, pause or cancel it first"

@@ -12,7 +12,7 @@ from workers.errors import LongWait, PermanentError, RateLimited, UsageError
 from workers.failures import FailureClass
 from workers.limiter.permits import PermitClient
 from workers.limiter.rate_limiter import BudgetState
-from workers.records import run_connector, saving
+from workers.records import model_database, run_connector
 from workers.records.tables import ACTIVE, Run
 from workers.records.watermark import Watermark
 from workers.reports import budget_text, run_stats
@@ -112,7 +112,7 @@ def plan(source_name: str | None = None, *, tenant: str | None = None) -> Plan:
     source = get_registry()[source_name] if source_name else get_registry().only()
     connector = _connector(source, tenant)
     try:
-        with saving.connected(source.model):
+        with model_database.connected(source.model):
             sample = _ask(source, connector)
     except LongWait:
         raise

@@ -6,7 +6,7 @@ from typing import Self
 
 from workers.errors import InvalidTransition, UsageError
 from workers.failures import FailureClass
-from workers.records import items
+from workers.records import failed_items
 from workers.records.tables import ENDED, Run, RunStatus
 from workers.reports.failure_groups import failure_groups, known_ids
 from workers.text import sheet_cell
@@ -78,7 +78,7 @@ def refuse(run: Run, wanted: Wanted) -> None:
         raise UsageError(
             f"The items of run {run.id} were removed for their age on {run.items_removed_at:%Y-%m-%d}: start a new run"
         )
-    wrong = items.not_retriable(run.id, wanted.external_ids)
+    wrong = failed_items.not_retriable(run.id, wanted.external_ids)
     if wrong:
         named = _first([f"{external_id} ({why})" for external_id, why in wrong.items()])
         raise UsageError(f"Of run {run.id} these cannot be tried again: {named}")

@@ -19,7 +19,18 @@ from workers.errors import UsageError
 from workers.limiter.permits import Usage
 from workers.limiter.rate_limiter import RateLimiter
 from workers.messaging import broadcast, broker
-from workers.records import items, old_rows, run_connector, runs, saving, table_check
+from workers.records import (
+    activation,
+    failed_items,
+    model_database,
+    old_rows,
+    run_connector,
+    run_end,
+    run_usage,
+    runs,
+    scheduled_runs,
+    table_check,
+)
 from workers.records.lanes import end_all
 from workers.records.tables import Run, RunStatus
 from workers.settings import get_settings
@@ -67,7 +78,7 @@ def start(
         broker.get_broker()  # a broker that cannot be must not leave a run behind
     options = _options(fresh, even_if_empty)
     run = _create(source_name, who=who, door=door, tenant=tenant, options=options, at=None)
-    if runs.activate(run.id) and send:
+    if activation.activate(run.id) and send:
         broker.send("discover", run.id)
     return runs.get(run.id)
 
@@ -87,7 +98,7 @@ def start_inline(
       UsageError: The active run is paused, or `fresh` was asked for while one is active. Else as `start`.
     """
     source = _source(source_name)
-    running = runs.active(source.name, tenant)
+    running = activation.active(source.name, tenant)
     if running is None:
         return start(
             source.name, who=who, door=door, tenant=tenant, fresh=fresh, even_if_empty=even_if_empty, send=False
@@ -137,7 +148,7 @@ def reschedule(source_name: str, *, who: str, door: str, at: datetime | None = N
     source = get_registry()[source_name]
     if at and at <= clock.now():
         raise UsageError(f"{at:%Y-%m-%d %H:%M:%S %Z} has passed: give a time in the future, or leave it out for now")
-    run = runs.pull_forward(source.name, at or database.now(), who=who, door=door, tenant=tenant)
+    run = scheduled_runs.pull_forward(source.name, at or database.now(), who=who, door=door, tenant=tenant)
     if run is None:
         whose = source.name + (f" for {tenant}" if tenant else "")
         raise UsageError(f"No run of {whose} is scheduled: start a new one, or schedule one with --at")
@@ -152,7 +163,7 @@ def start_due() -> list[Run]:
     Returns:
       list[Run]: Those this call took out of the schedule.
     """
-    due = runs.due_scheduled(database.now())
+    due = scheduled_runs.due(database.now())
     tried = [isolated(f"run {run_id} cannot be started", partial(_start_scheduled, run_id)) for run_id in due]
     return [run for run in tried if run]
 
@@ -160,7 +171,7 @@ def start_due() -> list[Run]:
 def _start_scheduled(run_id: int) -> Run | None:
     """Take a run out of the schedule, and start it where it is its turn; None where another process did."""
     run = runs.get(run_id)
-    if not runs.claim_scheduled(run_id):
+    if not scheduled_runs.claim(run_id):
         return None
     finalize.start_next(run.source, run.tenant)
     return run
@@ -243,9 +254,9 @@ def retry_failed(
         status = runs.lock(run_id)  # first, so that finalize does not complete the run meanwhile
         run = runs.get(run_id)
         retry.refuse(run, wanted)
-        count = items.reopen_failed(run_id, wanted.failure_class, wanted.fingerprint, wanted.external_ids)
+        count = failed_items.reopen(run_id, wanted.failure_class, wanted.fingerprint, wanted.external_ids)
         kept = status == RunStatus.FAILED and old_rows.has_failed(run_id)
-        unfinished = run.discovered_at is None or runs.has_open_items(run_id) or kept
+        unfinished = run.discovered_at is None or run_end.has_open_items(run_id) or kept
         if from_start:
             retry.refuse_from_start(run)
             runs.read_list_again(run_id)
@@ -368,7 +379,7 @@ def refuse_tenant(source_name: str | None, tenant: str | None) -> None:
 
 def behind(run: Run) -> Run | None:
     """Return the active run a pending one waits for."""
-    return runs.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None
+    return activation.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None
 
 
 def _tell_lanes(run: Run, *, stop: bool) -> None:
@@ -378,7 +389,7 @@ def _tell_lanes(run: Run, *, stop: bool) -> None:
         budget = run_connector.of(run).budget
         limiter = RateLimiter(budget, quick_client(settings.redis_url), prefix=settings.prefix)
         if stop:
-            runs.add_usage(run.id, Usage(slept_seconds=limiter.stop(run.id)))
+            run_usage.add(run.id, Usage(slept_seconds=limiter.stop(run.id)))
         else:
             limiter.go_on(run.id)
         if stop and runs.get(run.id).status == RunStatus.RUNNING:  # somebody has resumed it meanwhile
@@ -418,7 +429,7 @@ def _create(
     if options.get("fresh"):
         _refuse_fresh(source, tenant, at)
     table_check.check_named(type(source).__name__, source.model)
-    with saving.connected(source.model):
+    with model_database.connected(source.model):
         table_check.check(type(source).__name__, source.model, source.unique_by)
     lanes = get_settings().lanes or source.lanes
     return runs.create(
@@ -432,7 +443,7 @@ def _refuse_fresh(source: ImportSource, tenant: str | None, at: datetime | None)
     One for later is not refused for what is active now: that is looked at when it begins, and when it removes.
     """
     if source.allow_fresh and at is None:
-        for run in runs.active_of(sources_of_table(source)):
+        for run in activation.active_of(sources_of_table(source)):
             if (run.source, run.tenant) != (source.name, tenant):  # behind that one it waits
                 whose = f"{run.source} for {run.tenant}" if run.tenant else run.source
                 raise UsageError(

@@ -16,13 +16,15 @@ from workers.doctor.finding import Finding, error, ok, refused, warning
 from workers.errors import ConfigurationError
 from workers.processes import preflight
 from workers.settings import Settings, get_settings
+from workers.text.secret_names import is_secret
 
 _PACKAGE = "sluice-importer"
 _OLDEST_PYTHON = (3, 11)
 #: What a worker thread keeps open: the database's files or connection, two of Redis, one of the API; and the process.
 _FILES_A_THREAD, _FILES_A_PROCESS = 6, 64
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 1_000_000_000, 100_000_000
-_TELLING = re.compile(r"://[^\s/]*:[^\s/]+@|(?:PASSWORD|SECRET|TOKEN|KEY)\w*\s*=\s*\S", re.IGNORECASE)
+_URL_WITH_PASSWORD = re.compile(r"://[^\s/]*:[^\s/]+@")
+_ASSIGNMENT = re.compile(r"^[ \t#]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*(\S+)", re.MULTILINE | re.IGNORECASE)
 _REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?\s*([^;]*)")
 _BOUND = re.compile(r"(==|>=|<)\s*([\d.]+)")
 _LINE = re.compile(r"^[ \t]*(export[ \t]+)?(SLUICE_\w+)[ \t]*=", re.MULTILINE | re.IGNORECASE)
@@ -125,8 +127,16 @@ def _env_file(path: Path) -> Iterator[Finding]:
     for export, name in _LINE.findall(text):
         yield from _line_of_env(export, name.upper())
     others_may_read = path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
-    if others_may_read and _TELLING.search(text):
+    if others_may_read and _holds_a_secret(text):
         yield warning("files", f"{path} holds a password or a key, and others may read it", f"chmod 600 {path}")
+
+
+def _holds_a_secret(text: str) -> bool:
+    """Whether a file of variables holds a URL with a password, or a variable whose name says that it is a secret."""
+    return bool(_URL_WITH_PASSWORD.search(text)) or any(
+        is_secret(name) or (is_secret(name, header=True) and not value.isdigit())  # SLUICE_MONITOR_SESSION_HOURS=8
+        for name, value in _ASSIGNMENT.findall(text)
+    )
 
 
 def _line_of_env(export: str, name: str) -> Iterator[Finding]:

@@ -20,7 +20,6 @@ from workers.sources.connector import Connector
 from workers.sources.contracts import ImportSource
 from workers.sources.registry import get_registry
 from workers.text.error_text import describe
-from workers.text.secret_names import is_secret
 
 _ANSWER_SECONDS = 2.0
 
@@ -130,8 +129,7 @@ def _columns(source: ImportSource, place: Any) -> Iterator[Finding]:
 
 def _address(connector: Connector) -> Iterator[Finding]:
     parts = urlsplit(connector.base_url)
-    secret = connector.auth is not None or any(is_secret(str(name), header=True) for name in connector.headers)
-    if secret and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
+    if connector.sends_credentials and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
         what = f"{connector.name}: {connector.base_url} is plain http: its credentials can be read on the way"
         yield warning("sources", what, "let base_url begin with https://, if the API has it")
 
@@ -165,10 +163,14 @@ def _is_loopback(host: str) -> bool:
 
 
 def _timeout(connector: Connector) -> Iterator[Finding]:
-    lease, timeout = get_settings().lease_seconds, connector.timeout
-    if timeout and lease < 2 * timeout:
+    lease, timeout, default = (
+        get_settings().lease_seconds,
+        connector.timeout_seconds,
+        get_settings().request_timeout_seconds,
+    )
+    if timeout != default and lease < 2 * timeout:  # the default is a finding of the settings
         what = f"{connector.name}: a request may take {timeout:g} s, and a claim is over after {lease:g} s"
-        yield warning("sources", what, f"set SLUICE_LEASE_SECONDS={2 * timeout:g}, or a shorter timeout")
+        yield warning("sources", what, f"set SLUICE_LEASE_SECONDS={2 * timeout:g}, or a shorter timeout_seconds")
 
 
 def _limits(connector: Connector) -> Iterator[Finding]:

@@ -27,8 +27,8 @@ from workers.errors import (
 )
 from workers.failures import FailureClass, class_named
 from workers.limiter.permits import PermitClient, Subject
-from workers.records import saving
-from workers.records.items import Outcome
+from workers.records import loaded_rows, model_database
+from workers.records.commits import Outcome
 from workers.records.tables import ItemStatus, RunItem
 from workers.records.tracking import external_id_of, item_type, item_types
 from workers.settings import get_settings
@@ -101,7 +101,7 @@ def _why_unusable(item: RunItem, row: Any) -> str:
     if item.item_type is not None and item.item_type not in item_types(type(row)):
         return f"its row is in {item.item_type}, and the source's model is in {item_type(type(row))} now"
     external_id = external_id_of(row, item.external_id)
-    if external_id != item.external_id and not saving.is_respelled(row, item.external_id):
+    if external_id != item.external_id and not loaded_rows.is_respelled(row, item.external_id):
         return f"its row is no longer in the table: {row._pk} is the primary key of {external_id!r:.80} now"
     return ""
 
@@ -133,7 +133,7 @@ def _outcome_of(item: RunItem, row: Any, error: BaseException) -> Outcome:
     """
     if database.is_of_the_statement(error):
         return _retry(item, FailureClass.TRANSIENT, describe(error))
-    if database.is_away(error) and not saving.answers(type(row)):
+    if database.is_away(error) and not model_database.answers(type(row)):
         raise BudgetClosed(
             backoff.OUTAGE_SECONDS, f"the database does not answer: {database.explain(error)}"
         ) from error

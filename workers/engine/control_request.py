@@ -8,7 +8,7 @@ import requests
 from workers.engine.backoff import closed_by_outage
 from workers.errors import BudgetClosed, BudgetUnknown, Refused
 from workers.limiter.permits import PermitClient, Subject
-from workers.records import saving
+from workers.records import loaded_rows
 from workers.records.tables import ItemStatus, Run, RunItem
 from workers.sources import model_keys
 from workers.sources.connector import Connector
@@ -48,7 +48,7 @@ def _detail_request(run: Run, source: ImportSource) -> requests.Request | None:
     if key is None:
         return None
     try:
-        rows = saving.load(source.model, [model_keys.from_text(source.model, key)], source.unique_by)
+        rows = loaded_rows.load(source.model, [model_keys.from_text(source.model, key)], source.unique_by)
         row: Any = next(iter(rows.values()), None)
         request: requests.Request | None = row.get_api_detail_request()
         return request

@@ -11,7 +11,7 @@ The walk of an item, top to bottom:
 5. fetch     `attempt.attempt`: a permit, the detail request.
 6. fill      `attempt._fetch_and_fill`: `populate_from_api_response`; nothing is saved yet. `attempt._outcome_of` sorts
              errors; after a refusal, `Turn._after_refusal` decides whose it is.
-7. commit    `LaneClaim.commit`: rows, item statuses and the run's counters in one transaction (`items.commit`).
+7. commit    `LaneClaim.commit`: rows, item statuses and the run's counters in one transaction (`commits.commit`).
 8. give back `LaneClaim.end`: items of the batch that were not attempted are due again, their attempts refunded.
 9. announce  `_announce`: the lane's next message, for when its earliest open item is due; if none is open, `finalize`.
 """

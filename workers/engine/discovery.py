@@ -50,7 +50,7 @@ from workers.failures import FailureClass
 from workers.limiter.permits import PermitClient
 from workers.messaging import broker
 from workers.messaging.middleware import resend_delay
-from workers.records import cursor, items, lanes, run_connector, runs, saving, seen_pages
+from workers.records import cursor, items, lanes, model_database, run_connector, run_usage, runs, seen_pages
 from workers.records.tables import Run, RunStatus
 from workers.records.tracking import item_type
 from workers.records.watermark import Watermark
@@ -138,7 +138,7 @@ def _work_page(run: Run, lease_seconds: float) -> Sequence[lanes.Message]:
         del _reading[id(run)]
         if permits:
             permits.flush()
-            runs.add_usage(run.id, permits.take_usage())
+            run_usage.add(run.id, permits.take_usage())
     return ()
 
 
@@ -210,7 +210,7 @@ def _of_the_source(source: ImportSource, call: Callable[[], Result]) -> Result:
         with other_budgets():
             return call()
     except Exception as error:
-        if not database.is_away(error) or not saving.answers(source.model):
+        if not database.is_away(error) or not model_database.answers(source.model):
             raise
         raise RetryableError(f"a bug in the source: {describe(error)}") from None
 
@@ -309,7 +309,7 @@ def _save_apart(run: Run, source: ImportSource, read: Page, *, row_by_row: bool)
         pass
     if not ours or database.now() >= run.discovery_due_at:
         return None
-    with saving.connected(source.model):
+    with model_database.connected(source.model):
         return list_rows.save_row_by_row(source, read) if row_by_row else list_rows.save_page(source, read)
 
 

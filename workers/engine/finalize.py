@@ -5,7 +5,7 @@ import logging
 from workers.connections import database
 from workers.engine import row_removal, unknown_source
 from workers.messaging import broker
-from workers.records import old_rows, run_connector, runs
+from workers.records import activation, old_rows, run_connector, run_end, runs
 from workers.records.tables import Run
 
 log = logging.getLogger(__name__)
@@ -20,7 +20,7 @@ def finalize(run_id: int) -> None:
             return  # the reaper sends the message again, until a worker gets it that knows the source
         removed = row_removal.work(run)
     with database.db.atomic():
-        if not runs.complete_if_done(run_id, removed):
+        if not run_end.complete_if_done(run_id, removed):
             return
         if removed and not removed.failure:
             old_rows.close(run_id)
@@ -54,7 +54,7 @@ def _release_share(run: Run) -> None:
 
 def start_next(source: str, tenant: str | None) -> None:
     """Start the next pending run of a source and tenant, if none is active, in a transaction of its own."""
-    waiting = runs.next_pending(source, tenant)
-    if waiting and runs.activate(waiting.id):
+    waiting = activation.next_pending(source, tenant)
+    if waiting and activation.activate(waiting.id):
         log.info("run %d started", waiting.id)
         broker.send("discover", waiting.id)

@@ -7,7 +7,7 @@ from workers.connections import database
 from workers.engine import lane_turn
 from workers.engine.lane_turn import Turn
 from workers.messaging import broker
-from workers.records import items, lanes
+from workers.records import claims, lanes
 from workers.text.error_text import describe
 
 log = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ def abandon_turns() -> int:
         for turn in turns:
             claim = turn.claimed.claim  # its own thread can end it meanwhile
             if claim:
-                given += items.give_back(claim, claim.items)
+                given += claims.give_back(claim, claim.items)
             if lanes.end_turn(turn.run.id, turn.lane, turn.turn + 1, 0.0):
                 messages.append((turn.run.id, turn.lane, turn.turn + 1))
     for message in messages:

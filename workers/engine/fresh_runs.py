@@ -9,7 +9,7 @@ from peewee import ModelSelect
 
 from workers.connections import database
 from workers.errors import ConfigurationError
-from workers.records import cursor, existing_rows, old_rows, runs, saving
+from workers.records import activation, cursor, existing_rows, model_database, old_rows
 from workers.records.tables import Removal, RemovalState, Run
 from workers.records.tracking import item_type
 from workers.sources import model_keys
@@ -67,7 +67,7 @@ def _table_of(model: Any) -> tuple[Any, str | None, str]:
 
 def other_active(run: Run, source: ImportSource) -> Run | None:
     """Return another run that is running or paused, and writes to the same table."""
-    return next((other for other in runs.active_of(sources_of_table(source)) if other.id != run.id), None)
+    return next((other for other in activation.active_of(sources_of_table(source)) if other.id != run.id), None)
 
 
 # --- the rows
@@ -165,7 +165,7 @@ def begin(run: Run, source: ImportSource, lease_seconds: float) -> bool:
 
 def _copy(run: Run, removal: Removal, rows: FreshRows, lease_seconds: float) -> bool:
     last: Any = removal.position
-    with saving.connected(rows.model):
+    with model_database.connected(rows.model):
         while True:
             some = rows.after(last, _COPIED)
             with cursor.page_commit(run) as ours:

@@ -10,7 +10,7 @@ from typing import Any
 from peewee import fn
 
 from workers.connections import outages
-from workers.records import runs
+from workers.records import run_usage
 from workers.records.samples import SLOT_SECONDS
 from workers.records.tables import Run, RunEvent, RunStatus, Sample
 
@@ -42,7 +42,7 @@ def add(taken: Iterable[int], silent: Mapping[int, datetime], now: datetime) -> 
     for run_id in taken:
         gap = (now - silent[run_id]).total_seconds() if run_id in silent else 0.0
         if seconds := max(gap, away):
-            runs.add_idle(run_id, seconds)
+            run_usage.add_idle(run_id, seconds)
 
 
 def _end_of(slot: int | None) -> datetime | None:

@@ -18,8 +18,9 @@ from workers.engine.refusals import Refusals
 from workers.failures import FailureClass
 from workers.limiter.permits import PermitClient, Usage
 from workers.messaging.middleware import EARLY_SECONDS
-from workers.records import items, runs, saving
-from workers.records.items import Claim, Outcome
+from workers.records import claims, commits, loaded_rows, run_usage, runs
+from workers.records.claims import Claim
+from workers.records.commits import Outcome
 from workers.records.tables import RunItem, RunStatus
 from workers.settings import get_settings
 from workers.sources import model_keys
@@ -60,7 +61,7 @@ class LaneClaim:
         """Claim the next due items and load their rows; return the items."""
         self._lease_seconds = lease_seconds
         self._lease_ends_at = clock.monotonic() + lease_seconds
-        claim = items.claim(self._run_id, limit, lease_seconds)
+        claim = claims.claim(self._run_id, limit, lease_seconds)
         if claim.items:
             self._committed_count = 0
             self.claim = claim
@@ -78,7 +79,7 @@ class LaneClaim:
                 keys += [] if item.item_id is None else [model_keys.from_text(model, item.item_id)]
             except (ValueError, ArithmeticError) as error:  # the model has keys of another kind now
                 errors[str(item.item_id)] = error
-        loaded = saving.load(model, keys, self._source.unique_by)
+        loaded = loaded_rows.load(model, keys, self._source.unique_by)
         return errors | {model_keys.text(key): row for key, row in loaded.items()}
 
     # --- commit
@@ -108,9 +109,9 @@ class LaneClaim:
             self._commit_at = clock.monotonic() + get_settings().flush_seconds
             try:
                 if self.claim and outcomes:
-                    self.status = items.commit(self._run_id, self.claim, outcomes, usage, saving.save_fields)
+                    self.status = commits.commit(self._run_id, self.claim, outcomes, usage, loaded_rows.save_fields)
                 else:
-                    runs.add_usage(self._run_id, usage)
+                    run_usage.add(self._run_id, usage)
                     self.status = RunStatus(runs.get(self._run_id).status)
             except BaseException:
                 self._permits.put_back_usage(usage)
@@ -123,7 +124,7 @@ class LaneClaim:
         with self._committing:
             while self.claim and self.outcomes:
                 outcome = self.outcomes[0]
-                commit = partial(items.commit, self._run_id, self.claim, save=saving.save_fields)
+                commit = partial(commits.commit, self._run_id, self.claim, save=loaded_rows.save_fields)
                 try:
                     self.status = commit([outcome], Usage())
                 except Exception as error:
@@ -164,7 +165,7 @@ class LaneClaim:
         with self._committing:  # the flusher can renew the claim, and that changes its token
             claim = self.claim
             if claim:
-                self.patiently(lambda: items.put_behind(claim, item, wait, metadata))
+                self.patiently(lambda: claims.put_behind(claim, item, wait, metadata))
 
     def end(self) -> None:
         """Commit the outcomes, and give back the items that have none."""
@@ -175,7 +176,7 @@ class LaneClaim:
         with self._committing:
             claim = self.claim
             if claim:
-                self.patiently(lambda: items.give_back(claim, claim.items[attempted:]))
+                self.patiently(lambda: claims.give_back(claim, claim.items[attempted:]))
             self.claim = None
 
     def blame(self, error: BaseException) -> bool:
@@ -194,7 +195,7 @@ class LaneClaim:
             if len(left) == 1:
                 self.outcomes.append(crashed(left[0], error))
                 return True
-            items.suspect(self.claim, left, describe(error))
+            claims.suspect(self.claim, left, describe(error))
             return False
 
     # --- from the flusher's thread
@@ -218,5 +219,5 @@ class LaneClaim:
         """
         with self._committing:
             if self.claim and self._lease_ends_at - now < self._lease_seconds / 2:
-                self.claim = items.renew(self.claim, self.claim.items[self._committed_count :], self._lease_seconds)
+                self.claim = claims.renew(self.claim, self.claim.items[self._committed_count :], self._lease_seconds)
                 self._lease_ends_at = now + self._lease_seconds

@@ -12,7 +12,7 @@ from workers.engine import backoff
 from workers.engine.finalize import tidy_up
 from workers.errors import DependencyDown, InvalidTransition
 from workers.failures import FailureClass, storable_reason
-from workers.records import items, lanes, runs
+from workers.records import claims, lanes, runs
 from workers.records.tables import Run, RunStatus
 from workers.text.error_text import describe
 
@@ -60,7 +60,7 @@ def _fail(run: Run, reason: str) -> None:
     try:
         with database.db.atomic():
             runs.move(run.id, RunStatus.FAILED, who="sluice", door="lane", detail=reason)
-            items.clear(run.id)
+            claims.reopen_all(run.id)
     except InvalidTransition:
         return  # it was paused or cancelled meanwhile
     lanes.end_all(run.id)

@@ -13,8 +13,8 @@ from workers.engine.refusals import Refusals
 from workers.errors import BudgetClosed, BudgetUnknown, Refused
 from workers.limiter.permits import PermitClient
 from workers.messaging import broadcast
-from workers.records import lanes, run_connector, runs, saving
-from workers.records.items import Outcome
+from workers.records import lanes, model_database, run_connector, run_usage
+from workers.records.commits import Outcome
 from workers.records.tables import Run, RunItem, RunStatus
 from workers.records.watermark import Watermark
 from workers.settings import get_settings
@@ -96,7 +96,7 @@ class Turn:
           BudgetClosed, Refused: The budget is closed for long, or Redis is away.
           Exception: An error that no single item is to blame for.
         """
-        with _registered(self), saving.connected(self.source.model), asking(self.run.source):
+        with _registered(self), model_database.connected(self.source.model), asking(self.run.source):
             try:
                 while not self._is_over():
                     if not self._work_batch():
@@ -206,7 +206,7 @@ class Turn:
         self.permits.flush()
         if self.claimed.claim:
             self.claimed.end()
-        runs.add_usage(self.run.id, self.permits.take_usage())
+        run_usage.add(self.run.id, self.permits.take_usage())
 
     def renew(self) -> None:
         """Renew the leases of the lane and of its items, from the flusher's thread, while an answer can still come."""

@@ -1,22 +1,25 @@
 """Saves the rows of a list page (upsert); says which row each item has, what changed, and which items are refused."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
-from workers.connections import database
 from workers.engine import list_page
 from workers.engine.list_page import Page
-from workers.records import saving
-from workers.records.saving import Change, Stored
+from workers.records import row_batch, upserts
+from workers.records.row_batch import Refusal
 from workers.records.tracking import external_id_of
+from workers.records.upserts import Change, Stored
 from workers.sources import model_keys
 from workers.sources.contracts import ImportSource
-from workers.text.error_text import describe
 
 #: A row can refer to one that comes later on its page: how often refused rows are tried once more.
 _PASSES = 10
+
+#: What a page's rows are known by: external id, and the key of the row.
+_Key = tuple[str, str]
 
 
 @dataclass
@@ -82,49 +85,30 @@ def save_page(source: ImportSource, read: Page) -> Listed:
 
     *Warning:* a constraint that is checked at the commit is not met here.
     """
-    if not read.models:
-        return Listed()
-    try:
-        with source.model._meta.database.atomic():
-            rows = _upsert(source, read.models)
-    except Exception as error:
-        if database.is_away(error):
-            raise
-        return save_row_by_row(source, read)
-    listed = Listed()
-    for key, row in zip(read.models, rows, strict=True):
-        listed.add(read.places[key], row)
-    return listed
+    return _save(source, read, row_batch.save_together)
 
 
 def save_row_by_row(source: ImportSource, read: Page) -> Listed:
     """As `save_page`, each row in a savepoint or, outside of a transaction, in a transaction of its own."""
-    listed, left = Listed(), dict(read.models)
-    for _ in range(_PASSES):
-        refused = {key: reason for key, model in left.items() if (reason := _why_not(source, read, listed, key, model))}
-        if not refused or len(refused) == len(left):
-            break
-        left = {key: left[key] for key in refused}
-    listed.refused |= {external_id: reason for (external_id, _), reason in refused.items()}
+    return _save(source, read, row_batch.save_each)
+
+
+def _save(source: ImportSource, read: Page, save_rows: Callable[..., list[row_batch.Result[_Key, _Row]]]) -> Listed:
+    listed = Listed()
+    if not read.models:
+        return listed
+    place = source.model._meta.database
+    for key, row in save_rows(place, list(read.models), partial(_upsert, source, read.models), passes=_PASSES):
+        if isinstance(row, Refusal):
+            listed.refused[key[0]] = row.reason
+        else:
+            listed.add(read.places[key], row)
     return listed
 
 
-def _why_not(source: ImportSource, read: Page, listed: Listed, key: tuple[str, str], model: Any) -> str:
-    """Save one row; return why it cannot be, empty where it was."""
-    try:
-        with source.model._meta.database.atomic():
-            (row,) = _upsert(source, {key: model})
-    except Exception as error:
-        if database.is_away(error):
-            raise
-        return f"the row could not be saved: {describe(error)}"
-    listed.add(read.places[key], row)  # not before the commit, which a constraint can refuse
-    return ""
-
-
-def _upsert(source: ImportSource, models: Mapping[tuple[str, str], Any]) -> list[_Row]:
-    stored = saving.upsert(source.model, list(models.values()), source.unique_by)
-    return [_checked(source.model, listed_as, row) for (listed_as, _), row in zip(models, stored, strict=True)]
+def _upsert(source: ImportSource, models: Mapping[_Key, Any], keys: Sequence[_Key]) -> list[_Row]:
+    stored = upserts.upsert(source.model, [models[key] for key in keys], source.unique_by)
+    return [_checked(source.model, listed_as, row) for (listed_as, _), row in zip(keys, stored, strict=True)]
 
 
 def _checked(model: type[Any], listed_as: str, stored: Stored) -> _Row:

@@ -16,7 +16,7 @@ from workers.engine.discovery import open_lanes
 from workers.engine.finalize import start_next
 from workers.messaging import broker
 from workers.messaging.consumer import name_of
-from workers.records import items, lanes, runs
+from workers.records import activation, items, lanes, runs
 from workers.records.tables import Run, RunStatus
 from workers.settings import get_settings
 
@@ -67,14 +67,14 @@ def _revive(run_id: int, queued: Collection[str]) -> int:
 
 def _start_all() -> int:
     sent = 0
-    for source, tenant in runs.waiting():
+    for source, tenant in activation.waiting():
         whose = source + (f" for {tenant}" if tenant else "")
         sent += isolated(f"the next run of {whose} cannot be started", partial(_start, source, tenant)) or 0
     return sent
 
 
 def _start(source: str, tenant: str | None) -> int:
-    if runs.is_active(source, tenant):
+    if activation.is_active(source, tenant):
         return 0
     start_next(source, tenant)
     return 1

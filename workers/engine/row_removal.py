@@ -15,8 +15,8 @@ from workers.engine import deletion_errors, fresh_runs
 from workers.engine.fresh_runs import FreshRows
 from workers.errors import SluiceError
 from workers.messaging import broker
-from workers.records import old_rows, runs, saving
-from workers.records.runs import Removed
+from workers.records import model_database, old_rows, run_end
+from workers.records.run_end import Removed
 from workers.records.tables import HAS_FAILED, ItemStatus, Removal, RemovalState, Run, RunItem
 from workers.records.tracking import item_type
 from workers.settings import get_settings
@@ -45,7 +45,7 @@ def work(run: Run) -> Removed | None:
     *Warning:* if the model is on another database than Sluice's tables, a process that dies between the two
     transactions has removed rows that are not counted: at most 500.
     """
-    if not runs.has_nothing_open(run):
+    if not run_end.has_nothing_open(run):
         return None
     removal = old_rows.get(run.id)
     if removal and removal.state == RemovalState.OVER and not removal.reason:
@@ -111,7 +111,7 @@ def _remove_for_a_turn(run: Run, source: ImportSource, removal: Removal) -> Remo
     until = clock.monotonic() + get_settings().turn_seconds
     try:
         rows = FreshRows.of(source, run)
-        with saving.connected(rows.model):
+        with model_database.connected(rows.model):
             left = old_rows.left(run.id)
             while True:
                 while copied := old_rows.after(removal, _REMOVED):

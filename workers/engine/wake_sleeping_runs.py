@@ -12,7 +12,7 @@ from functools import partial
 from workers.connections import database, outages
 from workers.connections.fault_isolation import isolated
 from workers.messaging import broker
-from workers.records import cursor, items, lanes, priority, runs
+from workers.records import claims, cursor, lanes, priority, runs
 from workers.records.tables import Run
 from workers.reports import run_stats
 from workers.settings import get_settings
@@ -78,7 +78,7 @@ def _sleeps_long(run_id: int, until: datetime) -> bool:
     if run.discovered_at is None:
         return cursor.sleeps(run) and run.discovery_due_at > until
     first = lanes.first_due(run.id)
-    return first is not None and first > until and items.is_any_due(run.id, database.now())
+    return first is not None and first > until and claims.is_any_due(run.id, database.now())
 
 
 def _is_open(run: Run) -> bool:

@@ -50,8 +50,8 @@ def timeout(value: Any, where: str) -> float:
     if is_number(value) and 0 < value <= LONGEST_TIMEOUT_SECONDS:
         return float(value)
     raise ConfigurationError(
-        f"{where}: timeout must be a number of seconds, more than 0 and at most {LONGEST_TIMEOUT_SECONDS:,.0f}, "
-        f"for the whole request, like timeout=30; not {value!r:.60}"
+        f"{where}: timeout_seconds must be a number, more than 0 and at most {LONGEST_TIMEOUT_SECONDS:,.0f}, "
+        f"for the whole request, like timeout_seconds=30; not {value!r:.60}"
     )
 
 

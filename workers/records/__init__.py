@@ -1,1 +1,1 @@
-"""The tables and their only writers: runs, items, lanes, cursors, the rows of users."""
+"""Sluice's tables, and the only code that writes to them: runs, items, lanes, cursors; and to the rows of users."""

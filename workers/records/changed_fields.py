@@ -1,7 +1,7 @@
-"""Which fields of a user's row were set, or changed in place: only these are written.
+"""Finds which fields of a user's row were set or changed in place, so that only these are written.
 
-Peewee gives a new instance all its defaults, so a field that was given looks like one that was not. And a
-dictionary or a list that is changed in place is no change to it at all.
+Peewee alone cannot say: a new instance has all its defaults, which look like values that were set, and a dictionary or
+a list that was changed in place does not count as changed.
 """
 
 import copy
@@ -13,25 +13,27 @@ from enum import Enum
 from typing import Any
 from uuid import UUID
 
-#: What cannot be changed in place.
+from peewee import Model
+
+#: Types that cannot be changed in place.
 _UNCHANGING = (str, int, float, complex, bytes, Decimal, date, time, timedelta, UUID, Enum, type(None))
 _BYTES = (bytes, bytearray, memoryview)
 
 
 class Defaults(dict[str, Any]):
-    """The values of an instance that began with its defaults; `given` names those that were set since."""
+    """The data of a new instance: its default values. `given` has the names of the fields that were set since."""
 
     def __init__(self, defaults: dict[str, Any], given: frozenset[str] = frozenset()) -> None:
-        # Of its own: Peewee hands the one list or dictionary of a column's default to every row.
+        # Copied: Peewee gives the same default list or dictionary to every row.
         super().__init__({name: _own(value) for name, value in defaults.items()})
         self.given = set(given)
         self.before = _snapshot(defaults)
 
     def __setitem__(self, name: str, value: Any) -> None:
-        there = self.get(name)
-        # A BigBitField puts a buffer in place of its bytes when it is merely read.
-        of_bytes = isinstance(there, bytes) and identical(there, value)
-        if not isinstance(value, bytearray) or not (value is there or of_bytes):
+        present = self.get(name)
+        # A BigBitField replaces its bytes by a buffer when it is only read.
+        of_bytes = isinstance(present, bytes) and identical(present, value)
+        if not isinstance(value, bytearray) or not (value is present or of_bytes):
             self.given.add(name)
         super().__setitem__(name, value)
 
@@ -50,9 +52,9 @@ class Defaults(dict[str, Any]):
         return Defaults, (dict(self), self.names())
 
 
-def prepare(model: type[Any]) -> None:
-    """Let new instances of `model` know which of their fields were given to them. Nothing else about them changes."""
-    meta = model._meta
+def prepare(model: type[Model]) -> None:
+    """Make new instances of `model` record which of their fields are set. Nothing else about them changes."""
+    meta: Any = model._meta
     if getattr(meta, "_sluice_prepared", False):
         return
     defaults: Callable[[], dict[str, Any]] = meta.get_default_dict
@@ -61,12 +63,12 @@ def prepare(model: type[Any]) -> None:
 
 
 def remember(row: Any) -> None:
-    """Keep the values of a row as it was loaded, so that `names` finds what was changed in place."""
+    """Keep a copy of the values of a loaded row, so that `names` finds what is changed in place."""
     row.__dict__["_sluice_loaded"] = _snapshot(row.__data__)
 
 
 def loaded(row: Any) -> dict[str, Any]:
-    """Return the values a row was loaded with; empty where `remember` was not called."""
+    """Return the values a row was loaded with; empty if `remember` was not called."""
     values: dict[str, Any] = row.__dict__.get("_sluice_loaded", {})
     return values
 
@@ -75,7 +77,8 @@ def names(row: Any) -> tuple[str, ...]:
     """Return the names of the fields to write, sorted.
 
     Parameters:
-      row(peewee.Model): New, of a model that was `prepare`d: what was given to it. Or loaded: what was changed.
+      row(peewee.Model): A new row of a `prepare`d model, for the fields that were set; or a loaded row, for the fields
+        that were changed.
     """
     _adopt_relations(row)
     data = row.__data__
@@ -85,14 +88,14 @@ def names(row: Any) -> tuple[str, ...]:
         before = loaded(row)
         if before:
             found = {name for name, value in data.items() if name in before and _is_changed(before[name], value)}
-        else:  # a source's method has loaded it: what can be changed in place may have been
+        else:  # a method of the source has loaded it: every mutable value can have been changed in place
             found = {name for name, value in data.items() if not isinstance(value, _UNCHANGING)}
         found |= row._dirty
     return tuple(sorted(found & row._meta.fields.keys()))
 
 
 def identical(one: Any, other: Any) -> bool:
-    """Whether two values are the same in type and value: 1 is not True, nor 1.0; bytes are bytes in whatever buffer."""
+    """Whether two values have the same type and value: 1 is not True, nor 1.0. Buffers of equal bytes are identical."""
     if isinstance(one, _BYTES) and isinstance(other, _BYTES):
         return bytes(one) == bytes(other)
     if type(one) is not type(other):
@@ -109,18 +112,18 @@ def _equal(one: Any, other: Any) -> bool:
         return True
     if isinstance(one, float):
         return repr(one) == repr(other)  # -0.0 is not 0.0
-    if type(one).__eq__ is object.__eq__:  # type: ignore[comparison-overlap]  # as of psycopg's Jsonb
-        return _alike_inside(one, other)
+    if type(one).__eq__ is object.__eq__:  # type: ignore[comparison-overlap]  # for instance psycopg's Jsonb
+        return _equal_inside(one, other)
     try:
         return bool(one == other)
-    except Exception:  # a class of a user's own may compare in any way
+    except Exception:  # a user's class can fail in any way
         return False
 
 
-def _alike_inside(one: Any, other: Any) -> bool:
+def _equal_inside(one: Any, other: Any) -> bool:
     try:
         return identical(one.__reduce_ex__(2), other.__reduce_ex__(2))
-    except Exception:  # what cannot be copied cannot be compared
+    except Exception:  # a value that cannot be copied cannot be compared
         return False
 
 
@@ -135,7 +138,7 @@ def _own(value: Any) -> Any:
 def _copied(value: Any) -> Any:
     try:
         return copy.deepcopy(value.tobytes() if isinstance(value, memoryview) else value)
-    except Exception:  # what cannot be copied is taken for changed
+    except Exception:  # a value that cannot be copied counts as changed
         return object()
 
 
@@ -143,12 +146,12 @@ def _is_changed(before: Any, value: Any) -> bool:
     if before is value:
         return False
     if before is None and isinstance(value, bytearray) and not value:
-        return False  # a BigBitField that was merely read
+        return False  # a BigBitField that was only read
     return not identical(before, value)
 
 
 def _adopt_relations(row: Any) -> None:
-    """Take over the key of a related row that was assigned first and saved then, as `save()` does."""
+    """Copy the key of a related row that was saved after it was assigned, as `save()` does."""
     for field in row._meta.refs:
         related = row.__rel__.get(field.name)
         if related is not None and row.__data__.get(field.name) is None:

@@ -1,4 +1,4 @@
-"""Cursor: which list page of a run is next. The run's row holds it, with its attempts and its lease."""
+"""Leases a run's next list page to one process, and moves the cursor when the page is committed."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,20 +10,20 @@ from peewee import fn
 from workers.connections import database
 from workers.failures import storable_reason
 from workers.limiter.permits import Usage
-from workers.records import runs
-from workers.records.saving import Change
+from workers.records import run_usage, runs
 from workers.records.tables import ItemStatus, Run, RunStatus
+from workers.records.upserts import Change
 
-#: Under this name a run's metadata holds when its list is due that waits for its budget.
+#: In a run's metadata: when its list is due, if it waits for its budget.
 _SLEEPS_UNTIL = "sleeps_until"
 
 
 def begin_page(run_id: int, lease_seconds: float) -> Run | None:
-    """Claim the run's next list page until the lease ends.
+    """Claim the run's next list page for the length of a lease.
 
     Returns:
-      Run | None: The run, its `discovery_due_at` being the lease's token; None where no page is due, or somebody has
-        it.
+      Run | None: The run; its `discovery_due_at` identifies the lease. None if no page is due, or another process has
+        claimed it.
     """
     now = database.now()
     values = {
@@ -45,10 +45,10 @@ def begin_page(run_id: int, lease_seconds: float) -> Run | None:
 
 
 def leave_page(run_id: int, for_seconds: float) -> bool:
-    """Let the run's next list page be due later, with no attempt begun.
+    """Make the run's next list page due later, without an attempt.
 
     Returns:
-      bool: False where no page is due, or another process has it.
+      bool: False if no page is due, or another process has claimed it.
     """
     now = database.now()
     later = Run.update({Run.discovery_due_at: now + timedelta(seconds=for_seconds)}).where(
@@ -62,14 +62,14 @@ def leave_page(run_id: int, for_seconds: float) -> bool:
 
 @contextmanager
 def page_commit(run: Run) -> Iterator[bool]:
-    """Hold the transaction in which a page's rows, its count and the next cursor are written together.
+    """Open the transaction in which a page's rows, its count and the next cursor are written together.
 
     Yields:
-      bool: Whether the page is still ours. If not, write nothing: somebody else has it, or the run was stopped.
+      bool: Whether the lease still holds. If not, write nothing: another process has the page, or the run was stopped.
     """
     with database.db.atomic():
-        held = Run.update({Run.updated_at: database.now()}).where(_ours(run)).execute()
-        yield bool(held)
+        locked = Run.update({Run.updated_at: database.now()}).where(_is_leased(run)).execute()
+        yield bool(locked)
 
 
 def end_page(
@@ -81,17 +81,17 @@ def end_page(
     changes: Mapping[Change, int] | None = None,
     **kept: Any,
 ) -> None:
-    """Within `page_commit`: count what the page brought and move the cursor.
+    """Within `page_commit`: count the items of the page and move the cursor.
 
     Parameters:
       new(Mapping[str, int]): How many items were new, by status.
-      usage(Usage): Requests, hits and sleeps to add to the run.
-      cursor(Any): The next page's; None ends discovery.
-      changes(Mapping[Change, int]): How many of the user's rows were created, updated and left as they were.
-      kept(Any): What is to be known of the list at its next page: goes into the run's metadata.
+      usage(Usage): Requests, rate-limit hits and waits to add to the run.
+      cursor(Any): Of the next page; None ends discovery.
+      changes(Mapping[Change, int]): How many of the user's rows were created, updated and left unchanged.
+      kept(Any): State for the next page; it is added to the run's metadata.
     """
     now, rows = database.now(), changes or {}
-    values: dict[Any, Any] = runs.usage_values(usage) | {
+    values: dict[Any, Any] = run_usage.update_values(usage) | {
         Run.total_count: fn.COALESCE(Run.total_count, 0) + sum(new.values()),
         Run.failed_count: Run.failed_count + new.get(ItemStatus.FAILED, 0),
         Run.skipped_count: Run.skipped_count + new.get(ItemStatus.SKIPPED, 0),
@@ -110,7 +110,7 @@ def end_page(
 
 
 def extend_page(run: Run, lease_seconds: float) -> None:
-    """Within `page_commit`: let the lease begin again, for what comes before the page takes longer than one."""
+    """Within `page_commit`: start the lease again, because the work before the page takes longer than one lease."""
     run.discovery_due_at = database.now() + timedelta(seconds=lease_seconds)
     Run.update({Run.discovery_due_at: run.discovery_due_at}).where(Run.id == run.id).execute()
 
@@ -118,14 +118,15 @@ def extend_page(run: Run, lease_seconds: float) -> None:
 def put_page_back(
     run: Run, wait_seconds: float, *, refund: bool, reason: str | None = None, metadata: dict[str, Any] | None = None
 ) -> bool:
-    """Let the page be tried again after `wait_seconds`; `refund` says that the attempt did not count.
+    """Make the page due again after `wait_seconds`.
 
     Parameters:
-      reason(str | None): Why it could not be had; None: what is known of that stays.
-      metadata(dict | None): The run's, as its next attempt is to find it; None leaves it as it is.
+      refund(bool): Whether this attempt does not count.
+      reason(str | None): Why it failed; None: an earlier reason stays.
+      metadata(dict | None): The new metadata of the run; None: unchanged.
 
     Returns:
-      bool: Whether it was still ours.
+      bool: Whether the lease still held.
     """
     values: dict[Any, Any] = {Run.discovery_due_at: database.now() + timedelta(seconds=wait_seconds)}
     if refund:
@@ -134,17 +135,17 @@ def put_page_back(
         values[Run.error_summary] = storable_reason(reason)
     if metadata is not None:
         values[Run.metadata] = metadata
-    return bool(Run.update(values).where(_ours(run)).execute())
+    return bool(Run.update(values).where(_is_leased(run)).execute())
 
 
 def let_page_sleep(run: Run, wait_seconds: float) -> bool:
-    """Let the page be asked for when the budget opens, in `wait_seconds`; its attempt is refunded.
+    """Make the page due when the budget opens, in `wait_seconds`; the attempt does not count.
 
     Parameters:
       run(Run): Its metadata is written, too.
 
     Returns:
-      bool: Whether it was still ours.
+      bool: Whether the lease still held.
     """
     due = database.now() + timedelta(seconds=wait_seconds)
     values: dict[Any, Any] = {
@@ -152,11 +153,11 @@ def let_page_sleep(run: Run, wait_seconds: float) -> bool:
         Run.discovery_attempts: Run.discovery_attempts - 1,
         Run.metadata: run.metadata | {_SLEEPS_UNTIL: due.isoformat()},
     }
-    return bool(Run.update(values).where(_ours(run)).execute())
+    return bool(Run.update(values).where(_is_leased(run)).execute())
 
 
 def sleeps(run: Run) -> bool:
-    """Whether a run's list waits for its budget: no process reads it, and it has not failed or been refused."""
+    """Whether a run's list waits for its budget: no process reads it, and its last attempt did not fail."""
     if run.discovery_due_at is None or run.discovery_due_at <= database.now():
         return False
     if run.discovery_due_at.isoformat() == run.metadata.get(_SLEEPS_UNTIL):
@@ -165,16 +166,16 @@ def sleeps(run: Run) -> bool:
 
 
 def wake_page(run_id: int) -> bool:
-    """Make the page due at once of a run whose list waits for its budget.
+    """Make a run's list page due now, if it waits for its budget.
 
     Returns:
-      bool: Whether it was waiting.
+      bool: Whether it did.
     """
     run = runs.get(run_id)
     if run.discovered_at is not None or not sleeps(run):
         return False
-    return bool(Run.update({Run.discovery_due_at: database.now()}).where(_ours(run)).execute())
+    return bool(Run.update({Run.discovery_due_at: database.now()}).where(_is_leased(run)).execute())
 
 
-def _ours(run: Run) -> Any:
+def _is_leased(run: Run) -> Any:
     return (Run.id == run.id) & (Run.status == RunStatus.RUNNING) & (Run.discovery_due_at == run.discovery_due_at)

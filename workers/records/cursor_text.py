@@ -1,16 +1,16 @@
-"""A list's cursor as it can be shown and stored in an id: short, and without a key that it may hold."""
+"""Shortens a list's cursor for messages and ids, and hides it if it can hold an API key."""
 
 import hashlib
 from typing import Any
 
-#: Marks of a link or a query in a cursor: both may hold a key.
+#: Characters of a link or a query; both can hold an API key.
 _MAY_HOLD_A_KEY = set("?&=@")
 
 
 def short(cursor: Any) -> str:
-    """Return a cursor as it can be shown, and stand in an id.
+    """Return a cursor as text for messages and ids.
 
-    A long one, and one that may hold a key, as a digest: cursors often share their beginning.
+    A long cursor, and one that can hold a key, is returned as a digest, because cursors often share their beginning.
     """
     if cursor is None:
         return "first"

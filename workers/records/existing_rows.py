@@ -1,18 +1,30 @@
-"""Which rows are there already: the database compares the keys, for it may do so otherwise than Python.
+"""Finds which rows exist already. The database compares the keys, because its rules can differ from Python's.
 
-A column may ignore case (NOCASE, CITEXT) or trailing blanks, round (NUMERIC(10, 2)), or hold another type than the API
-sends. So the given keys are joined with the table, cast to what the catalogue says the column holds.
+A column can ignore case (NOCASE, CITEXT) or trailing blanks, round (NUMERIC(10, 2)), or have another type than the API
+sends. So the keys are joined with the table, cast to the column types of the database's catalogue.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from peewee import SQL, Cast, CommaNodeList, EnclosedNodeList, Entity, ModelSelect, NodeList, SqliteDatabase
+from peewee import (
+    SQL,
+    Cast,
+    CommaNodeList,
+    EnclosedNodeList,
+    Entity,
+    Field,
+    Model,
+    ModelSelect,
+    NodeList,
+    SqliteDatabase,
+)
 
 from workers import clock
+from workers.sources import model_keys
 
-#: The type of each column. Without its modifiers: CAST('abcdef' AS varchar(5)) would cut silently what an INSERT
-#: refuses. But where an INSERT rounds, the key is rounded alike. A domain stands for what it is made of.
+#: The type of each column, without its length: CAST('abcdef' AS varchar(5)) would silently cut what an INSERT refuses.
+#: Types that round keep their modifiers, so that a key is rounded as an INSERT rounds it. A domain counts as its base.
 _TYPES = """
 WITH RECURSIVE kind(name, oid, modifier) AS (
     SELECT attname, atttypid, atttypmod FROM pg_catalog.pg_attribute
@@ -28,31 +40,31 @@ FROM kind JOIN pg_catalog.pg_type AS base ON base.oid = kind.oid WHERE base.typt
 
 
 _TYPES_SECONDS = 60.0
-#: What the given keys are called in a statement: a user's table of that name could not be seen in it.
+#: The name of the wanted keys in a statement; it hides a user's table of the same name.
 _WANTED = "sluice_wanted"
 
 
-def database_of(model: type[Any]) -> Any:
-    """Return the database object of a model, whatever proxy it is reached through."""
+def database_of(model: type[Model]) -> Any:
+    """Return the database object of a model, also if the model refers to it by a proxy."""
     theirs = model._meta.database
     return getattr(theirs, "obj", theirs)
 
 
-def is_sqlite(model: type[Any]) -> bool:
+def is_sqlite(model: type[Model]) -> bool:
     """Whether a model's table is on SQLite."""
     return isinstance(database_of(model), SqliteDatabase)
 
 
-def find(model: type[Any], keys: Sequence[Any], wanted: Sequence[Sequence[Any]]) -> dict[int, Any]:
-    """Return which rows have the wanted keys.
+def find(model: type[Model], keys: Sequence[Field], wanted: Sequence[Sequence[Any]]) -> dict[int, Any]:
+    """Find the rows that have the wanted keys.
 
     Parameters:
-      keys(Sequence[peewee.Field]): The fields by which rows are found.
-      wanted(Sequence[Sequence]): For each row wanted, the values of these fields.
+      keys(Sequence[peewee.Field]): The key fields.
+      wanted(Sequence[Sequence]): For each row, the values of these fields.
 
     Returns:
-      dict[int, Any]: Position in `wanted` -> primary key; nothing where there is no such row. Two positions may have
-        one primary key: the database takes their keys for the same.
+      dict[int, Any]: Position in `wanted` -> primary key, for rows that exist. Two positions can have the same primary
+        key, if their keys are equal for the database.
     """
     if not wanted:
         return {}
@@ -69,7 +81,7 @@ def find(model: type[Any], keys: Sequence[Any], wanted: Sequence[Sequence[Any]])
         NodeList((Entity("t", field.column_name), SQL(" = "), Entity(_WANTED, name)), glue="")
         for field, name in zip(keys, names, strict=True)
     ]
-    primary = model._meta.primary_key
+    primary = model_keys.primary(model)
     query = NodeList(
         (
             SQL(f"WITH {_WANTED}(n, {', '.join(names)}) AS (VALUES "),
@@ -86,14 +98,14 @@ def find(model: type[Any], keys: Sequence[Any], wanted: Sequence[Sequence[Any]])
     return {number: primary.python_value(key) for number, key in place.execute(query).fetchall()}
 
 
-def rows(model: type[Any], primary_keys: Iterable[Any], *, lock: bool = False) -> dict[Any, Any]:
-    """Return rows by their primary keys, whatever the model's own `select` hides.
+def rows(model: type[Model], primary_keys: Iterable[Any], *, lock: bool = False) -> dict[Any, Any]:
+    """Return rows by primary key, also rows that the model's own `select` filters out.
 
     Parameters:
-      lock(bool): Hold them until the transaction ends, in the order of their keys: of two writers with the same rows
-        in another order, none waits for the other crosswise.
+      lock(bool): Lock them until the transaction ends, in the order of their keys, so that two writers with the same
+        rows cannot deadlock.
     """
-    key, wanted = model._meta.primary_key, list(primary_keys)
+    key, wanted = model_keys.primary(model), list(primary_keys)
     if not wanted:
         return {}
     query = ModelSelect(model, model._meta.sorted_fields).where(key.in_(wanted))
@@ -101,22 +113,22 @@ def rows(model: type[Any], primary_keys: Iterable[Any], *, lock: bool = False) -
     return {row._pk: row for row in found}
 
 
-def locked_keys(model: type[Any], primary_keys: Iterable[Any], keys: Sequence[Any]) -> dict[Any, tuple[Any, ...]]:
+def locked_keys(model: type[Model], primary_keys: Iterable[Any], keys: Sequence[Field]) -> dict[Any, tuple[Any, ...]]:
     """Lock rows as `rows` does; return primary key -> the values of the fields in `keys`."""
-    key = model._meta.primary_key
+    key = model_keys.primary(model)
     query = ModelSelect(model, [key, *keys]).where(key.in_(list(primary_keys)))
     return {primary: tuple(values) for primary, *values in _locking(model, query).tuples()}
 
 
-def _locking(model: type[Any], query: Any) -> Any:
-    ordered = query.order_by(model._meta.primary_key)
+def _locking(model: type[Model], query: Any) -> Any:
+    ordered = query.order_by(model_keys.primary(model))
     if is_sqlite(model):
-        return ordered  # the transaction holds the whole file
-    return ordered.for_update("FOR NO KEY UPDATE")  # rows that refer to these may be inserted meanwhile
+        return ordered  # its transaction locks the whole file
+    return ordered.for_update("FOR NO KEY UPDATE")  # so that other transactions can insert rows that refer to these
 
 
-def _types(place: Any, model: type[Any]) -> dict[str, str]:
-    """Return column -> type, read from the catalogue at most once a minute: a table may be altered while it is used."""
+def _types(place: Any, model: type[Model]) -> dict[str, str]:
+    """Return column -> type. The catalogue is read again after a minute: a table can be altered while it is used."""
     name, _ = place.get_sql_context().sql(table(model)).query()
     known: dict[str, tuple[float, dict[str, str]]] = place.__dict__.setdefault("_sluice_types", {})
     if name not in known or clock.monotonic() - known[name][0] > _TYPES_SECONDS:
@@ -130,7 +142,7 @@ def _typed(field: Any, value: Any, types: dict[str, str]) -> Any:
     return Cast(node, kind) if kind else node
 
 
-def table(model: type[Any]) -> Any:
-    """Return a model's table as it stands in a statement."""
+def table(model: type[Model]) -> Any:
+    """Return a model's table as an SQL node."""
     meta = model._meta
     return Entity(meta.schema, meta.table_name) if meta.schema else Entity(meta.table_name)

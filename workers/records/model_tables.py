@@ -1,18 +1,18 @@
-"""The tables of a user's models, created where they are missing, each with all of its indexes."""
+"""Creates the missing tables of a user's models, with all their indexes."""
 
 from collections.abc import Iterable
 from typing import Any
 
-from peewee import Index
+from peewee import Index, Model
 
 from workers.records import existing_rows
 
 
 def create_tables(models: Iterable[Any]) -> None:
-    """Create the tables that are missing, with their indexes. What is there is never altered.
+    """Create the tables that are missing, with their indexes. Existing tables are never altered.
 
-    Peewee names an index after the class, so of two classes of one name the second would be left without its unique
-    index: that one is named after its table.
+    Peewee names an index after the class. Of two classes with the same name the second would get no unique index, so
+    its index is named after its table.
     """
     for model in models:
         model.create_table(safe=True)
@@ -23,8 +23,8 @@ def create_tables(models: Iterable[Any]) -> None:
                 existing_rows.database_of(model).execute(model._schema._create_index(index, safe=True))
 
 
-def _owner(model: type[Any], name: str) -> str:
-    """Return the table that has the index of this name."""
+def _owner(model: type[Model], name: str) -> str:
+    """Return the table of the index with this name; empty if there is none."""
     place = existing_rows.database_of(model)
     if existing_rows.is_sqlite(model):
         found = place.execute_sql("SELECT tbl_name FROM sqlite_master WHERE type = 'index' AND name = ?", (name,))

@@ -1,4 +1,4 @@
-"""Old rows: what a fresh run may remove, and how far it is. The only writer of `sluice_old_rows`, `sluice_removals`."""
+"""Records which rows a fresh run can remove, and how far its removal is."""
 
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
@@ -13,12 +13,12 @@ from workers.records.tables import ENDED, OldRow, Removal, RemovalState, Run, Ru
 
 #: Rows of one INSERT, and keys of one IN.
 _CHUNK = 500
-#: Rows of one transaction where nothing but their own table is touched.
+#: Rows of one transaction that changes no other table.
 _CLEARED = 5_000
 
 
 def get(run_id: int) -> Removal | None:
-    """Return how far a run's removal is; None where it never began one."""
+    """Return the state of a run's removal; None if it never began one."""
     return Removal.get_or_none(Removal.run_id == run_id)
 
 
@@ -26,10 +26,10 @@ def get(run_id: int) -> Removal | None:
 
 
 def begin(run: Run) -> Removal:
-    """Record that a fresh run copies the keys of the rows that are there. Earlier runs of its source give theirs up."""
+    """Record that a fresh run copies the keys of existing rows. Earlier fresh runs of its source give up theirs."""
     Removal.insert(run_id=run.id).on_conflict_ignore().execute()
     for run_id in _superseded(run):
-        give_up(run_id, f"run {run.id} of {run.source} is fresh, too, and began since")
+        give_up(run_id, f"run {run.id} of {run.source} is fresh, too, and began later")
     return Removal.get(Removal.run_id == run.id)
 
 
@@ -39,18 +39,18 @@ def _superseded(run: Run) -> list[int]:
 
 
 def _open(which: Any) -> list[int]:
-    """Return those of some runs that have old rows, or had."""
+    """Return the ids of those runs whose removal is not over."""
     found = Removal.select(Removal.run_id).join(Run, on=(Run.id == Removal.run_id))
     rows: Any = found.where(which, Removal.state != RemovalState.OVER).order_by(Removal.run_id).tuples()
     return [run_id for (run_id,) in rows]
 
 
 def add(run_id: int, rows: Iterable[tuple[str, str]], position: str) -> None:
-    """Within `cursor.page_commit`: record rows that are there.
+    """Within `cursor.page_commit`: record existing rows.
 
     Parameters:
-      rows(Iterable[tuple[str, str]]): Their primary keys and `unique_by` values, as text. Known ones are left alone.
-      position(str): The last one's primary key.
+      rows(Iterable[tuple[str, str]]): Their primary keys and `unique_by` values, as text. Recorded ones stay unchanged.
+      position(str): The primary key of the last one.
     """
     for some in chunked([{"run_id": run_id, "item_id": item_id, "row_key": key} for item_id, key in rows], _CHUNK):
         OldRow.insert_many(some).on_conflict_ignore().execute()
@@ -58,7 +58,7 @@ def add(run_id: int, rows: Iterable[tuple[str, str]], position: str) -> None:
 
 
 def copied(run_id: int) -> None:
-    """Within `cursor.page_commit`: record that every row is known, so that the list may be asked for."""
+    """Within `cursor.page_commit`: record that all keys are copied, so that the list can be read."""
     copying = (Removal.run_id == run_id) & (Removal.state == RemovalState.COPYING)
     Removal.update({Removal.state: RemovalState.COPIED, Removal.position: None}).where(copying).execute()
 
@@ -67,15 +67,15 @@ def copied(run_id: int) -> None:
 
 
 def holders(sources: Collection[str]) -> list[int]:
-    """Return the runs of some sources that have old rows."""
+    """Return the runs of some sources whose removal is not over."""
     return _open(Run.source.in_(sources))
 
 
 def seen(run_ids: Sequence[int], item_ids: Iterable[str]) -> None:
-    """Within `cursor.page_commit`: a list has brought these rows, so that they are not to be removed.
+    """Within `cursor.page_commit`: keep these rows from removal, because a list contains them.
 
     Parameters:
-      run_ids(Sequence[int]): From `holders`: a run that failed, and is retried later, must not remove them either.
+      run_ids(Sequence[int]): From `holders`: a failed run that is retried later must not remove them either.
     """
     for some in chunked(item_ids, _CHUNK):
         OldRow.delete().where(OldRow.run_id.in_(run_ids), OldRow.item_id.in_(some)).execute()
@@ -85,10 +85,10 @@ def seen(run_ids: Sequence[int], item_ids: Iterable[str]) -> None:
 
 
 def take(run_id: int, lease_seconds: float) -> Removal | None:
-    """Take the removal of a run whose list was whole, until the lease ends; `due_at` is its token.
+    """Claim the removal of a run whose list was complete, for the length of a lease; `due_at` identifies the lease.
 
     Returns:
-      Removal | None: None where another process is at it, or it is over.
+      Removal | None: None if another process has claimed it, or it is over.
     """
     now = database.now()
     free = Removal.due_at.is_null() | (Removal.due_at <= now)
@@ -98,24 +98,24 @@ def take(run_id: int, lease_seconds: float) -> Removal | None:
 
 
 def give_back(removal: Removal) -> None:
-    """Let other processes continue a removal at once."""
-    Removal.update({Removal.due_at: None}).where(_ours(removal)).execute()
+    """End the lease of a removal, so that another process can continue it."""
+    Removal.update({Removal.due_at: None}).where(_is_leased(removal)).execute()
 
 
 def hold(removal: Removal) -> bool:
-    """Within a transaction: hold the run's row, so that it is not cancelled meanwhile.
+    """Within a transaction: lock the run's row, so that the run cannot be cancelled meanwhile.
 
     Returns:
-      bool: Whether the run is running and the removal still ours.
+      bool: Whether the run is running and the lease still holds.
     """
     running = (Run.id == removal.run_id) & (Run.status == RunStatus.RUNNING)
     if not Run.update({Run.updated_at: database.now()}).where(running).execute():
         return False
-    return Removal.select(Removal.run_id).where(_ours(removal)).exists()
+    return Removal.select(Removal.run_id).where(_is_leased(removal)).exists()
 
 
 def after(removal: Removal, limit: int) -> dict[str, str]:
-    """Return the next old rows that were not looked at yet: primary key -> `unique_by` value."""
+    """Return the next old rows after the position of the removal: primary key -> `unique_by` value."""
     old = OldRow.select(OldRow.item_id, OldRow.row_key).where(OldRow.run_id == removal.run_id)
     if removal.position is not None:
         old = old.where(OldRow.item_id > removal.position)
@@ -124,22 +124,22 @@ def after(removal: Removal, limit: int) -> dict[str, str]:
 
 
 def still(removal: Removal, item_ids: Iterable[str]) -> list[str]:
-    """Return which of these rows no list has brought until now."""
+    """Return which of these rows are still old rows: no list has contained them."""
     rows: Any = OldRow.select(OldRow.item_id).where(OldRow.run_id == removal.run_id, OldRow.item_id.in_(list(item_ids)))
     return [item_id for (item_id,) in rows.tuples()]
 
 
 def rewind(removal: Removal) -> None:
-    """Look again at the rows that are left, from the first one on: what referred to them may be gone."""
-    Removal.update({Removal.position: None, Removal.reason: None}).where(_ours(removal)).execute()
+    """Start again at the first old row: rows that referred to the remaining ones can be removed by now."""
+    Removal.update({Removal.position: None, Removal.reason: None}).where(_is_leased(removal)).execute()
     removal.position = None
 
 
 def drop(removal: Removal, item_ids: Sequence[str], removed: int) -> None:
-    """Within the transaction that removes them, where it can: these rows are gone.
+    """Forget old rows that were removed; in the transaction that removes them, if they are in the same database.
 
     Parameters:
-      removed(int): How many of them were there and this run's to remove.
+      removed(int): How many rows this run has removed.
     """
     OldRow.delete().where(OldRow.run_id == removal.run_id, OldRow.item_id.in_(item_ids)).execute()
     count = {Removal.removed_count: Removal.removed_count + removed}
@@ -147,25 +147,26 @@ def drop(removal: Removal, item_ids: Sequence[str], removed: int) -> None:
 
 
 def advance(removal: Removal, position: str, lease_seconds: float, reason: str | None = None) -> bool:
-    """Record up to which key the old rows were looked at; the lease begins again.
+    """Record the position of the removal, and start its lease again.
 
     Parameters:
+      position(str): The last key that was checked.
       reason(str | None): Why the row of this key could not be removed.
 
     Returns:
-      bool: Whether the removal was still ours.
+      bool: Whether the lease still held.
     """
     until: datetime = database.now() + timedelta(seconds=lease_seconds)
     values: dict[Any, Any] = {Removal.position: position, Removal.due_at: until}
     if reason:
         values[Removal.reason] = fn.COALESCE(Removal.reason, storable_reason(reason))
-    took = Removal.update(values).where(_ours(removal)).execute()
+    took = Removal.update(values).where(_is_leased(removal)).execute()
     removal.position, removal.due_at = position, until
     return bool(took)
 
 
 def left(run_id: int) -> int:
-    """Count the old rows of a run that are still there for all it knows."""
+    """Count the old rows of a run that are not removed yet."""
     count: int = OldRow.select().where(OldRow.run_id == run_id).count()
     return count
 
@@ -175,62 +176,62 @@ def are_there(run_id: int) -> bool:
     return OldRow.select(OldRow.run_id).where(OldRow.run_id == run_id).exists()
 
 
-def _ours(removal: Removal) -> Any:
+def _is_leased(removal: Removal) -> Any:
     return (Removal.run_id == removal.run_id) & (Removal.due_at == removal.due_at)
 
 
-# --- what becomes of it
+# --- after a failure, and its end
 
 
 def again(run_id: int) -> None:
-    """Within a transaction: let a removal that left rows be tried again from the first of them."""
+    """Within a transaction: let a removal that could not remove all rows start again."""
     removing = (Removal.run_id == run_id) & (Removal.state == RemovalState.REMOVING)
     Removal.update({Removal.position: None, Removal.reason: None, Removal.due_at: None}).where(removing).execute()
 
 
 def has_failed(run_id: int) -> bool:
-    """Whether the removal of a run that has failed left rows, so that a retry can continue it."""
+    """Whether the removal of a failed run is not over, so that a retry can continue it."""
     removing = (Removal.run_id == run_id) & (Removal.state == RemovalState.REMOVING)
     return Removal.select(Removal.run_id).where(removing).exists()
 
 
 def give_up(run_id: int, reason: str | None = None) -> None:
-    """Let a run remove nothing, or nothing more, and forget its old rows.
+    """End the removal of a run without removing more rows, and forget its old rows.
 
     Parameters:
-      reason(str | None): What its timeline is to say of it at its end; None: nothing more is to be said.
+      reason(str | None): For the run's timeline at its end; None: no line.
     """
     close(run_id, reason)
     clear(run_id)
 
 
 def close(run_id: int, reason: str | None = None) -> None:
-    """Within a transaction: as `give_up`, but leave the rows to `clear`."""
+    """Within a transaction: as `give_up`, but without forgetting the old rows; `clear` does that."""
     values = {Removal.state: RemovalState.OVER, Removal.reason: reason and storable_reason(reason)}
     Removal.update(values).where(Removal.run_id == run_id).execute()
 
 
 def clear(run_id: int) -> None:
-    """Forget the old rows of a run in short transactions; what a process leaves that is stopped, retention removes."""
+    """Forget the old rows of a run in short transactions. If the process is stopped, retention forgets the rest."""
     while clear_some(run_id) and not clock.stop_requested.is_set():
         pass
 
 
 def clear_some(run_id: int) -> int:
-    """Forget some old rows of a run; return how many."""
+    """Forget some old rows of a run; return their number."""
     some = OldRow.select(OldRow.item_id).where(OldRow.run_id == run_id).order_by(OldRow.item_id).limit(_CLEARED)
     count: int = OldRow.delete().where(OldRow.run_id == run_id, OldRow.item_id.in_(some)).execute()
     return count
 
 
 def leftover() -> int | None:
-    """Return a run whose old rows nothing can need any more, if there is one.
+    """Return a run whose old rows are not needed any more, if there is one.
 
-    It completed, was cancelled, gave them up, or has lost its items for its age.
+    It completed, was cancelled, gave up its removal, or retention has removed its items.
     """
-    of_it = OldRow.select(OldRow.run_id).where(OldRow.run_id == Removal.run_id)
+    its_rows = OldRow.select(OldRow.run_id).where(OldRow.run_id == Removal.run_id)
     useless = (Removal.state == RemovalState.OVER) | Run.status.in_([RunStatus.COMPLETED, RunStatus.CANCELLED])
     useless |= Run.items_removed_at.is_null(False)
     found = Removal.select(Removal.run_id).join(Run, on=(Run.id == Removal.run_id))
-    run_id: int | None = found.where(useless, fn.EXISTS(of_it)).limit(1).scalar()
+    run_id: int | None = found.where(useless, fn.EXISTS(its_rows)).limit(1).scalar()
     return run_id

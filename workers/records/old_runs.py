@@ -1,4 +1,4 @@
-"""Old runs: which ended so long ago that their items may go, and later their rows; and the removal."""
+"""Finds the runs that ended long enough ago for their items, and later their rows, to be removed; and removes them."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -12,15 +12,15 @@ from workers.records.tables import ENDED, Lane, ListPage, OldRow, Removal, Run, 
 
 
 def with_old_items(ended_before: datetime) -> Any:
-    """Return a query for the runs whose items may go, those that ended first at its head."""
+    """Return a query for the runs whose items can be removed, those that ended first in front."""
     return _ended(ended_before).where(Run.items_removed_at.is_null())
 
 
 def outlived(ended_before: datetime, items_ended_before: datetime | None = None) -> Any:
-    """Return a query for the runs whose rows may go: no item is left of them, and no schedule needs them.
+    """Return a query for the runs whose rows can be removed: they have no items left, and no schedule needs them.
 
     Parameters:
-      items_ended_before(datetime | None): Count the items of runs that ended before it as gone.
+      items_ended_before(datetime | None): Count the items of runs that ended before it as removed.
     """
     later = Run.alias()
     newer = (later.schedule_id == Run.schedule_id) & (later.slot_at > Run.slot_at) & (later.slot_at <= database.now())
@@ -28,28 +28,28 @@ def outlived(ended_before: datetime, items_ended_before: datetime | None = None)
     bare = Run.items_removed_at.is_null(False)
     if items_ended_before:
         bare |= Run.ended_at < items_ended_before
-    # The run of the newest slot that has come tells which slots were used; those of slots to come, that they are.
+    # Schedules need the run of the newest past slot, and those of future slots, to know which slots were used.
     return _ended(ended_before).where(bare, Run.schedule_id.is_null() | Run.slot_at.is_null() | fn.EXISTS(used_since))
 
 
 def _ended(before: datetime) -> Any:
-    # Of the bare column SQLite would take the index of statuses, and read every run that ever ended.
+    # COALESCE: else SQLite would use the index of statuses, and read every run that ever ended.
     has_ended = fn.COALESCE(Run.status, "").in_(ENDED)
     return Run.select(Run.id).where(has_ended, Run.ended_at < before).order_by(Run.ended_at, Run.id)
 
 
-def hold(some: Any, limit: int) -> list[int]:
-    """Within a transaction: hold the first runs of a query that nobody else holds, and return their ids.
+def lock(some: Any, limit: int) -> list[int]:
+    """Within a transaction: lock the first runs of a query that no other process has locked, and return their ids.
 
-    A run that was given another status meanwhile is not among them.
+    A run whose status has changed meanwhile is not among them.
     """
     first = some.limit(limit)
     rows: Any = (first if database.is_sqlite() else first.for_update(skip_locked=True)).tuples()
     return [run_id for (run_id,) in rows]
 
 
-def mark_items_removed(held: Sequence[int], *, who: str, door: str) -> list[int]:
-    """Within a transaction that holds these runs: mark those of which no item, and no sample, is left.
+def mark_items_removed(locked: Sequence[int], *, who: str, door: str) -> list[int]:
+    """Within a transaction that has locked these runs: mark those that have no item and no sample left.
 
     Returns:
       list[int]: The runs that were marked.
@@ -57,7 +57,7 @@ def mark_items_removed(held: Sequence[int], *, who: str, door: str) -> list[int]
     left = RunItem.select(RunItem.id).where(RunItem.run_id == Run.id)
     sampled = Sample.select(Sample.slot).where(Sample.run_id == Run.id)
     gone = Run.update({Run.items_removed_at: database.now()}).where(
-        Run.id.in_(held), Run.items_removed_at.is_null(), ~fn.EXISTS(left), ~fn.EXISTS(sampled)
+        Run.id.in_(locked), Run.items_removed_at.is_null(), ~fn.EXISTS(left), ~fn.EXISTS(sampled)
     )
     marked = sorted(gone.returning(Run.id, Run.total_count).tuples().execute())
     for run_id, total in marked:
@@ -66,8 +66,8 @@ def mark_items_removed(held: Sequence[int], *, who: str, door: str) -> list[int]
     return [run_id for run_id, _ in marked]
 
 
-def remove(held: Sequence[int]) -> None:
-    """Within a transaction that holds these runs: remove their rows, their lanes, timelines, samples and removals."""
+def remove(locked: Sequence[int]) -> None:
+    """Within a transaction that has locked these runs: remove their rows, lanes, timelines, samples and removals."""
     for table in (RunEvent, Lane, ListPage, Sample, OldRow, Removal):
-        table.delete().where(table.run_id.in_(held)).execute()
-    Run.delete().where(Run.id.in_(held)).execute()
+        table.delete().where(table.run_id.in_(locked)).execute()
+    Run.delete().where(Run.id.in_(locked)).execute()

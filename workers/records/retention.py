@@ -1,6 +1,6 @@
-"""Retention: what ended long ago is removed in small batches, a run's items first and its row later.
+"""Removes, in small batches, the items of runs that ended long ago, and later the rows of these runs.
 
-Any number of processes may do it at once.
+Any number of processes can do this at the same time.
 """
 
 import logging
@@ -20,10 +20,10 @@ from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
 
-#: Most items and samples, and most runs, of one batch, so that its transaction is over in a few hundredths of a second.
+#: Most items and samples, and most runs, of one batch, so that its transaction takes a few hundredths of a second.
 _ITEMS, _RUNS = 500, 50
 
-#: Between two batches: SQLite has one writer, and the lanes want it too.
+#: The pause between two batches: SQLite has one writer at a time, and lanes need it, too.
 _PAUSE_SECONDS = 0.05
 
 #: A hundred years, as in the settings.
@@ -34,7 +34,7 @@ _NEVER = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed, or would be.
+    """How much was removed, or would be.
 
     Parameters:
       items(int): Rows of items.
@@ -49,7 +49,7 @@ class Pruned:
 
 
 def removable(*, items_days: float, runs_days: float) -> Pruned:
-    """Count what `prune` would remove now. Parameters are those of `prune`."""
+    """Count what `prune` would remove now. Parameters are as for `prune`."""
     items_before, runs_before = _days_ago(items_days, runs_days)
     its_run = RunItem.run_id.in_(old_runs.with_old_items(items_before))
     return Pruned(RunItem.select().where(its_run).count(), old_runs.outlived(runs_before, items_before).count())
@@ -63,23 +63,23 @@ def prune(
     door: str = "scheduler",
     on_batch: Callable[[Pruned], None] = lambda pruned: None,
 ) -> Pruned:
-    """Remove the items of runs that ended long ago, and the rows of those that ended longer ago still.
+    """Remove the items of runs that ended long ago, and the rows of runs that ended even longer ago.
 
-    A run's row goes only after its items, however short `runs_days` is; and never the newest run of a schedule.
+    A run's row is removed only after its items, however short `runs_days` is. The newest run of a schedule stays.
 
     Parameters:
-      items_days(float): How many days a run must have ended ago for its items to go; 0 keeps all items.
-      runs_days(float): The same for the rows of runs; 0 keeps all rows.
+      items_days(float): How many days after its end a run loses its items; 0 keeps all items.
+      runs_days(float): How many days after its end a run's row is removed; 0 keeps all rows.
       who(str), door(str): For the timeline.
-      on_batch(Callable): Told after each batch what was removed so far.
+      on_batch(Callable): Called after each batch with what was removed so far.
 
     Returns:
-      Pruned: What this call removed: all there was, unless the process was asked to stop.
+      Pruned: What this call removed: everything that is old enough, unless the process was asked to stop.
 
     Raises:
-      UsageError: A number of days cannot be.
+      UsageError: A number of days is out of range.
 
-    *Warning:* SQLite keeps the room in its file for rows to come, and the file does not shrink.
+    *Warning:* the file of SQLite does not shrink: it keeps the free space for later rows.
     """
     pruned = Pruned()
     for batch in _batches(*_days_ago(items_days, runs_days), who, door):
@@ -89,7 +89,7 @@ def prune(
 
 
 def tidy(seconds: float) -> Pruned:
-    """Do as much of `prune` as fits in `seconds`, with the ages that the settings give; at least a batch.
+    """Do as much of `prune` as fits in `seconds`, at least one batch, with the ages of the settings.
 
     Returns:
       Pruned: What this call removed.
@@ -105,45 +105,47 @@ def tidy(seconds: float) -> Pruned:
 
 
 def _days_ago(items_days: float, runs_days: float) -> tuple[datetime, datetime]:
-    """Return before when a run must have ended for its items and for its row to go; nothing ended before that of 0."""
+    """Return the latest ends of runs whose items, and whose rows, are removed; 0 days: a time before all runs."""
     for days in (items_days, runs_days):
         if not 0 <= days <= _LONGEST_DAYS:
-            raise UsageError(f"{days:g} days cannot be: give 0, which keeps all, or up to {_LONGEST_DAYS:,}")
+            raise UsageError(f"{days:g} days is out of range: give 0, which keeps all, or up to {_LONGEST_DAYS:,}")
     now = database.now()
     items_before, runs_before = (now - timedelta(days=days) if days else _NEVER for days in (items_days, runs_days))
     return items_before, runs_before
 
 
 def _batches(items_before: datetime, runs_before: datetime, who: str, door: str) -> Iterator[Pruned]:
-    """Yield what each batch removed: nothing, where another process is at it.
+    """Yield what each batch removed; nothing if another process removes the same runs.
 
     Raises:
-      peewee.PeeweeException: A run cannot be removed; the others have been before.
+      peewee.PeeweeException: A run cannot be removed. All others were removed before.
     """
-    stay: dict[int, Exception] = {}
+    refused: dict[int, Exception] = {}
     while True:
         if (useless := old_rows.leftover()) is not None:
             old_rows.clear_some(useless)
             yield Pruned()
-        elif (first := _but(old_runs.with_old_items(items_before), stay).limit(1).scalar()) is not None:
-            some = _but(old_runs.with_old_items(items_before), stay)
-            yield _whole_or_first(partial(_remove_items, some, who, door), first, stay)
-        elif (first := _but(old_runs.outlived(runs_before), stay).limit(1).scalar()) is not None:
-            yield _whole_or_first(partial(_remove_runs, _but(old_runs.outlived(runs_before), stay)), first, stay)
+        elif (first := _except(old_runs.with_old_items(items_before), refused).limit(1).scalar()) is not None:
+            some = _except(old_runs.with_old_items(items_before), refused)
+            yield _remove_batch_or_first(partial(_remove_items, some, who, door), first, refused)
+        elif (first := _except(old_runs.outlived(runs_before), refused).limit(1).scalar()) is not None:
+            yield _remove_batch_or_first(
+                partial(_remove_runs, _except(old_runs.outlived(runs_before), refused)), first, refused
+            )
         else:
             break
         if clock.sleep(_PAUSE_SECONDS):
             return
-    for error in stay.values():
+    for error in refused.values():
         raise error
 
 
-def _but(query: Any, stay: dict[int, Exception]) -> Any:
-    return query.where(Run.id.not_in(sorted(stay))) if stay else query
+def _except(query: Any, refused: dict[int, Exception]) -> Any:
+    return query.where(Run.id.not_in(sorted(refused))) if refused else query
 
 
-def _whole_or_first(remove: Callable[[int], Pruned], first: int, stay: dict[int, Exception]) -> Pruned:
-    """Remove a batch of runs; where it is refused, the first of them alone, which stays where that is refused, too."""
+def _remove_batch_or_first(remove: Callable[[int], Pruned], first: int, refused: dict[int, Exception]) -> Pruned:
+    """Remove a batch of runs; if the database refuses it, remove only the first run, or note why that is refused."""
     try:
         return remove(_RUNS)
     except Exception as error:
@@ -154,26 +156,26 @@ def _whole_or_first(remove: Callable[[int], Pruned], first: int, stay: dict[int,
     except Exception as error:
         if is_for_all(error):
             raise
-        stay[first] = error
+        refused[first] = error
     return Pruned()
 
 
 def _remove_items(some: Any, who: str, door: str, most: int) -> Pruned:
     removed = sampled = 0
     with database.db.atomic():
-        held = old_runs.hold(some, most)
-        for run_id in held:
+        locked = old_runs.lock(some, most)
+        for run_id in locked:
             if removed + sampled < _ITEMS:
                 removed += items.remove(run_id, _ITEMS - removed - sampled)
                 sampled += samples.remove(run_id, _ITEMS - removed - sampled)
-        bare = old_runs.mark_items_removed(held, who=who, door=door)
+        bare = old_runs.mark_items_removed(locked, who=who, door=door)
     for run_id in bare:
-        log.info("run %d ended long ago: its items are removed, its counts stay", run_id)
+        log.info("run %d ended long ago: its items were removed, its counts stay", run_id)
     return Pruned(items=removed)
 
 
 def _remove_runs(some: Any, most: int) -> Pruned:
     with database.db.atomic():
-        held = old_runs.hold(some, most)
-        old_runs.remove(held)
-    return Pruned(runs=len(held))
+        locked = old_runs.lock(some, most)
+        old_runs.remove(locked)
+    return Pruned(runs=len(locked))

@@ -1,7 +1,7 @@
-"""Samples: a running run's counters every two seconds, so that its charts have a history. Their only writer.
+"""Takes samples: snapshots of the counters of running runs, every two seconds, for charts.
 
-Any number of processes may take them: a run has one row in each slot of two seconds. As a run ages its older rows are
-thinned: however long it lives, it has some five hundred.
+Any number of processes can take them: a run has at most one row for each slot of two seconds. Older samples are
+thinned, so that even a long run has about five hundred.
 """
 
 from collections.abc import Sequence
@@ -12,31 +12,31 @@ from peewee import Value, fn
 
 from workers.records.tables import Run, RunStatus, Sample
 
-#: The length of a slot, and how often somebody should look whether a sample is to be taken.
+#: The length of a slot, and how often a process should call `take`.
 SLOT_SECONDS = 2
-#: Above so many rows a run's are thinned: so many of the newest stay as they are, so many older ones at most.
+#: A run with more rows than the first number is thinned: the newest (second) stay, and of the older at most the third.
 _MOST, _NEWEST, _OLDER = 480, 60, 400
-#: Every so many slots it is looked whether there are too many.
+#: How often, in slots, the rows are counted.
 _LOOK_SLOTS = 16
 
 
 def take(now: datetime) -> int:
-    """As `take_each`; returns how many samples this call took."""
+    """As `take_each`, but return the number of samples that this call took."""
     return len(take_each(now))
 
 
 def take_each(now: datetime) -> list[int]:
-    """Take a sample of each running run that has none in this slot, and thin what has become too much.
+    """Take a sample of each running run that has none in this slot, and thin the samples of long runs.
 
     Parameters:
-      now(datetime): The database's own time.
+      now(datetime): The time of the database.
 
     Returns:
-      list[int]: The runs of which this call took one.
+      list[int]: The ids of the runs that this call took a sample of.
     """
     slot = slot_of(now)
     due = Run.select(Run.id).where(Run.status == RunStatus.RUNNING, ~fn.EXISTS(_of_slot(slot)))
-    if due.limit(1).scalar() is None:  # no write where there is nothing to write: SQLite has one writer
+    if due.limit(1).scalar() is None:  # no write if there is nothing to write: SQLite has one writer at a time
         return []
     taken = _insert(slot, now)
     if slot % _LOOK_SLOTS == 0:
@@ -46,7 +46,7 @@ def take_each(now: datetime) -> list[int]:
 
 
 def thin(run_id: int) -> int:
-    """Remove some of a run's older samples, where it has too many: then those of every second, fourth, ... slot stay.
+    """Remove some of a run's older samples, if it has too many: those of every second, fourth, ... slot stay.
 
     Returns:
       int: How many were removed.
@@ -62,15 +62,15 @@ def thin(run_id: int) -> int:
 
 
 def slot_of(at: datetime) -> int:
-    """Return the number of the slot in which an instant lies."""
+    """Return the number of the slot that contains a time."""
     return int(at.timestamp()) // SLOT_SECONDS
 
 
 def remove(run_id: int, limit: int) -> int:
-    """Within a transaction that holds an ended run's row: remove some of its samples.
+    """Within a transaction that has locked an ended run's row: remove some of its samples.
 
     Returns:
-      int: How many there were.
+      int: How many were removed.
     """
     some = Sample.select(Sample.slot).where(Sample.run_id == run_id).order_by(Sample.slot).limit(limit)
     removed: int = Sample.delete().where(Sample.run_id == run_id, Sample.slot.in_(some)).execute()
@@ -100,7 +100,7 @@ def _insert(slot: int, now: datetime) -> list[int]:
 
 
 def _step(slots: Sequence[int]) -> int:
-    """Return the smallest power of two of which few enough of these slots are multiples."""
+    """Return the smallest power of two so that at most `_OLDER` of these slots are multiples of it."""
     step = 2
     while sum(slot % step == 0 for slot in slots) > _OLDER:
         step *= 2

@@ -1,4 +1,4 @@
-"""The schema: Sluice's tables brought up to date by migrations, and those of users' models created."""
+"""Migrates Sluice's own tables, and creates the missing tables of users' models."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,26 +12,26 @@ from workers.errors import DependencyDown
 from workers.records.model_tables import create_tables
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
-_LOCK_ID = 0x51_01_CE  # one advisory lock for all who migrate
+_LOCK_ID = 0x51_01_CE  # one advisory lock for all processes that migrate
 
 
 def migrate(models: Iterable[Any] = ()) -> list[str]:
-    """Bring Sluice's tables up to date, and create those of `models` that are missing; one process at a time does it.
+    """Apply missing migrations to Sluice's tables, and create the missing tables of `models`; one process at a time.
 
     Parameters:
-      models(Iterable[type[peewee.Model]]): A user's models whose tables may be created. Theirs are never altered.
+      models(Iterable[type[peewee.Model]]): A user's models. Their existing tables are never altered.
 
     Returns:
-      list[str]: The migrations that were applied just now.
+      list[str]: The migrations that this call applied.
     """
     found = list(models)
     with database.connection(), database.db.atomic():
-        ours, theirs = [m for m in found if database.is_ours(m)], [m for m in found if not database.is_ours(m)]
+        own, others = [m for m in found if database.is_ours(m)], [m for m in found if not database.is_ours(m)]
         if not database.is_sqlite():
             database.db.execute_sql("SELECT pg_advisory_xact_lock(%s)", (_LOCK_ID,))
         applied: list[str] = _runner().up()
-        create_tables(ours)
-    for model in theirs:
+        create_tables(own)
+    for model in others:
         with model._meta.database.connection_context():
             create_tables([model])
     return applied

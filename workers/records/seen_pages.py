@@ -1,4 +1,4 @@
-"""The pages that a run has read of its list, by digest: a cursor or a page that comes again makes the list endless."""
+"""Detects an endless list by digests of the pages read so far: a cursor or a page came twice, or too many items."""
 
 import hashlib
 import json
@@ -10,26 +10,26 @@ from workers.records.cursor_text import short
 from workers.records.tables import ListPage, Run
 from workers.sources.contracts import ImportSource
 
-#: The pages that a new one is compared with.
+#: How many of the last pages a new page is compared with.
 _KEPT = 1_000
 
 
 def add(run: Run, source: ImportSource, cursor: Any, *, came: int, digest: str, next_cursor: Any) -> dict[str, int]:
-    """Within the transaction that records a page: note it, and refuse a list that goes in a circle, or never ends.
+    """Within the transaction that records a page: record its digest, and refuse an endless list.
 
     Parameters:
-      cursor(Any): What the page was asked for with.
-      came(int): How many items it held.
-      digest(str): The same for the same items; empty where it has none.
-      next_cursor(Any): The cursor of the page after it; None after the last.
+      cursor(Any): The cursor of the page.
+      came(int): The number of its items.
+      digest(str): A digest of its items; empty if it has none.
+      next_cursor(Any): The cursor of the next page; None after the last one.
 
     Returns:
-      dict[str, int]: What the next page is to know of the list: how many pages and items came, and how many of the last
-        pages were empty.
+      dict[str, int]: State for the next page: the number of pages and items so far, and how many of the last pages had
+        no item.
 
     Raises:
-      PermanentError: The page's items, or the next page's cursor, came before; too many pages had no item, or the
-        list brought too many.
+      PermanentError: The page's items, or the next cursor, came before; too many pages had no item; or the list has
+        too many items.
     """
     kept = {
         "pages": run.metadata.get("pages", 0) + 1,
@@ -46,7 +46,7 @@ def add(run: Run, source: ImportSource, cursor: Any, *, came: int, digest: str, 
 
 
 def _note(run_id: int, title: str, number: int, digest: str, cursors: tuple[Any, Any]) -> None:
-    """Note a page beside those before it; refuse one that came before, or that names one of them as the next."""
+    """Record a page; refuse it if it came before, or if its next cursor came before."""
     cursor, next_cursor = cursors
     its = ListPage.run_id == run_id
     came_before = bool(digest) and _is_known(its, ListPage.digest == digest)
@@ -80,7 +80,7 @@ def _refuse_emptiness(source: ImportSource, pages: int) -> None:
 
 
 def forget(run_id: int) -> None:
-    """Forget the pages of a run: its list has ended, or is read from the start."""
+    """Delete the digests of a run: its list has ended, or is read again from the start."""
     ListPage.delete().where(ListPage.run_id == run_id).execute()
 
 

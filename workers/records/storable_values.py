@@ -1,4 +1,4 @@
-"""Whether a value can be kept: what one database would drop, change or refuse is refused on both, by name."""
+"""Refuses values that SQLite or Postgres would drop, change or refuse, with the field's name and the repair."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -12,25 +12,25 @@ from workers.sources.exact_float import ExactFloat
 
 
 def value_of(field: Any, value: Any) -> Any:
-    """Return what is to be written into a field.
+    """Return a value in the form in which it is written to a field.
 
     Parameters:
       field(peewee.Field): The field.
-      value(Any): What a user's method has set it to. A number with more digits than a float keeps is made exact where
+      value(Any): What a user's method has set. A number with more digits than a float holds becomes an exact Decimal if
         the field is a DecimalField.
 
     Raises:
-      ValueError: It holds a NUL or half a surrogate pair, or is no finite number, or could not be read back; the
-        message names the field and the fix.
+      ValueError: It has a NUL or half a surrogate pair, is not a finite number, or could not be read back. The message
+        names the field and the repair.
     """
     if value is None or isinstance(value, (bool, Node)):
         return value
     if isinstance(value, str) and type(field) in _TEXT and value.isascii() and "\0" not in value:
-        return value  # most of what is written
+        return value  # most values
     if isinstance(getattr(field, "_ArrayField__field", field), DecimalField):
         value = _exact(value)
     if isinstance(field, UUIDField) and isinstance(value, str):
-        value = _uuid(value)  # SQLite would keep its spelling, and compare that
+        value = _uuid(value)  # SQLite would store and compare the spelling
     if not isinstance(field, BlobField):
         _refuse_unstorable(field, value)
         _refuse_unreadable(field, value)
@@ -41,7 +41,7 @@ def _exact(value: Any) -> Any:
     if isinstance(value, ExactFloat):
         return value.to_decimal()
     if isinstance(value, (list, tuple)) and any(isinstance(part, (ExactFloat, list, tuple)) for part in value):
-        return [Decimal(repr(part)) if type(part) is float else _exact(part) for part in value]  # of one type, all
+        return [Decimal(repr(part)) if type(part) is float else _exact(part) for part in value]  # all of one type
     return value
 
 
@@ -49,15 +49,15 @@ def _uuid(text: str) -> UUID | str:
     try:
         return UUID(text)
     except ValueError:
-        return text  # which is refused below
+        return text  # refused below
 
 
-#: Fields that keep any text as it is.
+#: Fields that store text unchanged.
 _TEXT = (CharField, TextField)
 
 
 def has_unstorable(text: str) -> bool:
-    """Whether a text holds a character that not every database keeps: a NUL, or half a surrogate pair."""
+    """Whether a text has a character that not every database stores: a NUL, or half a surrogate pair."""
     return "\0" in text or (not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text))
 
 
@@ -73,7 +73,7 @@ def _refuse_unstorable(field: Any, value: Any) -> None:
 
 
 def _leaves(field: Any, value: Any) -> Iterator[Any]:
-    """Yield what a value is made of, keys included."""
+    """Yield the scalar values inside a value, dictionary keys included."""
     waiting = [value]
     seen = 0
     while waiting:
@@ -90,11 +90,11 @@ def _leaves(field: Any, value: Any) -> Iterator[Any]:
 
 
 def _refuse_unreadable(field: Any, value: Any) -> None:
-    """Refuse what SQLite would store and peewee could not read: it would break every later reading of the row."""
+    """Refuse a value that SQLite would store but peewee could not read, because the row could not be loaded again."""
     try:
         stored = field.db_value(value)
         read = field.python_value(stored) if isinstance(stored, str) and _comes_back(field) else stored
-    except (ValueError, TypeError, ArithmeticError, OSError) as error:  # an address that is none is an OSError
+    except (ValueError, TypeError, ArithmeticError, OSError) as error:  # an invalid IP address is an OSError
         raise ValueError(f"{field.name} cannot be {value!r:.80}: {_kind(field)} does not take it") from error
     if isinstance(value, bytes) and isinstance(stored, str):
         _refuse_unstorable(field, stored)
@@ -105,7 +105,7 @@ def _refuse_unreadable(field: Any, value: Any) -> None:
 
 
 def _comes_back(field: Any) -> bool:
-    """Whether a field is given the text that it has made: psycopg may make a datetime, or a dictionary, of it."""
+    """Whether a field reads back the text that it wrote. For other types psycopg can return other objects."""
     return type(field).python_value.__module__.startswith(("peewee", "playhouse"))
 
 
@@ -113,5 +113,5 @@ def _kind(field: Any) -> str:
     return type(field).__name__
 
 
-#: So many values one field may hold: a bound for what contains itself.
+#: Most values inside one field; a value that contains itself has no end.
 _MOST_PARTS = 5_000_000

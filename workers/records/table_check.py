@@ -1,9 +1,8 @@
-"""Whether a source's table can be written: asked before a run begins, so that no item has to find out."""
+"""Checks before a run begins that the table of its source exists and has a unique index on its key."""
 
 from collections.abc import Iterable
-from typing import Any
 
-from peewee import SQL, CommaNodeList, Entity, NodeList, PeeweeException
+from peewee import SQL, CommaNodeList, Entity, Model, NodeList, PeeweeException
 
 from workers.connections import database
 from workers.errors import ConfigurationError
@@ -11,31 +10,31 @@ from workers.records import existing_rows
 from workers.sources import model_keys
 
 
-def check_named(title: str, model: type[Any]) -> None:
-    """Refuse a model whose database object was made without a name, and not given one since.
+def check_named(title: str, model: type[Model]) -> None:
+    """Refuse a model whose database object was created without a name, and has none yet.
 
     Raises:
-      ConfigurationError: It was not.
+      ConfigurationError: It has none.
     """
     theirs = model._meta.database
     if getattr(theirs, "obj", theirs) is None or theirs.deferred:
         raise ConfigurationError(
-            f"{title}: the database of {model.__name__} was never named: call its init() or initialize() where your "
+            f"{title}: the database of {model.__name__} has no name: call its init() or initialize() where your "
             f"models are defined"
         )
 
 
-def check(title: str, model: type[Any], unique_by: str | Iterable[str]) -> None:
-    """Refuse a table that is not there, or that would hold a row twice.
+def check(title: str, model: type[Model], unique_by: str | Iterable[str]) -> None:
+    """Refuse a table that is missing, or that could contain a row twice.
 
     Parameters:
-      title(str): What to call the source.
+      title(str): The source, for messages.
 
     Raises:
-      ConfigurationError: The table cannot be used; the message names the fix.
+      ConfigurationError: The table cannot be used; the message says the repair.
       peewee.PeeweeException: Its database does not answer.
     """
-    if not model.table_exists():
+    if not model.table_exists():  # type: ignore[no-untyped-call]
         raise ConfigurationError(
             f"The database has no table {model._meta.table_name!r} for {model.__name__}: create it, "
             f"or let `python -m workers migrate --create-models` do it"

@@ -1,7 +1,4 @@
-"""Sluice's own tables and their statuses. They sit in the package, so that a project may have a models.py of its own.
-
-Only `runs`, `items` and `lanes` write to them, `schedules`, `watermark`, `samples` and `old_rows` to their own.
-"""
+"""Defines Sluice's own database tables. Only modules of `records/`, and `scheduling/schedules`, write to them."""
 
 from enum import StrEnum
 from typing import Any
@@ -23,71 +20,15 @@ from peewee import (
 from workers import clock
 from workers.connections.database import UTCDateTimeField, db
 from workers.cron import CatchUp
+from workers.records.statuses import ACTIVE, ENDED, OPEN, TRANSITIONS, ItemStatus, RunStatus
 
+#: The index that allows one active run for each source and tenant; databases name it in their errors.
+ONE_ACTIVE_INDEX = "sluice_runs_one_active"
 
-class RunStatus(StrEnum):
-    """Where a run stands."""
-
-    #: Waits for its time.
-    SCHEDULED = "scheduled"
-    #: Its time has come, and another run of its source and tenant is active.
-    PENDING = "pending"
-    #: Discovery or lanes are at work.
-    RUNNING = "running"
-    #: Held by a person; nothing is claimed.
-    PAUSED = "paused"
-    #: Every item has ended. Some may have failed.
-    COMPLETED = "completed"
-    #: It could not go on: the list could not be read, or everything was refused.
-    FAILED = "failed"
-    #: Called off by a person or by the scheduler. Its items stay as they were.
-    CANCELLED = "cancelled"
-
-
-ACTIVE = (RunStatus.RUNNING, RunStatus.PAUSED)
-ENDED = (RunStatus.COMPLETED, RunStatus.FAILED, RunStatus.CANCELLED)
-
-#: Every legal transition, and how it happens.
-TRANSITIONS: dict[tuple[RunStatus, RunStatus], str] = {
-    (RunStatus.SCHEDULED, RunStatus.PENDING): "Its time has come, or somebody pulled it forward.",
-    (RunStatus.SCHEDULED, RunStatus.CANCELLED): "Somebody called it off before its time.",
-    (RunStatus.PENDING, RunStatus.RUNNING): "No other run of its source and tenant is active.",
-    (RunStatus.PENDING, RunStatus.CANCELLED): "Somebody called it off before its turn.",
-    (RunStatus.RUNNING, RunStatus.PAUSED): "Somebody paused it; lanes stop at their next item.",
-    (RunStatus.RUNNING, RunStatus.COMPLETED): "Finalize found no item left that can change.",
-    (
-        RunStatus.RUNNING,
-        RunStatus.FAILED,
-    ): "Its list cannot be read, all is refused, or a row cannot be removed.",
-    (RunStatus.RUNNING, RunStatus.CANCELLED): "Somebody called it off; lanes stop at their next item.",
-    (RunStatus.PAUSED, RunStatus.RUNNING): "Somebody resumed it.",
-    (RunStatus.PAUSED, RunStatus.CANCELLED): "Somebody called it off while it was paused.",
-    (RunStatus.COMPLETED, RunStatus.PENDING): "Somebody asked for its failed items again.",
-    (RunStatus.FAILED, RunStatus.PENDING): "Somebody asked for its failed items, or its list, again.",
-}
-
-
-class ItemStatus(StrEnum):
-    """Where one item of a run stands."""
-
-    #: Waits to be claimed from `due_at` on.
-    PENDING = "pending"
-    #: Claimed until `due_at`; from then on its claimer is taken for dead.
-    PROCESSING = "processing"
-    #: Fetched and saved.
-    COMPLETED = "completed"
-    #: Not wanted, says the source.
-    SKIPPED = "skipped"
-    #: Given up, with a class and a reason.
-    FAILED = "failed"
-
-
-OPEN = (ItemStatus.PENDING, ItemStatus.PROCESSING)
-
-#: Said literally, SQLite sees that a partial index of items will do; of a bound value it cannot know.
+#: Written as literals: SQLite uses a partial index for a literal, but not for a bound value.
 IS_OPEN = SQL("status IN ('pending', 'processing')")
 HAS_FAILED = SQL("status = 'failed'")
-#: How the external id of the item ends that stands for list pages that could not be had.
+#: The end of the external id of the item that stands for the list pages that could not be read.
 MISSING = ", and what follows"
 
 
@@ -110,7 +51,7 @@ class Run(Table):
     tenant = CharField(max_length=100, null=True)
     status = CharField(max_length=20)
     scheduled_at = UTCDateTimeField(null=True)
-    #: The schedule that made it, and for which of its slots; null: a person asked for it.
+    #: The schedule that made it, and its slot; null: a person started it.
     schedule_id = BigIntegerField(null=True)
     slot_at = UTCDateTimeField(null=True)
     started_at = UTCDateTimeField(null=True)
@@ -119,7 +60,7 @@ class Run(Table):
     succeeded_count = IntegerField(default=0)
     failed_count = IntegerField(default=0)
     skipped_count = IntegerField(default=0)
-    #: What its list did to the user's rows.
+    #: How many of the user's rows its list created, updated and left unchanged.
     rows_created = IntegerField(default=0)
     rows_updated = IntegerField(default=0)
     rows_unchanged = IntegerField(default=0)
@@ -134,16 +75,16 @@ class Run(Table):
     rate_limit_hits_count = IntegerField(default=0)
     rate_limit_sleeps_count = IntegerField(default=0)
     total_sleep_seconds = FloatField(default=0.0)
-    #: For how long nothing could work on it: no worker, no Redis, no database.
+    #: How long no process could work on it: no worker ran, or Redis or the database was away.
     idle_seconds = FloatField(default=0.0)
-    #: Requests that were sent for it, list pages and repeated ones included.
+    #: Requests sent for it, list pages and retries included.
     requests_count = IntegerField(default=0)
-    #: How many answers in a row refused the credentials, over all lanes.
+    #: How many responses in a row, over all lanes, refused the credentials.
     auth_failures_in_a_row = IntegerField(default=0)
     finalize_attempts = IntegerField(default=0)
     last_finalize_attempt_at = UTCDateTimeField(null=True)
     metadata = JSONField(default=dict)
-    #: When its items were removed for their age; its counts stay.
+    #: When retention removed its items; its counts stay.
     items_removed_at = UTCDateTimeField(null=True)
     created_by = CharField(max_length=100)
     created_at = UTCDateTimeField(default=_now)
@@ -151,18 +92,20 @@ class Run(Table):
 
     @property
     def stands_for_its_slot(self) -> bool:
-        """Whether it is its schedule's: one that a person has moved, or asked for, is the person's."""
+        """Whether its schedule controls it: a run that a person started, or moved to another time, is not."""
         return bool(self.slot_at is not None and self.scheduled_at == self.slot_at)
 
     class Meta:
         table_name = "sluice_runs"
 
 
-#: The same in SQL.
+#: `Run.stands_for_its_slot` in SQL.
 STANDS_FOR_ITS_SLOT = Run.scheduled_at == Run.slot_at
-#: Said literally, as the statuses of items above.
+#: Written as a literal, as `IS_OPEN`.
 IS_AHEAD = SQL("status IN ('scheduled', 'pending')")
-#: What people call a run, as far as its own row tells: `stats` makes *overdue* and *pausing* of two of them.
+#: How the error summary begins of a run whose slot was overtaken: a newer slot got a run in its place.
+OVERTAKEN = "overtaken"
+#: What people call a run, as far as its own row decides it: `reports.labels` adds *overdue* and *pausing*.
 LABEL = SQL(
     "(CASE WHEN status = 'completed' AND failed_count > 0 THEN 'completed with failures' "
     "WHEN status = 'cancelled' AND slot_at IS NOT NULL AND started_at IS NULL THEN 'skipped' ELSE status END)"
@@ -178,7 +121,7 @@ Run.add_index(
 )
 Run.add_index(
     SQL(
-        "CREATE UNIQUE INDEX IF NOT EXISTS sluice_runs_one_active ON sluice_runs (source, coalesce(tenant, '')) "
+        f"CREATE UNIQUE INDEX IF NOT EXISTS {ONE_ACTIVE_INDEX} ON sluice_runs (source, coalesce(tenant, '')) "
         "WHERE status IN ('running', 'paused')"
     )
 )
@@ -215,7 +158,7 @@ Run.add_index(
 
 
 class RunItem(Table):
-    """One thing in a run that succeeds or fails by itself; it points at a row of any model."""
+    """One thing in a run that succeeds or fails on its own. It refers to a row of any model."""
 
     id = BigAutoField()
     run_id = BigIntegerField()
@@ -228,7 +171,7 @@ class RunItem(Table):
     last_failed_at = UTCDateTimeField(null=True)
     failure_class = CharField(max_length=20, null=True)
     failure_reason = TextField(null=True)
-    #: What failures of one kind have in common: see `failures.fingerprint`.
+    #: The same for failures of the same kind: see `failures.fingerprint`.
     failure_fingerprint = CharField(max_length=12, null=True)
     failure_count = IntegerField(default=0)
     completed_at = UTCDateTimeField(null=True)
@@ -261,15 +204,15 @@ RunItem.add_index(
 
 
 class Lane(Table):
-    """One strand of a run's detail work. Its message carries its turn; a message of another turn does nothing."""
+    """One sequence of detail requests of a run. Its message carries a turn number; an outdated message does nothing."""
 
     id = BigAutoField()
     run_id = BigIntegerField()
     lane = IntegerField()
     turn = IntegerField(default=0)
-    #: When its next message should have been heard of; null: the lane has ended.
+    #: When its next turn is due; null: the lane has ended.
     due_at = UTCDateTimeField(null=True)
-    #: How many of its turns in a row ended in an error, and what the last of them was.
+    #: How many turns in a row ended in an error, and the last error.
     crashes = IntegerField(default=0)
     crash_reason = TextField(null=True)
 
@@ -281,13 +224,13 @@ Lane.add_index(Lane.index(Lane.run_id, Lane.lane, unique=True, name="sluice_lane
 
 
 class ListPage(Table):
-    """A page that a run has read of its list, until the list has ended: none is to come again."""
+    """A list page that a run has read, kept until the list has ended: a page that comes twice is an endless list."""
 
     run_id = BigIntegerField()
-    #: Digests: of the cursor that it was asked for with, and of its items; null: it had none.
+    #: Digests of its cursor and of its items; null: it had no items.
     cursor = CharField(max_length=16)
     digest = CharField(max_length=16, null=True)
-    #: Which page of the run it was, from 1.
+    #: The number of the page, from 1.
     number = IntegerField()
 
     class Meta:
@@ -299,7 +242,7 @@ ListPage.add_index(ListPage.index(ListPage.run_id, ListPage.digest, name="sluice
 
 
 class RunEvent(Table):
-    """Who did what to which run, when, from which door."""
+    """One line of a run's timeline: who did what, when, from where."""
 
     id = BigAutoField()
     run_id = BigIntegerField(index=True)
@@ -314,10 +257,10 @@ class RunEvent(Table):
 
 
 class Sample(Table):
-    """A run's counters at a time, for charts: totals since its beginning, so that rows in between may go."""
+    """A run's counters at one time, for charts: totals since its start, so that rows in between can be removed."""
 
     run_id = BigIntegerField()
-    #: Which two seconds since 1970: one row in each, whoever writes it.
+    #: The number of a slot of two seconds since 1970; a run has at most one row for each slot.
     slot = BigIntegerField()
     at = UTCDateTimeField()
     succeeded = IntegerField()
@@ -326,7 +269,7 @@ class Sample(Table):
     requests = IntegerField()
     hits = IntegerField()
     sleeps = IntegerField()
-    #: Of the sleeps that had ended: one that goes on is told by its budget.
+    #: Only waits that have ended; a current wait is in the state of its budget.
     waiting_seconds = FloatField()
 
     class Meta:
@@ -335,29 +278,29 @@ class Sample(Table):
 
 
 class RemovalState(StrEnum):
-    """How far a fresh run is with the removal of rows that its list does not bring."""
+    """The progress of a fresh run's removal of rows that are not in its list."""
 
-    #: The keys of the rows that are there are being copied, before the first list page is asked for.
+    #: The keys of the existing rows are being copied, before the first list page is requested.
     COPYING = "copying"
-    #: They are copied; the list is read, and the items are imported.
+    #: The keys are copied; the list is read and the items are imported.
     COPIED = "copied"
-    #: The list was whole: the rows that it did not bring are being removed.
+    #: The list was complete: the rows that are not in it are being removed.
     REMOVING = "removing"
-    #: Nothing is left to be removed, or nothing may be.
+    #: Nothing is left to remove, or nothing may be removed.
     OVER = "over"
 
 
 class Removal(Table):
-    """The removal at the end of a fresh run: how far it is, and who is at it."""
+    """The removal at the end of a fresh run: its progress, and its lease."""
 
     run_id = BigIntegerField(primary_key=True)
     state = CharField(max_length=20, default=RemovalState.COPYING)
-    #: The last key that was copied or, later, looked at for the removal; null: none yet.
+    #: The last key that was copied or, later, checked for removal; null: none yet.
     position = TextField(null=True)
-    #: When the lease ends of the process that is removing; null: none is.
+    #: When the lease of the process that removes rows ends; null: no process has it.
     due_at = UTCDateTimeField(null=True)
     removed_count = IntegerField(default=0)
-    #: Why nothing may be removed; or, while rows are removed, why the first one could not be.
+    #: Why nothing may be removed; while rows are removed: why the first row could not be removed.
     reason = TextField(null=True)
 
     class Meta:
@@ -365,12 +308,12 @@ class Removal(Table):
 
 
 class OldRow(Table):
-    """A row that a fresh run may remove: it was there before the run's list, and no list has brought it since."""
+    """A row that a fresh run can remove: it existed when the run began, and no list has contained it since."""
 
     run_id = BigIntegerField()
     #: Its primary key as text, as in `RunItem.item_id`.
     item_id = TextField()
-    #: Its `unique_by` value when the run began: SQLite may give the primary key to another row.
+    #: Its `unique_by` value when the run began: SQLite can give its primary key to another row later.
     row_key = TextField()
 
     class Meta:
@@ -379,17 +322,17 @@ class OldRow(Table):
 
 
 class BudgetRow(Table):
-    """What outlives Redis of one budget."""
+    """What a budget must remember when Redis loses its data."""
 
     name = TextField(primary_key=True)
-    #: No request that was sent before this is next moved can be counted by the API later; null: none was ever sent.
+    #: The watermark: after this time the API counts no request sent so far; null: no request was ever sent.
     counts_until = UTCDateTimeField(null=True)
-    #: The longest time for which a permit of it counts that is never answered.
+    #: The longest time that one of its permits counts if no response comes.
     longest_ttl_seconds = FloatField(default=0.0)
     profile = TextField(default="")
     profile_why = TextField(default="")
     widened_seconds = FloatField(default=0.0)
-    #: When that was learned, or forgotten; after how long without a refusal it is forgotten.
+    #: When the profile was learned or reset, and after how long without a refusal it is reset.
     learned_at = UTCDateTimeField(null=True)
     lesson_lasts_seconds = FloatField(default=0.0)
     #: The end of a long pause that the API asked for.
@@ -402,7 +345,7 @@ class BudgetRow(Table):
 
 
 class Schedule(Table):
-    """When a source, for a tenant or for none, is run by itself."""
+    """When a source, for a tenant or for none, runs automatically."""
 
     id = BigAutoField()
     source = CharField(max_length=60)
@@ -412,13 +355,13 @@ class Schedule(Table):
     timezone = CharField(max_length=60)
     catch_up = CharField(max_length=10, default=CatchUp.LATEST)
     paused_at = UTCDateTimeField(null=True)
-    #: What its source declared when that was last taken over; null: only a person made it.
+    #: The declaration of its source when it was last applied; null: a person made the schedule.
     declared = CharField(max_length=200, null=True)
-    #: Whether a person changed it since: then what its source declares is left alone.
+    #: Whether a person has changed it since: then the declaration in the source is not applied any more.
     edited = BooleanField(default=False)
-    #: Slots at or before it are none of this schedule's: it was made, changed or resumed then.
+    #: When it was made, changed or resumed: earlier slots do not belong to it.
     since = UTCDateTimeField(default=_now)
-    #: Moved with each change and each decision: of two schedulers that decide at once, one gives up.
+    #: Incremented by each change and each decision: of two schedulers that decide at once, one gives up.
     version = IntegerField(default=0)
     created_by = CharField(max_length=100)
     created_at = UTCDateTimeField(default=_now)
@@ -437,7 +380,7 @@ Schedule.add_index(
 
 
 class ActKey(Table):
-    """An act that was done from a page: see `act_keys`."""
+    """The idempotency key of an action on the page: see `idempotency_keys`."""
 
     key = TextField(primary_key=True)
     at = UTCDateTimeField()
@@ -457,7 +400,9 @@ __all__ = [
     "IS_OPEN",
     "LABEL",
     "MISSING",
+    "ONE_ACTIVE_INDEX",
     "OPEN",
+    "OVERTAKEN",
     "STANDS_FOR_ITS_SLOT",
     "TABLES",
     "TRANSITIONS",

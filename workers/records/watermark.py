@@ -1,7 +1,4 @@
-"""Watermark: until when the API may count a budget's requests, what it taught, a long pause. What outlives Redis.
-
-Only this module writes to `sluice_budgets`.
-"""
+"""Stores in the database what a budget must remember if Redis loses its data: watermark, profile, long pause."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,50 +12,49 @@ from workers.records.tables import BudgetRow
 
 
 class Watermark:
-    """What outlives Redis of one budget: until when its requests may be counted, what it learned, a long pause.
+    """The stored state of one budget: until when the API can count its requests, its profile, a long pause.
 
-    Every method works in any thread, whether it holds a connection or not.
+    Every method works in any thread, with or without an open connection.
 
     Parameters:
-      name(str): The budget's. Names that begin with the same 500 characters share a row.
+      name(str): The budget's name. Names that begin with the same 500 characters share a row.
 
     Raises:
-      DependencyDown: By every method: the database does not let us in.
-      peewee.OperationalError, peewee.InterfaceError: By every method: it went away later, or stayed locked;
-        `database.is_away` tells these from a mistake of ours. After a failed `raise_to` the row may have been moved,
-        or not.
+      DependencyDown: By every method: no connection to the database.
+      peewee.OperationalError, peewee.InterfaceError: By every method: the connection was lost, or a lock was not
+        released in time; `database.is_away` is True for these. A failed `raise_to` can have taken effect.
 
-    *Warning:* the row knows what the database kept. After a power cut SQLite may have lost its last commits, and so
-    may a Postgres replica that took over; and SQLite's clock is that of whoever asks, which may have been set forward.
+    *Warning:* the row is as durable as the database. After a power failure SQLite can have lost its last commits, and
+    so can a Postgres replica that took over. With SQLite the time is that of the asking machine, whose clock can be
+    set forward.
     """
 
     def __init__(self, name: str) -> None:
         self.name = database.storable(name)
 
     def seconds(self) -> float | None:
-        """Tell for how long from now a request of this budget may still be counted.
+        """Return how long from now the API can count a request of this budget that was sent so far.
 
-        What is recorded lies ahead of what was granted; but nothing that was granted before now counts for longer than
-        the longest permit.
+        The recorded time lies ahead of the permits granted; the result is at most the longest time that one counts.
 
         Returns:
-          float | None: Seconds; negative: since when none can be. None: the budget was never used.
+          float | None: Seconds; negative: how long ago the last request stopped counting. None: never used.
         """
         with database.connection():
-            now = database.now()  # before the row is read: what takes time errs towards waiting
+            now = database.now()  # before the row is read, so that a delay makes the result longer
             row = self._row()
         if row is None or row.counts_until is None:
             return None
         return min((row.counts_until - now).total_seconds(), row.longest_ttl_seconds)
 
     def raise_to(self, seconds: float, ttl_seconds: float | None = None) -> None:
-        """Record that requests may be counted until `seconds` from now. Never lowers what is recorded.
+        """Record that the API can count requests until `seconds` from now. It never lowers the recorded time.
 
         Parameters:
-          seconds(float): At least `ttl_seconds`, and as much more as permits are to be granted without another raise.
-          ttl_seconds(float | None): For how long a permit counts that is never answered; None: `seconds`.
+          seconds(float): At least `ttl_seconds`, plus the time in which permits are granted without another call.
+          ttl_seconds(float | None): How long a permit counts if no response comes; None: `seconds`.
 
-        One statement, committed when this returns. On SQLite it waits up to 30 s for another writer.
+        It is one statement, committed when this returns. On SQLite it waits up to 30 s for another writer.
 
         Raises:
           UsageError: This thread is in a transaction.
@@ -76,7 +72,7 @@ class Watermark:
             )
 
     def lesson(self) -> Lesson:
-        """Return what the profile auto learned; Lesson() where that is unknown."""
+        """Return what the profile auto has learned; Lesson() if nothing is stored."""
         with database.connection():
             now = database.now()
             row = self._row()
@@ -86,7 +82,7 @@ class Watermark:
         return Lesson(row.profile, row.profile_why, row.widened_seconds, ago, row.lesson_lasts_seconds)
 
     def keep_lesson(self, lesson: Lesson) -> None:
-        """Record what was learned in place of what was before; when the budget was used is left alone.
+        """Replace the stored lesson; the watermark stays unchanged.
 
         Raises:
           UsageError: This thread is in a transaction.
@@ -103,7 +99,7 @@ class Watermark:
             self._write(now, values)
 
     def pause(self) -> tuple[float, str]:
-        """Return for how many seconds from now the budget pauses, and why; (0.0, "") where it does not."""
+        """Return how many seconds from now the budget is paused, and why; (0.0, "") if it is not."""
         with database.connection():
             now = database.now()
             row = self._row()
@@ -112,7 +108,7 @@ class Watermark:
         return (row.paused_until - now).total_seconds(), row.paused_why
 
     def keep_pause(self, seconds: float, why: str) -> None:
-        """Record a pause that begins now. Never shortens what is recorded.
+        """Record a pause that begins now. It never shortens the recorded pause.
 
         Raises:
           UsageError: This thread is in a transaction.
@@ -129,9 +125,9 @@ class Watermark:
     def _write(
         self, now: datetime, values: dict[Any, Any], where: Any = None, initial: Any = None, update: Any = None
     ) -> None:
-        if database.db.in_transaction():  # a rollback would forget what was sent, and the row would be locked till then
+        if database.db.in_transaction():  # a rollback would lose the record, and the row would stay locked
             raise UsageError(
-                f"The budget {self.name!r} is used inside a transaction: send requests before it, or after it."
+                f"The budget {self.name!r} is used inside a transaction: send requests before or after it."
             )
         values |= {BudgetRow.updated_at: now}
         insert = BudgetRow.insert({BudgetRow.name: self.name, **values, **(initial or {})})

@@ -14,7 +14,7 @@ from workers.connections.redis_client import shared_quick_client
 from workers.errors import DependencyDown
 from workers.limiter.budget import Budget
 from workers.limiter.rate_limiter import BudgetState, RateLimiter
-from workers.records import items, request_weights, run_connector, schema
+from workers.records import claims, request_weights, run_connector, schema
 from workers.records.tables import ACTIVE, Run, RunEvent, RunStatus
 from workers.reports import budget_text, running_runs, why, why_text
 from workers.reports.eta import eta
@@ -307,6 +307,6 @@ def _label(run: Run, now: datetime) -> str:
         return "skipped"
     if run.status == RunStatus.COMPLETED and run.failed_count:
         return "completed with failures"
-    if run.status == RunStatus.PAUSED and items.in_hand(run.id):
+    if run.status == RunStatus.PAUSED and claims.has_any(run.id):
         return "pausing"
     return str(run.status)

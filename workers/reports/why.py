@@ -15,7 +15,7 @@ from workers.connections.redis_errors import AWAY, Trouble
 from workers.limiter.rate_limiter import BudgetState
 from workers.messaging import presence, scheduler_heartbeat
 from workers.messaging.presence import Process
-from workers.records import cursor, items, lanes, old_rows, priority, runs
+from workers.records import activation, claims, cursor, items, lanes, old_rows, priority
 from workers.records.samples import SLOT_SECONDS
 from workers.records.tables import ENDED, IS_OPEN, ItemStatus, Lane, RemovalState, Run, RunItem, RunStatus
 from workers.reports import budget_text
@@ -109,7 +109,7 @@ def why(facts: Facts) -> Why | None:
     if run.status == RunStatus.PAUSED:
         return _paused(facts)
     if run.status == RunStatus.PENDING:
-        ahead = runs.active(run.source, run.tenant)
+        ahead = activation.active(run.source, run.tenant)
         return Why(Reason.BEHIND, run_id=ahead.id) if ahead else Why(Reason.STARTING)
     looks: tuple[Callable[[Facts], Why | None], ...] = (
         standstill,
@@ -158,7 +158,7 @@ def _works_elsewhere(facts: Facts) -> bool:
 def _asks(facts: Facts) -> bool:
     run = facts.run
     if run.discovered_at is not None:
-        return items.in_hand(run.id)
+        return claims.has_any(run.id)
     return bool(run.discovery_attempts and run.discovery_due_at and run.discovery_due_at > facts.now)
 
 
@@ -257,7 +257,7 @@ def _working(facts: Facts) -> Why | None:
     due = items.next_due(run.id)
     if due is None and run.options.get("fresh") and (removal := old_rows.get(run.id)):
         return Why(Reason.REMOVES_ROWS, number=removal.removed_count)
-    if due and due > facts.now + timedelta(seconds=1) and not items.in_hand(run.id):
+    if due and due > facts.now + timedelta(seconds=1) and not claims.has_any(run.id):
         return Why(Reason.ITEMS_BACK_OFF, items.last_reason(run.id), until=due)
     if Lane.select().where(Lane.run_id == run.id, Lane.due_at < _silent(facts.now)).exists():
         return _lost()

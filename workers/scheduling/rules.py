@@ -5,7 +5,7 @@
 2. A run whose time has come starts, or waits behind the active one of its source.
 3. Of several whose time has come only the newest runs, and the others leave a row with the reason; how many, is the
    schedule's choice: see `CatchUp`.
-4. One run of a source at a time: not here, the database keeps it (`runs.activate`).
+4. One run of a source at a time: not here, the database keeps it (`activation.activate`).
 """
 
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from peewee import IntegrityError, fn
 
 from workers.connections import database
 from workers.cron import CatchUp
-from workers.records import runs
+from workers.records import scheduled_runs
 from workers.records.tables import IS_AHEAD, STANDS_FOR_ITS_SLOT, Run, RunStatus, Schedule
 from workers.scheduling.rules import Action, Begin, Cancel, Make, Move, Skip
 
@@ -138,16 +138,16 @@ def _do(schedule: Schedule, action: Action, lanes: int, told: Mapping[str, str],
     """Do one thing. A run that a person has moved or cancelled meanwhile is left as it is: the next tick sees it."""
     match action:
         case Begin(run_id):
-            runs.claim_scheduled(run_id)
+            scheduled_runs.claim(run_id)
         case Cancel(run_id, reason, free):
-            runs.call_off(run_id, reason, free=free, **told)
+            scheduled_runs.call_off(run_id, reason, free=free, **told)
         case Move(run_id, slot):
-            runs.move_to_slot(run_id, slot, detail=detail, **told)
+            scheduled_runs.move_to_slot(run_id, slot, detail=detail, **told)
         case Make(slot, due):
             status = RunStatus.PENDING if due else RunStatus.SCHEDULED
-            runs.create_for_slot(schedule, slot, status, lanes=lanes, detail=detail, **told)
+            scheduled_runs.create_for_slot(schedule, slot, status, lanes=lanes, detail=detail, **told)
         case Skip(slot, reason):
-            runs.create_for_slot(schedule, slot, RunStatus.CANCELLED, lanes=lanes, detail=reason, **told)
+            scheduled_runs.create_for_slot(schedule, slot, RunStatus.CANCELLED, lanes=lanes, detail=reason, **told)
 
 
 def _as_read(schedule: Schedule) -> Any:

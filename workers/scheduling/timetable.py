@@ -15,7 +15,7 @@ from workers.cron import Cron, read_catch_up
 from workers.engine import finalize
 from workers.errors import SluiceError, UnknownSource, UsageError
 from workers.messaging import scheduler_heartbeat
-from workers.records import runs
+from workers.records import scheduled_runs
 from workers.records.tables import Run, RunStatus, Schedule
 from workers.scheduling import schedules
 from workers.scheduling.rules import Action, decide
@@ -272,7 +272,7 @@ def _to_decide(schedule: Schedule, now: datetime) -> Sequence[Run]:
     premature = [run.id for run in found if run.slot_at > now and run.created_at > now + _CLOCK_ERROR and _is_skip(run)]
     if not premature:
         return found
-    runs.free_slots(premature)
+    scheduled_runs.free_slots(premature)
     return [run for run in found if run.id not in premature]
 
 
@@ -311,7 +311,7 @@ def _remove(schedule: Schedule, who: str, door: str, reason: str) -> Schedule | 
 def _call_off_future(schedule: Schedule, reason: str, who: str, door: str, *, free: bool) -> None:
     future = schedules.future_run(schedule)
     if future:
-        runs.call_off(future.id, reason, who=who, door=door, free=free)
+        scheduled_runs.call_off(future.id, reason, who=who, door=door, free=free)
 
 
 def _follow(schedule: Schedule, source: ImportSource, declared: str | None) -> None:

@@ -1,1 +1,1 @@
-"""What a user writes for an API (models, sources, connectors), and how that API is asked."""
+"""What a user writes for an API (sources and connectors), and the code that sends requests to it."""

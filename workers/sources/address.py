@@ -1,4 +1,4 @@
-"""Addresses of requests: `path` quotes ids into one; what would be changed on its way to the API is found."""
+"""Builds the URLs of requests: quotes ids, joins the base URL, and finds URLs that would be changed when sent."""
 
 import re
 from collections.abc import Iterator
@@ -9,37 +9,37 @@ from uuid import UUID
 
 from workers.text import redaction, url_masking
 
-#: The parsers of an address remove these, or stop at them.
+#: URL parsers remove these characters, or stop at them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _USER = re.compile(r"(?:[a-z][a-z0-9+.-]*:)?//[^/?#]*@", re.IGNORECASE)
 _NO_HOST = re.compile(r"https?:(?!//)", re.IGNORECASE)
-#: A % that quotes nothing. Beside one, urllib3 quotes every other % once more.
+#: A % that is not part of a percent-encoding. If there is one, urllib3 encodes every other % again.
 _STRAY = re.compile(r"%(?![0-9a-f]{2})", re.IGNORECASE)
 _DOTS = {".", ".."}
 _REPAIR = 'quote ids with path("api/items", id)'
 
 
 class NotQuoted(ValueError):
-    """The address that `path` was given has a query, or climbs: an id may stand in it as it is."""
+    """The address given to `path` has a query, or a `..` segment: it can contain an id that is not quoted."""
 
 
 def path(address: str, *ids: str | int | UUID) -> str:
-    """Return `address` with each id below it, as one segment of its own: `path("api/items", "a/b")` is api/items/a%2Fb.
+    """Return `address` with each id appended as one path segment: `path("api/items", "a/b")` is api/items/a%2Fb.
 
     Parameters:
-      address(str): Where the ids are, as you write it: relative to the base URL, or absolute. It is not quoted.
-      ids(str | int | UUID): One segment each, quoted whole: no character of it has a meaning in the address.
+      address(str): The address before the ids, relative to the base URL or absolute. It is not quoted.
+      ids(str | int | UUID): One path segment each, quoted completely.
 
     Returns:
       str: The URL for a `requests.Request`.
 
     Raises:
-      ValueError: An id is empty, `.` or `..`, which no HTTP client can send as a segment; or the address has a query,
-        or climbs.
-      TypeError: An id is something else, or there is none.
+      ValueError: An id is empty, `.` or `..`, which no HTTP client can send as a segment; or the address has a query
+        or a `..` segment.
+      TypeError: An id has another type, or there is no id.
 
-    *Warning:* a server that decodes an address twice still sees the / in a%2Fb. Such an API needs its ids in `params`.
+    *Warning:* a server that decodes URLs twice still sees the / of a%2Fb. Such an API needs its ids in `params`.
     """
     if not ids:
         raise TypeError('path() needs the address and at least one id, as in path("api/items", self.external_id)')
@@ -52,7 +52,7 @@ def path(address: str, *ids: str | int | UUID) -> str:
 
 
 def _shown(address: str) -> str:
-    """Return an address without what may be a key in it."""
+    """Return an address for messages, without parts that can be a key."""
     before, mark, query = address.partition("?")
     return redaction.redact(f"{url_masking.masked(before)}{mark}{query}")
 
@@ -64,17 +64,17 @@ def _quoted(segment: str | int | UUID) -> str:
     if text in _DOTS or not text:
         raise ValueError(
             f"the id {text!r} cannot be sent as a part of an address: every HTTP client drops it, and asks for another "
-            f"resource. Give it as params= if the API allows it, or raise Skip in create_model_from_list_item"
+            f"resource. Give it as params= if the API accepts that, or raise Skip in create_model_from_list_item"
         )
     return quote(text, safe="")
 
 
 def join(base_url: str, address: str) -> str:
-    """Return the absolute URL of an address, which stays as it is: `urljoin` drops `..`, an empty part, a last `;`.
+    """Return the absolute URL of an address. Unlike `urljoin` it keeps `..`, empty segments and a final `;`.
 
     Parameters:
-      base_url(str): With a slash at its end; what `address` is below.
-      address(str): Relative, from the host's root (it begins with /), or absolute.
+      base_url(str): It ends with a slash.
+      address(str): Relative to the base URL, relative to the host (it begins with /), or absolute.
     """
     address = _STRAY.sub("%25", address)
     if _SCHEME.match(address.lstrip(" ")):
@@ -87,12 +87,12 @@ def join(base_url: str, address: str) -> str:
 
 
 def with_query(address: str, query: str, params: Any = None) -> str:
-    """Return an address with a query that is sent with all of them; a parameter that the request names itself wins.
+    """Return an address with the query of the base URL added, except parameters that the request sets itself.
 
     Parameters:
       address(str): Absolute.
-      query(str): As it stands in a base URL: encoded. Empty: the address is returned as it is.
-      params(Any): The request's own, as `requests` takes them.
+      query(str): The query of the base URL, encoded. Empty: the address is returned unchanged.
+      params(Any): The parameters of the request, as `requests` takes them.
     """
     if not query:
         return address
@@ -109,21 +109,21 @@ def _names(params: Any) -> Iterator[str]:
         text = params if isinstance(params, str) else params.decode("utf-8", "replace")
         yield from (name for name, _ in parse_qsl(text, keep_blank_values=True))
         return
-    with suppress(TypeError, ValueError):  # requests refuses what it cannot take
+    with suppress(TypeError, ValueError):  # requests raises for invalid ones later
         yield from map(str, dict(params or {}))
 
 
 def flaw_of(address: str) -> str:
-    """Say why an address would not be sent as it is written; empty where it would.
+    """Return why an address would be changed when it is sent; empty if it would not.
 
     Parameters:
-      address(str): Relative or absolute. Its query is looked at for control characters only.
+      address(str): Relative or absolute. Its query is checked for control characters only.
 
     Returns:
-      str: What is wrong, and the repair: the rest of a sentence that begins with the address.
+      str: The problem and the repair, as the rest of a sentence that begins with the address.
     """
     if _CONTROL.search(address):
-        return f"holds a control character, which would be dropped: {_REPAIR}"
+        return f"has a control character, which would be dropped: {_REPAIR}"
     before_query = re.split("[?#]", address, maxsplit=1)[0]
     return _flaw_of_host(before_query) or _flaw_of_path(before_query)
 
@@ -138,12 +138,12 @@ def _flaw_of_host(address: str) -> str:
 
 def _flaw_of_path(address: str) -> str:
     if "\\" in address:
-        return f"holds a backslash, which some servers read as a slash: {_REPAIR}"
+        return f"has a backslash, which some servers read as a slash: {_REPAIR}"
     if any(_is_dots(segment) for segment in address.split("/")):
-        return f"climbs: a part of it is . or .., so another resource would be asked for: {_REPAIR}"
+        return f"has a segment . or .., so another resource would be asked for: {_REPAIR}"
     return ""
 
 
 def _is_dots(segment: str) -> bool:
-    """Whether a client, or a server that cuts off `;parameters`, takes a segment for this folder or the one above."""
+    """Whether a client, or a server that ignores `;parameters`, reads a segment as `.` or `..`."""
     return unquote(segment.partition(";")[0]) in _DOTS

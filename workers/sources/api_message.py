@@ -1,4 +1,4 @@
-"""What an API says of a refusal in its own words: one line, from the body or from WWW-Authenticate, without secrets."""
+"""Extracts the API's own error message from a response, from its body or WWW-Authenticate: one line, no secrets."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -10,24 +10,24 @@ from workers.sources import body_decoding
 from workers.text import redaction
 
 _LENGTH = 1_000
-#: A text of more bytes is no message.
+#: A longer body is not searched for a message.
 _LONGEST_BODY = 100_000
-#: Keys that hold a message, the most telling first; below some of them it lies deeper.
+#: Keys that can contain a message, the most informative first; below some of them it is nested.
 _KEYS = (
     *("message", "error_description", "error", "detail", "errors", "title", "description", "error_message"),
     *("errorMessage", "errors_description", "reason", "msg", "fault", "faultstring"),
 )
-#: Those that may hold a list, of which the first tells.
+#: Keys that can contain a list; its first entry is used.
 _LISTS = {"errors", "detail"}
 _DEEPEST = 4
 _MOST_NAMES = 5
 _DESCRIPTION = re.compile(r'error_description="((?:[^"\\]|\\.){1,500})"', re.IGNORECASE)
-#: How a page for people begins, and JSON that is broken: no line of text.
+#: The beginnings of an HTML page and of damaged JSON, which are not plain text.
 _NO_TEXT = ("<", "{", "[", '"')
 
 
 def of(response: requests.Response) -> str:
-    """Return what a refusal says of itself, at most 200 characters; empty where that is nothing for people.
+    """Return the error message of a response, at most 1,000 characters; empty if it has none.
 
     Parameters:
       response(requests.Response): Its body has been read.
@@ -49,23 +49,23 @@ def _found(response: requests.Response) -> Iterator[str]:
         yield from _first_line(challenge[1])
 
 
-def _in(said: Any, deepest: int) -> Iterator[str]:
-    """Yield the messages of decoded JSON, the most telling first, as `message` or `errors[0].detail`."""
-    if isinstance(said, list):
-        said = said[0] if said else None
-    if isinstance(said, str):
-        yield from _first_line(said)
-    elif isinstance(said, Mapping) and deepest:
-        known = [key for key in _KEYS if key in said and (key in _LISTS or not isinstance(said[key], list))]
+def _in(value: Any, deepest: int) -> Iterator[str]:
+    """Yield the messages in decoded JSON, the most informative first, as `message` or `errors[0].detail`."""
+    if isinstance(value, list):
+        value = value[0] if value else None
+    if isinstance(value, str):
+        yield from _first_line(value)
+    elif isinstance(value, Mapping) and deepest:
+        known = [key for key in _KEYS if key in value and (key in _LISTS or not isinstance(value[key], list))]
         for key in known:
-            yield from _in(said[key], deepest - 1)
-        if not known and deepest < _DEEPEST:  # the errors of a form, by the names of its fields
-            for name in list(said)[:_MOST_NAMES]:
-                yield from (f"{name}: {line}" for line in _in(said[name], 0))
+            yield from _in(value[key], deepest - 1)
+        if not known and deepest < _DEEPEST:  # errors by field name, as of a form
+            for name in list(value)[:_MOST_NAMES]:
+                yield from (f"{name}: {line}" for line in _in(value[name], 0))
 
 
 def _line_of(body: bytes) -> Iterator[str]:
-    """Yield a body that is one line of text and nothing else."""
+    """Yield the body if it is a single line of plain text."""
     try:
         text = body.decode().strip()
     except UnicodeDecodeError:

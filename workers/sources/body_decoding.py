@@ -1,4 +1,4 @@
-"""Decoding: the JSON of an answer's body, or what the body is instead."""
+"""Decodes the JSON body of a response, or names the format that the body has instead."""
 
 import json
 import re
@@ -8,7 +8,7 @@ import requests
 
 from workers.sources.exact_float import NotANumber, read_float
 
-#: Media types that may hold JSON whatever they say, or a gateway's page for people.
+#: Media types whose body can be JSON all the same, or the HTML error page of a gateway.
 _ANYTHING = re.compile(
     r"application/(.*\+|x-)?json|text/(html|plain|(x-)?json)|(application|text)/(x-)?javascript|.*/octet-stream"
 )
@@ -18,11 +18,11 @@ _PAGE = re.compile(rb"<(!doctype\s+)?html", re.IGNORECASE)
 
 
 def decode(response: requests.Response) -> Any:
-    """Decode JSON. Not `response.json()`: where a body is not UTF-8 that one guesses, for minutes.
+    """Decode JSON. `response.json()` is not used: it guesses the charset of a body that is not UTF-8, for minutes.
 
     Raises:
-      NotANumber: It holds a number that cannot be used.
-      ValueError: It is no JSON.
+      NotANumber: It has a number that cannot be used.
+      ValueError: It is not JSON.
     """
     try:
         return _loads(response.content)
@@ -30,24 +30,24 @@ def decode(response: requests.Response) -> Any:
         charset = re.search(r"charset=[\"']?([\w.:-]{1,40})", response.headers.get("Content-Type", ""), re.IGNORECASE)
         try:
             text = response.content.decode(charset[1]) if charset else ""
-        except LookupError:  # there is no such charset, or it is none of text
+        except LookupError:  # an unknown charset
             text = ""
         return _loads(text)
 
 
 def content_type(response: requests.Response) -> str:
-    """Return the media type an answer names, if it is one: a header may hold anything."""
+    """Return the media type of a response, or why it has none. The header can contain anything."""
     named = response.headers.get("Content-Type")
     if named is None:
         return "no content type"
-    return _media_type(named) or "a content type that is none"
+    return _media_type(named) or "an invalid content type"
 
 
 def other_format(response: requests.Response) -> str:
-    """Name the format of a body that is no JSON and will not be the next time; empty where the next may be whole.
+    """Name the format of a body that is not JSON; empty if a retry can bring JSON.
 
-    Its media type says so, or its text: lines of JSON, an XML declaration. A page for people is a gateway's, and an
-    empty body is no format.
+    The media type decides, or the text: JSON lines, an XML declaration. An HTML page comes from a gateway, so a retry
+    can help; the same is true of an empty body.
     """
     body, media = response.content.lstrip(b"\xef\xbb\xbf \t\r\n"), _media_type_of(response)
     if not body:
@@ -69,7 +69,7 @@ def _media_type(named: str) -> str:
 
 
 def _is_json_lines(body: bytes) -> bool:
-    """Whether the first two lines are an object or a list each."""
+    """Whether each of the first two lines is a JSON object or list."""
     lines = [line for line in body.split(b"\n", 20) if line.strip()][:2]
     try:
         return len(lines) == 2 and all(isinstance(_loads(line), (dict, list)) for line in lines)

@@ -1,57 +1,68 @@
-"""What a user implements: Importable, on a model, and ImportSource. At most five methods each."""
+"""The two interfaces that a user implements: Importable for a Peewee model, ImportSource for a list of an API."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Protocol, runtime_checkable
+from uuid import UUID
 
 import requests
 
 from workers.sources.connector import Connector
+from workers.sources.source_run import SourceRun
 
 
 @runtime_checkable
 class Importable(Protocol):
-    """A Peewee model that the API can fill, known by its shape: inherit from nothing, write these three."""
+    """A Peewee model whose rows are filled from the API. It needs these three methods, and no base class but Model."""
 
-    def get_external_id(self) -> str | int | None:
-        """Return the id the API knows this row by."""
+    def get_external_id(self) -> str | int | UUID | None:
+        """Return the id of this row in the API.
+
+        Returns:
+          str | int | UUID | None: At most 255 characters as text. An item with None, or an empty id, fails.
+        """
         ...
 
     def get_api_detail_request(self) -> requests.Request | None:
-        """Return the request for this row's details, or None where the list item was already complete."""
+        """Return the request for this row's details, or None if the list item was already complete."""
         ...
 
     def populate_from_api_response(self, data: Any) -> None:
-        """Set fields from the decoded answer; the package saves them.
+        """Set fields from the decoded response; Sluice saves the row.
+
+        Parameters:
+          data(Any): The decoded JSON body.
 
         Raises:
-          Skip: This row is not wanted; it ends as skipped with the reason.
+          Skip: The row is not wanted: its item is recorded as skipped, with the reason.
         """
         ...
 
 
 class ImportSource(ABC):
-    """One list of things to import: which model they become, which API has them, how its list is read.
+    """A list of things to import: which API has it, how it is read, and which model its items become.
 
     Attributes:
-      name(str): How people call it; lower case, digits, - and _.
-      model(type[peewee.Model]): What each item becomes; an Importable.
-      connector(Connector): The API.
-      unique_by(str | tuple[str, ...]): The model's unique field, or the fields that are unique together, that tell
-        whether a row is already there.
-      per_page(int): How many items to ask for at once.
-      lanes(int): How many strands may fetch details at the same time.
-      allow_fresh(bool): Whether a run may remove rows that are no longer in the list: see `fresh_query`.
-      max_items(int): The list is taken for endless when more items came: skipped, refused and doubled ones count, too.
-      first_cursor(Any): What the first page is asked for with: anything JSON can hold.
-      max_empty_pages(int): The list is taken for endless when so many pages in a row had no item.
-      partial_list(bool): Whether a page that cannot be had ends the list instead of the run: what came until then is
-        imported, and the page is a failed item of the run.
-      total_key(str | None): Where a page says how many items the list has; None: it does not, or counts otherwise.
-      schedule(str | None): When it runs by itself: five cron fields, as in "0 */3 * * *"; None: when somebody asks.
-        People may change it at run time; what they set wins.
-      timezone(str): Where the schedule's clock hangs: a name like "Europe/Paris".
-      catch_up(str): What becomes of slots that passed while no scheduler ran: "latest", "none" or "all" of them run.
+      name(str): The name of the source: lower-case letters, digits, - and _; at most 60 characters.
+      model(type[peewee.Model]): The model of the items; an Importable.
+      connector(Connector): The API. See also `get_connector`.
+      unique_by(str | tuple[str, ...]): The unique field of the model, or the fields that are unique together, by which
+        an existing row is found.
+      per_page(int): The number of items of one list page, as `get_list_request` asks for it.
+      lanes(int): How many detail requests can be in flight at the same time.
+      allow_fresh(bool): Whether a run with `--fresh` is allowed, which removes rows that are no longer in the list: see
+        `fresh_query`.
+      max_items(int): A list with more items is taken for endless, and fails the run. Skipped, refused and duplicate
+        items count, too.
+      first_cursor(Any): The cursor of the first page: any JSON value.
+      max_empty_pages(int): A list with more empty pages in a row is taken for endless, and fails the run.
+      partial_list(bool): Whether a page that cannot be read ends the list instead of failing the run. Earlier pages are
+        imported, and the missing pages are one failed item.
+      total_key(str | None): The key in a page for the number of items of the list; None: the page has no such number.
+      schedule(str | None): When the source runs automatically: five cron fields, as in "0 */3 * * *"; None: only when a
+        person starts it. A schedule that a person has changed since has precedence.
+      timezone(str): The timezone of the schedule, as "Europe/Paris".
+      catch_up(str): Which of the slots that passed while no scheduler ran are run later: "latest", "none" or "all".
     """
 
     name: ClassVar[str]
@@ -70,40 +81,49 @@ class ImportSource(ABC):
     timezone: ClassVar[str] = "UTC"
     catch_up: ClassVar[str] = "latest"
 
-    def get_connector(self, run: Any) -> Connector:
-        """Return the API for this run; override where each tenant (`run.tenant`) has its own."""
+    def get_connector(self, run: SourceRun) -> Connector:
+        """Return the connector of this run. Override it if each tenant (`run.tenant`) has a connector of its own."""
         return self.connector
 
     def fresh_query(self, run: Any) -> Any:
-        """Return a select of the model's rows that a fresh run may remove; by default, all of them.
+        """Return a query for the rows that a run with `--fresh` can remove; by default, all rows of the model.
 
-        At the end of a run with `--fresh`, those of these rows are deleted that were there when it began and that its
-        list did not bring. Override it where the table has rows of others: of other tenants, other sources, people.
+        At the end of the run, those of these rows are deleted that existed when it began and that are not in its list.
+        Override it if the table also has rows of other tenants, of other sources, or made by people.
 
         Parameters:
-          run(Run): The run; `run.tenant` says for whom it is.
+          run(Run): The run; `run.tenant` is its tenant.
 
         Returns:
-          peewee.ModelSelect: Of the source's model, without a limit.
+          peewee.ModelSelect: A select of the source's model, without a limit.
         """
         return self.model.select()
 
     @abstractmethod
     def get_list_request(self, cursor: Any, per_page: int) -> requests.Request:
-        """Return the request for one page of the list, `first_cursor` being that of the first one.
+        """Return the request for one page of the list.
 
-        A relative URL joins the connector's.
+        Parameters:
+          cursor(Any): `first_cursor` for the first page, then what `next_cursor` returned.
+          per_page(int): The `per_page` of the source.
+
+        Returns:
+          requests.Request: A relative URL is joined to the base URL of the connector.
         """
 
     def get_list_items(self, data: Any) -> Sequence[Mapping[str, Any]]:
-        """Return the items of a decoded page."""
+        """Return the items of a decoded page; by default, the value of `data`."""
         items: Sequence[Mapping[str, Any]] = data["data"]
         return items
 
     def next_cursor(self, data: Any, cursor: Any) -> Any:
-        """Return the next page's cursor (anything JSON can hold), or None after the last page."""
+        """Return the cursor of the next page (any JSON value), or None after the last page."""
         return cursor + 1 if data.get("next_page_url") else None
 
     @abstractmethod
     def create_model_from_list_item(self, item: Mapping[str, Any]) -> Any:
-        """Return an unsaved model instance with the fields that the list knows."""
+        """Return an unsaved instance of the model, with the fields that the list item has.
+
+        Raises:
+          Skip: The item is not wanted: it is recorded as skipped, with the reason.
+        """

@@ -1,23 +1,23 @@
-"""ExactFloat: a float that keeps the digits the API wrote, where the float alone has lost some."""
+"""Reads JSON numbers without loss: ExactFloat is a float that keeps the digits that a float alone would lose."""
 
 from decimal import Decimal, InvalidOperation
 from math import isinf
 
-#: A decimal of so few digits, without an exponent, is printed by its float as it was written (15 digits and a point).
+#: A decimal of at most this length (15 digits and a point), without exponent, is exact as a float.
 _SHORT = 16
-#: Digits of the longest number that is read; Python has the same limit for whole numbers.
+#: Most digits of a number; Python has the same limit for integers.
 _LONGEST = 4_300
 
 
 class NotANumber(ValueError):
-    """NaN, Infinity, a number that is larger than any float, or of more digits than are read."""
+    """NaN, Infinity, a number larger than any float, or one with too many digits."""
 
 
 class ExactFloat(float):
-    """A float in every operation, whose results are plain floats; beside it the number as it was written.
+    """A float that also has the number as it was written. Operations return plain floats.
 
     Parameters:
-      literal(str): The number as JSON has it, as in "12345678901234567.89".
+      literal(str): The number as it is in the JSON, as "12345678901234567.89".
 
     Attributes:
       literal(str): The same.
@@ -40,10 +40,10 @@ class ExactFloat(float):
 
 
 def read_float(literal: str) -> float:
-    """Return the number that a JSON literal with a point or an exponent stands for.
+    """Convert a JSON number with a point or an exponent.
 
     Returns:
-      float: An ExactFloat where a float is not the same number.
+      float: An ExactFloat if a float is not exactly the same number.
 
     Raises:
       NotANumber: It is larger than any float, or has too many digits.
@@ -51,7 +51,7 @@ def read_float(literal: str) -> float:
     if len(literal) <= _SHORT and "e" not in literal and "E" not in literal:
         return float(literal)
     number = float(literal)
-    if repr(number) == literal:  # four times as fast as to compare decimals
+    if repr(number) == literal:  # four times as fast as comparing decimals
         return number
     if isinf(number):
         raise NotANumber(f"{literal[:40]}, a number larger than a float can be: the API should send it as text")

@@ -1,4 +1,4 @@
-"""The keys of a user's table: the primary key, by which items point at rows; `unique_by`, by which rows are found."""
+"""Checks and reads the two keys of a user's table: the primary key that items refer to, and the `unique_by` key."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -11,6 +11,7 @@ from peewee import (
     ForeignKeyField,
     IntegerField,
     IPField,
+    Model,
     MySQLDatabase,
     TimestampField,
     UUIDField,
@@ -19,58 +20,63 @@ from peewee import _StringField as StringField
 
 from workers.errors import ConfigurationError
 
-#: Longest primary key that an item can point at, in characters of its text.
+#: The longest primary key that an item can refer to, in characters of its text.
 LENGTH = 255
 
-#: Primary keys whose text says exactly which row is meant. IPField and TimestampField are IntegerFields to Peewee.
+#: Primary keys whose text identifies the row exactly. IPField and TimestampField are subclasses of IntegerField.
 _EXACT = (IntegerField, StringField, UUIDField, BinaryUUIDField)
 _INEXACT = (TimestampField, BitField)
 
 
 def names(unique_by: str | Iterable[str]) -> tuple[str, ...]:
-    """Return the names of the fields in a source's `unique_by`, which may be one name or several."""
+    """Return the names of the fields in a source's `unique_by`, which is one name or several."""
     return (unique_by,) if isinstance(unique_by, str) else tuple(unique_by)
 
 
-def fields(model: type[Any], unique_by: str | Iterable[str]) -> tuple[Any, ...]:
+def fields(model: type[Model], unique_by: str | Iterable[str]) -> tuple[Field, ...]:
     """Return the fields that `unique_by` names."""
     return tuple(model._meta.fields[name] for name in names(unique_by))
 
 
+def primary(model: type[Model]) -> Any:
+    """Return the primary key field of a model that `check` has accepted. Peewee types it as `Any | Literal[False]`."""
+    return model._meta.primary_key
+
+
 def text(key: Any) -> str:
-    """Return a primary key as items keep it.
+    """Return a primary key as text, as items store it.
 
     Raises:
-      ValueError: It is none, or too long to be kept.
+      ValueError: It is missing, or too long.
     """
-    said = "" if key is None else str(key)
-    if not said:
+    stored = "" if key is None else str(key)
+    if not stored:
         raise ValueError("its row has no primary key")
-    if len(said) > LENGTH:
-        raise ValueError(f"its primary key has {len(said):,} characters, and {LENGTH} can be kept")
-    return said
+    if len(stored) > LENGTH:
+        raise ValueError(f"its primary key has {len(stored):,} characters, and {LENGTH} can be kept")
+    return stored
 
 
-def from_text(model: type[Any], said: str) -> Any:
-    """Return the primary key that `text` was made of."""
-    return _parser(model._meta.primary_key)(said)
+def from_text(model: type[Model], stored: str) -> Any:
+    """Return the primary key that `text` has converted."""
+    return _parser(primary(model))(stored)
 
 
-def check(title: str, model: type[Any], unique_by: str | Iterable[str]) -> None:
-    """Refuse a model whose rows cannot be found again, before anything runs.
+def check(title: str, model: type[Model], unique_by: str | Iterable[str]) -> None:
+    """Refuse a model whose rows could not be found again.
 
     Parameters:
-      title(str): What to call the source.
+      title(str): The source, for messages.
 
     Raises:
-      ConfigurationError: Its database, its primary key or its `unique_by` cannot be used; the message names the fix.
+      ConfigurationError: Its database, its primary key or its `unique_by` cannot be used; the message says the repair.
     """
     _check_database(title, model)
     _check_primary_key(title, model)
     _check_unique(title, model, unique_by)
 
 
-def _check_database(title: str, model: type[Any]) -> None:
+def _check_database(title: str, model: type[Model]) -> None:
     theirs = model._meta.database
     if theirs is None:
         raise ConfigurationError(
@@ -83,23 +89,23 @@ def _check_database(title: str, model: type[Any]) -> None:
         )
 
 
-def _check_primary_key(title: str, model: type[Any]) -> None:
+def _check_primary_key(title: str, model: type[Model]) -> None:
     key = model._meta.primary_key
     if model._meta.composite_key or not isinstance(key, Field):
         kind = "a primary key of several columns" if model._meta.composite_key else "no primary key"
         raise ConfigurationError(
-            f"{title}: {model.__name__} has {kind}, and an item points at its row by one column: give it "
+            f"{title}: {model.__name__} has {kind}, and an item refers to its row by one column: give it "
             f"`id = AutoField()`, and let unique_by name the columns that are unique together"
         )
     base = _target(key)
     if not isinstance(base, _EXACT) or isinstance(base, _INEXACT):
         raise ConfigurationError(
-            f"{title}: the primary key of {model.__name__} is a {type(base).__name__}, whose text does not say exactly "
-            f"which row is meant: give it `id = AutoField()`, and let unique_by name {key.name!r}"
+            f"{title}: the primary key of {model.__name__} is a {type(base).__name__}, whose text does not identify "
+            f"the row exactly: give it `id = AutoField()`, and let unique_by name {key.name!r}"
         )
 
 
-def _check_unique(title: str, model: type[Any], unique_by: str | Iterable[str]) -> None:
+def _check_unique(title: str, model: type[Model], unique_by: str | Iterable[str]) -> None:
     wanted = names(unique_by)
     known = model._meta.fields
     missing = [name for name in wanted if name not in known]
@@ -118,8 +124,8 @@ def _check_unique(title: str, model: type[Any], unique_by: str | Iterable[str]) 
         )
 
 
-def _unique_sets(model: type[Any]) -> list[set[str]]:
-    """Return the sets of fields that the model says are unique together, whatever their rows are."""
+def _unique_sets(model: type[Model]) -> list[set[str]]:
+    """Return the sets of fields that the model declares as unique, without a condition."""
     meta = model._meta
     alone = [{field.name} for field in meta.sorted_fields if field.unique or field.primary_key]
     together = [
@@ -133,7 +139,7 @@ def _unique_sets(model: type[Any]) -> list[set[str]]:
 
 
 def _target(field: Any) -> Any:
-    """Return the field whose values a foreign key holds."""
+    """Return the field that a foreign key refers to."""
     while isinstance(field, ForeignKeyField):
         field = field.rel_field
     return field
@@ -149,5 +155,5 @@ def _parser(field: Any) -> Callable[[str], Any]:
 
 
 def values(row: Any, keys: Sequence[Any]) -> tuple[Any, ...]:
-    """Return the values that a row has in these fields; None where it has none."""
+    """Return the values of a row in these fields; None for a field that is not set."""
     return tuple(row.__data__.get(field.name) for field in keys)

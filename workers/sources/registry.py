@@ -1,4 +1,4 @@
-"""Source name -> source. It refuses what cannot work, by name and with the fix, before a run begins."""
+"""Loads the sources that SLUICE_SOURCES names, and checks each before a run can begin."""
 
 import importlib
 import json
@@ -16,7 +16,7 @@ from workers.sources import address_probe, model_keys
 from workers.sources.connector import Connector
 from workers.sources.contracts import ImportSource
 
-_MEANT = {"timezone": "Europe/Paris", "catch_up": "latest"}
+_EXAMPLES = {"timezone": "Europe/Paris", "catch_up": "latest"}
 _METHODS = ("get_external_id", "get_api_detail_request", "populate_from_api_response")
 
 
@@ -27,7 +27,7 @@ class Registry(Mapping[str, ImportSource]):
       sources(Iterable[ImportSource]): What `SOURCES` lists.
 
     Raises:
-      ConfigurationError: A source is not one, or two share a name, or a model lacks what an Importable has.
+      ConfigurationError: An entry is no source, two sources have the same name, or a model is not an Importable.
     """
 
     def __init__(self, sources: Iterable[ImportSource]) -> None:
@@ -55,10 +55,10 @@ class Registry(Mapping[str, ImportSource]):
         return name in self._sources
 
     def only(self) -> ImportSource:
-        """Return the only source there is.
+        """Return the source, if there is exactly one.
 
         Raises:
-          ConfigurationError: There is none, or more than one; the message lists them.
+          ConfigurationError: There are none, or several; the message lists them.
         """
         if len(self._sources) != 1:
             raise ConfigurationError(
@@ -72,11 +72,11 @@ def get_registry() -> Registry:
     """Return the sources that SLUICE_SOURCES names.
 
     Raises:
-      ConfigurationError: The module or the list is missing, or a source in it cannot work.
+      ConfigurationError: The module or the list is missing, or a source in it is invalid.
     """
     module_name, _, attribute = get_settings().sources.partition(":")
     if "" not in sys.path and "." not in sys.path:
-        sys.path.insert(0, "")  # the console script starts without the project's folder
+        sys.path.insert(0, "")  # the console script does not have the project's folder in its path
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -88,7 +88,7 @@ def get_registry() -> Registry:
         raise ConfigurationError(f"SLUICE_SOURCES: {module_name} cannot be imported") from error
     except ConfigurationError:
         raise
-    except (Exception, SystemExit) as error:  # who finds no key in the environment may call sys.exit
+    except (Exception, SystemExit) as error:  # a module that misses a key in the environment can call sys.exit
         raise ConfigurationError(f"SLUICE_SOURCES: {module_name} cannot be imported") from error
     sources = getattr(module, attribute, None)
     if not isinstance(sources, (list, tuple)):
@@ -105,7 +105,9 @@ def _check(source: object) -> None:
         if not hasattr(source, attribute):
             raise ConfigurationError(f"{title} has no {attribute}: set it on the class")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,59}", source.name):
-        raise ConfigurationError(f"{title}: the name {source.name!r} may hold lower-case letters, digits, - and _ only")
+        raise ConfigurationError(
+            f"{title}: the name {source.name!r} must be 1 to 60 lower-case letters, digits, - and _"
+        )
     if not isinstance(source.model, type) or not issubclass(source.model, Model):
         raise ConfigurationError(f"{title}: model must be a Peewee model class")
     if not isinstance(source.connector, Connector):
@@ -122,9 +124,9 @@ def _check(source: object) -> None:
     try:
         json.dumps(source.first_cursor, allow_nan=False)
     except (TypeError, ValueError):
-        raise ConfigurationError(f"{title}: first_cursor must be what JSON can hold: a number, text, None") from None
+        raise ConfigurationError(f"{title}: first_cursor must be a JSON value: a number, text, None") from None
     if source.total_key is not None and not isinstance(source.total_key, str):
-        raise ConfigurationError(f"{title}: total_key must be the key of a page's total, or None")
+        raise ConfigurationError(f"{title}: total_key must be the key of the total in a page, or None")
     _check_schedule(title, source)
 
 
@@ -134,7 +136,7 @@ def _check_schedule(title: str, source: ImportSource) -> None:
     for attribute in ("timezone", "catch_up"):
         if not isinstance(getattr(source, attribute), str):
             raise ConfigurationError(
-                f'{title}: {attribute} must be a string, as in {attribute} = "{_MEANT[attribute]}"'
+                f'{title}: {attribute} must be a string, as in {attribute} = "{_EXAMPLES[attribute]}"'
             )
     try:
         Cron("@daily" if source.schedule is None else source.schedule, source.timezone)
@@ -148,7 +150,7 @@ def _check_model(title: str, source: ImportSource) -> None:
     missing = [name for name in _METHODS if not callable(getattr(model, name, None))]
     if missing:
         raise ConfigurationError(
-            f"{title}: the model {model.__name__} has no {', '.join(missing)} (docs/write-a-source.md)"
+            f"{title}: the model {model.__name__} has no {', '.join(missing)} (see docs/write-a-source.md)"
         )
     model_keys.check(title, model, source.unique_by)
     address_probe.check(model, source.unique_by)

@@ -1,6 +1,6 @@
-"""What a request is for, as its errors name it: the source, list page or details, and the id. Never the address.
+"""Names the current request for error messages by its purpose, "orders details of 42", never by its URL.
 
-A path holds a key where the API wants it there (`/bot<key>/...`), and that key cannot be told from an id.
+A path can contain a key (`/bot<key>/...`), and nothing distinguishes that key from an id.
 """
 
 from collections.abc import Iterator
@@ -12,10 +12,10 @@ _words: ContextVar[tuple[str, ...]] = ContextVar("asked_words", default=())
 
 @contextmanager
 def asking(word: str) -> Iterator[None]:
-    """Name what the requests of the block are for, after what a block around it has named.
+    """Name the purpose of the requests in the block; an outer block's name comes first.
 
     Parameters:
-      word(str): As "orders", "list page 3" or "details of 42".
+      word(str): For instance "orders", "list page 3" or "details of 42".
     """
     token = _words.set((*_words.get(), word))
     try:
@@ -25,5 +25,5 @@ def asking(word: str) -> Iterator[None]:
 
 
 def asked(otherwise: str) -> str:
-    """Return what this thread asks for, "orders details of 42"; or `otherwise`, outside of every block."""
+    """Return the purpose of this thread's request, "orders details of 42"; outside all blocks, `otherwise`."""
     return " ".join(_words.get()) or otherwise

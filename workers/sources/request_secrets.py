@@ -1,4 +1,4 @@
-"""The secrets of a connector, and of a request as it is sent: hidden wherever the API, or an error, repeats them."""
+"""Collects the secrets of a connector and of each request, so that messages that repeat them can be redacted."""
 
 import base64
 import binascii
@@ -11,65 +11,59 @@ import requests
 
 from workers.errors import ConfigurationError
 from workers.text import known_secrets, url_masking
-from workers.text.secret_names import is_key, is_secret
+from workers.text.secret_names import SCHEMES, SHORTEST_KEY, is_secret, is_secret_parameter
 
-#: A value of a parameter called "key" that is shorter is the name of a field; of a cookie, a setting.
-_SHORTEST_KEY = _SHORTEST_COOKIE = 8
-#: Bodies that are longer are not searched.
+#: A cookie whose value is shorter is a setting.
+_SHORTEST_COOKIE = 8
+#: Longer bodies are not searched for secrets.
 _LONGEST_BODY = 65_536
-#: What a header's value may begin with, before its secret.
-_SCHEMES = {
-    "basic",
-    "bearer",
-    "digest",
-    "token",
-    "apikey",
-    "api-key",
-    "key",
-    "oauth",
-    "jwt",
-    "aws4-hmac-sha256",
-    "hawk",
-}
-#: Values that name no secret, whatever they are called.
+#: Values that are never secrets, whatever their name.
 _WORDS = {"true", "false", "none", "null", "basic", "bearer", "oauth", "yes", "no"}
-#: Attributes of an auth object that hold none.
+#: Parts of names of attributes of an auth object that are not secrets.
 _OPEN = ("user", "name", "url", "type", "scope", "realm", "header")
 
 
 def given(secrets: "str | Sequence[str]", connector: str) -> list[str]:
-    """Return the secrets that a user names.
+    """Return the secrets that a user has named.
 
     Raises:
-      ConfigurationError: One is no text, or too short to be looked for.
+      ConfigurationError: A secret is not text, or too short to be searched for.
     """
     texts = [secrets] if isinstance(secrets, str) else secrets
     if not isinstance(texts, (list, tuple, set, frozenset)) or not all(isinstance(text, str) for text in texts):
         raise ConfigurationError(f"Connector {connector!r}: secrets must be text, or a list of texts")
     if any(not known_secrets.is_usable(text) for text in texts):
         raise ConfigurationError(
-            f"Connector {connector!r}: a secret must have {known_secrets.SHORTEST} characters or more: "
-            f"a shorter one cannot be told from other text. Leave it out of secrets"
+            f"Connector {connector!r}: a secret must have at least {known_secrets.SHORTEST} characters, because a "
+            f"shorter one also occurs in other text. Leave it out of secrets"
         )
     return list(texts)
 
 
 def of_address(address: str) -> list[str]:
-    """Return what is secret of an address that a user wrote down: its query's values, and what in its path looks it."""
+    """Return the secrets in a base URL: values of its query, and path segments that look like a key."""
     parts = urlsplit(address)
-    named = [value for name, value in parse_qsl(parts.query) if is_secret(name) or len(value) >= _SHORTEST_KEY]
+    named = [value for name, value in parse_qsl(parts.query) if is_secret(name) or len(value) >= SHORTEST_KEY]
     keys = [piece for segment in url_masking.opaque_in(parts.path) for piece in url_masking.pieces_of(unquote(segment))]
     return [*_usable(named), *keys]
 
 
 def of_headers(headers: Mapping[Any, Any]) -> list[str]:
-    """Return the values of the headers that hold credentials."""
+    """Return the secrets in the values of headers whose names say so."""
     pairs = ((_text(name), _text(value)) for name, value in headers.items())
     return _usable(part for name, value in pairs if is_secret(name, header=True) for part in _parts(name, value))
 
 
+def has_secret_name(headers: Mapping[Any, Any], query: str) -> bool:
+    """Whether the name of a header, or of a parameter of the query, says that its value is a secret."""
+    parameters = parse_qsl(query, keep_blank_values=True)
+    return any(is_secret(_text(name), header=True) for name in headers) or any(
+        is_secret_parameter(name, value) for name, value in parameters
+    )
+
+
 def of_auth(auth: Any) -> list[str]:
-    """Return what an auth object, or a pair of user and password, holds now. A renewed token is in its attributes."""
+    """Return the current secrets of an auth object, whose attributes have a renewed token, or of (user, password)."""
     if isinstance(auth, tuple):
         return _of_pair(*map(_text, auth)) if len(auth) == 2 else []
     kept = dict(getattr(auth, "__dict__", {}))
@@ -79,7 +73,7 @@ def of_auth(auth: Any) -> list[str]:
 
 
 def _attributes(kept: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the texts of an object with their names, and those of the objects in it: OAuth1 has a client."""
+    """Yield an object's text attributes with their names, and the secrets of objects inside: OAuth1 has a client."""
     for name, value in kept.items():
         yield from _leaves(value.decode("utf-8", "replace") if isinstance(value, bytes) else value, name)
         for inner, text in dict(getattr(value, "__dict__", {})).items():
@@ -88,11 +82,11 @@ def _attributes(kept: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _may_be_one(name: str, value: str) -> bool:
-    return len(value) >= _SHORTEST_KEY and not any(word in name.lower() for word in _OPEN)
+    return len(value) >= SHORTEST_KEY and not any(word in name.lower() for word in _OPEN)
 
 
 def of_request(prepared: requests.PreparedRequest) -> list[str]:
-    """Return what is secret of a request as it is sent: after its auth object has put in what it renewed."""
+    """Return the secrets of a prepared request, with what its auth object has added."""
     found = of_headers(prepared.headers)
     url = str(prepared.url)
     if "?" in url:
@@ -103,13 +97,11 @@ def of_request(prepared: requests.PreparedRequest) -> list[str]:
 
 
 def _named(pairs: Iterable[tuple[str, str]]) -> Iterator[str]:
-    for name, value in pairs:
-        if is_secret(name) and not (is_key(name) and len(value) < _SHORTEST_KEY):
-            yield value
+    return (value for name, value in pairs if is_secret_parameter(name, value))
 
 
 def _fields(prepared: requests.PreparedRequest) -> Iterator[tuple[str, str]]:
-    """Yield the fields of a form, or of JSON, with their names."""
+    """Yield the fields of a form or JSON body with their names."""
     body = prepared.body
     if not isinstance(body, (str, bytes)) or len(body) > _LONGEST_BODY:
         return
@@ -137,7 +129,7 @@ def _leaves(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _parts(name: str, value: str) -> Iterator[str]:
-    """Yield the secrets of one header's value: it may begin with a scheme, or hold several."""
+    """Yield the secrets in a header's value, which can begin with a scheme, and can have several."""
     if name.lower() == "cookie":
         for cookie in value.split(";"):
             label, _, content = cookie.strip().partition("=")
@@ -145,13 +137,13 @@ def _parts(name: str, value: str) -> Iterator[str]:
                 yield content
         return
     scheme, _, rest = value.partition(" ")
-    if not rest or scheme.lower() not in _SCHEMES:
+    if not rest or scheme.lower() not in SCHEMES:
         yield value
         return
     yield rest
     for parameter in rest.split(","):
         label, is_parameter, content = parameter.strip().partition("=")
-        if is_parameter and content.strip('="') and (is_secret(label) or len(content) >= _SHORTEST_KEY):
+        if is_parameter and content.strip('="') and (is_secret(label) or len(content) >= SHORTEST_KEY):
             yield content.strip('"')
     if scheme.lower() == "basic":
         yield from _of_basic(rest)
@@ -166,7 +158,7 @@ def _of_basic(encoded: str) -> Iterator[str]:
 
 
 def _of_pair(user: str, password: str) -> list[str]:
-    """Return what is secret of a pair: the password; and the user where the key is put there, beside no password."""
+    """Return the secrets of (user, password): the password; and the user, if APIs accept a key there."""
     is_user_the_key = len(password) < known_secrets.SHORTEST or password.lower() in ("api_token", "x-oauth-basic")
     return _usable([password, user] if is_user_the_key or url_masking.is_opaque(user) else [password])
 

@@ -1,4 +1,4 @@
-"""How a request travels: one deadline for all of it, and nothing is sent that the connector did not ask for."""
+"""Sends one HTTP request under one deadline, on pooled connections, with no redirects, retries or cookies."""
 
 import http.client
 import io
@@ -20,11 +20,11 @@ from urllib3.util.connection import allowed_gai_family, create_connection
 
 from workers import clock
 
-#: What leaves less than this of a deadline is given this much: a socket takes zero for "do not wait at all".
+#: The minimum socket timeout: zero would mean "do not wait at all".
 _LEAST_SECONDS = 0.001
-#: So many interim answers (100 Continue, 103 Early Hints) may come before the one that counts.
+#: Most interim responses (100 Continue, 103 Early Hints) before the final one.
 _MOST_INTERIM = 20
-#: Lines that are no header, by what the standard library calls them.
+#: Defects of the standard library's parser for lines that are not headers.
 _NO_HEADERS = (
     defects.MissingHeaderBodySeparatorDefect,
     defects.FirstHeaderLineIsContinuationDefect,
@@ -32,25 +32,25 @@ _NO_HEADERS = (
 )
 
 
-#: A connection that was idle for longer is not used again. Servers close theirs after 5 s (Node, Apache, uvicorn) to
-#: 75 s (nginx), mostly so that it shows; what stands between often drops them without a word, from 20 s on.
+#: A connection that was idle for longer is not used again. Servers close idle connections after 5 s (Node, Apache,
+#: uvicorn) to 75 s (nginx), mostly with a FIN; firewalls and proxies often drop them silently, from 20 s on.
 IDLE_SECONDS = 15.0
-#: How long it is remembered that a server, or what stands between, drops connections sooner.
-_LEARNT_FOR_SECONDS = 600.0
-#: Of the time that a server says it keeps an idle connection open; the last fifth may be over before a request arrives.
-_KEPT_PART = 0.8
-_KEPT = re.compile(r"(?:^|[\s,;])timeout\s?=\s?([0-9]{1,6})(?![0-9.])", re.IGNORECASE)
+#: How long a shorter idle time is used after a server or proxy has dropped a connection earlier than that.
+_SHORTENED_FOR_SECONDS = 600.0
+#: The part of the server's keep-alive time that is used: in the last fifth a request could arrive too late.
+_KEEP_ALIVE_PART = 0.8
+_KEEP_ALIVE = re.compile(r"(?:^|[\s,;])timeout\s?=\s?([0-9]{1,6})(?![0-9.])", re.IGNORECASE)
 
-#: How a connection shows that the other side has closed it; an end without an answer is a ConnectionError as well.
+#: Errors of a connection that the other side has closed; http.client's RemoteDisconnected is a ConnectionError.
 _CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 
 _sent_by: ContextVar[float] = ContextVar("sent_by", default=math.inf)
-_anew: ContextVar[bool] = ContextVar("anew", default=False)
+_new_only: ContextVar[bool] = ContextVar("anew", default=False)
 
 
 @contextmanager
 def sent_by(ends_at: float) -> Iterator[None]:
-    """Within the block, send nothing after `ends_at` (of `clock.monotonic`), however late it is begun."""
+    """Within the block, send nothing after `ends_at` (of `clock.monotonic`)."""
     token = _sent_by.set(ends_at)
     try:
         yield
@@ -60,31 +60,31 @@ def sent_by(ends_at: float) -> Iterator[None]:
 
 @contextmanager
 def new_connection() -> Iterator[None]:
-    """Within the block, use no connection that was used before."""
-    token = _anew.set(True)
+    """Within the block, use no pooled connection."""
+    token = _new_only.set(True)
     try:
         yield
     finally:
-        _anew.reset(token)
+        _new_only.reset(token)
 
 
 class StaleConnection(ConnectionResetError):
-    """A connection that had answered before was closed without a byte of the next answer.
+    """A reused connection was closed without a byte of the next response.
 
-    The server may have received the request, and counted it. Most probably it had closed the connection before.
+    Most probably the server had closed it before; but it can have received the request, and counted it.
     """
 
 
 class _NoByte(http.client.RemoteDisconnected):
-    """The connection was closed before anything came."""
+    """The connection was closed without a byte of a response."""
 
 
 class NotHTTP(http.client.HTTPException):
-    """What came back does not follow the rules of HTTP."""
+    """The response is not valid HTTP."""
 
 
 class _Reader(io.RawIOBase):
-    """Reads from a socket until the timeout that it has now is over: all reads together, where a socket counts each."""
+    """Reads from a socket until its current timeout is over, counted for all reads together and not for each."""
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket) -> None:
         self._raw = raw
@@ -97,8 +97,8 @@ class _Reader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int | None:
         left = self._ends_at - clock.monotonic()
-        if left <= 0:  # a server that never stops sending lets no single read time out
-            raise TimeoutError("the answer took too long")
+        if left <= 0:  # a server that sends slowly lets no single read time out
+            raise TimeoutError("the response took too long")
         self._sock.settimeout(max(_LEAST_SECONDS, left))
         count = self._raw.readinto(buffer)
         self.has_begun = self.has_begun or bool(count)
@@ -110,11 +110,11 @@ class _Reader(io.RawIOBase):
 
 
 class _Buffer(io.BufferedReader):
-    """Never reads "all there is": a chunk that says it is -1 bytes long would ask for that, and fill the memory."""
+    """Refuses to read without a size: a chunk with the length -1 would ask for that, and fill the memory."""
 
     def read(self, size: int | None = -1, /) -> bytes:
         if size is None or size < 0:
-            raise NotHTTP("a length below zero")
+            raise NotHTTP("a negative length")
         return super().read(size)
 
 
@@ -131,34 +131,34 @@ class _Response(http.client.HTTPResponse):
             raise error if self._reader.has_begun else _NoByte(str(error)) from error
         broken = [defect for defect in self.msg.defects if isinstance(defect, _NO_HEADERS)]
         if broken or (not self.msg.is_multipart() and self.msg.get_payload()):
-            # The lines after the broken one are lost, Retry-After perhaps among them; urllib3 would log the URL.
-            raise NotHTTP("a header that is none")
-        self.msg.defects = []  # of a multipart body that is still to come
+            # The headers after the invalid line are lost, perhaps Retry-After, too; and urllib3 would log the URL.
+            raise NotHTTP("an invalid header")
+        self.msg.defects = []  # these concern a multipart body that is not read yet
 
     def _read_status(self) -> tuple[str, int, str]:
-        """Read on until an answer that is not an interim one; the standard library knows only 100."""
+        """Read until the final response. The standard library skips 100 only, and no other interim response."""
         for _ in range(_MOST_INTERIM):
             version, status, reason = super()._read_status()  # type: ignore[misc]
             if not 100 <= status < 200 or status == http.HTTPStatus.SWITCHING_PROTOCOLS:
                 return version, status, reason
             http.client.parse_headers(self.fp)
-        raise NotHTTP("one interim answer after the other")
+        raise NotHTTP("too many interim responses")
 
 
 def first_that_answers(addresses: Sequence[tuple[str, int]], ends_at: float, **options: Any) -> socket.socket:
-    """Connect to the first address that takes the connection. Each has an equal share of the time that is left.
+    """Connect to the first address that accepts. Each address gets an equal share of the remaining time.
 
     Parameters:
-      addresses(Sequence[tuple[str, int]]): Numeric hosts, and ports, in the order in which they are to be tried.
-      ends_at(float): When, by `clock.monotonic`, all of them together must be through.
+      addresses(Sequence[tuple[str, int]]): Numeric hosts and ports, in the order of the attempts.
+      ends_at(float): The deadline for all of them, by `clock.monotonic`.
       options(Any): As urllib3's `create_connection` takes them.
 
     Returns:
-      socket.socket: Its timeout is what is left then.
+      socket.socket: Its timeout is the remaining time.
 
     Raises:
-      TimeoutError: None took it in time.
-      OSError: What the last one said.
+      TimeoutError: None accepted in time.
+      OSError: The error of the last address.
     """
     error: OSError = TimeoutError("no time is left to connect")
     for position, address in enumerate(addresses):
@@ -175,11 +175,11 @@ def first_that_answers(addresses: Sequence[tuple[str, int]], ends_at: float, **o
     raise error
 
 
-class _OnTime(HTTPConnection):
-    """A connection for which finding the host, connecting, TLS and sending share the request's deadline.
+class _DeadlineConnection(HTTPConnection):
+    """A connection with one deadline for name resolution, connecting, TLS and sending.
 
-    Warning: the system's name resolution cannot be interrupted. A slow one may pass the deadline (by at most what the
-    resolver allows itself, often 5 to 30 s); then nothing is sent any more.
+    *Warning:* the system's name resolution cannot be interrupted. It can exceed the deadline, by its own timeout at
+    most (often 5 to 30 s); then nothing is sent.
     """
 
     response_class = _Response
@@ -193,7 +193,7 @@ class _OnTime(HTTPConnection):
         self._deadline()
         try:
             super().request(*args, **kwargs)
-        except _CLOSED as error:  # but where an answer may have come all the same, which urllib3 then reads
+        except _CLOSED as error:  # urllib3 handles the cases in which a response can still come
             if self._has_answered and isinstance(error, ssl.SSLError):
                 raise StaleConnection(str(error)) from error
             raise
@@ -201,21 +201,21 @@ class _OnTime(HTTPConnection):
     def send(self, data: Any) -> None:
         if self.sock is not None:
             left = self._deadline() - clock.monotonic()
-            if left <= 0:  # we were stopped, or the body was slow to come
+            if left <= 0:  # the process was suspended, or the body came slowly
                 raise TimeoutError("no time is left to send")
             self.sock.settimeout(max(_LEAST_SECONDS, left))
         super().send(data)
 
     def getresponse(self) -> Any:
-        self._ends_at = None  # the next request on this connection has its own; urllib3 has set what is left of this
-        has_answered = self._has_answered  # which `close` forgets
+        self._ends_at = None  # for the next request; urllib3 has set the remaining timeout of this one
+        has_answered = self._has_answered  # `close` resets it
         try:
             response = super().getresponse()
         except _NoByte as error:
             if has_answered:
                 raise StaleConnection(str(error)) from error
             raise
-        self._has_answered = self.sock is not None  # else the answer was the connection's last
+        self._has_answered = self.sock is not None  # else it was the last response of the connection
         self._keep_seconds = _kept_seconds(response.headers.get("Keep-Alive", ""))
         return response
 
@@ -224,19 +224,19 @@ class _OnTime(HTTPConnection):
         super().close()
 
     def rest(self) -> None:
-        """Note that it is idle from now on."""
+        """Record that it is idle from now on."""
         self._idle_since = clock.monotonic()
 
     def lend(self, keep_seconds: float) -> None:
-        """Close it where its server, or what stands between, may have dropped it; it then connects anew.
+        """Close it if the server or a proxy can have dropped it, so that the next request connects again.
 
         Parameters:
-          keep_seconds(float): How long it may have been idle, beside what its server said.
+          keep_seconds(float): The longest idle time, if the server's Keep-Alive does not name a shorter one.
         """
         if self.sock is None:
             return
         self.idled_seconds = clock.monotonic() - self._idle_since
-        if _anew.get() or self.idled_seconds > min(keep_seconds, self._keep_seconds):
+        if _new_only.get() or self.idled_seconds > min(keep_seconds, self._keep_seconds):
             self.close()
 
     def _deadline(self) -> float:
@@ -261,25 +261,25 @@ class _OnTime(HTTPConnection):
         host = self._dns_host.strip("[]")
         try:
             found = socket.getaddrinfo(host, self.port, allowed_gai_family(), socket.SOCK_STREAM)
-        except UnicodeError as error:  # a label that is empty, or too long
-            raise socket.gaierror(socket.EAI_NONAME, "no name of a host") from error
+        except UnicodeError as error:  # a host name with an empty or too long label
+            raise socket.gaierror(socket.EAI_NONAME, "not a host name") from error
         return [(str(address[0]), self.port) for *_, address in found]
 
 
 def _kept_seconds(keep_alive: str) -> float:
-    """Return how long a connection may be idle, from `Keep-Alive: timeout=5`, if that is less than we allow."""
-    said = _KEPT.search(keep_alive[:200])
-    return min(IDLE_SECONDS, _KEPT_PART * int(said[1])) if said else IDLE_SECONDS
+    """Return the longest idle time of a connection: from `Keep-Alive: timeout=5`, or the default if that is shorter."""
+    timeout = _KEEP_ALIVE.search(keep_alive[:200])
+    return min(IDLE_SECONDS, _KEEP_ALIVE_PART * int(timeout[1])) if timeout else IDLE_SECONDS
 
 
-class _OnTimeTLS(_OnTime, HTTPSConnection):
+class _DeadlineTLSConnection(_DeadlineConnection, HTTPSConnection):
     pass
 
 
-class _Resting(HTTPConnectionPool):
-    """A pool whose connections do not rest for long. That those it lends are not closed, urllib3 looks itself.
+class _IdleLimitedPool(HTTPConnectionPool):
+    """A pool that does not reuse connections after a long idle time. urllib3 itself discards those known as closed.
 
-    Where one turns out to have been closed, connections that rested half as long are not used for some minutes.
+    After a reused connection proved to be closed, connections idle for half that time are not used for ten minutes.
     """
 
     _keep_seconds = IDLE_SECONDS
@@ -303,20 +303,20 @@ class _Resting(HTTPConnectionPool):
             return super()._make_request(conn, *args, **kwargs)
         except StaleConnection:
             self._keep_seconds = min(self._idle_seconds(), conn.idled_seconds / 2)
-            self._keeps_so_until = clock.monotonic() + _LEARNT_FOR_SECONDS
+            self._keeps_so_until = clock.monotonic() + _SHORTENED_FOR_SECONDS
             raise
 
 
-class _HTTPPool(_Resting):
-    ConnectionCls = _OnTime
+class _HTTPPool(_IdleLimitedPool):
+    ConnectionCls = _DeadlineConnection
 
 
-class _HTTPSPool(_Resting, HTTPSConnectionPool):
-    ConnectionCls = _OnTimeTLS
+class _HTTPSPool(_IdleLimitedPool, HTTPSConnectionPool):
+    ConnectionCls = _DeadlineTLSConnection
 
 
 class DeadlineAdapter(HTTPAdapter):
-    """Sends one request: it can be shared by threads, and has no cookies, redirects, retries or hooks of its own."""
+    """Sends one request. Threads can share it; it has no cookies, redirects, retries or hooks."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)

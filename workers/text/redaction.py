@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from workers.text import spellings, url_masking
 from workers.text.known_secrets import hide, known
-from workers.text.secret_names import is_key, is_secret
+from workers.text.secret_names import NAMES_IN_TEXT, SCHEMES_IN_TEXT, is_secret_parameter
 from workers.text.spellings import Reading
 
 __all__ = ["excerpt", "hide", "redact"]
@@ -15,18 +15,11 @@ _HIDDEN = "***"
 _SHORTEST_WITHIN = 8
 #: Of a secret that the end of a text cuts, so much of its beginning is taken for it.
 _SHORTEST_CUT = 4
-#: A value of the parameter `key` that is shorter is a name.
-_SHORTEST_KEY = 8
 #: What the end of a text leaves of an escape.
 _HALF_ESCAPE = re.compile(r"(?:%[0-9a-f]?|\\+(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?|&[#\w]{0,31})$", re.IGNORECASE)
 _WITH_SPACES = re.compile(r"\s")
 _SPACES = re.compile(r"[\s+]")
 
-_WORDS = (
-    "api[_-]?key|apikey|access[_-]?key|token|secret|password|passwd|pwd|authorization|signature|credentials?"
-    "|session[_-]?id|cookie"
-)
-_SCHEMES = "Bearer|Basic|Digest"
 _QUOTE = r"(?:\\?[\"'])"
 #: What looks like a secret wherever it stands, and what is written instead. Each is linear in the text's length.
 _PATTERNS = (
@@ -35,11 +28,14 @@ _PATTERNS = (
     # A JSON Web Token
     (re.compile(r"(?<![\w-])eyJ[\w-]{8,}\.[\w-]{8,}(?:\.[\w-]*)?"), _HIDDEN),
     # Bearer ..., of which a word is none
-    (re.compile(rf"\b({_SCHEMES})\s+(?=[\w.~+/-]{{0,100}}[\d=])[\w.~+/=-]{{8,}}", re.IGNORECASE), rf"\1 {_HIDDEN}"),
+    (
+        re.compile(rf"\b({SCHEMES_IN_TEXT})\s+(?=[\w.~+/-]{{0,100}}[\d=])[\w.~+/=-]{{8,}}", re.IGNORECASE),
+        rf"\1 {_HIDDEN}",
+    ),
     # Authorization: Token ...
     (
         re.compile(
-            rf"(authorization{_QUOTE}?\s{{0,3}}[=:]\s{{0,3}}{_QUOTE}?)(?!(?:{_SCHEMES})\s)[\w-]{{1,20}}\s+[^\s\"',;)}}\]]+",
+            rf"(authorization{_QUOTE}?\s{{0,3}}[=:]\s{{0,3}}{_QUOTE}?)(?!(?:{SCHEMES_IN_TEXT})\s)[\w-]{{1,20}}\s+[^\s\"',;)}}\]]+",
             re.IGNORECASE,
         ),
         rf"\1{_HIDDEN}",
@@ -47,9 +43,9 @@ _PATTERNS = (
     # api_key=..., "token": "...", token: ... with a digit, for a word after a colon is mostly a sentence's
     (
         re.compile(
-            rf"((?:{_WORDS})[\w-]{{0,40}}{_QUOTE}?\s{{0,3}}"
+            rf"((?:{NAMES_IN_TEXT})[\w-]{{0,40}}{_QUOTE}?\s{{0,3}}"
             rf"(?:=\s{{0,3}}b?{_QUOTE}?|:\s{{0,3}}b?{_QUOTE}|:\s{{0,3}}(?=[^\s\"'&,;)}}\]]{{0,100}}\d)))"
-            rf"(?!{re.escape(_HIDDEN)})(?!(?:{_SCHEMES})\s)[^\s\"'&,;)}}\]\\]+",
+            rf"(?!{re.escape(_HIDDEN)})(?!(?:{SCHEMES_IN_TEXT})\s)[^\s\"'&,;)}}\]\\]+",
             re.IGNORECASE,
         ),
         rf"\1{_HIDDEN}",
@@ -144,5 +140,4 @@ def _without_likely(text: str) -> str:
 
 def _of_parameter(found: "re.Match[str]") -> str:
     name, value = found[1], found[2]
-    is_short = is_key(name) and len(value) < _SHORTEST_KEY
-    return f"{name}={_HIDDEN}" if is_secret(name) and not is_short else found[0]
+    return f"{name}={_HIDDEN}" if is_secret_parameter(name, value) else found[0]

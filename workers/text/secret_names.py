@@ -1,4 +1,4 @@
-"""Which names of headers, parameters and fields say that their value is a secret."""
+"""Decides from a name whether its value is a secret: of a header, a parameter, a field, an attribute, a variable."""
 
 import re
 from functools import lru_cache
@@ -12,21 +12,36 @@ _ENDINGS = (
 )
 #: Names that are too short to be looked for at another's end.
 _ALONE = {"key", "sig", "sid", "pass", "pw", "pin", "otp", "appid"}
-#: A page's token is a cursor, and the key of an idempotent request or of a partition is no secret.
+#: A page token is a cursor; an idempotency key and a partition key are no secrets.
 _NO_SECRET = re.compile("page|next|prev|cursor|continuation|sync|offset|start|after|before|scroll|idempoten|partition")
 _IN_A_HEADER = re.compile("auth(?!or(?!iz))|key|token|secret|session|cookie|signature|passw")
 _PUNCTUATION = re.compile("[^a-z0-9]")
 
+#: The value of a parameter named just "key" is a secret from this length on; a shorter one is the name of a field.
+SHORTEST_KEY = 8
+#: The first word of a header's value that names an authentication scheme; the secret follows it.
+SCHEMES = frozenset(
+    {"basic", "bearer", "digest", "token", "apikey", "api-key", "key", "oauth", "jwt", "aws4-hmac-sha256", "hawk"}
+)
+#: Regular expressions for running text, as in "Authorization: Bearer ...": the schemes, and the names, that can stand
+#: before a secret there. Fewer than above: most of those words are also ordinary words of a sentence.
+SCHEMES_IN_TEXT = "Bearer|Basic|Digest"
+NAMES_IN_TEXT = (
+    "api[_-]?key|apikey|access[_-]?key|token|secret|password|passwd|pwd|authorization|signature|credentials?"
+    "|session[_-]?id|cookie"
+)
+
 
 @lru_cache(maxsize=2048)
 def is_secret(name: str, *, header: bool = False) -> bool:
-    """Whether a value of this name is to be hidden.
+    """Whether a value of this name must be hidden.
 
     Parameters:
-      name(str): Of a header, a parameter of a query or a form, a field of JSON, or an attribute.
-      header(bool): Whether it is a header's. There every "key" is one; in a query `sort_key` is not.
+      name(str): Of a header, a parameter of a query or a form, a field of JSON, an attribute, or a variable.
+      header(bool): Whether it is a header's, or a variable's. There every "key" is a secret; in a query `sort_key` is
+        none.
 
-    *Warning:* it goes by the name alone. `page_token` and `cursor` are taken for cursors, which are stored as they are.
+    *Warning:* the name alone decides. `page_token` and `cursor` are taken for cursors, which are stored unchanged.
     """
     plain = _PUNCTUATION.sub("", name.lower())
     if _NO_SECRET.search(plain):
@@ -34,6 +49,7 @@ def is_secret(name: str, *, header: bool = False) -> bool:
     return plain in _ALONE or plain.endswith(_ENDINGS) or (header and bool(_IN_A_HEADER.search(plain)))
 
 
-def is_key(name: str) -> bool:
-    """Whether a name is just "key": often an API's key, and as often the name of a field."""
-    return _PUNCTUATION.sub("", name.lower()) == "key"
+def is_secret_parameter(name: str, value: str) -> bool:
+    """Whether this parameter or field must be hidden: as `is_secret`, but a short value of "key" is a field's name."""
+    is_just_key = _PUNCTUATION.sub("", name.lower()) == "key"
+    return is_secret(name) and not (is_just_key and len(value) < SHORTEST_KEY)

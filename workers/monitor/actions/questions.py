@@ -9,7 +9,7 @@ from workers.errors import UsageError
 from workers.monitor.access import viewer
 from workers.monitor.actions.confirm import Question
 from workers.monitor.html.formatting import count, duration, so_many
-from workers.records import idempotency_keys, old_rows, runs
+from workers.records import activation, idempotency_keys, old_rows, run_end
 from workers.records.tables import ACTIVE, ENDED, Run, RunStatus
 from workers.reports import budget_text, eta, run_stats
 from workers.reports.failure_groups import FailureGroup, retriable_count
@@ -161,7 +161,7 @@ def _lanes(run: Run) -> str:
 
 
 def _is_unfinished(run: Run) -> bool:
-    return run.discovered_at is None or runs.has_open_items(run.id) or old_rows.has_failed(run.id)
+    return run.discovered_at is None or run_end.has_open_items(run.id) or old_rows.has_failed(run.id)
 
 
 def _left_undone(run: Run) -> str:
@@ -174,7 +174,7 @@ def _left_undone(run: Run) -> str:
 
 def _next(run: Run) -> str:
     """Say which run starts in its place."""
-    following = runs.next_pending(run.source, run.tenant) if run.status in ACTIVE else None
+    following = activation.next_pending(run.source, run.tenant) if run.status in ACTIVE else None
     return f"Run {following.id}, waiting behind it, will start." if following else ""
 
 
@@ -200,7 +200,7 @@ def _goes_on(run: Run, *, broken: bool) -> str:
     if run.status not in ENDED:
         return "The run is going on: they will join what it has still to do."
     said = f"{_what_is_left(run)}. " if broken else ""
-    ahead = runs.active(run.source, run.tenant)
+    ahead = activation.active(run.source, run.tenant)
     if ahead:
         return f"{said}The run will be pending: it will wait behind run {ahead.id}, which is {ahead.status}."
     return f"{said}The run will be running again at once."

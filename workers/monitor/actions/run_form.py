@@ -21,7 +21,7 @@ from workers.monitor.readings import cache
 from workers.monitor.readings.database_reading import reading
 from workers.monitor.readings.log_throttle import complain
 from workers.monitor.readings.unavailable import Unreadable
-from workers.records import idempotency_keys, runs
+from workers.records import activation, idempotency_keys, scheduled_runs
 from workers.records.tables import Run, RunStatus
 from workers.reports import runs_list
 from workers.reports.source_stats import source_stats
@@ -227,12 +227,12 @@ def _plan(asked: Asked, zone: tzinfo) -> Plan:
 
 def _act(how: str, source_name: str, tenant: str | None) -> str:
     """Name what is offered: of several runs that are scheduled, to pull forward each is an act of its own."""
-    ahead = runs.next_scheduled(source_name, tenant) if how == RESCHEDULE else None
+    ahead = scheduled_runs.next_for(source_name, tenant) if how == RESCHEDULE else None
     return f"{how} {ahead.id}" if ahead else how
 
 
 def _new(source_name: str, tenant: str | None, zone: tzinfo) -> tuple[str, bool]:
-    active = runs.active(source_name, tenant)
+    active = activation.active(source_name, tenant)
     if active is None:
         return f"A new run of {_whose(source_name, tenant)} starts now, outside the schedule.", True
     return f"Run {active.id} is {active.status}: the new run waits behind it and starts when it has ended.", True
@@ -240,11 +240,11 @@ def _new(source_name: str, tenant: str | None, zone: tzinfo) -> tuple[str, bool]
 
 def _reschedule(source_name: str, tenant: str | None, zone: tzinfo) -> tuple[str, bool]:
     whose = _whose(source_name, tenant)
-    run = runs.next_scheduled(source_name, tenant)
+    run = scheduled_runs.next_for(source_name, tenant)
     if run is None:
         return f"No run of {whose} is scheduled, so there is none to pull forward. NEW starts one now.", False
     local = run.scheduled_at.astimezone(zone)
-    active = runs.active(source_name, tenant)
+    active = activation.active(source_name, tenant)
     then = f"waits behind run {active.id}, which is {active.status}" if active else "starts now"
     moved = f"Next scheduled run of {whose}: run {run.id}, {local:%Y-%m-%d %H:%M %Z} → now."
     return f"{moved} It {then}; later ones keep their time.", True
@@ -321,6 +321,6 @@ def _begin(source_name: str, how: str, tenant: str | None, fresh: bool) -> Run:
 
 def _receipt(run: Run) -> str:
     if run.status == RunStatus.PENDING:
-        ahead = runs.active(run.source, run.tenant)
+        ahead = activation.active(run.source, run.tenant)
         return f"Run {run.id} waits behind run {ahead.id}" if ahead else f"Run {run.id} is next"
     return f"Run {run.id} is {run.status}"

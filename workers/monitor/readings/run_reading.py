@@ -10,7 +10,7 @@ from workers.errors import UnknownRun, UsageError
 from workers.limiter.rate_limiter import BudgetState
 from workers.monitor.readings.cache import EACH_TICK_SECONDS, shared
 from workers.monitor.readings.database_reading import reading
-from workers.records import items, runs
+from workers.records import activation, items, runs
 from workers.records.tables import ACTIVE, ENDED, IS_OPEN, ItemStatus, Run, RunEvent, RunItem, RunStatus
 from workers.reports import run_stats, why
 from workers.reports.run_stats import RunStats
@@ -76,8 +76,8 @@ def _read(run_id: int) -> RunSheet | None:
         in_hand=_in_hand(run_id) if run.status not in ENDED else 0,
         again=items.wait_again(run_id, now, MOST_AGAIN) if run.status == RunStatus.RUNNING else (0, ""),
         events=tuple(run_stats.events(run_id, MOST_EVENTS)),
-        ahead=runs.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None,
-        behind=runs.next_pending(run.source, run.tenant) if run.status in ACTIVE else None,
+        ahead=activation.active(run.source, run.tenant) if run.status == RunStatus.PENDING else None,
+        behind=activation.next_pending(run.source, run.tenant) if run.status in ACTIVE else None,
     )
 
 
