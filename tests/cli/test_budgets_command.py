@@ -20,12 +20,12 @@ import redis
 
 from tests.conftest import ROOT, free_port, wait_until
 from workers import Budget, Connector, Limit, RateLimiter, clock
-from workers.cli.budget_sheet import as_text
+from workers.cli.budget_view import as_text
 from workers.connections import database
 from workers.errors import RateLimited
 from workers.limiter.lesson import Lesson
 from workers.limiter.permits import PermitClient
-from workers.limiter.rate_limiter import BudgetState, Note, WindowState
+from workers.limiter.state import BudgetState, Note, WindowState
 from workers.processes.redis_data_folder import find_binary
 from workers.records import schema
 from workers.records.tables import Run, RunStatus
@@ -84,7 +84,7 @@ def said(*arguments: str) -> str:
     return done.stdout
 
 
-def told(*arguments: str) -> Any:
+def budgets_json(*arguments: str) -> Any:
     return json.loads(said(*arguments, "--json"))
 
 
@@ -99,9 +99,9 @@ def line(text: str, label: str) -> str:
 def test_a_budget_that_was_never_used_says_so(place: pytest.MonkeyPatch) -> None:
     text = said()
 
-    assert text.startswith("rate-test: not used since Redis was last empty, or started\n")
+    assert text.startswith("rate-test: not used since Redis was started or emptied\n")
     assert line(text, "2000/100 s") == "0 of 2,000  ...................."
-    (state,) = told()
+    (state,) = budgets_json()
     assert (state["known"], state["opens_at"]) == (False, None)
 
 
@@ -117,14 +117,14 @@ def test_a_full_window_is_named_with_when_it_opens(limiter: RateLimiter) -> None
     assert line(text, "waiting") == "1"
     assert re.match(r"in 1\d\.\d s, at \S.* UTC$", line(text, "opens"))
     assert line(text, "profile") == "burst"
-    assert line(text, "counters").startswith("granted 500, hits 0, sleeps 1, slept 0.0 s and ")
+    assert line(text, "counters").startswith("permits 500, rate-limit hits (429) 0, planned waits 1 (0.0 s and ")
 
 
-def test_a_pause_is_told_with_its_end_and_its_reason(limiter: RateLimiter) -> None:
+def test_a_pause_is_shown_with_its_end_and_its_reason(limiter: RateLimiter) -> None:
     hear(limiter.permit_client(), 429, Retry_After="1800")
 
     text = said("rate-test")
-    (state,) = told()
+    (state,) = budgets_json()
 
     assert re.search(
         r"^rate-test: the API answered 429, Retry-After 1800: paused for (29|30) min \d+ s, until .* UTC$", text, re.M
@@ -144,7 +144,7 @@ def test_a_budget_that_became_paced_says_why(limiter: RateLimiter) -> None:
     make_paced(limiter)
 
     text = said()
-    (state,) = told()
+    (state,) = budgets_json()
 
     assert line(text, "profile").startswith("paced: the API refused a request though every window had room")
     assert state["profile"] == "paced"
@@ -171,11 +171,11 @@ def test_what_others_spend_and_a_lower_limit_of_the_api_are_shown(limiter: RateL
     hear(caller, 200, RateLimit_Policy='"a";q=400;w=20', RateLimit='"a";r=100;t=10')
 
     text = said()
-    (state,) = told()
+    (state,) = budgets_json()
 
-    assert line(text, "400/20 s").endswith("configured as 500/20 s, the API named another limit")
+    assert line(text, "400/20 s").endswith("configured as 500/20 s; the API's headers name this limit")
     assert state["foreign"] > 0
-    assert line(text, "counters").endswith(f"foreign {state['foreign']}")
+    assert line(text, "counters").endswith(f"requests of others {state['foreign']}")
     assert state["windows"][0] == {
         **{"seconds": 20, "configured": 500, "limit": 400, "in_force": 400, "used": 300, "taken_as_full": False}
     }
@@ -192,7 +192,7 @@ def test_windows_that_are_taken_as_full_say_how_state_was_lost(limiter: RateLimi
     lose_state(limiter)
 
     text = said()
-    (state,) = told()
+    (state,) = budgets_json()
 
     assert re.match(
         r"rate-test: window 2000/100 s taken as full: a part of its state is gone; opens in 1 min \d+ s\n", text
@@ -204,9 +204,9 @@ def test_windows_that_are_taken_as_full_say_how_state_was_lost(limiter: RateLimi
 
 
 def test_json_has_the_same_keys_whatever_the_state(limiter: RateLimiter) -> None:
-    (unknown,) = told()
+    (unknown,) = budgets_json()
     hear(limiter.permit_client(), 429, Retry_After="30")
-    (paused,) = told("rate-test")
+    (paused,) = budgets_json("rate-test")
 
     for state in (unknown, paused):
         assert set(state) == KEYS
@@ -238,7 +238,7 @@ def test_while_the_canary_is_out_the_budget_is_not_called_open(limiter: RateLimi
     text = said()
 
     assert text.startswith("rate-test: after a pause, one request is out to see whether the API answers again\n")
-    assert "canary" in text and "it is open" not in text
+    assert line(text, "opens") == "when the canary request is answered"
 
 
 # --- which budgets ----------------------------------------------------------------------------------------------------
@@ -272,14 +272,14 @@ def test_a_tenant_s_budget_is_shown_while_its_run_is_active(place: pytest.Monkey
     # When the budgets are asked for
     done = sluice("--json")
 
-    # Then those of the source and of the active run are there, and what could not be told is said
+    # Then those of the source and of the active run are there, and what cannot be known is reported
     assert [state["name"] for state in json.loads(done.stdout)] == ["rate-test", "shop-ann"]
-    assert done.stderr == "Warning: run 3: which budget it uses cannot be told (ValueError)\n"
+    assert done.stderr == "Warning: run 3: its budget is unknown, because get_connector failed (ValueError)\n"
     assert [state["name"] for state in json.loads(sluice("shop-ann", "--json").stdout)] == ["shop-ann"]
 
 
 def test_the_sources_budgets_are_shown_without_a_database(place: pytest.MonkeyPatch) -> None:
-    place.setenv("SLUICE_DATABASE_URL", f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    place.setenv("SLUICE_DATABASE_URL", f"postgresql://absent@127.0.0.1:{free_port()}/none")
 
     done = sluice()
 
@@ -411,7 +411,7 @@ def test_what_the_api_taught_is_forgotten_by_name_and_what_counts_stays(limiter:
 
     # Then it is as configured, nothing that counts is forgotten, and a note says who did it
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "rate-test: as configured again\n"
+    assert done.stderr == "rate-test: reset to its configuration\n"
     after = limiter.snapshot()
     assert (after.profile, after.profile_why, after.widened_seconds) == ("burst", "", 0.0)
     assert [(window.full, window.used) for window in after.windows] == [
@@ -450,7 +450,7 @@ def test_to_relearn_where_redis_knows_nothing_forgets_what_the_database_kept(pla
 
     done = sluice("rate-test", "--relearn")
 
-    assert "Redis was emptied or started: do it again once it is used" in done.stderr
+    assert "Redis has no state of it: repeat this when it is in use" in done.stderr
     assert Watermark("rate-test").lesson() == Lesson()
 
 

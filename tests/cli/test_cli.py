@@ -41,19 +41,19 @@ BY = {"who": "ann", "door": "script"}
 
 
 @dataclass(frozen=True)
-class Said:
-    """How a command ended, and what it said."""
+class Output:
+    """The exit code and the output of a command."""
 
     code: int
     out: str
     err: str
 
     @property
-    def told(self) -> Any:
+    def json(self) -> Any:
         return json.loads(self.out)
 
 
-Sluice = Callable[..., Said]
+Sluice = Callable[..., Output]
 
 
 @pytest.fixture
@@ -63,12 +63,12 @@ def sluice(
     """Call a command as the installed `sluice` would: sluice("pause", "7")."""
     handlers, level = logging.root.handlers[:], logging.root.level
 
-    def call(*words: object) -> Said:
+    def call(*words: object) -> Output:
         environment.setattr(sys, "argv", ["sluice", *map(str, words)])
         with pytest.raises(SystemExit) as ended:
             main()
         said = capfd.readouterr()
-        return Said(int(str(ended.value.code)), said.out, said.err)
+        return Output(int(str(ended.value.code)), said.out, said.err)
 
     yield call
     logging.root.handlers[:] = handlers
@@ -76,7 +76,7 @@ def sluice(
 
 
 def start(count: int = 0, **options: Any) -> Run:
-    """Start a run of the demo's source that knows of `count` items, and of which nobody works."""
+    """Start a run of the demo's source with `count` items, on which no worker works."""
     run = runner.start("items", **BY, **options)
     row = {"due_at": clock.now(), "status": "pending", "item_type": "item"}
     if count:
@@ -87,7 +87,7 @@ def start(count: int = 0, **options: Any) -> Run:
 
 
 def fail(run: Run, *failures: tuple[FailureClass, str]) -> None:
-    """Let the first items of a run fail, each as it is told, and all others succeed; and end the run."""
+    """Let the first items of a run fail, each as given, and all others succeed; and end the run."""
     claim = claims.claim(run.id, 100, lease_seconds=60)
     outcomes = [
         Outcome(item, ItemStatus.FAILED, failure_class=failures[n][0], reason=failures[n][1])
@@ -186,7 +186,7 @@ def test_help_is_given_where_the_settings_cannot_be_read(sluice: Sluice, environ
         (["reschedule"], "No run of items is scheduled"),
         (["schedule", "items"], "`show items`"),
         (["schedule", "pauze", "items"], "Did you mean 'pause'?"),
-        (["schedule", "list"], "`schedule` alone lists the schedules."),
+        (["schedule", "list"], "`schedule` without a subcommand lists the schedules."),
         (["schedule", "show", "items", "--tenant", "x"], 'schedule set items "0 */3 * * *"'),
         (["schedule", "set", "items", "every day"], "minute, hour, day, month and weekday"),
         (["schedule", "preview", "0 3 * * *", "--timezone", "Europe/Pari"], "Did you mean 'Europe/Paris'?"),
@@ -286,7 +286,7 @@ def test_a_password_with_special_characters_reaches_postgres_as_it_is(environmen
 
 
 def test_a_database_that_is_down_ends_with_3(sluice: Sluice, environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("SLUICE_DATABASE_URL", f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    environment.setenv("SLUICE_DATABASE_URL", f"postgresql://absent@127.0.0.1:{free_port()}/none")
 
     said = sluice("status")
 
@@ -311,7 +311,7 @@ def test_migrate_tells_which_tables_of_the_models_it_created(sluice: Sluice, env
 
     assert sluice("migrate").err.startswith("applied: 0001_first_tables, ")
     assert sluice("migrate", "--create-models").err == "created: items\n"
-    assert sluice("migrate", "--create-models", "--json").told == {"applied": [], "created": []}
+    assert sluice("migrate", "--create-models", "--json").json == {"applied": [], "created": []}
 
 
 def test_an_age_of_less_than_a_day_is_said_in_hours(demo: None, sluice: Sluice) -> None:
@@ -342,7 +342,7 @@ def test_what_is_ordered_while_redis_is_down_stands_in_the_database(
     said = sluice("pause")
 
     assert (said.code, status_of(run)) == (0, "paused")
-    assert "Redis does not answer: what was ordered stands in the database" in said.err
+    assert "Redis does not answer: the change is saved" in said.err
 
 
 # --- steering ---------------------------------------------------------------------------------------------------------
@@ -354,19 +354,19 @@ def test_the_only_run_that_fits_need_not_be_named(house: Any, sluice: Sluice) ->
     # Each says what it chose, what became of it, and what comes next
     paused = sluice("pause")
     assert (paused.code, paused.out, status_of(run)) == (0, f"{run.id}\n", "paused")
-    assert f"run {run.id} of items is paused" in paused.err and f"`resume {run.id}` goes on" in paused.err
+    assert f"run {run.id} of items is paused" in paused.err and f"`resume {run.id}` continues" in paused.err
     assert sluice("pause").err == "Error: No run is running: name a run; `python -m workers status` lists them\n"
 
     resumed = sluice("resume")
     assert (resumed.code, resumed.out, status_of(run)) == (0, f"{run.id}\n", "running")
 
     cancelled = sluice("cancel", "--json")
-    assert (cancelled.told["id"], cancelled.told["status"]) == (run.id, "cancelled")
+    assert (cancelled.json["id"], cancelled.json["status"]) == (run.id, "cancelled")
     assert "what it has imported stays" in cancelled.err
 
     # And the timeline knows who it was
-    told = RunEvent.select().where(RunEvent.run_id == run.id, RunEvent.door == "cli").order_by(RunEvent.id)
-    assert [event.what for event in told] == ["paused", "resumed", "cancelled"]
+    answer = RunEvent.select().where(RunEvent.run_id == run.id, RunEvent.door == "cli").order_by(RunEvent.id)
+    assert [event.what for event in answer] == ["paused", "resumed", "cancelled"]
 
 
 def test_of_several_runs_that_fit_the_error_lists_them(house: Any, sluice: Sluice) -> None:
@@ -389,8 +389,8 @@ def test_failed_items_are_retried_all_or_those_that_are_named(house: Any, sluice
     said = sluice("retry", "--class", "transient", "--json")
 
     # Then only that one is open again
-    assert (said.code, said.told["id"], said.told["retried"]) == (0, run.id, 1)
-    assert f"run {run.id} of items: 1 failed item is tried again now" in said.err
+    assert (said.code, said.json["id"], said.json["retried"]) == (0, run.id, 1)
+    assert f"run {run.id} of items: 1 failed item is retried now" in said.err
     failed = items.RunItem.select().where(items.RunItem.run_id == run.id, items.RunItem.status == "failed")
     assert [item.failure_class for item in failed] == ["not_found", "not_found"]
     # And by its id another one
@@ -404,23 +404,23 @@ def test_failed_items_are_listed_with_how_just_those_are_tried_again(house: Any,
     fail(run, (FailureClass.TRANSIENT, "timeout"), (FailureClass.NOT_FOUND, "gone"), (FailureClass.NOT_FOUND, "gone"))
 
     # When those of one class are asked for, of the run that failed last
-    told = sluice("status", "--failed", "--class", "not_found", "--json").told
+    answer = sluice("status", "--failed", "--class", "not_found", "--json").json
     shown = sluice("status", run.id, "--failed", "--last", 1)
 
-    # Then they are told one by one, at most as many as were asked for
-    assert [(item["external_id"], item["attempts"], item["reason"]) for item in told] == [
+    # Then they are listed one by one, at most as many as were asked for
+    assert [(item["external_id"], item["attempts"], item["reason"]) for item in answer] == [
         ("2", 1, "gone"),
         ("3", 1, "gone"),
     ]
     assert len(shown.out.splitlines()) == 2
-    assert f"1 of 3 failed items; `--last N` lists more; `retry {run.id}` tries them again" in shown.err
-    alike = sluice("status", run.id, "--fingerprint", told[0]["fingerprint"])
-    assert f"`retry {run.id} --fingerprint {told[0]['fingerprint']}` tries them again" in alike.err
+    assert f"1 of 3 failed items; `--last N` lists more; `retry {run.id}` retries them" in shown.err
+    alike = sluice("status", run.id, "--fingerprint", answer[0]["fingerprint"])
+    assert f"`retry {run.id} --fingerprint {answer[0]['fingerprint']}` retries them" in alike.err
     assert sluice("status", run.id, "--failed", "--class", "bug").err == (
-        f"run {run.id} has no failed items that fit --class bug\n"
+        f"run {run.id} has no failed items that match --class bug\n"
     )
     # And the run can be found by what it is called, and says where they are
-    assert [one["id"] for one in sluice("status", "--status", "completed with failures", "--json").told] == [run.id]
+    assert [one["id"] for one in sluice("status", "--status", "completed with failures", "--json").json] == [run.id]
     assert f"`status {run.id} --failed` lists what failed" in sluice("status", run.id).err
 
 
@@ -429,10 +429,10 @@ def test_lanes_and_priority_are_adjusted_while_a_run_runs(house: Any, sluice: Sl
 
     said = sluice("adjust", "--lanes", 4, "--priority", 10, "--json")
 
-    assert (said.code, said.told["lanes"], said.told["priority"]) == (0, 4, 10)
+    assert (said.code, said.json["lanes"], said.json["priority"]) == (0, 4, 10)
     assert (runs.get(run.id).lanes, runs.get(run.id).priority) == (4, 10)
     assert "threads" not in said.err
-    assert "has 16 threads, one for each lane at work: more lanes only wait" in sluice("adjust", "--lanes", 40).err
+    assert "has 16 threads, one for each active lane" in sluice("adjust", "--lanes", 40).err
 
 
 def test_force_is_refused_where_nothing_is_stuck(house: Any, sluice: Sluice) -> None:
@@ -445,7 +445,7 @@ def test_force_is_refused_where_nothing_is_stuck(house: Any, sluice: Sluice) -> 
 
 
 def test_a_paused_run_that_is_not_let_go_is_forced_after_five_minutes(house: Any, sluice: Sluice) -> None:
-    # Given a paused run, of which a worker that hangs has an item in hand
+    # Given a paused run, of which a worker that hangs is processing an item
     run = start(3)
     claims.claim(run.id, 1, lease_seconds=3600)
     runner.pause(run.id, **BY)
@@ -464,35 +464,35 @@ def test_a_paused_run_that_is_not_let_go_is_forced_after_five_minutes(house: Any
 
 def test_a_scheduled_run_is_pulled_to_a_time_or_to_now(house: Any, sluice: Sluice) -> None:
     made = sluice("run", "--at", "2099-01-01T00:00", "--json")
-    assert (made.code, made.told["status"]) == (0, "scheduled")
-    assert made.told["scheduled_at"] == "2099-01-01T00:00:00+00:00"
+    assert (made.code, made.json["status"]) == (0, "scheduled")
+    assert made.json["scheduled_at"] == "2099-01-01T00:00:00+00:00"
     assert "starts at 2099-01-01 00:00:00 UTC" in made.err
 
     moved = sluice("reschedule", "--at", "2098-01-01T00:00+01:00")
-    assert (moved.code, moved.out) == (0, f"{made.told['id']}\n")
+    assert (moved.code, moved.out) == (0, f"{made.json['id']}\n")
     assert "starts at 2097-12-31 23:00:00 UTC" in moved.err
 
-    assert sluice("reschedule", "--json").told["status"] == "running"
+    assert sluice("reschedule", "--json").json["status"] == "running"
     behind = sluice("run", "--at", "2099-01-01T00:00").out.strip()
-    assert f"run {behind} of items waits behind run {made.told['id']}, which is running" in sluice("reschedule").err
+    assert f"run {behind} of items waits for run {made.json['id']}, which is running" in sluice("reschedule").err
 
 
 def test_who_orders_for_later_hears_that_no_scheduler_runs(import_from: Any, sluice: Sluice) -> None:
     import_from("http://127.0.0.1:1", schedule=None)
-    told = [
+    answer = [
         ("run", "--at", "2099-01-01T00:00"),
         ("reschedule", "--at", "2098-01-01T00:00"),
         ("schedule", "set", "items", "@daily"),
         ("schedule",),
     ]
 
-    for words in told:
+    for words in answer:
         assert "no scheduler has run here lately" in sluice(*words).err
     assert sluice("schedule", "pause", "items").code == 0
     assert "no scheduler has run here lately" in sluice("schedule", "resume", "items", "--json").err
 
     scheduler_heartbeat.beat()
-    for words in told:
+    for words in answer:
         assert "no scheduler has run" not in sluice(*words).err
 
 
@@ -504,10 +504,10 @@ def test_runs_are_listed_by_source_and_status_with_why_they_wait(house: Any, slu
     first, second, third = start(3), start(), start()
     runner.cancel(third.id, **BY)
 
-    assert {one["id"] for one in sluice("status", "--json").told} == {first.id, second.id, third.id}
-    assert [one["id"] for one in sluice("status", "--status", "pending", "--json").told] == [second.id]
-    assert sluice("status", "--source", "items", "--status", "failed", "--json").told == []
-    assert len(sluice("status", "--last", 2, "--json").told) == 2
+    assert {one["id"] for one in sluice("status", "--json").json} == {first.id, second.id, third.id}
+    assert [one["id"] for one in sluice("status", "--status", "pending", "--json").json] == [second.id]
+    assert sluice("status", "--source", "items", "--status", "failed", "--json").json == []
+    assert len(sluice("status", "--last", 2, "--json").json) == 2
     assert f"run {second.id}: behind run {first.id}" in sluice("status").out
     assert f"\n{third.id} " not in sluice("status", "--status", "running").out
 
@@ -515,12 +515,12 @@ def test_runs_are_listed_by_source_and_status_with_why_they_wait(house: Any, slu
 def test_a_run_is_told_in_json_and_in_a_table(demo: None, sluice: Sluice) -> None:
     run = start()
 
-    told = sluice("status", run.id, "--json").told
+    answer = sluice("status", run.id, "--json").json
 
-    assert (told["id"], told["source"], told["status"], told["percent"]) == (run.id, "items", "running", None)
-    assert (told["lanes"], told["priority"], told["failures"]) == (16, 0, [])
+    assert (answer["id"], answer["source"], answer["status"], answer["percent"]) == (run.id, "items", "running", None)
+    assert (answer["lanes"], answer["priority"], answer["failures"]) == (16, 0, [])
     assert "items" in sluice("status").out
-    assert sluice("sources", "--json").told[0]["limits"] == ["500/20 s", "2000/100 s"]
+    assert sluice("sources", "--json").json[0]["limits"] == ["500/20 s", "2000/100 s"]
 
 
 def test_status_groups_what_failed_and_takes_nothing_an_api_said_for_its_own(demo: None, sluice: Sluice) -> None:
@@ -532,10 +532,10 @@ def test_status_groups_what_failed_and_takes_nothing_an_api_said_for_its_own(dem
     fail(run, *[(FailureClass.BAD_DATA, reason) for reason in reasons.values()])
 
     # When its status is asked for
-    told, shown = sluice("status", run.id, "--json").told, sluice("status", run.id)
+    answer, shown = sluice("status", run.id, "--json").json, sluice("status", run.id)
 
-    # Then there are two groups, told as they are
-    assert [(g["count"], g["failure_class"]) for g in told["failures"]] == [(2, "bad_data"), (1, "bad_data")]
+    # Then there are two groups, printed as they are
+    assert [(g["count"], g["failure_class"]) for g in answer["failures"]] == [(2, "bad_data"), (1, "bad_data")]
     assert "no [/red] item" in shown.out
     assert "\x1b" not in shown.out
     assert shown.code == 0
@@ -543,7 +543,7 @@ def test_status_groups_what_failed_and_takes_nothing_an_api_said_for_its_own(dem
 
 def test_status_tells_how_its_budget_is_paused_and_paced(demo: None, sluice: Sluice, redis_server: str) -> None:
     # Given a run whose API has refused a request without cause
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     run = start()
     with redis.Redis.from_url(redis_server) as client:
         limiter = RateLimiter(api.budget, client, prefix=os.environ["SLUICE_PREFIX"])
@@ -552,12 +552,12 @@ def test_status_tells_how_its_budget_is_paused_and_paced(demo: None, sluice: Slu
             caller.report(caller.acquire(5), 429, {"Retry-After": "600"})
 
     # When its status is asked for
-    told = sluice("status", run.id, "--json").told
+    answer = sluice("status", run.id, "--json").json
 
     # Then it says until when, and what else holds it back
-    assert re.match(r"the API answered 429, Retry-After 600: paused for (9|10) min \d+ s, until .* UTC$", told["why"])
-    assert told["why"].partition(": paused")[0] in sluice("status", run.id).out
-    assert told["slowed"] in sluice("status", run.id).out
+    assert re.match(r"the API answered 429, Retry-After 600: paused for (9|10) min \d+ s, until .* UTC$", answer["why"])
+    assert answer["why"].partition(": paused")[0] in sluice("status", run.id).out
+    assert answer["slowed"] in sluice("status", run.id).out
 
 
 def test_a_plan_whose_api_is_not_started_asks_whether_it_is(import_from: Any, sluice: Sluice) -> None:
@@ -575,14 +575,14 @@ def test_a_second_run_says_behind_what_it_waits(demo: None, sluice: Sluice) -> N
     second = sluice("run")
 
     assert (second.code, second.out) == (0, "2\n")
-    assert "run 2 waits behind run 1 of items, which is running" in second.err
+    assert "run 2 waits for run 1 of items, which is running" in second.err
 
 
 def test_what_has_no_answer_says_what_to_do(import_from: Any, sluice: Sluice) -> None:
     import_from("http://127.0.0.1:1", schedule=None)
 
-    assert sluice("status") == Said(0, "", "No run: `python -m workers run` starts one.\n")
-    assert sluice("schedule").err.startswith("No source has a schedule: `python -m workers schedule set")
+    assert sluice("status") == Output(0, "", "No run: `python -m workers run` starts one.\n")
+    assert sluice("schedule").err.startswith("No source has a schedule: set one with `python -m workers schedule set")
 
 
 def test_a_list_fits_a_terminal_of_80_columns(demo: None, environment: pytest.MonkeyPatch) -> None:
@@ -632,7 +632,7 @@ def test_where_a_line_is_short_the_bar_goes_and_what_comes_next_stays(
     demo: None, environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # Given a run whose list is to be asked for again
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     run = start()
     summary = "list page 1, attempt 2 of 5: items: http://127.0.0.1:1 refuses connections"
     due = clock.now() + timedelta(seconds=100)
@@ -677,7 +677,7 @@ def test_a_schedule_is_set_shown_held_and_taken_back_with_its_next_five_times(im
     # When one is set, the words of its cron quoted or not
     said = sluice("schedule", "set", "items", "30", "6", "*", "*", "1-5", "--timezone", "Asia/Kolkata")
 
-    # Then its next five times are told, there and in UTC
+    # Then its next five times are printed, there and in UTC
     assert said.code == 0
     head, _, *times = said.out.splitlines()
     assert head.startswith("items: 30 6 * * 1-5 (At 06:30 on Monday through Friday), Asia/Kolkata; set by ")
@@ -686,19 +686,19 @@ def test_a_schedule_is_set_shown_held_and_taken_back_with_its_next_five_times(im
 
     # And it stands in the list, and as JSON
     assert "30 6 * * 1-5" in sluice("schedule").out
-    (listed,) = sluice("schedule", "--json").told
-    shown = sluice("schedule", "show", "items", "--json").told
+    (listed,) = sluice("schedule", "--json").json
+    shown = sluice("schedule", "show", "items", "--json").json
     assert shown == listed
     assert (shown["catch_up"], shown["paused_at"], len(shown["next_at"])) == ("latest", None, 5)
     assert all(re.search(r"T01:00:00\+00:00$", at) for at in shown["next_at"])
 
     # And it can be changed, held, and taken back
-    assert sluice("schedule", "set", "items", "@daily", "--catch-up", "none", "--json").told["catch_up"] == "none"
+    assert sluice("schedule", "set", "items", "@daily", "--catch-up", "none", "--json").json["catch_up"] == "none"
     paused = sluice("schedule", "pause", "items")
-    assert "paused since" in paused.out and "`schedule resume items` goes on" in paused.out
-    assert len(sluice("schedule", "resume", "items", "--json").told["next_at"]) == 5
-    assert sluice("schedule", "remove", "items").err == "items runs by itself no more\n"
-    assert sluice("schedule", "--json").told == []
+    assert "paused since" in paused.out and "`schedule resume items` continues" in paused.out
+    assert len(sluice("schedule", "resume", "items", "--json").json["next_at"]) == 5
+    assert sluice("schedule", "remove", "items").err == "items has no schedule any more\n"
+    assert sluice("schedule", "--json").json == []
 
 
 def test_a_preview_stores_nothing_and_needs_no_database(sluice: Sluice, environment: pytest.MonkeyPatch) -> None:
@@ -707,8 +707,8 @@ def test_a_preview_stores_nothing_and_needs_no_database(sluice: Sluice, environm
     said = sluice("schedule", "preview", "0 */3 * * *", "--timezone", "Europe/Paris", "--json")
 
     assert said.code == 0
-    assert (said.told["cron"], said.told["timezone"], len(said.told["next_at"])) == ("0 */3 * * *", "Europe/Paris", 5)
-    assert "third hour" in said.told["in_words"]
+    assert (said.json["cron"], said.json["timezone"], len(said.json["next_at"])) == ("0 */3 * * *", "Europe/Paris", 5)
+    assert "third hour" in said.json["in_words"]
 
 
 def test_what_a_source_declares_is_told_before_a_scheduler_has_seen_it(import_from: Any, sluice: Sluice) -> None:
@@ -716,14 +716,14 @@ def test_what_a_source_declares_is_told_before_a_scheduler_has_seen_it(import_fr
 
     assert "; declared by its source\n" in sluice("schedule", "show", "items").out
     paused = sluice("schedule", "pause", "items", "--json")
-    assert paused.told["declared"] and paused.told["paused_at"]
+    assert paused.json["declared"] and paused.json["paused_at"]
 
 
 # --- watching ---------------------------------------------------------------------------------------------------------
 
 
 class Eventful(clock.MovedClock):
-    """A clock with which something happens after so many seconds, and something else later."""
+    """A clock with which events happen after given seconds."""
 
     def __init__(self, *events: tuple[float, Callable[[], object]]) -> None:
         super().__init__()
@@ -780,7 +780,7 @@ def test_watching_a_run_outlasts_a_database_that_is_away(
 def test_watching_a_run_gives_up_a_database_that_stays_away(
     environment: pytest.MonkeyPatch, moved_clock: clock.MovedClock
 ) -> None:
-    environment.setenv("SLUICE_DATABASE_URL", f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    environment.setenv("SLUICE_DATABASE_URL", f"postgresql://absent@127.0.0.1:{free_port()}/none")
 
     with pytest.raises(DependencyDown, match="the database does not answer"):
         progress.watch(Run(id=1, status=RunStatus.RUNNING))
@@ -793,7 +793,7 @@ def test_watching_a_run_gives_up_a_database_that_stays_away(
 
 @pytest.fixture
 def complete(sluice: Sluice, environment: pytest.MonkeyPatch) -> Callable[[str], dict[str, str]]:
-    """Return what zsh is offered for a line, with what it is told of each."""
+    """Return what zsh is offered for a line, with the help of each."""
 
     def ask(typed: str) -> dict[str, str]:
         words = typed.split(" ")
@@ -812,7 +812,7 @@ def complete(sluice: Sluice, environment: pytest.MonkeyPatch) -> Callable[[str],
 def test_a_shell_completes_commands_sources_runs_classes_and_zones(demo: None, complete: Any) -> None:
     run = start()
 
-    assert complete("sluice pau") == {"pause": "Hold a running run; resume goes on where it stopped."}
+    assert complete("sluice pau") == {"pause": "Pause a running run; resume continues it."}
     assert complete("sluice run i") == {"items": api.base_url}
     assert complete("sluice schedule pause ") == {"items": api.base_url}
     assert complete("sluice cancel ") == {str(run.id): "items, running"}
@@ -827,7 +827,7 @@ def test_completion_is_silent_where_there_is_nothing_to_ask(complete: Any, envir
 
     # Given one that does not answer, and sources that cannot be read
     forget()
-    environment.setenv("SLUICE_DATABASE_URL", f"postgresql://nobody@127.0.0.1:{free_port()}/none")
+    environment.setenv("SLUICE_DATABASE_URL", f"postgresql://absent@127.0.0.1:{free_port()}/none")
     environment.setenv("SLUICE_SOURCES", "nowhere:SOURCES")
     assert complete("sluice cancel ") == {}
     assert complete("sluice run ") == {}

@@ -54,7 +54,7 @@ def test_the_script_imports_inline_from_any_folder_in_a_new_database(place, mock
 
 
 def test_an_inline_run_brings_its_own_redis_where_none_answers(place, mock_api):
-    # Given an order that nobody could hear
+    # Given a run that was started without Redis
     address = f"127.0.0.1:{free_port()}"
     place.setenv("SLUICE_REDIS_URL", f"redis://{address}/0")
     place.setenv("DEMO_API_URL", mock_api(items=5).url)
@@ -65,7 +65,7 @@ def test_an_inline_run_brings_its_own_redis_where_none_answers(place, mock_api):
 
     # Then it is that one, with a Redis of its own
     assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
-    assert "run 1 is active: this process works on it, and no new run is made" in done.stderr
+    assert "run 1 is active: this process continues it" in done.stderr
     assert f"Redis is served at {address} until this ends" in done.stderr
 
 
@@ -74,7 +74,7 @@ def test_a_run_with_failed_items_ends_with_4_and_a_failed_run_with_1(place, mock
     place.setenv("DEMO_API_URL", mock_api(items=40, faults=(Fault("500", 0.5),), seed=8).url)
     inline = script("--inline", "--json")
     assert (inline.returncode, json.loads(inline.stdout)["label"]) == (4, "completed with failures")
-    assert "`status 1 --failed` lists what failed, `retry 1` tries it again" in inline.stderr
+    assert "`status 1 --failed` lists what failed, `retry 1` retries it" in inline.stderr
     watched = sluice("status", "1", "--watch", "--json")
     assert (watched.returncode, json.loads(watched.stdout)["label"]) == (4, "completed with failures")
 
@@ -99,7 +99,7 @@ def test_a_redis_that_is_away_is_no_reason_not_to_take_an_order(place):
     ids=["ctrl-c", "term"],
 )
 def test_watching_a_run_ends_with_its_signal_and_leaves_the_run_alone(place, number, code, options):
-    # Given a run that nobody works on, watched
+    # Given a run on which no worker works, watched
     watching = subprocess.Popen(
         [sys.executable, SCRIPT, "--wait", *options],
         cwd=ROOT,
@@ -115,7 +115,7 @@ def test_watching_a_run_ends_with_its_signal_and_leaves_the_run_alone(place, num
 
     # Then only the watching has ended; and it answers with the run as it is now, where it is to answer with one
     assert watching.returncode == code
-    assert "run 1 goes on; `status 1 --watch` looks again, `cancel 1` calls it off" in said
+    assert "run 1 continues in the background; `status 1 --watch` watches it again, `cancel 1` ends it" in said
     assert json.loads(answer)["status"] == "running" if options else answer == "1\n"
     with database.connection():
         assert runs.get(1).status == RunStatus.RUNNING
@@ -183,7 +183,7 @@ def test_the_whole_procfile_starts_imports_and_stops_leaving_nothing(place, tmp_
         began = time.monotonic()
         honcho.wait(15)
 
-    # Then all of it ends before honcho has to kill, and nobody missed Redis while stopping
+    # Then all of it ends before honcho has to kill, and no process lost Redis while stopping
     assert time.monotonic() - began < 5
     stopping = said().partition("SIGINT received")[2]
     assert "SIGKILL" not in stopping

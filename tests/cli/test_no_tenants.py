@@ -33,11 +33,11 @@ COMMANDS = {
 def test_the_command_line_refuses_it_and_nothing_is_made(import_from: Callable[..., Any], command: str) -> None:
     import_from("http://127.0.0.1:1")
 
-    told = CliRunner().invoke(cli, COMMANDS[command])
+    result = CliRunner().invoke(cli, COMMANDS[command])
 
-    assert isinstance(told.exception, UsageError)
-    assert "items has no tenants" in str(told.exception)
-    assert exit_codes.of(told.exception) == 2
+    assert isinstance(result.exception, UsageError)
+    assert "items has no tenants" in str(result.exception)
+    assert exit_codes.of(result.exception) == 2
     assert (Run.select().count(), Schedule.select().count()) == (0, 0)
 
 
@@ -58,7 +58,7 @@ def test_the_form_of_schedules_refuses_it(import_from: Callable[..., Any]) -> No
 
 def test_a_source_that_tells_tenants_apart_takes_it(import_from: Callable[..., Any]) -> None:
     import_from("http://127.0.0.1:1", get_connector=gives_each_its_own)
-    told = CliRunner().invoke(cli, COMMANDS["schedule"])
-    assert told.exception is None or told.exit_code == 0
+    result = CliRunner().invoke(cli, COMMANDS["schedule"])
+    assert result.exception is None or result.exit_code == 0
     assert [one.tenant for one in Schedule.select()] == ["x"]
     assert runner.start("items", tenant="x", who="me", door="test", send=False).tenant == "x"

@@ -21,7 +21,7 @@ PASSWORDS = {"SLUICE_MONITOR_PASSWORD": "correct horse battery", "SLUICE_MONITOR
 
 @dataclass
 class Watched:
-    """What was seen of the page while a run went on."""
+    """What was seen of the page during a run."""
 
     hosts: set[str] = field(default_factory=set)
     console: list[str] = field(default_factory=list)
@@ -40,9 +40,9 @@ class Watched:
 
     def hear(self, message: Any) -> None:
         """Read what Streamlit sends to the browser: the end of a script run says whether it was a fragment's."""
-        told = ForwardMsg.FromString(message if isinstance(message, bytes) else message.encode())
-        kind = told.WhichOneof("type")
-        if kind == "script_finished" and told.script_finished == ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY:
+        forwarded = ForwardMsg.FromString(message if isinstance(message, bytes) else message.encode())
+        kind = forwarded.WhichOneof("type")
+        if kind == "script_finished" and forwarded.script_finished == ForwardMsg.FINISHED_FRAGMENT_RUN_SUCCESSFULLY:
             self.ticks += 1
         elif kind == "script_finished":
             self.whole_runs += 1
@@ -266,7 +266,7 @@ def test_nothing_is_asked_of_another_host_and_nothing_is_complained_of(watched: 
 def test_redis_stops_and_comes_back_under_an_open_page(
     variables: dict[str, str], browser: Browser, tmp_path: Path
 ) -> None:
-    """Given a page that somebody has open, and a Redis of its own."""
+    """Given an open page, and a Redis of its own."""
     its = variables | {"SLUICE_DATABASE_URL": f"sqlite:///{tmp_path}/sluice.db"}
     own = OwnRedis(tmp_path / "redis")
     its["SLUICE_REDIS_URL"] = f"redis://127.0.0.1:{own.port}/0"

@@ -187,7 +187,7 @@ def test_a_worker_goes_on_consuming_after_every_refusal_and_says_each_once(on_ow
     worker.start()
     steady.enqueue(message("late", name="note"), delay=1500)
     steady.enqueue(message("in hand", 1.0, name="note"))
-    wait_until(lambda: len(steady.in_hand[QUEUE]) == 1 and len(steady.in_hand[f"{QUEUE}.DQ"]) == 1, what="both taken")
+    wait_until(lambda: [len(steady.unfinished[name]) for name in (QUEUE, f"{QUEUE}.DQ")] == [1, 1], what="both taken")
 
     # When Redis refuses in several ways, the delayed one comes due, and the other one is done meanwhile
     with out_of_memory(on_own_redis):
@@ -255,7 +255,7 @@ def test_what_is_done_while_redis_refuses_is_told_later_and_not_done_again(stead
     assert next(asked) is None
 
     # Then one message is left, which nobody gets a second time
-    assert steady.noted(QUEUE) == {second.options["redis_message_id"]}
+    assert steady.assigned(QUEUE) == {second.options["redis_message_id"]}
     assert steady.client.hlen(f"{steady.namespace}:{QUEUE}.msgs") == 1
 
 

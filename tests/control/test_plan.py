@@ -1,4 +1,4 @@
-"""`plan` and the forecast under it: against the limiter itself in moved time, and what one list page can tell."""
+"""`plan` and the forecast under it: against the limiter itself in moved time, and what one list page shows."""
 
 import heapq
 import itertools
@@ -248,7 +248,7 @@ def test_one_request_tells_what_a_run_comes_to_and_nothing_is_written(mock_api, 
     # When a run of it is planned
     made = plan("items")
 
-    # Then the page's total tells the rest
+    # Then the page's total gives the rest
     assert (made.items, made.items_on_page, made.per_page, made.pages, made.requests) == (1000, 100, 100, 10, 1010)
     assert (made.detail_share, made.slowest, made.strands) == (1.0, "limits", 16)
     assert made.floor_seconds == pytest.approx(50 * LONGER)
@@ -311,10 +311,10 @@ def test_a_run_beside_it_or_before_it_is_told(mock_api, import_from) -> None:
 
     made = plan("items")
 
-    # Then the first two are told
+    # Then the first two are listed
     assert made.remarks == (
-        f"run {behind.id} of items is running: a new one waits behind it",
-        f"run {beside.id} of items is running on the same budget, with 48 lanes: beside it this run gets about 25 % of "
+        f"run {behind.id} of items is running: a new one waits until it has ended",
+        f"run {beside.id} of items is running on the same budget, with 48 lanes: this run gets about 25 % of "
         "the permits",
     )
 
@@ -413,11 +413,11 @@ def test_the_command_says_it_in_words_and_as_json(mock_api, import_from) -> None
     as_json = CliRunner().invoke(command, ["--json"], standalone_mode=False)
 
     assert (in_words.return_value, as_json.return_value) == (0, 0)
-    told = " ".join(in_words.stdout.split())
-    assert "to do 4,110 items, 42 list pages, 4,152 requests" in told
-    assert "takes about 3 min 2" in told
-    assert "decides the limits, not the lanes limits 500/20 s, 2000/100 s" in told
-    assert "not known whether the other items are like the 100 on this page" in told
+    text = " ".join(in_words.stdout.split())
+    assert "size 4,110 items, 42 list pages, 4,152 requests" in text
+    assert "duration about 3 min 2" in text
+    assert "limited by the rate limits: more lanes would not help limits 500/20 s, 2000/100 s" in text
+    assert "unknown whether the other items are like the 100 on this page" in text
     assert json.loads(as_json.stdout)["requests"] == 4152
 
 
@@ -427,7 +427,7 @@ def test_the_command_says_what_it_can_of_a_list_without_a_total(mock_api, import
 
     done = CliRunner().invoke(command, [], standalone_mode=False)
 
-    told = " ".join(done.stdout.split())
-    assert "to do at least 100 items, 100 a list page; how many is not known" in told
-    assert re.search(r"takes about \d+ min \d+ s for each 1,000 items", told)
-    assert re.search(r"decides the lanes: 1 of them, and each answer takes about \d\.\d\d s", told)
+    text = " ".join(done.stdout.split())
+    assert "size at least 100 items, 100 on each list page; the total is unknown" in text
+    assert re.search(r"duration about \d+ min \d+ s for each 1,000 items", text)
+    assert re.search(r"limited by the number of lanes, 1: each response takes about \d\.\d\d s", text)

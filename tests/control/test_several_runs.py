@@ -212,14 +212,14 @@ def test_a_stopped_run_is_told_with_its_next_permit_and_the_others_are_not(new):
     # When the first is stopped
     limiter.stop(1)
 
-    # Then its next question is answered with it, and what it had to tell is taken; the other goes on
+    # Then its next question is answered with it, and what it had to report is taken; the other continues
     stopped.answered(permit)
     wait = refusal(stopped)
     assert (wait.wait_seconds, wait.reason) == (1.0, "run 1 was stopped")
     assert (limiter.snapshot().in_flight, limiter.snapshot().windows[0].used) == (0, 1)
     use(other)
 
-    # And it may go on as soon as it is resumed
+    # And it can continue as soon as it is resumed
     limiter.go_on(1)
     use(stopped)
 
@@ -342,7 +342,7 @@ def test_a_run_that_is_paused_stops_with_the_item_it_has_in_hand_and_goes_on_whe
         # When it is worked off, and resumed half a minute later
         run = runner.run_inline(run, look)
 
-    # Then no other was asked for; what was not was given back with its attempt, and it went on there
+    # Then no other was asked for; what was not was given back with its attempt, and it continued there
     ((asked, statuses, attempts),) = seen
     assert asked == 7
     assert statuses == {ItemStatus.COMPLETED: asked, ItemStatus.PENDING: 20 - asked}
@@ -368,7 +368,7 @@ def test_a_run_that_is_cancelled_stops_within_one_item_and_its_items_stay_as_the
 
 
 def test_a_stop_that_was_never_taken_back_delays_a_run_by_a_minute_at_most(moved_clock, import_from):
-    # Given a run that was resumed while Redis could not be told
+    # Given a run that was resumed while Redis did not answer
     with api() as server:
         source = import_from(server.url, lanes=2)
         run = runner.start("items", who="test", door="test", send=False)
@@ -376,7 +376,7 @@ def test_a_stop_that_was_never_taken_back_delays_a_run_by_a_minute_at_most(moved
 
         run = runner.run_inline(run)
 
-    # Then it goes on when the stop is forgotten
+    # Then it continues when the stop is forgotten
     assert (run.status, run.succeeded_count) == (RunStatus.COMPLETED, 20)
     assert 59 < clock.monotonic() < 70
     assert sorted(map(int, server.asked)) == list(range(1, 21))
@@ -427,13 +427,13 @@ def test_a_run_of_one_item_beside_very_many_is_served_at_the_budget_s_next_openi
             for instant in fleet.query(f"SELECT started_at, ended_at FROM sluice_runs WHERE id = {small}")[0]
         )
 
-        # Then its one item was asked for in the first opening after its start, and the large run still goes on
+        # Then its one item was asked for in the first opening after its start, and the large run still continues
         before = max(accepted for at, accepted, _ in watched if at <= started_at)
         asked_at, accepted = next((at, accepted) for at, accepted, seen in watched if seen)
         opened_at = next((at for at, count, _ in watched if count > before and at > started_at), asked_at)
         assert (row.status, row.succeeded) == ("completed", 1)
         assert (accepted - 1) // 50 <= (before - 1) // 50 + 1
-        # Half a second on a machine that has time; in any case nobody had to come by, as the reaper does every five.
+        # Half a second on a machine that has time; in any case no process had to help, as the reaper does every five.
         assert ended_at - opened_at < 4
         assert fleet.run_row(large).status == "running"
         assert fleet.mock_stats()["rejected"] == 0

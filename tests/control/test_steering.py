@@ -37,7 +37,7 @@ FAILED = {
 
 @pytest.fixture
 def sent(moved_clock, import_from):
-    """What this thread sends, as (name, args); two registered sources on one budget; time that stands still."""
+    """What this thread sends, as (name, args); two registered sources on one budget; stopped time."""
     messages: list[tuple[str, tuple[Any, ...]]] = []
     first = import_from("http://127.0.0.1:1")
     import_from("http://127.0.0.1:1", name="others", connector=first.connector)
@@ -46,7 +46,7 @@ def sent(moved_clock, import_from):
 
 
 def listed(count: int = 20, source: str = "items", **values: Any) -> Run:
-    """A running run whose list of so many items is known."""
+    """A running run whose list of `count` items is known."""
     run = runner.start(source, **ANN)
     now = database.now()
     due = {"due_at": now, "status": ItemStatus.PENDING}
@@ -167,7 +167,7 @@ def test_each_call_leaves_one_line_that_tells_who_from_where_what_and_how(sent, 
     # When it is made
     do(newest())
 
-    # Then there is one line more of that person, and it tells all
+    # Then there is one line more of that person, and it has all details
     (line,) = [event for event in RunEvent.select() if event.id not in before and event.who != "sluice"]
     assert (line.who, line.door, line.what, line.detail) == ("ann", "test", what, detail)
     assert line.run_id == newest().id
@@ -201,9 +201,9 @@ def test_failed_items_that_fit_all_that_is_given_are_tried_again(sent, wanted, a
     ("wanted", "said"),
     [
         ({"failure_class": "gone"}, "no failure class 'gone'. Known classes: rate_limited, transient, auth, not_found"),
-        ({"failure_class": "auth"}, r"no failed item of class auth .* There are: 3 not_found \([0-9a-f]{12}\), "),
-        ({"fingerprint": "abc"}, "no failed item with fingerprint abc .* There are: 3 not_found"),
-        ({"external_ids": ["1", "7"]}, r"these cannot be tried again: 7 \(not in this run\)$"),
+        ({"failure_class": "auth"}, r"no failed item of class auth .* Failures: 3 not_found \([0-9a-f]{12}\), "),
+        ({"fingerprint": "abc"}, "no failed item with fingerprint abc .* Failures: 3 not_found"),
+        ({"external_ids": ["1", "7"]}, r"run 1 cannot be retried: 7 \(not in this run\)$"),
         ({"external_ids": [*"abcdef"]}, r"a \(not in this run\).* and 1 more$"),
         ({"external_ids": ["row 6"]}, r"row 6 \(refused from the list, so it has no row\)"),
         ({"failure_class": "auth", "external_ids": ["1"]}, "no failed item of class auth with the ids 1 that"),
@@ -233,7 +233,7 @@ def test_a_run_whose_items_were_removed_for_their_age_cannot_be_retried(sent):
     run = ended()
     Run.update(items_removed_at=database.now()).execute()
 
-    with pytest.raises(UsageError, match="removed for their age on 2026-01-01: start a new run"):
+    with pytest.raises(UsageError, match="deleted by retention on 2026-01-01: start a new run"):
         runner.retry_failed(run.id, **ANN)
 
 
@@ -242,7 +242,7 @@ def test_a_run_all_of_whose_failures_were_refused_from_the_list_says_so(sent):
     run = ended()
     RunItem.delete().where(RunItem.item_id.is_null(False)).execute()
 
-    with pytest.raises(UsageError, match="all were refused from the list"):
+    with pytest.raises(UsageError, match="all were rejected when the list was read"):
         runner.retry_failed(run.id, **ANN)
 
 
@@ -291,7 +291,7 @@ def test_fewer_lanes_end_those_that_are_too_many_and_nothing_brings_them_back_bu
 
 @HERE
 def test_a_lane_that_was_opened_for_a_number_of_before_ends_when_it_is_heard_of(sent):
-    # Given a lane that was opened by somebody who had read the old number
+    # Given a lane that was opened by a process that had read the old number
     run = listed(lanes=4)
     messages = opened(run)
     Run.update(lanes=2).execute()
@@ -303,7 +303,7 @@ def test_a_lane_that_was_opened_for_a_number_of_before_ends_when_it_is_heard_of(
 
 
 class Steered(Item):
-    """Somebody steers while the request for one item is made; the table is Item's."""
+    """A person steers while the request for one item is made; the table is Item's."""
 
     class Meta:
         table_name = "items"
@@ -317,14 +317,14 @@ class Steered(Item):
         return super().get_api_detail_request()
 
 
-def pause_and_resume(run_id: int, **told: str) -> None:
-    runner.pause(run_id, **told)
-    runner.resume(run_id, **told)
+def pause_and_resume(run_id: int, **by: str) -> None:
+    runner.pause(run_id, **by)
+    runner.resume(run_id, **by)
 
 
 @HERE
 @pytest.mark.parametrize(
-    "steer", [runner.pause, runner.cancel, pause_and_resume, lambda run_id, **told: runner.set_lanes(run_id, 1, **told)]
+    "steer", [runner.pause, runner.cancel, pause_and_resume, lambda run_id, **by: runner.set_lanes(run_id, 1, **by)]
 )
 def test_a_lane_that_is_stopped_ended_or_overtaken_does_the_item_in_hand_and_gives_the_others_back(
     moved_clock, mock_api, import_from, steer
@@ -415,17 +415,17 @@ def test_a_run_gives_way_to_one_of_higher_priority_on_its_budget_and_keeps_one_l
     low, _, messages = rivals
     first, second = opened(low)
 
-    # When the second lane of the lower one is heard of, then it does nothing, and comes again a second later
+    # When the second lane of the lower one gets its message, then it does nothing, and comes again a second later
     detail.fetch_details(*second)
     assert messages == [("fetch_details", (low.id, 1, 2), 1.0)]
     assert runs.get(low.id).succeeded_count == 0
     assert alive(low) == [0, 1]
 
     # And says why, where a worker runs
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     assert run_stats.run_stats(runs.get(low.id)).why == "gives way to run 2 (priority 5); one lane goes on"
 
-    # But its first lane goes on
+    # But its first lane continues
     detail.fetch_details(*first)
     assert runs.get(low.id).succeeded_count == 3
 
@@ -512,7 +512,7 @@ def test_items_in_hand_of_a_paused_run_are_taken_back_after_five_minutes_and_wha
     moved_clock.advance(10)
     assert runner.force(run.id, **ANN) == "took 2 items back from lanes that had not stopped"
 
-    # Then nothing is in hand, the attempts count, and the lane comes too late
+    # Then nothing is claimed, the attempts count, and the lane comes too late
     assert run_stats.run_stats(runs.get(run.id)).label == "paused"
     assert sorted(item.attempts for item in RunItem.select())[-2:] == [1, 1]
     assert alive(run) == []
@@ -534,7 +534,7 @@ def test_items_in_hand_of_a_cancelled_run_are_taken_back(sent, moved_clock):
 
 @HERE
 def test_a_pending_run_behind_nobody_is_started(sent, moved_clock):
-    # Given a run that waited behind one whose end nobody announced
+    # Given a run that waited behind one whose end was not announced
     first, second = (runner.start("items", **ANN) for _ in range(2))
     Run.update(status=RunStatus.CANCELLED).where(Run.id == first.id).execute()
     moved_clock.advance(300)
@@ -565,7 +565,7 @@ def test_a_run_that_has_nothing_left_to_do_is_closed(sent, moved_clock):
     RunItem.update(status=ItemStatus.COMPLETED).execute()
     moved_clock.advance(300)
 
-    assert runner.force(run.id, **ANN) == "closed it: nothing was left to do"
+    assert runner.force(run.id, **ANN) == "completed it: nothing was left to do"
 
     assert runs.get(run.id).status == RunStatus.COMPLETED
 
@@ -579,11 +579,11 @@ def behind_another() -> Run:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (listed, "is running, .* pause or cancel it first"),
+        (listed, "is running, .* pause or cancel the run first"),
         (paused, "is paused, and its lanes have stopped: resume or cancel it"),
         (scheduled, "is scheduled for 2026-01-01 01:00:00 UTC: `reschedule`"),
-        (behind_another, "waits behind run 1: cancel that one, or let it end"),
-        (ended, "is completed, and nothing of it is stuck"),
+        (behind_another, "waits for run 1: cancel that one, or let it end"),
+        (ended, "is completed, and not stuck"),
     ],
 )
 def test_where_nothing_is_stuck_the_refusal_says_what_the_run_does(sent, moved_clock, given, said):
@@ -609,8 +609,8 @@ def test_only_a_run_of_the_tenant_is_pulled_forward(sent):
     soon = database.now() + timedelta(minutes=1)
     assert runner.reschedule("items", at=soon, **ANN).id == later.id
     assert runner.reschedule("items", at=soon, tenant="shop", **ANN).id == its.id
-    with pytest.raises(UsageError, match="No run of items for nobody is scheduled"):
-        runner.reschedule("items", tenant="nobody", **ANN)
+    with pytest.raises(UsageError, match="No run of items for absent is scheduled"):
+        runner.reschedule("items", tenant="absent", **ANN)
 
 
 @HERE
@@ -645,7 +645,7 @@ def test_a_notice_is_heard_by_every_listener_before_the_call_returns(house):
         wait_until(lambda: broadcast.received() >= before + 2, 5, "both know it")
         before = broadcast.received()
 
-        # Then the sender and both have heard of it when the call returns
+        # Then the sender and both have received it when the call returns
         assert broadcast.notify()
         assert broadcast.received() == before + 3
 
@@ -715,13 +715,13 @@ def test_a_broker_that_takes_no_message_is_asked_once_not_once_a_lane(moved_cloc
 
 
 @HERE
-def test_a_run_that_was_resumed_while_its_pause_was_told_goes_on(import_from, moved_clock):
-    # Given a run that somebody resumes between the pause and its telling
+def test_a_run_that_was_resumed_while_its_pause_was_signalled_continues(import_from, moved_clock):
+    # Given a run that is resumed between the pause and the signal to its lanes
     source = import_from("http://127.0.0.1:1")
     run = listed()
 
     # When
-    runner._tell_lanes(run, stop=True)
+    runner._signal_lanes(run, stop=True)
 
     # Then its lanes get permits
     caller = source.connector.permit_client(run.id, "lane", Watermark(source.connector.name))

@@ -291,19 +291,19 @@ def test_only_processes_that_take_messages_are_counted_as_workers(import_from, h
     # Given a scheduler, a monitor and a process that uses the queue, and no worker
     import_from("http://127.0.0.1:1")
     for kind in ("scheduler", "monitor"):
-        presence._Word(kind).say()
+        presence.Heartbeat(kind).write()
     consumer = make_broker(redis_server).consume(QUEUE, timeout=1)
     next(consumer)
     nobody = only(redis_checks.workers())
 
     # When one was asked to stop, and one starts that knows no such source, and one that does
     clock.stop_requested.set()
-    presence._Word("worker", 8).say()
+    presence.Heartbeat("worker", 8).write()
     clock.stop_requested.clear()
     stopping = only(redis_checks.workers())
-    presence._Word("worker", 8, None, ["orders"]).say()
+    presence.Heartbeat("worker", 8, None, ["orders"]).write()
     outdated = only(redis_checks.workers())
-    presence._Word("worker", 4, None, ["items"]).say()
+    presence.Heartbeat("worker", 4, None, ["items"]).write()
     consumer.close()
 
     # Then
@@ -409,8 +409,8 @@ def test_runs_and_schedules_that_nobody_looks_after_are_told(import_from, house)
 @ON_SQLITE
 def test_that_no_scheduler_runs_is_told_until_one_does(house):
     assert only(redis_checks.scheduler()) == (
-        "warning: no scheduler has run here lately: nothing starts by itself, and what is lost stays lost. "
-        "start `python -m workers scheduler`"
+        "warning: no scheduler has run in the last seven days: no scheduled run starts, and lost work is not "
+        "recovered. start `python -m workers scheduler`"
     )
 
     scheduler_heartbeat.beat()

@@ -802,7 +802,7 @@ def test_the_copy_resumes_at_the_key_at_which_a_worker_died(
     with pytest.raises(KeyboardInterrupt):
         runner.run_inline(run)
     assert OldRow.select().count() == 1000
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     assert why(run) == "notes which rows are there, before it asks for its list"
 
     # When its lease has ended, and another takes it up
@@ -865,7 +865,7 @@ def test_a_removal_resumes_at_the_key_at_which_a_worker_died(
     with pytest.raises(KeyboardInterrupt):
         runner.run_inline(run)
     assert (len(left()), runs.get(run.id).status) == (800, RunStatus.RUNNING)
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     assert why(run) == "removes the rows that are no longer in its list: 500 so far"
 
     # When another takes it up

@@ -53,7 +53,7 @@ def know_the_source():
 @pytest.fixture(params=[True, False], ids=["another worker knows it", "none knows it"])
 def wait(request, house):
     """How long a message waits, by what another worker knows."""
-    presence._Word("worker", sources=["newcomer"] if request.param else ["items"]).say()
+    presence.Heartbeat("worker", sources=["newcomer"] if request.param else ["items"]).write()
     return SOON_SECONDS if request.param else LATER_SECONDS
 
 
@@ -95,8 +95,8 @@ def test_a_list_page_is_left_to_others_once_and_read_by_who_knows_it(newcomer, s
 def test_the_reaper_sends_no_second_message_of_a_run_that_waits_for_a_worker_that_knows_it(newcomer, moved_clock, sent):
     # Given a lane that was left to others
     run = newcomer()
-    worker = presence._Word("worker", sources=["items"])
-    worker.say()
+    worker = presence.Heartbeat("worker", sources=["items"])
+    worker.write()
     call("fetch_details", run.id, 0, 1)
 
     # When the reaper runs all the while, and the message is left again and again
@@ -104,7 +104,7 @@ def test_the_reaper_sends_no_second_message_of_a_run_that_waits_for_a_worker_tha
         for _ in range(3):
             moved_clock.advance(5)
             reaper.reap()
-        worker.say()
+        worker.write()
         call("fetch_details", run.id, 0, turn)
 
     # Then there was one message at a time

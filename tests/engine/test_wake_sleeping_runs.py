@@ -276,7 +276,7 @@ def test_a_run_sleeps_on_whose_requests_weigh_more_than_is_left_and_says_so(sent
     run = sleeping()
     RunItem.update(item_id=Item.create(external_id="1", name="one").id).execute()
     use(limiter_of().permit_client(), 60)
-    presence._Word("worker", 8).say()
+    presence.Heartbeat("worker", 8).write()
 
     # Then it is not woken for what it cannot use
     assert wake_sleeping_runs.wake_sleepers() == 0

@@ -48,8 +48,8 @@ def test_a_process_is_there_while_it_works_and_says_how_much_of_it_is_busy(house
 
 def test_a_killed_process_is_missed_for_a_while_and_then_forgotten(house, moved_clock):
     # Given one that leaves no word any more
-    word = presence._Word("scheduler")
-    word.say()
+    heartbeat = presence.Heartbeat("scheduler")
+    heartbeat.write()
 
     # When, Then
     moved_clock.advance(presence.GONE_SECONDS - 1)
@@ -83,16 +83,16 @@ def test_kill_9_of_a_process_leaves_the_word_that_it_was_there(house, client):
 
 def test_it_began_when_it_began_whatever_redis_forgets(house, client, moved_clock):
     # Given
-    word = presence._Word("worker", threads=4)
+    heartbeat = presence.Heartbeat("worker", threads=4)
     moved_clock.advance(3)
-    word.say()
+    heartbeat.write()
     (before,) = presence.processes()
 
     # When
     moved_clock.advance(60)
     moved_clock.step(-1)  # clocks are set
     client.delete(f"{prefix()}:processes", f"{prefix()}:processes:seen")
-    word.say()
+    heartbeat.write()
 
     # Then
     (after,) = presence.processes()
@@ -107,7 +107,7 @@ def test_the_hosts_clock_does_not_matter(house):
             return super().now() - timedelta(days=1)
 
     clock.use(Behind())
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
 
     # Then
     clock.use(clock.Clock())
@@ -121,7 +121,7 @@ def test_what_is_kept_is_bounded(house, client):
     others = [f"other-{number}" for number in range(presence._MOST)]
     client.zadd(f"{prefix()}:processes:seen", dict.fromkeys(others, client.time()[0] - 10))
     client.hset(f"{prefix()}:processes", mapping=dict.fromkeys(others, ""))
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
 
     # Then
     assert client.zcard(f"{prefix()}:processes:seen") == client.hlen(f"{prefix()}:processes") == presence._MOST
@@ -133,8 +133,8 @@ def test_what_is_kept_is_bounded(house, client):
 )
 def test_what_somebody_else_wrote_there_is_left_out(house, client, said):
     # Given
-    presence._Word("worker", threads=2).say()
-    client.zadd(f"{prefix()}:processes:seen", {"theirs": 2_000_000_000, "nobody": 2_000_000_000})
+    presence.Heartbeat("worker", threads=2).write()
+    client.zadd(f"{prefix()}:processes:seen", {"theirs": 2_000_000_000, "absent": 2_000_000_000})
     client.hset(f"{prefix()}:processes", "theirs", said)
 
     # Then

@@ -21,7 +21,7 @@ log = logging.getLogger("a.test")
 @pytest.fixture
 def keeper(house):
     """A keeper whose thread is not started: the test writes."""
-    keeper = recent_errors._Keeper("worker")
+    keeper = recent_errors._Writer("worker")
     logging.getLogger().addHandler(keeper._handler)
     yield keeper
     logging.getLogger().removeHandler(keeper._handler)
@@ -57,7 +57,7 @@ def test_what_is_said_at_the_very_end_is_kept_too(house):
     assert texts() == ["the last word"]
 
 
-def test_an_error_is_told_by_its_class_and_message_without_traceback_or_secret(keeper):
+def test_an_error_is_named_by_its_class_and_message_without_traceback_or_secret(keeper):
     # Given
     redaction.hide("tr0ub4dor")
 
@@ -112,7 +112,7 @@ def test_they_are_bounded_and_expire(keeper, redis_server):
 
 
 def test_who_logs_never_waits_and_what_nobody_can_write_is_dropped(keeper, capsys):
-    # Given a queue that is full, for nobody writes
+    # Given a queue that is full, because no thread writes
     for number in range(recent_errors._WAITING + 10):
         log.warning("line %d", number)
 
@@ -131,7 +131,7 @@ def test_a_redis_that_is_away_ends_nothing_and_says_nothing_of_itself(house, cap
         log.warning("Redis does not answer")
         wait_until(lambda: not _waiting())
 
-        # Then: its thread goes on, and has logged nothing
+        # Then: its thread continues, and has logged nothing
         assert [thread.name for thread in threading.enumerate()].count("recent-errors") == 1
     assert [record.getMessage() for record in caplog.records] == ["Redis does not answer"]
 

@@ -1,4 +1,4 @@
-"""Heartbeat and held time: the doors say when no scheduler runs, and for how long a run stood still."""
+"""Heartbeat of schedulers, and paused time: when no scheduler runs, and for how long a run was paused."""
 
 from datetime import timedelta
 
@@ -27,7 +27,7 @@ def items(import_from, moved_clock):
 
 @ON_ONE_DATABASE
 def test_where_no_scheduler_has_ever_run_the_doors_say_so_with_the_fix(items):
-    assert "no scheduler has run here lately" in scheduler_heartbeat.no_scheduler()
+    assert "no scheduler has run in the last seven days" in scheduler_heartbeat.no_scheduler()
     assert "`python -m workers scheduler`" in scheduler_heartbeat.no_scheduler()
 
 
@@ -61,7 +61,7 @@ def test_an_overdue_run_and_its_schedule_say_who_is_missing(items, moved_clock):
     timetable.set_schedule("items", "* * * * *", **ALICE)
     assert schedule_stats.schedule_stats("items").unattended == ""
 
-    # When nobody looks for two minutes
+    # When no scheduler ticks for two minutes
     moved_clock.advance(120)
 
     # Then
@@ -72,7 +72,7 @@ def test_an_overdue_run_and_its_schedule_say_who_is_missing(items, moved_clock):
     assert overdue.why.startswith("overdue since") and "python -m workers scheduler" in overdue.why
 
 
-# --- how long a run stood still ---------------------------------------------------------------------------------------
+# --- how long a run was paused ----
 
 
 @ON_ONE_DATABASE
@@ -101,7 +101,7 @@ def test_a_pause_and_the_time_until_a_retry_are_not_active(items, moved_clock):
     (again,) = run_stats.recent_runs()
     assert (round(again.active_seconds), round(again.held_seconds)) == (35, 3700)
 
-    # And that nobody scheduled it is still so
+    # And it is still scheduled by no schedule
     assert again.scheduled_at is None
 
 

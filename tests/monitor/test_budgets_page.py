@@ -12,7 +12,7 @@ from tests.conftest import forget, free_port
 from tests.helpers.pages import draw, html, labels, press, text
 from workers import Limit, RateLimiter, clock
 from workers.errors import RateLimited, SluiceError
-from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.limiter.state import BudgetState, WindowState
 from workers.monitor.actions import relearn_button
 from workers.monitor.html.gauge import gauge
 from workers.monitor.readings import cache

@@ -86,7 +86,7 @@ def test_the_first_visitor_is_told_what_to_do(sqlite: pytest.MonkeyPatch) -> Non
 
 def test_a_running_run_shows_all_that_is_asked_of_it(house: pytest.MonkeyPatch) -> None:
     now = clock.now()
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     run = record(
         RunStatus.RUNNING,
         total_count=1000,
@@ -224,7 +224,7 @@ def test_999_of_1000_is_not_100_percent(sqlite: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def budget(house: pytest.MonkeyPatch, redis_server: str) -> Iterator[RateLimiter]:
     """The budget of a running run, from within; a worker runs."""
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     record(RunStatus.RUNNING, total_count=1000, succeeded_count=5)
     with redis.Redis.from_url(redis_server) as client:
         prefix = os.environ["SLUICE_PREFIX"]

@@ -33,7 +33,7 @@ def test_it_says_who_lives_what_they_stand_on_and_what_went_wrong(house):
     scheduler_heartbeat.beat()
     with presence.present("worker", threads=8, busy=lambda: 3), recent_errors.kept("worker"):
         logging.getLogger("a.test").error("the API of <b>items</b> is unhappy")
-    presence._Word("worker", threads=4).say()
+    presence.Heartbeat("worker", threads=4).write()
 
     # When
     page = draw("system")
@@ -67,7 +67,7 @@ def test_with_redis_away_it_shows_what_can_be_shown(house):
 
 
 def test_with_the_database_away_it_shows_what_can_be_shown(house):
-    presence._Word("worker", threads=4).say()
+    presence.Heartbeat("worker", threads=4).write()
     house.setenv("SLUICE_DATABASE_URL", f"postgresql://me:s3cret-word@127.0.0.1:{free_port()}/x")
     forget()
     page = draw("system")
@@ -79,7 +79,7 @@ def test_with_the_database_away_it_shows_what_can_be_shown(house):
 
 
 def test_a_process_that_is_gone_is_told_by_word_and_icon(house, moved_clock):
-    presence._Word("worker", threads=4).say()
+    presence.Heartbeat("worker", threads=4).write()
     moved_clock.advance(40)
     (gone,) = presence.processes()
 
@@ -111,7 +111,7 @@ def test_figures_that_nobody_tells_are_said_to_be_missing(house):
 
 def test_the_banner_says_what_is_down_what_comes_of_it_and_what_to_do(house):
     down = Lack("Redis <b>does</b> not answer", "Nothing is sent.", "start it: `python -m workers redis`")
-    lacking = Lack("no worker runs: the last was heard of at 11:59:00 UTC", "It waits.", "start one", is_down=False)
+    lacking = Lack("no worker runs: the last heartbeat came at 11:59:00 UTC", "It waits.", "start one", is_down=False)
 
     drawn = banner(Health((down, lacking), None), ZoneInfo("Europe/Berlin"), datetime(2026, 11, 3, 12, 0, tzinfo=UTC))
 

@@ -32,7 +32,7 @@ FAR = "20000/1"
 
 
 class FastApi(http.server.ThreadingHTTPServer):
-    """So many items in one list page, each answered after 10 ms; `asked` has each request's instant and id."""
+    """Items in one list page, each answered after 10 ms; `asked` has each request's instant and id."""
 
     daemon_threads = True
     request_queue_size = 128  # five, as it comes, are fewer than the lanes that connect at one moment
@@ -111,7 +111,7 @@ def start() -> int:
 
 
 def late_requests(api: FastApi, run_id: int, stop: Callable[..., None]) -> int:
-    """Stop a run; count the requests that arrived after the call had returned, when no item is in hand any more."""
+    """Stop a run; count the requests that arrived after the call had returned, when no item is processed any more."""
     stop(run_id, who="ann", door="test")
     returned_at = time.monotonic()
     wait_until(lambda: not claims.has_any(run_id), 10, "every lane has stopped")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT, free_port, wait_until
-from workers.processes.supervisor import Child, drain, look_at
+from workers.processes.supervisor import WorkerSlot, drain, look_at
 
 SLEEPS = ("sleep", "60")
 #: Says that it runs, all the time.
@@ -25,7 +25,7 @@ def child_of():
     children = []
 
     def make(*command):
-        children.append(Child(len(children) + 1, command))
+        children.append(WorkerSlot(len(children) + 1, command))
         return children[-1]
 
     yield make
@@ -56,7 +56,7 @@ def test_a_child_that_cannot_start_is_tried_less_and_less_often(child_of, caplog
         child.look(now)
 
         # Then the next one comes after the wait that the log names, and not before
-        assert f"ended with status 2 after 0.0 s; a new one in {wait:.1f} s" in caplog.messages[-1]
+        assert f"ended with status 2 after 0.0 s; it is started again in {wait:.1f} s" in caplog.messages[-1]
         child.look(now + wait - 0.01)
         assert child.process is None
         now += wait
@@ -72,7 +72,7 @@ def test_a_child_that_dies_after_a_steady_life_is_replaced_at_once(child_of, cap
         dies(child, signal.SIGKILL)
         child.look(now)
         now += 10
-    assert "a new one in 2.0 s" in caplog.messages[-1]
+    assert "it is started again in 2.0 s" in caplog.messages[-1]
 
     # When it lives for 40 s before it dies, again and again
     for _ in range(3):
@@ -82,14 +82,14 @@ def test_a_child_that_dies_after_a_steady_life_is_replaced_at_once(child_of, cap
         child.look(now)
 
         # Then the next one comes soon
-        assert "after 40.0 s; a new one in 0.2 s" in caplog.messages[-1]
+        assert "after 40.0 s; it is started again in 0.2 s" in caplog.messages[-1]
         now += 0.2
 
 
 @pytest.mark.parametrize(
     ("number", "how"),
     [
-        (signal.SIGKILL, "was killed by SIGKILL, not by us (out of memory? the kernel's log tells)"),
+        (signal.SIGKILL, "was killed by SIGKILL from outside (out of memory? see the kernel's log)"),
         (signal.SIGSEGV, "was killed by SIGSEGV"),
         (signal.SIGRTMIN + 3, f"was killed by signal {signal.SIGRTMIN + 3}"),
     ],
@@ -102,7 +102,7 @@ def test_the_log_says_who_died_of_what_and_when_the_next_one_comes(child_of, cap
     dies(child, number)
     child.look(112.0)
 
-    assert caplog.messages == [f"worker process 1 (pid {process_id}) {how} after 12.0 s; a new one in 0.2 s"]
+    assert caplog.messages == [f"worker process 1 (pid {process_id}) {how} after 12.0 s; it is started again in 0.2 s"]
 
 
 def test_a_machine_that_cannot_start_a_process_does_not_end_the_supervisor(child_of, caplog):
@@ -113,7 +113,7 @@ def test_a_machine_that_cannot_start_a_process_does_not_end_the_supervisor(child
     for now, wait in ((100.0, 0.2), (100.2, 1.0), (101.2, 2.0)):
         child.look(now)
         assert caplog.messages[-1].startswith("worker process 1 could not be started ([Errno 2]")
-        assert caplog.messages[-1].endswith(f"again in {wait:.1f} s")
+        assert caplog.messages[-1].endswith(f"it is tried again in {wait:.1f} s")
         child.look(now + wait - 0.01)
     assert len(caplog.messages) == 3
 
@@ -129,7 +129,7 @@ def silent_for(child, start, seconds):
 
 
 def beating(child, now):
-    """Start a child, and wait until it was heard of."""
+    """Start a child, and wait for its first heartbeat."""
     child.look(now)
     wait_until(lambda: child.look(now) or child._silent_seconds == 0, what="its first word")
 
@@ -156,10 +156,10 @@ def test_a_child_that_hangs_is_killed_and_replaced_and_the_log_says_why(child_of
     # Then it is killed, which is no riddle, and another one comes
     dies(child)
     assert caplog.messages == [
-        f"worker process 1 (pid {process.pid}) was not heard of for 60 s: it hangs, and is killed"
+        f"worker process 1 (pid {process.pid}) sent no heartbeat for 60 s: it hangs, and is killed"
     ]
     child.look(now + 2)
-    assert caplog.messages[-1].endswith("was killed by SIGKILL after 62.0 s; a new one in 0.2 s")
+    assert caplog.messages[-1].endswith("was killed by SIGKILL after 62.0 s; it is started again in 0.2 s")
     child.look(now + 3)
     assert child.process.poll() is None
 
@@ -174,21 +174,21 @@ def test_a_child_that_goes_on_in_time_is_left_alone(child_of, caplog):
         stopped(child)
         now = silent_for(child, now, seconds)
 
-        # When it goes on, then the silence is forgotten
+        # When it continues, then the silence is forgotten
         child.process.send_signal(signal.SIGCONT)
         wait_until(lambda at=now: child.look(at) or child._silent_seconds == 0, what="a word")
     assert not caplog.messages
 
 
 def test_nobody_is_killed_for_the_time_in_which_the_supervisor_or_the_machine_stood_still(child_of, caplog):
-    # Given children that were heard of, and that stand still together with everything
+    # Given children with a heartbeat that are stopped together with the machine
     children = [child_of(*BEATS) for _ in range(2)]
     for child in children:
         beating(child, 100.0)
         stopped(child)
         child.look(100.0)
 
-    # When all go on an hour later, and the supervisor is the first to look
+    # When all continue an hour later, and the supervisor is the first to look
     for child in children:
         child.look(3700.0)
 
@@ -224,10 +224,11 @@ def test_a_child_that_cannot_be_looked_at_is_logged_and_keeps_no_other_from_bein
     child._pipe = os.open(os.devnull, os.O_RDONLY)
 
 
-#: A worker process's word into three pipes: one with a reader, one that is full, one that nobody reads any more.
+#: A worker process's word into three pipes: one with a reader, one that is full, one without a reader.
 SPEAKS = """
 import os, time
-from workers import clock; from workers.processes import signals
+from workers import clock
+from workers.processes import signals
 from workers.processes.worker import beat
 
 signals.on_stop()
@@ -261,9 +262,9 @@ def test_a_worker_process_speaks_to_its_supervisor_and_ends_when_nobody_listens(
 #: Starts a child that says nothing and hears everything, and dies.
 DIES = """
 import os, signal
-from workers.processes.supervisor import Child
+from workers.processes.supervisor import WorkerSlot
 
-child = Child(1, ("sleep", "60"))
+child = WorkerSlot(1, ("sleep", "60"))
 child.look(0.0)
 print(child.process.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
@@ -292,13 +293,13 @@ def test_a_child_ends_with_its_supervisor():
     wait_until(gone, 5, "its end")
 
 
-def test_a_real_worker_process_is_heard_of_and_drains(environment, redis_server):
+def test_a_real_worker_process_sends_heartbeats_and_drains(environment, redis_server):
     # Given a worker process
     environment.setenv("SLUICE_REDIS_URL", redis_server)
-    child = Child(1)
+    child = WorkerSlot(1)
     child.look(100.0)
     try:
-        # Then it is heard of, and ends in order
+        # Then its heartbeat arrives, and it ends in order
         wait_until(lambda: child.look(100.0) or child._silent_seconds == 0, 20, "its first word")
         drain([child], 10.0)
         assert child.process.returncode == 0
@@ -344,7 +345,8 @@ def test_children_that_do_not_end_are_killed_together_at_the_end_of_the_drain(ch
 #: Does not look at the request, as a process that hangs.
 HEARS = """
 import time
-from workers import clock; from workers.processes import signals
+from workers import clock
+from workers.processes import signals
 signals.on_stop(within={within}, at_once=lambda: print("at once", flush=True))
 print("ready", flush=True)
 while True:
@@ -392,7 +394,7 @@ def test_two_signals_within_two_seconds_are_one_request_and_a_later_one_ends_at_
                 listener.process.send_signal(number)
             time.sleep(0.2)
 
-        # Then it has heard, and goes on with its drain
+        # Then it has heard, and continues its drain
         assert all(listener.hears("True") for listener in listeners)
         time.sleep(began + 1.5 - time.monotonic())
         for listener in listeners:
@@ -400,7 +402,7 @@ def test_two_signals_within_two_seconds_are_one_request_and_a_later_one_ends_at_
         time.sleep(began + 2.1 - time.monotonic())
         assert [listener.process.poll() for listener in listeners] == [None] * 3
 
-        # When each is told again, two seconds after the first time
+        # When each is asked again, two seconds after the first time
         for listener, number in zip(listeners, numbers, strict=True):
             listener.process.send_signal(number)
 
@@ -412,7 +414,8 @@ def test_two_signals_within_two_seconds_are_one_request_and_a_later_one_ends_at_
 #: The second of two signals goes to a thread that is not the main one, which waits: as the kernel may choose.
 HEARS_LATE = """
 import signal, threading, time
-from workers import clock; from workers.processes import signals
+from workers import clock
+from workers.processes import signals
 
 signals.on_stop()
 other = threading.Thread(target=time.sleep, args=(60,), daemon=True)

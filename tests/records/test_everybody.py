@@ -235,7 +235,7 @@ def test_a_message_that_cannot_be_read_becomes_a_dead_letter_and_stops_no_other(
     # Then it came once, is kept apart, and the log has said so once
     assert steady.client.hgetall(f"{steady.namespace}:{QUEUE}.XQ.msgs") == {b"bad": data}
     assert len([line for line in caplog.messages if "message bad cannot be read" in line]) == 1
-    assert {name.rpartition(":")[0] for name in steady.noted(queue)} == {"finalize:1"}
+    assert {name.rpartition(":")[0] for name in steady.assigned(queue)} == {"finalize:1"}
 
 
 def test_what_a_killed_worker_had_is_fetched_by_another_within_25_seconds(steady, moved_clock, redis_server):
@@ -256,7 +256,7 @@ def test_what_a_killed_worker_had_is_fetched_by_another_within_25_seconds(steady
 
     # Then it has them all
     assert fetched == {(n, 0, 1) for n in range(1_200)}
-    assert dead.noted(f"{QUEUE}.DQ") == set()
+    assert dead.assigned(f"{QUEUE}.DQ") == set()
 
 
 @pytest.mark.parametrize(
@@ -272,7 +272,7 @@ def test_what_a_killed_worker_had_is_fetched_by_another_within_25_seconds(steady
 )
 def test_whether_a_worker_knows_a_source_is_said_by_the_workers(house, workers, is_unknown):
     for names in workers:
-        presence._Word("worker", sources=names).say()
-    presence._Word("scheduler").say()
+        presence.Heartbeat("worker", sources=names).write()
+    presence.Heartbeat("scheduler").write()
 
     assert presence.no_worker_knows("newcomer") is is_unknown

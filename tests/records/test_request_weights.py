@@ -10,7 +10,7 @@ from peewee import CharField, IntegerField, Model
 from tests.helpers.things import Detailed, imported, register, serving
 from workers import Connector, Limit
 from workers.connections import database
-from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.limiter.state import BudgetState, WindowState
 from workers.records import runs
 from workers.records.request_weights import detail_weight
 from workers.records.tables import ItemStatus, Run, RunItem

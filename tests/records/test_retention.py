@@ -376,7 +376,7 @@ def test_a_dry_run_removes_nothing_and_tells_what_would_be_removed(house, moved_
     plain, as_json = sluice("--dry-run"), sluice("--dry-run", "--runs-days", "0", "--json")
 
     # Then
-    assert (plain.return_value, plain.stdout) == (0, "to be removed: items 5, runs 1\n")
+    assert (plain.return_value, plain.stdout) == (0, "to be deleted: items 5, runs 1\n")
     assert "items 5 (of runs that ended more than 30 days ago)" in plain.stderr
     assert json.loads(as_json.stdout) == {"items": 5, "runs": 0, "items_days": 30.0, "runs_days": 0.0, "dry_run": True}
     assert left(run_id) == 5
@@ -388,14 +388,14 @@ def test_without_a_terminal_it_removes_only_with_yes(house, moved_clock):
     run_id = a_run(8)
 
     # Then: nothing old, by the settings; what is old by the option needs a word
-    assert (sluice().return_value, sluice().stdout) == (0, "removed: items 0, runs 0\n")
+    assert (sluice().return_value, sluice().stdout) == (0, "deleted: items 0, runs 0\n")
     refused = sluice("--items-days", "7")
     assert isinstance(refused.exception, UsageError)
     assert "--yes" in str(refused.exception)
     assert left(run_id) == 3
 
     # And with it they go
-    assert sluice("--items-days", "7", "--yes").stdout == "removed: items 3, runs 0\n"
+    assert sluice("--items-days", "7", "--yes").stdout == "deleted: items 3, runs 0\n"
     assert left(run_id) == 0
 
 
@@ -414,6 +414,6 @@ def test_on_a_terminal_it_asks(house):
 
     # Then that is taken for an answer
     assert done.returncode == 1, done.stderr
-    assert "to be removed: items 3 " in done.stderr
-    assert "nothing was removed" in done.stderr
+    assert "to be deleted: items 3 " in done.stderr
+    assert "nothing was deleted" in done.stderr
     assert left(run_id) == 3

@@ -9,7 +9,7 @@ import pytest
 from workers import Connector, Limit, clock, settings
 from workers.connections import database
 from workers.control import runner
-from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.limiter.state import BudgetState, WindowState
 from workers.records import activation, items, runs, samples
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus, Sample
 from workers.reports import intervals, run_stats, running_runs

@@ -31,7 +31,7 @@ def whats() -> list[str]:
 @pytest.fixture
 def manned(house):
     """All that is needed runs."""
-    presence._Word("worker", threads=8).say()
+    presence.Heartbeat("worker", threads=8).write()
     scheduler_heartbeat.beat()
     return house
 
@@ -66,7 +66,7 @@ def test_without_a_worker_runs_stand_still_and_the_command_is_named(house):
 @ON_ONE_DATABASE
 def test_a_worker_that_fell_silent_is_missed_with_the_time_it_was_heard_of_last(house, moved_clock):
     # Given
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     seen = clock.now()
 
     # When
@@ -74,12 +74,12 @@ def test_a_worker_that_fell_silent_is_missed_with_the_time_it_was_heard_of_last(
     scheduler_heartbeat.beat()
 
     # Then
-    assert whats() == [f"no worker runs: the last was heard of at {seen:%H:%M:%S} UTC"]
+    assert whats() == [f"no worker runs: the last heartbeat came at {seen:%H:%M:%S} UTC"]
 
 
 @ON_ONE_DATABASE
 def test_without_a_scheduler_nothing_starts_by_itself(house):
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     (lack,) = health.health().lacks
     assert lack.what == "no scheduler has run here lately"
     assert lack.means == "Nothing starts by itself, and what is lost stays lost."
@@ -157,7 +157,7 @@ def test_a_database_without_our_tables_asks_for_the_migrations(environment, redi
     environment.setenv("SLUICE_REDIS_URL", redis_server)
     environment.setenv("SLUICE_DATABASE_URL", database_url)
     environment.setenv("SLUICE_BROKER_URL", "stub://")
-    presence._Word("worker").say()
+    presence.Heartbeat("worker").write()
     scheduler_heartbeat.beat()
 
     (lack,) = health.health().lacks

@@ -14,7 +14,7 @@ from tests.conftest import ROOT, free_port
 from workers import Limit, clock, settings
 from workers.cli.command_line import cli
 from workers.connections import outages
-from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.limiter.state import BudgetState, WindowState
 from workers.messaging import broker, presence, scheduler_heartbeat
 from workers.records import lanes, old_rows, runs, samples
 from workers.records.tables import ItemStatus, Lane, RemovalState, Run, RunItem, RunStatus, Sample
@@ -61,7 +61,7 @@ class Stand:
 
 
 def works(stand: Stand, *, busy: int = 0, sources: tuple[str, ...] | None = None) -> None:
-    presence._Word("worker", 8, lambda: busy, sources).say()
+    presence.Heartbeat("worker", 8, lambda: busy, sources).write()
     scheduler_heartbeat.beat()
 
 
@@ -208,7 +208,7 @@ def lanes_silent(stand: Stand) -> None:
 
 
 def no_scheduler(stand: Stand) -> None:
-    presence._Word("worker", 8).say()
+    presence.Heartbeat("worker", 8).write()
     pending(stand)
     stand.lanes(-600)
 

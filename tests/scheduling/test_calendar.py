@@ -63,7 +63,9 @@ def skipped(text: str, reason: str | None = None, **values: Any) -> Run:
     return begun(text, RunStatus.CANCELLED, **its | values)
 
 
-def told(strip: Strip, day: date = MONDAY, source: str = "items", tenant: str | None = None) -> dict[int, list[Any]]:
+def blocks_of(
+    strip: Strip, day: date = MONDAY, source: str = "items", tenant: str | None = None
+) -> dict[int, list[Any]]:
     """What a row says of a day: outcomes and how many, by block."""
     (row,) = (row for row in strip.rows if (row.source, row.tenant) == (source, tenant))
     return {n: [(p.outcome, p.runs) for p in parts] for (its_day, n), parts in row.blocks.items() if its_day == day}
@@ -96,14 +98,14 @@ def test_each_run_stands_in_the_block_of_its_time_with_what_became_of_it(items):
 
     # Then
     assert strip.today == MONDAY and strip.days[0] == date(2026, 11, 20) and len(strip.days) == 7
-    assert told(strip) == {
+    assert blocks_of(strip) == {
         0: [("completed with failures", 1)],
         1: [("completed", 1)],
         3: [("running", 1)],
         4: [("scheduled", 1)],
         5: [("scheduled", 1)],
     }
-    assert told(strip, date(2026, 11, 22)) == {7: [("failed", 1)], 2: [("overtaken", 1)], 3: [("skipped", 1)]}
+    assert blocks_of(strip, date(2026, 11, 22)) == {7: [("failed", 1)], 2: [("overtaken", 1)], 3: [("skipped", 1)]}
     reasons = {part.outcome: part.reason for part in parts(strip) if part.reason}
     assert reasons == {
         "failed": "the list cannot be read",
@@ -132,7 +134,7 @@ def test_runs_that_came_to_the_same_in_a_block_are_counted_the_gravest_first(ite
     bad = begun("11-23 08:59", RunStatus.FAILED)
 
     # Then
-    assert told(week()) == {2: [("failed", 1), ("completed", 3)]}
+    assert blocks_of(week()) == {2: [("failed", 1), ("completed", 3)]}
     grave, well = parts(week())
     assert grave.run_id == bad.id
     assert (well.first, well.last) == (at("11-23 07:00"), at("11-23 07:40"))
@@ -157,9 +159,9 @@ def test_a_schedule_of_each_minute_is_as_many_marks_and_statements_as_one_of_eac
     assert len(said) <= 8
     (row,) = strip.rows
     assert len(row.blocks) == 8 + 5 + 3 * 8
-    assert told(strip, date(2026, 11, 21)) == {n: [("completed", 180)] for n in range(8)}
-    assert told(strip)[3] == [("scheduled", 119)]
-    assert told(strip, date(2026, 11, 26)) == {n: [("scheduled", 180)] for n in range(8)}
+    assert blocks_of(strip, date(2026, 11, 21)) == {n: [("completed", 180)] for n in range(8)}
+    assert blocks_of(strip)[3] == [("scheduled", 119)]
+    assert blocks_of(strip, date(2026, 11, 26)) == {n: [("scheduled", 180)] for n in range(8)}
 
 
 @ON_ONE_DATABASE
@@ -176,7 +178,7 @@ def test_of_many_tenants_those_with_runs_are_shown_and_the_others_counted(items)
 
     # Then
     assert len(strip.rows) == MOST_ROWS and strip.left_out == 12
-    assert told(strip, tenant="zz") == {1: [("completed", 1)]}
+    assert blocks_of(strip, tenant="zz") == {1: [("completed", 1)]}
 
 
 # --- slots to come ----------------------------------------------------------------------------------------------------
@@ -192,7 +194,7 @@ def test_a_slot_whose_run_was_moved_or_called_off_is_not_promised_again(items):
     timetable.keep()
 
     # Then: that of 12:00 is at 20:00 now
-    assert told(week()) == {5: [("scheduled", 1)], 6: [("scheduled", 1)]}
+    assert blocks_of(week()) == {5: [("scheduled", 1)], 6: [("scheduled", 1)]}
 
 
 @ON_ONE_DATABASE
@@ -224,7 +226,7 @@ def test_a_day_on_which_the_clock_is_moved_has_its_hours(items, moved, day, firs
     timetable.set_schedule("items", "30 * * * *", timezone="Europe/Paris", **BY)
 
     # Then
-    of_the_day = told(week(PARIS), day)
+    of_the_day = blocks_of(week(PARIS), day)
     assert of_the_day[0] == [("scheduled", first_block)]
     assert sum(runs for block in of_the_day.values() for _, runs in block) == slots
 
@@ -237,10 +239,10 @@ def test_days_are_the_viewer_s(items, moved):
     begun("2027-10-31 23:30")  # by then it is winter: 00:30 of the 1st
 
     # Then
-    assert told(week(PARIS), date(2027, 10, 31)) == {0: [("completed", 1)]}
-    assert told(week(PARIS), date(2027, 11, 1)) == {0: [("completed", 1)]}
+    assert blocks_of(week(PARIS), date(2027, 10, 31)) == {0: [("completed", 1)]}
+    assert blocks_of(week(PARIS), date(2027, 11, 1)) == {0: [("completed", 1)]}
     kathmandu = week(ZoneInfo("Asia/Kathmandu"))  # whose midnight is at 18:15 UTC
-    assert told(kathmandu, date(2027, 10, 31)) == {1: [("completed", 1)]}
+    assert blocks_of(kathmandu, date(2027, 10, 31)) == {1: [("completed", 1)]}
 
 
 # --- what is read -----------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ DONE = RunStatus.COMPLETED
 
 
 def past(began: float, ended: float | None, status: RunStatus = DONE, **values: Any) -> Run:
-    """Write a run that began, and ended, so many seconds ago."""
+    """Write a run that began, and ended, these seconds ago."""
     times = {"started_at": clock.now() - timedelta(seconds=began)}
     times["ended_at"] = None if ended is None else clock.now() - timedelta(seconds=ended)
     return Run.create(source="items", lanes=1, created_by="me", status=status, **times, **values)
@@ -33,7 +33,7 @@ def past(began: float, ended: float | None, status: RunStatus = DONE, **values: 
         ([(90, 80), (50, None)], 2),
         ([(90, 10), *[(50, 40)] * 150], 1),
     ],
-    ids=["in order", "the first was tried again", "the first goes on again", "the second goes on", "of very many"],
+    ids=["in order", "the first was tried again", "the first runs again", "the second runs", "of very many"],
 )
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_last_run_is_what_happened_last(

@@ -78,7 +78,7 @@ class Month:
 
     @property
     def now(self) -> datetime:
-        """What the clock shows, which somebody may have set."""
+        """What the clock shows, which a person may have set."""
         return self.begin + self.minute * MINUTE + self.set_by
 
     def live(self) -> None:
@@ -238,7 +238,7 @@ class Month:
         assert len(own) == sum(1 for run in self.runs if run.slot_at), "a slot has two rows"
         future = [r for r in own.values() if r.status == RunStatus.SCHEDULED and r.scheduled_at == r.slot_at]
         for run in own.values():
-            assert run.status != RunStatus.CANCELLED or run.error_summary, "a slot was skipped, and nobody knows why"
+            assert run.status != RunStatus.CANCELLED or run.error_summary, "a slot was skipped, without a reason"
         if self.schedule.paused_at:
             assert not future, "a paused schedule has a future run"
             freed = [slot for status, slot, at in before.values() if status == RunStatus.SCHEDULED and slot == at]

@@ -58,7 +58,7 @@ def short(reason: str) -> str:
     return reason.partition(":")[0]
 
 
-def told(action: Action, rows: Sequence[Run]) -> str:
+def described(action: Action, rows: Sequence[Run]) -> str:
     """An action as the table writes it; a run is named by its slot."""
     slots = {run.id: said(run.slot_at) for run in rows}
     match action:
@@ -116,7 +116,7 @@ def seen(rows: Sequence[Run], now: datetime) -> list[Run]:
 
 
 def stood(run: Run) -> bool:
-    """Whether nobody had moved or cancelled a run when its slot came."""
+    """Whether no person had moved or cancelled a run when its slot came."""
     return run.scheduled_at == run.slot_at and (run.ended_at is None or run.ended_at >= run.slot_at)
 
 
@@ -163,7 +163,7 @@ a future run that a person cancelled is not made again
 nor are two
     10:00 | 12:00 cancelled, 15:00 cancelled
     -> make 18:00
-its slot passes, and nothing comes of it
+its slot passes, and it gets no run
     12:00:5 | 12:00 cancelled, 15:00 scheduled
     -> nothing
 a schedule that comes once in four years
@@ -307,13 +307,13 @@ a paused schedule has no future run
 paused with one overdue
     12:01 | 12:00 scheduled | paused: 12:01
     -> cancel 12:00: its schedule is paused
-paused, its other runs go on
+paused, its other runs continue
     12:01 | 9:00 running, 12:00 pending, 15:00 scheduled at 13:00 | paused: 12:01
     -> nothing
 paused for long, nothing comes of it
     9 12:01 | no row | paused: 12:01
     -> nothing
-resumed, it goes on with the next slot
+resumed, it continues with the next slot
     5 10:00 | 9:00 completed | since: 5 10:00
     -> make 5 12:00
 resumed under all, what passed is not made up for
@@ -333,7 +333,7 @@ set back a day, before it was made
 set back a day, and all slots since had a row
     3 11:30 | 3 12:00 failed, 00:00 cancelled, 12:00 failed, 5 00:00 scheduled | cron: 0 0,12 * * *; since: 3 00:00
     -> nothing
-set back behind `since`: it goes on from there
+set back behind `since`: it continues from there
     10:30 | 13:00 scheduled | cron: 0 * * * *; since: 12:30
     -> move 13:00 to 11:00
 set back while one waits: that is not overtaken by an older one
@@ -407,7 +407,7 @@ def test_the_table(has, rows, now, then):
 
     # When it is decided, then that is what is to be done
     actions = decide(ours, seen(runs, at(now)), at(now), LATE_SECONDS)
-    assert [told(action, runs) for action in actions] == then
+    assert [described(action, runs) for action in actions] == then
 
     # And when it is done, nothing is left to do
     perform(ours, runs, actions)

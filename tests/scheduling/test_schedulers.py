@@ -63,7 +63,7 @@ def start(place: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Callable[[str],
 
 
 def every_minute(source: str, catch_up: str, minutes: int, tenant: str | None = None) -> Schedule:
-    """A schedule of which the slots of so many minutes have passed, and nobody has looked."""
+    """A schedule whose slots of the given minutes have passed without a tick."""
     made = schedules.create(
         source, cron="* * * * *", timezone="UTC", catch_up=catch_up, who="ann", tenant=tenant, edited=True
     )
@@ -128,7 +128,7 @@ def test_three_schedulers_begin_each_slot_once_and_one_is_killed_among_them(star
         catch_up = {"all": len(rows_of(schedule)) - 1, "latest": 1, "none": 1}[schedule.catch_up]
         assert catch_up - (schedule.catch_up == "none") <= len(begun) <= catch_up + came, schedule.catch_up
 
-    # And none was made or begun twice, and nobody complained
+    # And none was made or begun twice, and no process logged an error
     events = Counter(RunEvent.select(RunEvent.run_id, RunEvent.what).tuples())
     assert {what for _, what in events} == {"scheduled", "pending", "skipped", "started", "cancelled"}
     assert set(events.values()) == {1}
@@ -139,7 +139,7 @@ def test_three_schedulers_begin_each_slot_once_and_one_is_killed_among_them(star
 def test_of_those_who_decide_at_once_one_alone_is_heard_and_a_person_is_never_undone(place):
     # Given a schedule, and moments an hour apart at which five look at it in the same instant
     made = schedules.create("one", cron="0 * * * *", timezone="UTC", catch_up="latest", who="ann", edited=True)
-    now, everybody = database.now() - 20 * HOUR, threading.Barrier(6)
+    now, all_threads = database.now() - 20 * HOUR, threading.Barrier(6)
     Schedule.update({Schedule.since: now - HOUR}).where(Schedule.id == made.id).execute()
     heard: list[bool] = []
     acts: list[str] = []
@@ -148,13 +148,13 @@ def test_of_those_who_decide_at_once_one_alone_is_heard_and_a_person_is_never_un
         with database.connection():
             schedule = Schedule.get_by_id(made.id)
             actions = decide(schedule, schedules.runs_to_decide(schedule, at), at, 60)
-            everybody.wait(10)
+            all_threads.wait(10)
             heard.append(schedules.apply(schedule, actions, lanes=1, who="sluice", door="scheduler"))
 
     def act(number: int, at: datetime) -> None:
         with database.connection():
             future = schedules.future_run(made)
-            everybody.wait(10)
+            all_threads.wait(10)
             if future and number % 3 == 1:
                 acts.append(f"{future.id} moved")
                 scheduled_runs.pull_forward("one", at + 2.5 * HOUR, **BY)
@@ -224,7 +224,7 @@ def test_the_database_shows_decide_what_its_table_of_cases_does(place):
 
 
 def test_one_tick_from_cron_does_it_all_though_one_schedule_cannot_be_read(place, tmp_path):
-    # Given a schedule that somebody wrote past us, one of which a night has passed, and a person's run that is overdue
+    # Given a schedule that was written into the table, one that has missed a night, and an overdue run of a person
     broken = every_minute("one", "latest", 5)
     Schedule.update(cron="every day").where(Schedule.id == broken.id).execute()
     night = every_minute("two", "latest", 9 * 60)
@@ -234,10 +234,10 @@ def test_one_tick_from_cron_does_it_all_though_one_schedule_cannot_be_read(place
     line = [sys.executable, "-m", "workers", "scheduler", "--once"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    assert "the schedule of one cannot be kept: 'every day' does not have five fields" in done.stderr
+    assert "the schedule of one cannot be followed: 'every day' does not have five fields" in done.stderr
     assert "Traceback" not in done.stderr
 
-    # And the person's run has started, and of the night's the newest, and the others are told of
+    # And the person's run has started, and only the newest one of the night, and the others are logged
     assert runs.get(overdue.id).status == RunStatus.RUNNING
     *skipped, newest = check_slots(night)
     assert newest.status == RunStatus.RUNNING
@@ -247,14 +247,14 @@ def test_one_tick_from_cron_does_it_all_though_one_schedule_cannot_be_read(place
 
 @pytest.fixture
 def three(import_from, moved_clock):
-    """Three sources, of which none has a schedule of its own; time stands still at noon."""
+    """Three sources, of which none has a schedule of its own; time is stopped at noon."""
     moved_clock.start = datetime(2026, 5, 4, 12, tzinfo=UTC)
     for name in ("one", "two", "three"):
         import_from("http://127.0.0.1:1", name=name, schedule=None)
     return moved_clock
 
 
-def tell(source: str) -> list[str]:
+def runs_of(source: str) -> list[str]:
     """The source's runs: its slot, if it has one, and what became of it."""
     found = Run.select().where(Run.source == source).order_by(fn.COALESCE(Run.slot_at, Run.scheduled_at))
     return [f"{run.slot_at or run.scheduled_at:%H:%M} {run.status}" for run in found]
@@ -271,32 +271,32 @@ def test_a_night_of_downtime_is_told_of_and_made_up_for_as_each_schedule_says(th
     three.advance(12 * 3600 + 600)
     assert our_scheduler.tick()
 
-    # Then each did as it was told; of one source one run is active, and the other waits
-    assert tell("two") == [f"{slot}:00 cancelled" for slot in ("15", "18", "21", "00")] + ["03:00 scheduled"]
-    assert tell("three") == ["15:00 running", "18:00 pending", "21:00 pending", "00:00 pending", "03:00 scheduled"]
-    told = tell("one")
-    assert told[:3] == [f"{slot}:00 cancelled" for slot in ("15", "18", "21")] and told[-1] == "03:00 scheduled"
-    assert sorted(told[3:5]) == ["00:00 pending", "00:00 running"]
+    # Then each followed its policy; of one source one run is active, and the other waits
+    assert runs_of("two") == [f"{slot}:00 cancelled" for slot in ("15", "18", "21", "00")] + ["03:00 scheduled"]
+    assert runs_of("three") == ["15:00 running", "18:00 pending", "21:00 pending", "00:00 pending", "03:00 scheduled"]
+    found = runs_of("one")
+    assert found[:3] == [f"{slot}:00 cancelled" for slot in ("15", "18", "21")] and found[-1] == "03:00 scheduled"
+    assert sorted(found[3:5]) == ["00:00 pending", "00:00 running"]
 
 
 def test_a_schedule_that_fails_in_any_way_keeps_no_other_from_being_kept(three, caplog):
-    # Given three schedules, two of which somebody has written past us
+    # Given three schedules, two of which were written into the table
     made = [timetable.set_schedule(source, "0 */3 * * *", **BY) for source in ("one", "two", "three")]
     Schedule.update(catch_up="sometimes").where(Schedule.id == made[0].id).execute()
     Schedule.update(timezone="Mars/Olympus").where(Schedule.id == made[1].id).execute()
     three.advance(3 * 3600)
 
-    # When schedulers tick twice, then the third is kept, and each of the others is told of once
+    # When schedulers tick twice, then the third is followed, and each of the others is logged once
     with caplog.at_level(logging.WARNING):
         our_scheduler.tick()
         our_scheduler.tick()
-    assert tell("three") == ["15:00 running", "18:00 scheduled"]
+    assert runs_of("three") == ["15:00 running", "18:00 scheduled"]
     assert Counter(record.message.partition(" cannot")[0] for record in caplog.records) == {
         "the schedule of one": 1,
         "the schedule of two": 1,
     }
 
-    # And mended, they go on
+    # And repaired, they continue
     Schedule.update(catch_up="latest", timezone="UTC").execute()
     assert our_scheduler.tick()
-    assert tell("one") == tell("two") == ["15:00 running", "18:00 scheduled"]
+    assert runs_of("one") == runs_of("two") == ["15:00 running", "18:00 scheduled"]

@@ -1,4 +1,4 @@
-"""The timetable: schedules are set, paused, resumed, removed and kept, in the database and by whoever asks."""
+"""The timetable sets, pauses, resumes, removes and follows schedules, in the database, for each caller."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -301,7 +301,7 @@ def test_the_next_run_moved_beyond_the_one_after_it_does_not_hold_that_one_back(
     runner.reschedule("items", at=at("07:00"), **ALICE)
     tick()
 
-    # Then: the schedule goes on beside it
+    # Then: the schedule continues beside it
     assert listed() == [("03:00", "scheduled"), ("06:00", "scheduled")]
 
     # When
@@ -519,12 +519,12 @@ def test_another_catch_up_holds_for_the_slots_that_were_missed_already(items, mo
     assert "cancelled" not in dict(listed()).values()
 
 
-# --- a schedule that cannot be kept -----------------------------------------------------------------------------------
+# --- a schedule that cannot be followed  -----------------------------------------------------------------------------
 
 
 @ON_ONE_DATABASE
 def test_a_row_that_cannot_be_read_keeps_no_other_schedule_from_its_runs(items, import_from, moved, caplog):
-    # Given a row that somebody wrote by hand, before the others
+    # Given a row that was written by hand, before the others
     import_from(NOWHERE, name="broken", schedule="@daily")
     timetable._told.clear()
     timetable.adopt()
@@ -536,7 +536,7 @@ def test_a_row_that_cannot_be_read_keeps_no_other_schedule_from_its_runs(items, 
 
     # Then
     assert listed() == [("03:00", "scheduled")]
-    assert caplog.text.count("the schedule of broken cannot be kept: 'what?' does not have five fields") == 1
+    assert caplog.text.count("the schedule of broken cannot be followed: 'what?' does not have five fields") == 1
     assert "does not have five fields" in schedule_stats.schedule_stats("broken").trouble
 
 
@@ -562,8 +562,8 @@ def test_of_two_schedulers_that_decided_at_once_one_gives_up(items, moved):
     make = timetable.decide(first, [], database.now(), 60.0)
 
     # When
-    told = {"lanes": 2, "who": "sluice", "door": "scheduler"}
-    outcomes = [schedules.apply(schedule, make, **told) for schedule in (first, second)]
+    by = {"lanes": 2, "who": "sluice", "door": "scheduler"}
+    outcomes = [schedules.apply(schedule, make, **by) for schedule in (first, second)]
 
     # Then
     assert outcomes == [True, False]
@@ -574,12 +574,12 @@ def test_the_database_gives_a_slot_one_run_and_a_schedule_one_future_whoever_ask
     # Given
     tick()
     schedule = schedules.find("items")
-    told = {"lanes": 2, "who": "sluice", "door": "scheduler"}
+    by = {"lanes": 2, "who": "sluice", "door": "scheduler"}
 
     # Then
     again, later = ([timetable.decide(schedule, [], at(text), 60.0)[-1]] for text in ("02:00", "03:00"))
-    assert not schedules.apply(schedule, again, **told)
-    assert not schedules.apply(schedule, later, **told)
+    assert not schedules.apply(schedule, again, **by)
+    assert not schedules.apply(schedule, later, **by)
     assert listed() == [("03:00", "scheduled")]
 
 
@@ -659,8 +659,8 @@ def test_what_a_person_has_moved_meanwhile_is_not_begun_or_cancelled_by_an_older
     runner.reschedule("items", at=at("20:00"), **ALICE)
 
     # When
-    told = {"lanes": 2, "who": "sluice", "door": "scheduler"}
-    assert schedules.apply(schedule, [rules.Begin(run.id), *decided[:1]], **told)
+    by = {"lanes": 2, "who": "sluice", "door": "scheduler"}
+    assert schedules.apply(schedule, [rules.Begin(run.id), *decided[:1]], **by)
 
     # Then
     assert (runs.get(run.id).status, runs.get(run.id).scheduled_at) == (RunStatus.SCHEDULED, at("20:00"))

@@ -1,9 +1,12 @@
-"""The public names: frozen, and to import them touches nothing."""
+"""The public names are frozen, every type in their signatures is one of them, and importing them touches nothing."""
 
+import inspect
 import json
 import os
 import subprocess
 import sys
+import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,29 +19,59 @@ ROOT = Path(__file__).resolve().parents[2]
 PUBLIC = [
     "AuthError",
     "Budget",
+    "BudgetState",
+    "CatchUp",
     "ConfigurationError",
     "Connector",
     "DependencyDown",
+    "FailureClass",
     "HasImportStatus",
     "ImportSource",
     "Importable",
     "InvalidTransition",
+    "ItemStatus",
+    "Lesson",
     "Limit",
     "LongWait",
+    "Note",
     "PermanentError",
+    "Permit",
+    "PermitClient",
+    "Quota",
     "RateLimited",
     "RateLimiter",
     "RetryableError",
     "Run",
     "RunItem",
+    "RunStats",
+    "RunStatus",
     "Skip",
     "SluiceError",
+    "SourceRun",
     "UnknownRun",
     "UnknownSource",
+    "Usage",
     "UsageError",
+    "Watermark",
+    "WindowState",
+    "adjust",
+    "cancel",
     "db",
+    "force",
     "path",
+    "pause",
+    "reschedule",
+    "resume",
+    "retry",
+    "run_stats",
+    "start_run",
 ]
+
+#: Classes that a public signature mentions and that no user needs to name, and why.
+INTERNAL = {
+    "workers.limiter.ledger.Ledger": "a PermitClient has one, and is made by RateLimiter.permit_client",
+    "workers.limiter.permits.Subject": "the engine sets it on its PermitClient",
+}
 
 #: Python itself tells of everything that reaches outside the process, whoever asks for it.
 WATCH = """
@@ -95,6 +128,81 @@ def test_a_star_brings_the_public_names_and_no_other() -> None:
     assert sorted(names.keys() - {"__builtins__"}) == sorted(PUBLIC)
 
 
+# --- the types of public signatures
+
+
+def signatures(name: str) -> Iterator[tuple[str, object]]:
+    """What of a public name has annotations: a function; or a class, its public methods, properties and constructor."""
+    found = getattr(workers, name)
+    if not inspect.isclass(found):
+        yield from [(name, found)] if callable(found) else []
+        return
+    yield name, found
+    for member, attribute in inspect.getmembers(found):
+        value = attribute.fget if isinstance(attribute, property) else attribute
+        if (not member.startswith("_") or member == "__init__") and inspect.isroutine(value):
+            yield f"{name}.{member}", value
+
+
+def classes_in(annotation: object) -> Iterator[type]:
+    """Every class that an annotation is made of: of `Mapping[str, Run | None]` Mapping, str, Run and NoneType."""
+    if inspect.isclass(annotation):
+        yield annotation
+    for part in [typing.get_origin(annotation), *typing.get_args(annotation)]:
+        if part is not None:
+            yield from classes_in(part)
+
+
+def of_ours(annotation: object) -> set[str]:
+    return {f"{c.__module__}.{c.__qualname__}" for c in classes_in(annotation) if c.__module__.startswith("workers")}
+
+
+def public_classes() -> set[str]:
+    return set().union(*(of_ours(getattr(workers, name)) for name in PUBLIC))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_type_of_a_public_signature_is_public(name: str) -> None:
+    # Given
+    mentioned = {
+        f"{where}({parameter}): {found}"
+        for where, value in signatures(name)
+        for parameter, annotation in typing.get_type_hints(value).items()
+        for found in of_ours(annotation) - INTERNAL.keys()
+    }
+
+    # Then
+    known = public_classes()
+    assert sorted(line for line in mentioned if line.split(": ")[1] not in known) == []
+
+
+def test_every_exception_for_an_internal_class_is_used() -> None:
+    mentioned = {
+        found
+        for name in PUBLIC
+        for _, value in signatures(name)
+        for annotation in typing.get_type_hints(value).values()
+        for found in of_ours(annotation)
+    }
+
+    assert INTERNAL.keys() <= mentioned
+
+
+def test_a_public_function_names_each_parameter_in_its_docstring() -> None:
+    # Given: those that start, steer and read runs
+    functions = [getattr(workers, name) for name in PUBLIC if inspect.isfunction(getattr(workers, name))]
+
+    # Then: or it says that they are those of another function
+    assert len(functions) >= 10
+    for function in functions:
+        text = inspect.getdoc(function) or ""
+        missing = [name for name in inspect.signature(function).parameters if f"{name}(" not in text]
+        assert not missing or "Parameters and errors are those of" in text, (function.__name__, missing)
+
+
+# --- importing
+
+
 def test_the_version_is_the_package_s() -> None:
     assert workers.__version__ == workers.VERSION
     assert all(part.isdecimal() for part in workers.__version__.split(".")[:2])
@@ -122,7 +230,7 @@ def test_importing_the_package_touches_no_broker_database_or_network(tmp_path: P
 def test_the_watch_would_see_it(tmp_path: Path) -> None:
     # When: the same process uses what it has imported
     told = watched(
-        "import workers\nfrom workers.connections import database\ndatabase.connect()\nwith database.connection(): pass",
+        "import workers\nfrom workers.connections import database\nwith database.connection(): pass",
         tmp_path,
     )
 

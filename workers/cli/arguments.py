@@ -1,4 +1,4 @@
-"""Words: what a person types for a source, a run, a time, a time zone; how each is read, and what completes it."""
+"""Parses the arguments that commands share: a source, a run, a time, a time zone; and completes them in a shell."""
 
 import contextlib
 import io
@@ -20,13 +20,13 @@ from workers.settings import get_settings
 from workers.sources.registry import get_registry
 from workers.text.redaction import redact
 
-#: A shell waits for its completions, and a person for the shell.
+#: How long a completion can take: the shell waits for it.
 _PATIENCE_SECONDS = 1.0
 _RUNS = 30
 
 
 class SourceName(click.ParamType[str]):
-    """A source's name. Whether there is one of that name, the registry says."""
+    """A source's name. The registry checks that it exists."""
 
     name = "source"
 
@@ -45,7 +45,7 @@ class RunId(click.ParamType[int]):
             return int(text)
         return self.fail(
             f"{value!r} is not the number of a run: `python -m workers status` lists them. "
-            "What is scheduled for a source is steered by its name: `python -m workers schedule --help`.",
+            "A schedule is changed by the name of its source: `python -m workers schedule --help`.",
             param,
             ctx,
         )
@@ -70,7 +70,7 @@ class Instant(click.ParamType[datetime]):
 
 
 class Zone(click.ParamType[str]):
-    """The name of a time zone. Whether there is one of that name, the schedule says; the one that was meant, this."""
+    """The name of a time zone. The schedule checks that it exists; this suggests the name that was meant."""
 
     name = "zone"
 
@@ -87,21 +87,21 @@ class Zone(click.ParamType[str]):
 
 
 SOURCE = click.argument("source", required=False, type=SourceName())
-TENANT = click.option("--tenant", help="For whom, where the source has tenants.")
+TENANT = click.option("--tenant", help="For which tenant, if the source has tenants.")
 #: How an option takes a failure class.
 FAILURE_CLASS: Mapping[str, Any] = {"type": click.Choice([c.value for c in FailureClass]), "metavar": "CLASS"}
 
 
 def _zone_meant(typed: str) -> str | None:
-    """Return the zone whose name was nearly typed: in other letters, without its continent, or with a slip."""
+    """Return the zone that was probably meant: other letter case, no continent, or a typing error."""
     known = {zone.lower(): zone for zone in sorted(available_timezones())}
     cities = {name.rpartition("/")[2]: zone for name, zone in known.items() if "/" in name}
     wanted = typed.strip().lower().replace(" ", "_")
     near = known.get(wanted) or cities.get(wanted)
     if near:
         return near
-    slips = get_close_matches(wanted, known, n=1) or get_close_matches(wanted, cities, n=1)
-    return (known | cities)[slips[0]] if slips else None
+    near_misses = get_close_matches(wanted, known, n=1) or get_close_matches(wanted, cities, n=1)
+    return (known | cities)[near_misses[0]] if near_misses else None
 
 
 def _sources() -> list[CompletionItem]:
@@ -110,7 +110,7 @@ def _sources() -> list[CompletionItem]:
 
 def _runs() -> list[CompletionItem]:
     if get_settings().database.startswith("sqlite:///") and not _sqlite_file().exists():
-        return []  # a look makes no database
+        return []  # completing creates no database
     with database.connection():
         newest = Run.select(Run.id, Run.source, Run.status).order_by(Run.id.desc()).limit(_RUNS)
         return [CompletionItem(str(run.id), help=f"{run.source}, {run.status}") for run in newest]
@@ -121,7 +121,7 @@ def _sqlite_file() -> Path:
 
 
 def _at_most(look: Callable[[], Sequence[CompletionItem]]) -> Sequence[CompletionItem]:
-    """Return what `look` finds within a second, and nothing where it fails: a shell has no place for an error."""
+    """Return what `look` finds within a second; nothing if it fails, because a shell cannot show an error."""
     found: list[CompletionItem] = []
 
     def try_it() -> None:

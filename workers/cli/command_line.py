@@ -1,6 +1,7 @@
-"""The command line: `python -m workers ...`, installed as `sluice`. It parses and prints; the doing is the runner's.
+"""The command line: lists the commands, imports the one that was typed, and ends with the exit code of its outcome.
 
-A command is a function of a module in this package, and a line in SECTIONS. The module is imported when it is used.
+`python -m workers ...`, installed as `sluice`. A command is a function of a module in this package and a line in
+SECTIONS; it parses and prints, and leaves every act to `control/`.
 """
 
 import gc
@@ -18,42 +19,42 @@ import click
 from workers.errors import ConfigurationError
 from workers.version import VERSION
 
-#: What a person wants, and the commands for it: a name, the module that holds it, its line in the list.
+#: The list of commands by purpose: each one's name, its module, and its line in `--help`.
 SECTIONS = {
     "Import": (("run", "run", "Start a run of a source, now or at a time."),),
     "Steer": (
-        ("reschedule", "steer", "Pull the next scheduled run of a source to now, or to a time."),
-        ("pause", "steer", "Hold a running run; resume goes on where it stopped."),
-        ("resume", "steer", "Go on with a paused run."),
-        ("cancel", "steer", "Call a run off; what it has imported stays."),
-        ("retry", "steer", "Try the failed items of a run again."),
-        ("adjust", "steer", "Change the lanes or the priority of a run, also while it runs."),
-        ("force", "steer", "Move a run on that has been stuck for five minutes."),
+        ("reschedule", "steer", "Move the next scheduled run of a source to now or to a time."),
+        ("pause", "steer", "Pause a running run; resume continues it."),
+        ("resume", "steer", "Resume a paused run."),
+        ("cancel", "steer", "Cancel a run for good; what it has imported stays."),
+        ("retry", "steer", "Retry the failed items of a run."),
+        ("adjust", "steer", "Change the lanes or the priority of a run, even while it runs."),
+        ("force", "steer", "Unblock a run that has been stuck for five minutes."),
     ),
     "Look": (
-        ("status", "status", "List the newest runs, or tell all about one."),
-        ("sources", "sources", "List what can be run: the sources, their APIs and their limits."),
-        ("budgets", "budgets", "Show what each API's limits have left, and what waits for them."),
-        ("plan", "plan", "Tell how long a run would take, from one list page."),
+        ("status", "status", "List the newest runs, or show one in full."),
+        ("sources", "sources", "List the sources with their APIs and limits."),
+        ("budgets", "budgets", "Show how much of each API's limits is used, and how many requests wait."),
+        ("plan", "plan", "Estimate how long a run would take, from one list page."),
     ),
-    "Schedule": (("schedule", "schedule", "Let a source run by itself, every so often."),),
+    "Schedule": (("schedule", "schedule", "Run a source automatically, by a cron expression."),),
     "Set up": (
-        ("migrate", "migrate", "Bring Sluice's tables up to date."),
-        ("doctor", "doctor", "Say what is the matter with what an import stands on, and the fix."),
-        ("prune", "prune", "Remove what runs left behind that ended long ago."),
-        ("password", "password", "Print the line that sets a password for the page."),
-        ("completion", "completion", "Print what lets your shell complete commands, sources and runs."),
+        ("migrate", "migrate", "Create Sluice's tables, or bring them up to date."),
+        ("doctor", "doctor", "Check everything an import depends on, and name each fix."),
+        ("prune", "prune", "Delete items and runs that ended long ago."),
+        ("password", "password", "Print the setting with a password for the page, as a hash."),
+        ("completion", "completion", "Print the script for shell completion."),
     ),
     "Processes": (
-        ("worker", "processes", "Work: keep worker processes alive until told to stop."),
-        ("scheduler", "processes", "Start runs when their time comes, and put back to work what was lost."),
-        ("redis", "processes", "Serve Redis where none answers."),
-        ("monitor", "processes", "Serve the page to watch and steer from."),
+        ("worker", "processes", "Run worker processes until stopped."),
+        ("scheduler", "processes", "Start scheduled runs on time, and recover lost work."),
+        ("redis", "processes", "Serve Redis where none is running."),
+        ("monitor", "processes", "Serve the page from which people watch and steer runs."),
     ),
 }
 
 
-#: How the docs, and the examples here, call the command line; it is installed as `sluice`, too.
+#: How the docs and the examples here call the command line; it is also installed as `sluice`.
 _MODULE = "python -m workers"
 
 
@@ -62,11 +63,13 @@ _written: WeakKeyDictionary[click.Command, str] = WeakKeyDictionary()
 
 
 class Later(click.Command):
-    """A command whose module is imported when it is used: the list of commands must not take a second.
+    """A command whose module is imported when it is used, because the list of commands must not take a second.
 
     Parameters:
+      name(str): As it is typed.
       module(str): Of this package; its function has the command's name.
-      line(str): What the list says of it.
+      line(str): Its line in the list of commands.
+      hidden(bool): Whether the list leaves it out.
     """
 
     def __init__(self, name: str, module: str, line: str, *, hidden: bool = False) -> None:
@@ -75,7 +78,7 @@ class Later(click.Command):
 
     def load(self) -> click.Command:
         """Return the command itself."""
-        gc.disable()  # what is imported stays: to look for garbage among it is a tenth of the time
+        gc.disable()  # what is imported stays: to collect garbage in it takes a tenth of the time
         try:
             module = import_module(f"workers.cli.{self.module}")
         finally:
@@ -94,7 +97,7 @@ class Later(click.Command):
 
 
 class Sections(click.Group):
-    """A group whose help lists its commands by what a person wants."""
+    """A group whose help lists its commands by purpose."""
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, entries in SECTIONS.items():
@@ -110,14 +113,14 @@ def cli(ctx: click.Context) -> None:
 
     \b
     A first import:
-      python -m workers migrate --create-models    make the tables
-      python -m workers redis                      in a terminal of its own, if none runs
-      python -m workers worker                     in another one
-      python -m workers doctor                     is anything missing?
+      python -m workers migrate --create-models    create the tables
+      python -m workers redis                      in a terminal of its own, if no Redis runs
+      python -m workers worker                     in another terminal
+      python -m workers doctor                     check what is missing
       python -m workers run --wait                 start a run and watch it
 
-    COMMAND --help has examples. Answers go to stdout: ids and tables or, with --json, JSON. What else there is to say
-    goes to stderr.
+    COMMAND --help has examples. Answers go to stdout: ids and tables or, with --json, JSON. Progress, hints and errors
+    go to stderr.
 
     \b
     Exit codes:
@@ -129,19 +132,19 @@ def cli(ctx: click.Context) -> None:
     command = cli.commands.get(ctx.invoked_subcommand or "")
     lives_on = isinstance(command, Later) and command.module == "processes"
     if not lives_on and logging.root.level == logging.INFO:
-        logging.root.setLevel(logging.WARNING)  # a command says itself what it did
+        logging.root.setLevel(logging.WARNING)  # the command prints what it did
 
 
 def _as_typed(command: click.Command, typed: str) -> None:
-    """Let examples begin with what the person typed to get here."""
-    written = _written.setdefault(command, command.help or "")  # a process may be called by several names: tests are
+    """Make examples begin with the name under which the command line was called."""
+    written = _written.setdefault(command, command.help or "")  # one process can be called by several names: tests are
     command.help = written.replace(_MODULE, typed)
     for inner in command.commands.values() if isinstance(command, click.Group) else ():
         _as_typed(inner, typed)
 
 
 def _check_arguments() -> None:
-    """Refuse what no database can store, before anything is done."""
+    """Refuse arguments that no database can store, before anything is done."""
     for argument in sys.argv[1:]:
         try:
             argument.encode()
@@ -152,7 +155,7 @@ def _check_arguments() -> None:
 def _set_up_log() -> None:
     from workers import log
 
-    with suppress(ConfigurationError):  # who needs the settings will say so; doctor must not fall over them
+    with suppress(ConfigurationError):  # a command that needs the settings reports it; doctor must still run
         log.set_up()
 
 
@@ -167,12 +170,12 @@ for _command in _entries():
 
 
 def main(command: click.Command = cli, door: object = None, name: str = "sluice") -> None:
-    """Run a command, and end the process with the exit code its outcome stands for.
+    """Run a command, and end the process with the exit code of its outcome.
 
     Parameters:
-      command(click.Command): Which; default: whatever the arguments name.
+      command(click.Command): The command; default: the one that the arguments name.
       door(Door | None): Where it comes from; None: the command line.
-      name(str): What was typed to get here.
+      name(str): The name under which it was called.
     """
     try:
         if command is cli:
@@ -183,7 +186,7 @@ def main(command: click.Command = cli, door: object = None, name: str = "sluice"
         code = command.main(prog_name=name, standalone_mode=False, obj=door)
         if sys.stdout:
             sys.stdout.flush()
-    except SystemExit as left:  # click's own, who has completed a word, or found that nobody reads the answer
+    except SystemExit as left:  # click has completed a word, or the reader of the answer has closed its pipe
         code = 128 + signal.SIGPIPE if isinstance(left.__context__, BrokenPipeError) else left.code
     except (Exception, KeyboardInterrupt) as error:
         from workers.cli import exit_codes

@@ -1,4 +1,4 @@
-"""`doctor`: what is the matter, and the fix."""
+"""The command `doctor`: checks everything an import depends on, and prints each finding with its fix."""
 
 import dataclasses
 import sys
@@ -17,19 +17,19 @@ from workers.doctor.finding import Finding, Level
 from workers.text.plain_text import one_line
 
 _WIDE = 160
-#: A mark and a word: a colour alone is not seen by everybody.
+#: A mark and a word, because not every reader sees colours.
 _MARKS = {Level.OK: ("+ ok", "green"), Level.WARNING: ("! warning", "yellow"), Level.ERROR: ("x error", "bold red")}
 
 
 @click.command()
-@click.option("--ask", is_flag=True, help="Also send one list request to each API, and look at what it answers.")
+@click.option("--ask", is_flag=True, help="Also send one list request to each API, and check its response.")
 @AS_JSON
 def doctor(ask: bool, as_json: bool) -> int:
-    """Look at everything an import stands on, and name the fix of what is the matter.
+    """Check everything an import depends on, and name each fix.
 
-    Python, settings, files, ports, Redis, the database, sources, schedules, and whether anybody works. It changes
-    nothing. With --ask each API gets one request, with a permit like any other: it tells its clock, and whether the
-    limits it names are yours.
+    Python, settings, files, ports, Redis, the database, sources, schedules, and whether workers and a scheduler run. It
+    changes nothing. With --ask it sends each API one request, which takes a permit like any other: the response shows
+    the API's clock, and whether its limits are those that you configured.
 
     \b
     Examples:
@@ -37,7 +37,7 @@ def doctor(ask: bool, as_json: bool) -> int:
       python -m workers doctor --ask
       python -m workers doctor --json | jq '.[] | select(.level != "ok")'
 
-    It ends with 0 where no error was found, 1 where one was, and 3 where Redis or the database is down.
+    Exit codes: 0 without errors, 1 with errors, 3 if Redis or the database is down.
     """
     found = list(examine(ask=ask)) if as_json else _printed(examine(ask=ask))
     if as_json:
@@ -50,7 +50,7 @@ def doctor(ask: bool, as_json: bool) -> int:
 
 
 def _printed(findings: Iterable[Finding]) -> list[Finding]:
-    """Print each finding as it comes, for one may take seconds; return them all."""
+    """Print each finding as it comes, because one can take seconds; return them all."""
     console = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else _WIDE)
     console.print(_row(*(Text(title, "bold") for title in ("", "area", "what", "fix"))))
     shown = []
@@ -62,7 +62,7 @@ def _printed(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _row(*cells: Text) -> Table:
-    """Return a table of one row, whose columns are as wide as those of every other such row."""
+    """Return a table of one row; all such tables have the same column widths."""
     row = Table.grid(padding=(0, 2, 0, 0), expand=True)
     row.add_column(width=9)
     row.add_column(width=14, overflow="fold")

@@ -1,4 +1,4 @@
-"""How a command ends: the exit codes, which run and which error stands for which, and the sentence an error gets."""
+"""Exit codes: which outcome of a run and which error ends a command with which code, and the error's message."""
 
 import signal
 import traceback
@@ -15,43 +15,41 @@ from workers.errors import ConfigurationError, DependencyDown, SluiceError, Unkn
 from workers.records.tables import Run, RunStatus
 from workers.text.error_text import describe
 
-#: The SQLSTATE of a role that may not.
+#: The SQLSTATE of a role without the right to do it.
 _NO_RIGHTS = "42501"
 
 EXIT_DONE, EXIT_FAILED, EXIT_USAGE, EXIT_DEPENDENCY, EXIT_WITH_FAILURES = 0, 1, 2, 3, 4
 
 
 def code_of(run: Run) -> int:
-    """Return what a command that waited for this run ends with."""
+    """Return the exit code of a command that waited for this run."""
     if run.status == RunStatus.COMPLETED:
         return EXIT_WITH_FAILURES if run.failed_count else EXIT_DONE
     return EXIT_FAILED
 
 
 def of(error: BaseException) -> int:
-    """Say on stderr what went wrong, and return the exit code it stands for. What nobody expected is raised again."""
+    """Print an error on stderr and return its exit code. An error that is none of these is raised again."""
     if isinstance(error, click.ClickException):
         error.show()
         return EXIT_USAGE
     if isinstance(error, (click.Abort, KeyboardInterrupt)):
         return 128 + signal.SIGINT
     if is_outage(error):
-        return _complain(_with_repair(error), EXIT_DEPENDENCY)
+        return _fail(_with_repair(error), EXIT_DEPENDENCY)
     if isinstance(error, UsageError):
-        return _complain(f"{error}{_near(error)}{_where(error)}", EXIT_USAGE)
+        return _fail(f"{error}{_near(error)}{_where(error)}", EXIT_USAGE)
     if isinstance(error, SluiceError):
-        return _complain(error, EXIT_FAILED)
+        return _fail(error, EXIT_FAILED)
     if database_errors.sort(error) is Fault.MISTAKE:
-        return _complain(f"the database refuses it: {database.explain(error)}. To do: {_repair(error)}", EXIT_FAILED)
+        return _fail(f"the database refuses it: {database.explain(error)}. To do: {_repair(error)}", EXIT_FAILED)
     raise error
 
 
 def _repair(error: BaseException) -> str:
     if database_errors.sqlstate(error) == _NO_RIGHTS:
         return "GRANT the rights on it to the role that SLUICE_DATABASE_URL names"
-    return (
-        "`python -m workers migrate` brings Sluice's tables up to date; the tables of your models are yours to create"
-    )
+    return "`python -m workers migrate` brings Sluice's tables up to date; you create the tables of your models"
 
 
 def is_outage(error: BaseException) -> bool:
@@ -59,13 +57,13 @@ def is_outage(error: BaseException) -> bool:
     return isinstance(error, (DependencyDown, RedisError)) or database.is_away(error)
 
 
-def _complain(said: object, code: int) -> int:
-    say(f"Error: {said}")
+def _fail(message: object, code: int) -> int:
+    say(f"Error: {message}")
     return code
 
 
 def _with_repair(error: BaseException) -> str:
-    """Say what is down and what to do about it."""
+    """Return what is down, and the repair."""
     if isinstance(error, RedisError):
         trouble = redis_errors.trouble(error)
         return f"{trouble.what}: {trouble.said}. To do: {trouble.repair}"
@@ -78,13 +76,13 @@ def _with_repair(error: BaseException) -> str:
 
 
 def _near(error: UsageError) -> str:
-    """Name the source that was probably meant."""
+    """Return a hint at the source that was probably meant."""
     near = get_close_matches(error.name, error.known, n=1) if isinstance(error, UnknownSource) else []
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _where(error: UsageError) -> str:
-    """Say what went wrong in a user's own module, and in which line. For a terminal only: a page does not show it."""
+    """Return the error in a user's own module and its line. For a terminal only: the page does not show it."""
     cause = error.__cause__ if isinstance(error, ConfigurationError) else None
     if cause is None:
         return ""

@@ -1,4 +1,4 @@
-"""The failed items of a run, as `status RUN --failed` lists them, and how just those are tried again."""
+"""Prints the failed items of a run for `status RUN --failed`, and the command that retries exactly those."""
 
 import dataclasses
 import shlex
@@ -8,8 +8,8 @@ from workers.records.tables import Run
 from workers.reports.failure_groups import FailedItem, failed_items
 
 
-def tell(run: Run, *, failure_class: str | None, fingerprint: str | None, last: int, as_json: bool) -> None:
-    """Print the first failed items of a run that fit what is given, and say how many there are."""
+def show_failed(run: Run, *, failure_class: str | None, fingerprint: str | None, last: int, as_json: bool) -> None:
+    """Print the first failed items of a run that match, and say how many there are."""
     found, count = failed_items(run.id, failure_class=failure_class, fingerprint=fingerprint, limit=last)
     if as_json:
         answer([dataclasses.asdict(item) for item in found])
@@ -19,14 +19,14 @@ def tell(run: Run, *, failure_class: str | None, fingerprint: str | None, last: 
     if not found:
         say(_none(run, which))
         return
-    said = f"{len(found):,} of {count:,} failed items; `--last N` lists more" if len(found) < count else ""
-    again = f"`retry {run.id}{which}` tries {'it' if count == 1 else 'them'} again"
+    listed = f"{len(found):,} of {count:,} failed items; `--last N` lists more" if len(found) < count else ""
+    again = f"`retry {run.id}{which}` retries {'it' if count == 1 else 'them'}"
     single = f", `retry {run.id} --item {shlex.quote(found[0].external_id)}` a single one" if count > 1 else ""
-    say("; ".join(part for part in (said, again + single) if part))
+    say("; ".join(part for part in (listed, again + single) if part))
 
 
 def _row(item: FailedItem) -> tuple[object, ...]:
-    refused = "" if item.retriable else " (refused from the list: the next run reads it anew)"
+    refused = "" if item.retriable else " (rejected when the list was read: the next run reads it again)"
     return item.external_id, item.failure_class, item.fingerprint, item.attempts, item.reason + refused
 
 
@@ -38,5 +38,5 @@ def _options(failure_class: str | None, fingerprint: str | None) -> str:
 
 def _none(run: Run, which: str) -> str:
     if run.items_removed_at:
-        return f"the items of run {run.id} were removed for their age on {run.items_removed_at:%Y-%m-%d}"
-    return f"run {run.id} has no failed items{f' that fit{which}' if which else ''}"
+        return f"the items of run {run.id} were deleted by retention on {run.items_removed_at:%Y-%m-%d}"
+    return f"run {run.id} has no failed items{f' that match{which}' if which else ''}"

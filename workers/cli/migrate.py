@@ -1,4 +1,4 @@
-"""`migrate`: the tables."""
+"""The command `migrate`: creates Sluice's tables, brings them up to date, and creates the models' tables."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ from workers.records import model_database, schema
 @click.option("--create-models", is_flag=True, help="Also create the missing tables of the sources' models.")
 @AS_JSON
 def migrate(create_models: bool, as_json: bool) -> int:
-    """Bring Sluice's tables up to date.
+    """Create Sluice's tables, or bring them up to date.
 
-    Any number of processes may do it at once: one does, the others wait. Your own tables are never changed; those that
-    are missing are made with --create-models.
+    Several processes can call it at once: one migrates, the others wait. Your own tables are never altered;
+    --create-models creates those that are missing, and names them.
 
     \b
     Examples:
-      python -m workers migrate --create-models       a first time
+      python -m workers migrate --create-models       the first time
       python -m workers migrate                       after an upgrade
 
-    Next: `worker` and `scheduler` do the work, `run` gives them some.
+    Next: start `worker` and `scheduler`; `run` starts an import.
     """
     wanted = models() if create_models else []
     created = _missing(wanted)
@@ -38,7 +38,7 @@ def migrate(create_models: bool, as_json: bool) -> int:
 
 
 def _missing(wanted: list[Any]) -> list[str]:
-    """Return the names of the models' tables that are not there yet."""
+    """Return the names of the models' tables that do not exist yet."""
     names = []
     with database.connection():
         for model in wanted:

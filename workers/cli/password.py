@@ -1,4 +1,4 @@
-"""`password`: the line for `.env` that sets a password for the page."""
+"""The command `password`: prints the .env line that sets a password for the page, as a hash."""
 
 import sys
 
@@ -10,26 +10,26 @@ from workers.monitor.access.password import SHORTEST, make
 
 
 @click.command()
-@click.option("--viewer", is_flag=True, help="For those who may only look; without it, for operators.")
+@click.option("--viewer", is_flag=True, help="For viewers, who can only look; default: for operators.")
 def password(viewer: bool) -> int:
-    """Print the line that sets a password for the page.
+    """Print the setting with a password for the page, as a hash.
 
-    It belongs into .env. It asks twice, and shows nothing; without a terminal it reads one line from stdin. Only a hash
-    is printed: nobody can read the password out of it.
+    It asks for the password twice, without showing it; without a terminal it reads one line from stdin. The password
+    cannot be read from the hash.
 
     \b
     Examples:
       python -m workers password                      operators may look and act
       python -m workers password --viewer             viewers may only look
 
-    Then start the monitor again: whoever was logged in by the old password logs in anew.
+    Next: put the line into .env and restart the monitor. Those who logged in with the old password log in again.
     """
     try:
         kept = make(_typed())
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     click.echo(f"SLUICE_MONITOR_{'VIEWER_' if viewer else ''}PASSWORD={kept}")
-    say("Put this line into .env, in place of one that is there, and start the monitor again.")
+    say("Put this line into .env, replacing an older one, and restart the monitor.")
     return EXIT_DONE
 
 

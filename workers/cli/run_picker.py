@@ -1,4 +1,4 @@
-"""Choose: which run is meant where none is named, because a person mostly has one in mind."""
+"""Picks the run that a command means if RUN was left out: the only one that fits, else an error lists them."""
 
 from typing import Any
 
@@ -7,20 +7,20 @@ from peewee import fn
 from workers.errors import UsageError
 from workers.records.tables import Run, RunStatus
 
-#: What is said where no run fits `last_and_failed`.
+#: The message if no run fits `last_and_failed`.
 NOTHING_FAILED = "Nothing failed in the latest run of any source"
-#: How many runs an error lists, where one was to be chosen.
+#: How many runs an error lists.
 _LISTED = 5
 
 
 def run(run_id: int | None, verb: str, fits: Any, none: str) -> int:
-    """Return the run that was named or, where none was, the only one that fits.
+    """Return the run that was named or, if none was, the only one that fits.
 
     Parameters:
-      run_id(int | None): What was typed.
-      verb(str): The command, for the example.
-      fits(peewee.Expression): Which runs may be meant.
-      none(str): What is said where none may: "No run is running".
+      run_id(int | None): The number that was typed.
+      verb(str): The command, for the example in the error.
+      fits(peewee.Expression): Which runs can be meant.
+      none(str): The error if there is none: "No run is running".
 
     Raises:
       UsageError: None fits, or several do; the message lists them.
@@ -38,7 +38,7 @@ def run(run_id: int | None, verb: str, fits: Any, none: str) -> int:
 
 
 def last_and_failed() -> Any:
-    """Return the condition that a run is the last of its source and tenant that began, and that something failed."""
+    """Return the condition that a run is the latest of its source and tenant that began, and has failures."""
     other = Run.alias()
     begun = other.status.not_in([RunStatus.SCHEDULED, RunStatus.PENDING])
     last = other.select(fn.MAX(other.id)).where(begun).group_by(other.source, fn.COALESCE(other.tenant, ""))

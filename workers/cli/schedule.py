@@ -1,7 +1,7 @@
-"""`schedule`: when sources run by themselves. Alone it lists the schedules; its commands change one."""
+"""The command `schedule`: lists when sources run automatically; subcommands show, set, pause or remove a schedule."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -11,11 +11,12 @@ import click
 from workers import clock
 from workers.cli.arguments import TENANT, SourceName, Zone
 from workers.cli.exit_codes import EXIT_DONE
-from workers.cli.origin import Door, me, pass_door, tables
+from workers.cli.origin import Door, pass_door, tables
 from workers.cli.printing import AS_JSON, answer, instant, line, say, show, table
-from workers.control import runner
+from workers.control import tenants
 from workers.cron import CatchUp, Cron
 from workers.errors import UsageError
+from workers.records.tables import Schedule
 from workers.scheduling import schedule_stats, timetable
 from workers.scheduling.schedule_stats import PREVIEW, ScheduleStats
 from workers.sources.registry import get_registry
@@ -25,26 +26,26 @@ NAMED = click.argument("source", type=SourceName())
 CRON = click.argument("cron", nargs=-1, required=True, metavar="CRON")
 
 
-#: What else people type for it.
-_ELSEWHERE = {
-    "list": "`schedule` alone lists the schedules.",
-    "add": "`schedule set SOURCE CRON` gives a source a schedule.",
-    "change": "`schedule set SOURCE CRON` changes one.",
-    "delete": "`schedule remove SOURCE` takes one back.",
-    "stop": "`schedule pause SOURCE` stops one.",
+#: What people type instead of a subcommand, and the one that they mean.
+_MEANT = {
+    "list": "`schedule` without a subcommand lists the schedules.",
+    "add": "`schedule set SOURCE CRON` sets a schedule.",
+    "change": "`schedule set SOURCE CRON` changes a schedule.",
+    "delete": "`schedule remove SOURCE` removes a schedule.",
+    "stop": "`schedule pause SOURCE` stops a schedule.",
 }
 
 
 class Schedules(click.Group):
-    """A group that knows what is meant where a source stands in a command's place."""
+    """A group that names the right subcommand where a source, or another word, was typed in its place."""
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         if args[0] not in self.commands and args[0] in get_registry():
             ctx.fail(
-                f"Say what to do with the schedule of {args[0]}: `show {args[0]}`, or one of the commands in --help"
+                f"Say what to do with the schedule of {args[0]}: `show {args[0]}`, or another subcommand of --help"
             )
-        if args[0] in _ELSEWHERE:
-            ctx.fail(f"No such command {args[0]!r}. {_ELSEWHERE[args[0]]}")
+        if args[0] in _MEANT:
+            ctx.fail(f"No such command {args[0]!r}. {_MEANT[args[0]]}")
         return super().resolve_command(ctx, args)
 
 
@@ -52,15 +53,15 @@ class Schedules(click.Group):
 @AS_JSON
 @click.pass_context
 def schedule(ctx: click.Context, as_json: bool) -> int:
-    """Let a source run by itself, every so often.
+    """Run a source automatically, by a cron expression.
 
-    Alone it lists the schedules. The scheduler (`python -m workers scheduler`) starts what is due. A source may declare
-    a schedule in its code; what you set here wins.
+    Without a subcommand it lists the schedules. The scheduler (`python -m workers scheduler`) starts the runs. A source
+    can declare a schedule in its code; a schedule that you set here overrides it.
 
-    A schedule makes runs again and again. For one run at a time you name: `run SOURCE --at TIME`. To start the next
-    scheduled one now: `reschedule SOURCE`.
+    A schedule makes runs repeatedly. For a single run at a time of yours: `run SOURCE --at TIME`. To start the next
+    scheduled run now: `reschedule SOURCE`.
 
-    CRON is five fields, in quotes: minute, hour, day of month, month, day of week.
+    CRON has five fields, in quotes: minute, hour, day of month, month, day of week.
 
     \b
     Examples:
@@ -73,7 +74,7 @@ def schedule(ctx: click.Context, as_json: bool) -> int:
     if ctx.invoked_subcommand:
         return EXIT_DONE
     with tables():
-        _adopt()
+        _record_declared()
         found = schedule_stats.all_schedules()
     if as_json:
         answer([dataclasses.asdict(one) for one in found])
@@ -87,15 +88,15 @@ def schedule(ctx: click.Context, as_json: bool) -> int:
 @TENANT
 @AS_JSON
 def show_one(source: str, *, tenant: str | None, as_json: bool) -> int:
-    """Show the schedule of a source, and its next five times.
+    """Show the schedule of a source and its next five times.
 
     \b
     Example:
       python -m workers schedule show items
     """
     with tables():
-        _adopt()
-        _tell(source, tenant, as_json=as_json)
+        _record_declared()
+        _show(source, tenant, as_json=as_json)
     return EXIT_DONE
 
 
@@ -104,7 +105,7 @@ def show_one(source: str, *, tenant: str | None, as_json: bool) -> int:
 @click.option("--timezone", default="UTC", show_default=True, type=Zone(), help="A name like Europe/Paris.")
 @AS_JSON
 def preview(cron: tuple[str, ...], *, timezone: str, as_json: bool) -> int:
-    """Show a CRON's next five times; nothing is stored.
+    """Show the next five times of a CRON without storing it.
 
     \b
     Example:
@@ -123,13 +124,11 @@ def preview(cron: tuple[str, ...], *, timezone: str, as_json: bool) -> int:
 @schedule.command(name="set")
 @NAMED
 @CRON
-@click.option(
-    "--timezone", type=Zone(), help="A name like Europe/Paris; default: as it was, else what the source says."
-)
+@click.option("--timezone", type=Zone(), help="A name like Europe/Paris; default: unchanged, else the source's.")
 @click.option(
     "--catch-up",
     type=click.Choice([c.value for c in CatchUp]),
-    help="Which times are made up for that passed while no scheduler ran; default: the latest.",
+    help="Which missed times are run late, if no scheduler ran: the latest (default), none, or all.",
 )
 @TENANT
 @AS_JSON
@@ -144,21 +143,19 @@ def set_one(
     tenant: str | None,
     as_json: bool,
 ) -> int:
-    """Let a source run by itself, or change when it does.
+    """Set or change the schedule of a source.
 
     \b
     Examples:
       python -m workers schedule set items "0 */3 * * *"
       python -m workers schedule set items "30 6 * * 1-5" --timezone Europe/Paris
 
-    Next: a scheduler must run: `python -m workers scheduler`.
+    Next: make sure that a scheduler runs: `python -m workers scheduler`.
     """
-    with tables():
-        runner.refuse_tenant(source, tenant)
-        timetable.set_schedule(
-            source, " ".join(cron), who=me(), door=door.name, timezone=timezone, catch_up=catch_up, tenant=tenant
-        )
-        _tell(source, tenant, as_json=as_json)
+    with door.acting() as by:
+        tenants.refuse(source, tenant)
+        timetable.set_schedule(source, " ".join(cron), timezone=timezone, catch_up=catch_up, tenant=tenant, **by)
+        _show(source, tenant, as_json=as_json)
     return EXIT_DONE
 
 
@@ -168,19 +165,15 @@ def set_one(
 @AS_JSON
 @pass_door
 def pause(door: Door, source: str, *, tenant: str | None, as_json: bool) -> int:
-    """Let a source start no more runs by itself.
+    """Pause the schedule of a source: it starts no runs automatically until it is resumed.
 
-    Until it is resumed. A run that has begun goes on: to hold it, `python -m workers pause RUN`.
+    A run that has begun continues: to pause it, `python -m workers pause RUN`.
 
     \b
     Example:
       python -m workers schedule pause items
     """
-    with tables():
-        _adopt()
-        timetable.pause_schedule(source, who=me(), door=door.name, tenant=tenant)
-        _tell(source, tenant, as_json=as_json)
-    return EXIT_DONE
+    return _change(timetable.pause_schedule, door, source, tenant, as_json=as_json)
 
 
 @schedule.command()
@@ -189,20 +182,15 @@ def pause(door: Door, source: str, *, tenant: str | None, as_json: bool) -> int:
 @AS_JSON
 @pass_door
 def resume(door: Door, source: str, *, tenant: str | None, as_json: bool) -> int:
-    """Let a source start runs by itself again.
+    """Resume the schedule of a source, from its next time on.
 
-    From its next time on; those that passed meanwhile are not made up for. To go on with a paused run:
-    `python -m workers resume RUN`.
+    Times that passed during the pause are not run late. To continue a paused run: `python -m workers resume RUN`.
 
     \b
     Example:
       python -m workers schedule resume items
     """
-    with tables():
-        _adopt()
-        timetable.resume_schedule(source, who=me(), door=door.name, tenant=tenant)
-        _tell(source, tenant, as_json=as_json)
-    return EXIT_DONE
+    return _change(timetable.resume_schedule, door, source, tenant, as_json=as_json)
 
 
 @schedule.command()
@@ -211,9 +199,9 @@ def resume(door: Door, source: str, *, tenant: str | None, as_json: bool) -> int
 @AS_JSON
 @pass_door
 def remove(door: Door, source: str, *, tenant: str | None, as_json: bool) -> int:
-    """Take back the schedule that was set.
+    """Remove the schedule that was set for a source.
 
-    What the source declares in its code holds again, or nothing.
+    The schedule that the source declares in its code applies again, if it has one.
 
     \b
     Example:
@@ -221,34 +209,43 @@ def remove(door: Door, source: str, *, tenant: str | None, as_json: bool) -> int
 
     Next: to stop a schedule that the source declares, pause it.
     """
-    with tables():
-        _adopt()
-        left = timetable.remove_schedule(source, who=me(), door=door.name, tenant=tenant)
+    with door.acting() as by:
+        _record_declared()
+        left = timetable.remove_schedule(source, tenant=tenant, **by)
         if left is None:
-            say(f"{_whose(source, tenant)} runs by itself no more")
+            say(f"{_whose(source, tenant)} has no schedule any more")
         else:
-            say(f"what {source} declares in its code holds again: `schedule pause {source}` stops that, too")
+            say(f"the schedule in the code of {source} applies again; `schedule pause {source}` stops it")
         if left is not None or as_json:
-            _tell(source, tenant, as_json=as_json)
+            _show(source, tenant, as_json=as_json)
     return EXIT_DONE
 
 
-def _adopt() -> None:
-    """Take over what the sources declare, where no scheduler has done so yet."""
-    held = {one.source for one in schedule_stats.all_schedules() if one.tenant is None}
-    if any(source.schedule and name not in held for name, source in get_registry().items()):
+def _change(act: Callable[..., Schedule], door: Door, source: str, tenant: str | None, *, as_json: bool) -> int:
+    """Change the schedule of a source by an act of `timetable`, and print it."""
+    with door.acting() as by:
+        _record_declared()
+        act(source, tenant=tenant, **by)
+        _show(source, tenant, as_json=as_json)
+    return EXIT_DONE
+
+
+def _record_declared() -> None:
+    """Record the schedules that sources declare in their code, where no scheduler has done so yet."""
+    recorded = {one.source for one in schedule_stats.all_schedules() if one.tenant is None}
+    if any(source.schedule and name not in recorded for name, source in get_registry().items()):
         timetable.record_declared()
 
 
-def _tell(source: str, tenant: str | None, *, as_json: bool) -> None:
-    """Print a schedule as it is now, with its next times."""
+def _show(source: str, tenant: str | None, *, as_json: bool) -> None:
+    """Print the schedule of a source as it is now, with its next times."""
     name = get_registry()[source].name
     one = schedule_stats.schedule_stats(name, tenant)
     if as_json:
         answer(dataclasses.asdict(one) if one else None)
     elif one is None:
         whose = _whose(name, tenant)
-        raise UsageError(f'{whose} has no schedule: `schedule set {name} "0 */3 * * *"` gives it one')
+        raise UsageError(f'{whose} has no schedule: set one with `schedule set {name} "0 */3 * * *"`')
     else:
         _print(one)
     if one and one.unattended:
@@ -259,18 +256,18 @@ def _print(one: ScheduleStats) -> None:
     origin = f"set by {one.updated_by}" if _is_set(one) else "declared by its source"
     line(f"{_whose(one.source, one.tenant)}: {one.cron} ({one.in_words}), {one.timezone}; {origin}")
     if one.trouble:
-        line(f"it cannot be kept: {one.trouble}")
+        line(f"it cannot be followed: {one.trouble}")
     elif one.paused_at:
-        line(f"paused since {instant(one.paused_at)}: `schedule resume {one.source}` goes on")
+        line(f"paused since {instant(one.paused_at)}: `schedule resume {one.source}` continues it")
     else:
         show(_times(one.next_at, one.timezone))
-        say(f"times that pass while no scheduler runs: {_CATCH_UP[one.catch_up]}")
+        say(f"times missed while no scheduler runs: {_CATCH_UP[one.catch_up]}")
 
 
 _CATCH_UP: dict[str, str] = {
-    CatchUp.LATEST: "the latest is made up for",
-    CatchUp.NONE: "none is made up for",
-    CatchUp.ALL: "each is made up for",
+    CatchUp.LATEST: "the latest one is run late",
+    CatchUp.NONE: "none is run",
+    CatchUp.ALL: "every one is run late",
 }
 
 
@@ -278,10 +275,10 @@ def _list(found: Sequence[ScheduleStats]) -> None:
     if found:
         titles = ("source", "cron", "in words", "timezone", "catch-up", "set by", "next")
         listed = table(*titles, rows=[_row(one) for one in found])
-        listed.columns[-1].no_wrap = True  # where there is no room, the words wrap
+        listed.columns[-1].no_wrap = True  # on a narrow terminal the words wrap instead
         show(listed)
     else:
-        say('No source has a schedule: `python -m workers schedule set SOURCE "0 */3 * * *"` gives it one.')
+        say('No source has a schedule: set one with `python -m workers schedule set SOURCE "0 */3 * * *"`.')
     for one in found:
         if one.trouble:
             line(f"{_whose(one.source, one.tenant)}: {one.trouble}")
@@ -291,7 +288,7 @@ def _list(found: Sequence[ScheduleStats]) -> None:
 
 def _row(one: ScheduleStats) -> tuple[object, ...]:
     origin = one.updated_by if _is_set(one) else "its source"
-    return _whose(one.source, one.tenant), one.cron, one.in_words, one.timezone, one.catch_up, origin, _coming(one)
+    return _whose(one.source, one.tenant), one.cron, one.in_words, one.timezone, one.catch_up, origin, _next(one)
 
 
 def _is_set(one: ScheduleStats) -> bool:
@@ -299,7 +296,7 @@ def _is_set(one: ScheduleStats) -> bool:
     return one.edited or not one.declared
 
 
-def _coming(one: ScheduleStats) -> str:
+def _next(one: ScheduleStats) -> str:
     if one.next_at:
         run = f" (run {one.next_run_id})" if one.next_run_id else ""
         return f"{one.next_at[0]:%Y-%m-%d %H:%M} UTC{run}"

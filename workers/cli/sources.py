@@ -1,4 +1,4 @@
-"""`sources`: what can be run."""
+"""The command `sources`: lists the registered sources with their APIs and limits."""
 
 from typing import Any
 
@@ -13,22 +13,22 @@ from workers.text.redaction import redact
 @click.command()
 @AS_JSON
 def sources(as_json: bool) -> int:
-    """List what can be run: the sources, their APIs and their limits.
+    """List the sources with their APIs and limits.
 
-    They are what SLUICE_SOURCES names (default: the list SOURCES in sources.py of this folder).
+    SLUICE_SOURCES names them; default: the list SOURCES in sources.py of this folder.
 
     \b
     Example:
       python -m workers sources
 
-    Next: `run SOURCE` imports one; `schedule set SOURCE "0 */3 * * *"` does it every three hours.
+    Next: `run SOURCE` imports one; `schedule set SOURCE "0 */3 * * *"` imports it every three hours.
     """
     known = get_registry().values()
     if as_json:
         answer([{"name": s.name, "api": redact(s.connector.base_url), "limits": _limits(s)} for s in known])
         return EXIT_DONE
     rows = [(s.name, s.model.__name__, redact(s.connector.base_url), ", ".join(_limits(s))) for s in known]
-    show(table("source", "becomes", "API", "limits", rows=rows))
+    show(table("source", "model", "API", "limits", rows=rows))
     return EXIT_DONE
 
 

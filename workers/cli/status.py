@@ -1,4 +1,4 @@
-"""`status`: the newest runs, or all about one, or what failed of it."""
+"""The command `status`: lists the newest runs, or shows one in full, or its failed items."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -15,12 +15,13 @@ from workers.cli.printing import AS_JSON, answer, instant, line, pairs, run_as_d
 from workers.records import runs
 from workers.records.tables import ACTIVE, ENDED, Run, RunStatus
 from workers.reports import run_stats
+from workers.reports.efficiency import efficiency_text
 from workers.reports.failure_groups import FailureGroup, failure_groups
 from workers.sources.registry import get_registry
 from workers.text import sheet_cell
 from workers.text.durations import duration
 
-#: What a run is called beside its status, and the status that it has then.
+#: What else than its status a run can be called, and the status that it has then.
 _LABELS = {
     "completed with failures": RunStatus.COMPLETED,
     "overdue": RunStatus.SCHEDULED,
@@ -28,29 +29,33 @@ _LABELS = {
     "skipped": RunStatus.CANCELLED,
 }
 _KNOWN = [*(s.value for s in RunStatus), *_LABELS]
-#: Among so many runs in that status those with a label are looked for.
+#: Runs with such a label are searched among this many of that status.
 _SEARCHED = 1000
-#: So many of the newest runs have it told why they failed, below the list.
+#: Of how many of the newest runs the list explains the failure.
 _NEWEST = 5
 
 
 @click.command()
 @click.argument("run_id", metavar="[RUN]", required=False, type=RunId())
 @click.option(
-    "--last", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many runs, or items, to list."
+    "--last", default=20, show_default=True, type=click.IntRange(1, 1000), help="How many runs or items to list."
 )
 @click.option("--source", type=SourceName(), help="Only runs of this source.")
 @click.option(
-    "--status", "wanted", type=click.Choice(_KNOWN), metavar="STATUS", help=f"Only runs in it: {', '.join(_KNOWN)}."
+    "--status",
+    "wanted",
+    type=click.Choice(_KNOWN),
+    metavar="STATUS",
+    help=f"Only runs with this status: {', '.join(_KNOWN)}.",
 )
 @click.option("--failed", "only_failed", is_flag=True, help="List the failed items of the run.")
 @click.option("--class", "failure_class", help="Of the failed items only those of this class.", **FAILURE_CLASS)
-@click.option("--fingerprint", metavar="F", help="Of the failed items only those that failed alike.")
+@click.option("--fingerprint", metavar="F", help="Of the failed items only those with this fingerprint.")
 @click.option(
     "--watch",
     "follow",
     is_flag=True,
-    help="Watch the run, or the only one, until it has ended; the exit code says how.",
+    help="Watch the run, or the only active one, until it has ended; the exit code says how it ended.",
 )
 @AS_JSON
 def status(
@@ -65,21 +70,22 @@ def status(
     follow: bool,
     as_json: bool,
 ) -> int:
-    """List the newest runs, or tell all about one.
+    """List the newest runs, or show one in full.
 
-    Below the list stands why a run does not go on, or goes slowly. Of skipped slots only the newest five are listed;
-    `--status skipped` has them all. Of one RUN it tells the figures, what failed and why, and who did what to it.
+    Below the list it explains why a run is stalled or slow, and why the newest ones failed. Of skipped runs it lists
+    only the newest five; `--status skipped` lists them all. Of one RUN it shows the figures, the failures with their
+    reasons, and the timeline with who did what.
 
     \b
     Examples:
       python -m workers status                     the newest runs, active ones first
       python -m workers status --source items --status failed
       python -m workers status --status "completed with failures"
-      python -m workers status 7                   all about run 7
-      python -m workers status 7 --failed          which items failed, and why
-      python -m workers status 7 --watch           its progress, to its end
+      python -m workers status 7                   run 7 in full
+      python -m workers status 7 --failed          its failed items and why they failed
+      python -m workers status 7 --watch           its progress, until it has ended
 
-    Next: `pause`, `resume`, `cancel` and `retry` steer a run; `budgets` shows what an API's limits have left.
+    Next: `pause`, `resume`, `cancel` and `retry` steer a run; `budgets` shows how much of an API's limits is used.
     """
     if follow:
         return _watch(run_id, as_json=as_json)
@@ -87,18 +93,18 @@ def status(
         if only_failed or failure_class or fingerprint:
             which = run_picker.run(run_id, "status --failed", run_picker.last_and_failed(), run_picker.NOTHING_FAILED)
             about = {"failure_class": failure_class, "fingerprint": fingerprint and sheet_cell.read(fingerprint)}
-            failed_items.tell(runs.get(which), **about, last=last, as_json=as_json)
+            failed_items.show_failed(runs.get(which), **about, last=last, as_json=as_json)
         elif run_id is None:
-            _tell_runs(_found(last, source, wanted), as_json=as_json)
+            _show_runs(_found(last, source, wanted), as_json=as_json)
         else:
-            _tell_run(runs.get(run_id), as_json=as_json)
+            _show_run(runs.get(run_id), as_json=as_json)
     return EXIT_DONE
 
 
 def _watch(run_id: int | None, *, as_json: bool) -> int:
     with tables():
-        going_on = Run.status.in_([*ACTIVE, RunStatus.PENDING])
-        run = runs.get(run_picker.run(run_id, "status --watch", going_on, "No run is running, paused or pending"))
+        not_ended = Run.status.in_([*ACTIVE, RunStatus.PENDING])
+        run = runs.get(run_picker.run(run_id, "status --watch", not_ended, "No run is running, paused or pending"))
         if not as_json:
             click.echo(run.id)
     return watch.to_the_end(run, as_json=as_json)
@@ -108,7 +114,7 @@ def _found(last: int, source: str | None, wanted: str | None) -> list[run_stats.
     """Return the newest runs.
 
     Raises:
-      UnknownSource: There is none of that name, nor a run from when there was.
+      UnknownSource: No source has this name, and no run is of one that had.
     """
     if source and not Run.select().where(Run.source == source).exists():
         get_registry()[source]
@@ -118,7 +124,7 @@ def _found(last: int, source: str | None, wanted: str | None) -> list[run_stats.
     return [one for one in candidates if one.label == wanted][:last]
 
 
-def _tell_runs(found: list[run_stats.RunStats], *, as_json: bool) -> None:
+def _show_runs(found: list[run_stats.RunStats], *, as_json: bool) -> None:
     if as_json:
         answer([run_as_dict(one) for one in found])
         return
@@ -134,7 +140,7 @@ def _tell_runs(found: list[run_stats.RunStats], *, as_json: bool) -> None:
 
 
 def _whys(one: run_stats.RunStats, newest: Iterable[int]) -> list[str]:
-    """Return what is said below the list: of runs that are not over, and of the newest that failed."""
+    """Return the explanations below the list: of runs that have not ended, and of the newest that failed."""
     if one.status in ENDED and not (one.status == RunStatus.FAILED and one.id in newest):
         return []
     return [why for why in (one.why or one.error_summary, one.slowed) if why]
@@ -153,47 +159,55 @@ def _row(one: run_stats.RunStats) -> tuple[object, ...]:
     )
 
 
-def _tell_run(run: Run, *, as_json: bool) -> None:
+def _show_run(run: Run, *, as_json: bool) -> None:
     one = run_as_dict(run_stats.run_stats(run))
     groups = failure_groups(run.id)
     if as_json:
         answer(one | {"failures": [dataclasses.asdict(group) for group in groups]})
         return
-    show(pairs((_title(name), _in_words(name, value)) for name, value in _telling(one).items()))
+    show(pairs((_title(name), _shown(name, value)) for name, value in _figures(one).items()))
     if groups:
         titles = ("failed", "class", "fingerprint", "for example", "reason")
         show(table(*titles, rows=[_group_row(group) for group in groups]))
     for event in reversed(run_stats.events(run.id)):
-        said = f"{event.what:<12} {event.who} ({event.door}) {event.detail or ''}"
-        line(f"{event.at:%Y-%m-%d %H:%M:%S}  {said}".rstrip())
+        line(f"{event.at:%Y-%m-%d %H:%M:%S}  {event.what:<12} {event.who} ({event.door}) {event.detail or ''}".rstrip())
     if hint := watch.on_failures(run):
         say(hint)
 
 
-_TITLES = {"discovered": "list read", "pace_seconds": "pace measured over", "why_code": "reason code"}
+_TITLES = {
+    "discovered": "list read",
+    "hits": "rate-limit hits (429)",
+    "sleeps": "planned waits",
+    "held_seconds": "paused",
+    "pace_seconds": "pace measured over",
+    "why_code": "reason code",
+}
 _SECONDS = "_seconds"
 
 
-def _telling(one: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of a run that tell something: of one that has not begun, none that is 0."""
+def _figures(one: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a run that are known; of one that has not begun, none that is 0."""
     begun = one["started_at"] is not None
-    telling = {name: value for name, value in one.items() if value not in (None, "") and (value or begun)}
-    if telling["label"] == telling["status"]:
-        del telling["label"]
-    return telling
+    known = {name: value for name, value in one.items() if value not in (None, "") and (value or begun)}
+    if known["label"] == known["status"]:
+        del known["label"]
+    return known
 
 
 def _title(name: str) -> str:
     return _TITLES.get(name) or name.removesuffix(_SECONDS).replace("_", " ")
 
 
-def _in_words(name: str, value: object) -> object:
+def _shown(name: str, value: object) -> object:
     if isinstance(value, float) and name.endswith(_SECONDS):
         return duration(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, datetime):
         return instant(value)
+    if isinstance(value, float) and name == "efficiency":
+        return efficiency_text(value)
     return f"{value:.1f}" if isinstance(value, float) else value
 
 

@@ -1,4 +1,4 @@
-"""Watch: a run is followed to its end, or until Ctrl-C; what is said then, and the exit code."""
+"""Follows a run until it has ended or Ctrl-C is pressed, and returns the exit code for how it ended."""
 
 from typing import Any
 
@@ -10,22 +10,22 @@ from workers.connections import database
 from workers.processes import signals
 from workers.records.tables import ENDED, Run, RunStatus
 
-WAIT = click.option("--wait", is_flag=True, help="Watch the run until it has ended; the exit code says how.")
+WAIT = click.option("--wait", is_flag=True, help="Watch the run until it has ended; the exit code says how it ended.")
 
 
 def to_the_end(run: Run, *, as_json: bool, **more: Any) -> int:
-    """Show a run's progress until it has ended, or the process is asked to stop; then end as `end`."""
+    """Show a run's progress until it has ended, or the process is asked to stop; then do and return as `end`."""
     signals.on_stop()
     run = progress.watch(run)
-    return end(run, f"run {run.id} {_goes_on(run)}", as_json=as_json, **more)
+    return end(run, f"run {run.id} {_not_ended(run)}", as_json=as_json, **more)
 
 
 def end(run: Run, interrupted: str, *, as_json: bool, **more: Any) -> int:
-    """Say what comes next for a run that was watched, and return the exit code.
+    """Print the next step for a run that was watched, and return the exit code.
 
     Parameters:
-      interrupted(str): What is said where it has not ended.
-      as_json(bool): Answer with the run as it is now, and with what `more` there is.
+      interrupted(str): Printed if the run has not ended.
+      as_json(bool): Whether to print the run as it is now as JSON, with `more` keys.
     """
     ended = run.status in ENDED
     if not ended:
@@ -39,17 +39,17 @@ def end(run: Run, interrupted: str, *, as_json: bool, **more: Any) -> int:
 
 
 def on_failures(run: Run) -> str:
-    """Say how to see what failed of a run, and to try it again; empty where nothing did, or that cannot be."""
+    """Return how to list and retry what failed of a run; empty if nothing failed or nothing can be retried."""
     if run.items_removed_at or run.status == RunStatus.CANCELLED:
         return ""
     if run.status == RunStatus.FAILED and run.discovered_at is None:
-        return f"`retry {run.id}` goes on where it stopped"
+        return f"`retry {run.id}` continues where it stopped"
     if not run.failed_count:
         return ""
-    return f"`status {run.id} --failed` lists what failed, `retry {run.id}` tries it again"
+    return f"`status {run.id} --failed` lists what failed, `retry {run.id}` retries it"
 
 
-def _goes_on(run: Run) -> str:
+def _not_ended(run: Run) -> str:
     if run.status == RunStatus.PAUSED:
-        return f"stays paused; `resume {run.id}` goes on, `cancel {run.id}` calls it off"
-    return f"goes on; `status {run.id} --watch` looks again, `cancel {run.id}` calls it off"
+        return f"stays paused; `resume {run.id}` continues it, `cancel {run.id}` ends it"
+    return f"continues in the background; `status {run.id} --watch` watches it again, `cancel {run.id}` ends it"

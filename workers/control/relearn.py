@@ -1,4 +1,4 @@
-"""Relearn: forget what an API's answers taught a budget, once the API was mended. Every door does it by this."""
+"""Relearn: resets a budget to its configuration, forgetting what responses taught it, after a repair of the API."""
 
 from workers.connections.redis_client import quick_client
 from workers.engine import wake_sleeping_runs
@@ -9,20 +9,20 @@ from workers.settings import get_settings
 
 
 def relearn(budget: Budget, *, who: str) -> bool:
-    """Take a budget to be as it is configured: not paced, no longer windows, no limit that the API named.
+    """Reset a budget to its configuration: not paced, windows as configured, no limit from the API's headers.
 
-    What counts against its windows goes on counting, and a pause goes on. A note says who did it. Runs that sleep for
-    the budget are woken.
+    Permits that count against its windows keep counting, and a pause continues. A note records who did it. Runs that
+    sleep for the budget are woken.
 
     Parameters:
-      budget(Budget): Which.
-      who(str): The person.
+      budget(Budget): The budget.
+      who(str): The person, for the note.
 
     Returns:
-      bool: False where Redis knows nothing of the budget; then what outlives Redis has been forgotten.
+      bool: False if Redis has no state of the budget; then what the database stores of it has been reset.
 
     Raises:
-      DependencyDown: Redis, or the database, does not answer.
+      DependencyDown: Redis or the database does not answer.
     """
     settings = get_settings()
     client, watermark = quick_client(settings.redis_url), Watermark(budget.name)

@@ -101,11 +101,10 @@ def _wake_lanes(run: Run) -> None:
 def _lease_seconds(run: Run) -> float:
     """Return the lease of a list page: no answer can come after it."""
     settings = get_settings()
-    try:
-        timeout = run_connector.of(run).timeout_seconds
-    except Exception:  # `_work_page` meets the same error, and settles it
-        timeout = settings.request_timeout_seconds
-    return settings.lease_seconds + timeout
+    connector = run_connector.connector_or_error(run)
+    if isinstance(connector, Exception):  # `_work_page` meets the same error, and settles it
+        return settings.lease_seconds + settings.request_timeout_seconds
+    return settings.lease_seconds + connector.timeout_seconds
 
 
 def _work_page(run: Run, lease_seconds: float) -> Sequence[lanes.Message]:

@@ -5,97 +5,23 @@ that keeps its own word can then answer 429 is shown in docs/limiter.md. The sta
 """
 
 import uuid
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
 import redis
 
 from workers.limiter import number_checks
-from workers.limiter.budget import Budget, Limit, our_part
+from workers.limiter.budget import Budget, our_part
 from workers.limiter.ledger import Ledger, Watermark
 from workers.limiter.lesson import Lesson
 from workers.limiter.permits import Permit, PermitClient
+from workers.limiter.state import BudgetState, Note, WindowState
 
 #: limiter.lua's reply to what only tells.
 _TOLD = 2
 #: The longest wait, or pause.
 _LONGEST_SECONDS = 31 * 86_400.0
-
-
-@dataclass(frozen=True)
-class WindowState:
-    """One limit of a budget, now.
-
-    Attributes:
-      limit: As it is configured.
-      full: The whole limit now, ours and others': as it is configured, or as the API named it.
-      in_force: How many requests may count at once now: our share of `full`.
-      used: How many do: in flight, completed within the window, or spent by others.
-    """
-
-    limit: Limit
-    full: int
-    in_force: int
-    used: int
-
-    @property
-    def title(self) -> str:
-        """The limit as it is now: `500/20 s`."""
-        return f"{self.full}/{self.limit.seconds:g} s"
-
-
-@dataclass(frozen=True)
-class Note:
-    """Something that was decided for a budget, and why."""
-
-    seconds_ago: float
-    text: str
-
-
-@dataclass(frozen=True)
-class BudgetState:
-    """A budget, now. Times to come are seconds from now; 0 means it is open.
-
-    Attributes:
-      opens_in_seconds: When the next permit is to be had; an estimate where only requests in flight can tell.
-      paused_why: What the API said.
-      canary: After a pause one request is out to see whether the API answers again; the others wait for it.
-      profile: burst or paced, as it is now; `profile_why` tells why auto became paced.
-      relaxes_in_seconds: When what auto learned is forgotten, if no request is refused until then; 0: nothing is.
-      widened_seconds: By how much windows are taken longer than configured.
-      taken_as_full_seconds: State was lost, and until then windows count what may have been sent; `lost_why` tells how.
-      foreign: Requests of others that headers told of, since the beginning.
-      slept_seconds: How long all sleeps that have ended were, together.
-      sleeping_seconds: How long the sleep that goes on has lasted.
-      weight: The weight of a request for which `opens_in_seconds` holds.
-      known: False where Redis knows nothing of this budget: never used, or lost and not yet made anew.
-      notes: The last decisions, the newest first.
-    """
-
-    name: str
-    windows: tuple[WindowState, ...]
-    in_flight: int = 0
-    waiting: int = 0
-    opens_in_seconds: float = 0.0
-    paused_for_seconds: float = 0.0
-    paused_why: str = ""
-    canary: bool = False
-    profile: str = "burst"
-    profile_why: str = ""
-    widened_seconds: float = 0.0
-    relaxes_in_seconds: float = 0.0
-    taken_as_full_seconds: float = 0.0
-    lost_why: str = ""
-    granted: int = 0
-    hits: int = 0
-    sleeps: int = 0
-    foreign: int = 0
-    slept_seconds: float = 0.0
-    sleeping_seconds: float = 0.0
-    known: bool = True
-    weight: int = 1
-    notes: tuple[Note, ...] = ()
 
 
 class RateLimiter:
@@ -148,7 +74,7 @@ class RateLimiter:
         name = name or uuid.uuid4().hex
         return PermitClient(self.ledger, run_id, name, self.max_wait_seconds, self.longest_pause_seconds)
 
-    def permit(self, timeout_seconds: float = 30.0, weight: int = 1) -> "_OnePermit":
+    def permit(self, timeout_seconds: float = 30.0, weight: int = 1) -> AbstractContextManager[Permit]:
         """Take one permit for the length of a `with` block, sleeping up to `max_wait_seconds` for it.
 
         Leaving the block normally says that the response has arrived; leaving it by an exception says that nobody

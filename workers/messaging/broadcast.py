@@ -1,7 +1,7 @@
-"""Notices: who steers a run makes every process at work look at the database again before its next request.
+"""Broadcast: after a run was steered, makes every process read the database again before its next request.
 
-A notice carries no news, for the database decides: one that is lost, repeated or meant for others does no harm. They go
-through Redis's publish and subscribe, which keeps nothing of them.
+A notice carries no content, because the database decides: a lost, repeated or foreign notice does no harm. Notices go
+through Redis's publish and subscribe, which stores nothing.
 """
 
 import logging
@@ -18,50 +18,50 @@ from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
 
-#: How long a door waits for every process to say that it has heard.
+#: How long the sender waits for the acknowledgement of every process.
 _WAIT_SECONDS = 2.0
-#: How often a listener looks whether it is to end, and how long it stays away from a Redis that does not answer.
+#: How often a listener checks whether it is to end, and how long it waits after an error of Redis.
 _LOOK_SECONDS = 0.5
 
 _lock = threading.Lock()
-_heard = 0
+_received = 0
 
 
 def received() -> int:
-    """Return a number that is another one after each notice that this process has heard."""
-    return _heard
+    """Return a counter that grows with each notice that this process receives."""
+    return _received
 
 
 def notify() -> bool:
-    """Make every process at work look again, and wait until each has heard of it.
+    """Make every process read the database again, and wait for their acknowledgements.
 
     Returns:
-      bool: False where one has not said so within two seconds, or Redis does not answer: then its lanes hear of it with
-        their next permit or commit.
+      bool: False if a process has not acknowledged within two seconds, or Redis does not answer: then its lanes read
+        the database with their next permit or commit.
     """
-    _hear()
+    _count()
     try:
-        with closing(quick_client(get_settings().redis_url)) as client, closing(_pubsub(client)) as answers:
-            return _notify(client, answers)
-    except (redis.RedisError, ValueError) as error:  # the text of the latter may hold a piece of the password
+        with closing(quick_client(get_settings().redis_url)) as client, closing(_pubsub(client)) as replies:
+            return _notify(client, replies)
+    except (redis.RedisError, ValueError) as error:  # the latter's text can hold a part of the password
         log.info("a notice was not sent (%s)", type(error).__name__)
         return False
 
 
 def listen(is_over: Callable[[], bool] = clock.stop_requested.is_set) -> None:
-    """Hear notices, and say so, until it is over: a thread's work."""
+    """Receive and acknowledge notices until `is_over`: the work of a thread."""
     while not is_over():
         try:
             with closing(redis_client(get_settings().redis_url)) as client, closing(_pubsub(client)) as notices:
                 _listen(client, notices, is_over)
         except redis.RedisError as error:
-            log.debug("notices are not heard (%s); tried again", type(error).__name__)
-            clock.stop_requested.wait(_LOOK_SECONDS)  # never the moved clock, which is one thread's
+            log.debug("notices cannot be received (%s); trying again", type(error).__name__)
+            clock.stop_requested.wait(_LOOK_SECONDS)  # never the moved clock, which belongs to one thread
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """Hear notices within the block; the thread that does it ends a little later."""
+    """Receive notices within the block, in a thread that ends shortly after it."""
     over = threading.Event()
     threading.Thread(target=listen, args=(over.is_set,), name="listener", daemon=True).start()
     try:
@@ -70,16 +70,16 @@ def listening() -> Iterator[None]:
         over.set()
 
 
-def _notify(client: "redis.Redis", answers: "redis.client.PubSub") -> bool:
+def _notify(client: "redis.Redis", replies: "redis.client.PubSub") -> bool:
     channel = _channel(client)
     reply_to = f"{channel}:{uuid.uuid4().hex}"
-    answers.subscribe(reply_to)
-    if answers.get_message(timeout=_WAIT_SECONDS) is None:  # that it is subscribed
+    replies.subscribe(reply_to)
+    if replies.get_message(timeout=_WAIT_SECONDS) is None:  # the confirmation of the subscription
         return False
     expected: int = client.publish(channel, reply_to)
     ends_at = clock.monotonic() + _WAIT_SECONDS
     while expected and (left := ends_at - clock.monotonic()) > 0:
-        if answers.get_message(timeout=left) is None:
+        if replies.get_message(timeout=left) is None:
             break
         expected -= 1
     return not expected
@@ -91,7 +91,7 @@ def _listen(client: "redis.Redis", notices: "redis.client.PubSub", is_over: Call
         message = notices.get_message(timeout=_LOOK_SECONDS)
         if message is None:
             continue
-        _hear()  # that it is subscribed, too: what came before was missed
+        _count()  # the confirmation of the subscription, too, because earlier notices were missed
         if message["type"] == "message":
             client.publish(message["data"], "")
 
@@ -100,12 +100,12 @@ def _pubsub(client: "redis.Redis") -> "redis.client.PubSub":
     return client.pubsub()  # type: ignore[no-untyped-call, unused-ignore]
 
 
-def _hear() -> None:
-    global _heard
+def _count() -> None:
+    global _received
     with _lock:
-        _heard += 1
+        _received += 1
 
 
 def _channel(client: "redis.Redis") -> str:
-    """Name the channel: Redis has one set of them for all of its databases."""
+    """Return the name of the channel, with the number of the database: Redis shares channels among its databases."""
     return f"{get_settings().prefix}:notices:{client.connection_pool.connection_kwargs.get('db', 0)}"

@@ -1,4 +1,4 @@
-"""The broker, by URL. It carries wake-ups only: whatever it loses, the reaper sends again."""
+"""Makes the message broker from its URL, and sends messages. A lost message does no harm: the reaper re-sends it."""
 
 import logging
 from collections.abc import Callable, Collection, Iterator
@@ -31,7 +31,7 @@ def make_broker(url: str) -> dramatiq.Broker:
       url(str): redis://, rediss://, unix:// or amqp(s)://; stub:// keeps messages in memory, for tests.
 
     Raises:
-      ConfigurationError: The scheme is none of these.
+      ConfigurationError: The URL has another scheme, or cannot be read.
     """
     scheme = urlsplit(url).scheme
     middleware = [DatabaseConnection(), RateLimiterMiddleware()]
@@ -58,7 +58,7 @@ def make_broker(url: str) -> dramatiq.Broker:
 def _client(url: str) -> "redis.Redis":
     try:
         return redis_client(url)
-    except ValueError:  # its text may hold a piece of the password
+    except ValueError:  # its text can hold a part of the password
         raise ConfigurationError(
             "The broker's URL cannot be read: write redis://:password@host:port/0, "
             "with the special characters of the password as %XX"
@@ -67,17 +67,17 @@ def _client(url: str) -> "redis.Redis":
 
 @lru_cache(maxsize=1)
 def get_broker() -> dramatiq.Broker:
-    """Return this process's broker. A process that works declares the actors on it; one that only sends need not."""
+    """Return the broker of this process. Workers declare the actors on it; a process that only sends does not."""
     broker = make_broker(get_settings().broker)
     broker.declare_queue(QUEUE)
     return broker
 
 
 def waiting() -> Collection[str] | None:
-    """Return what the messages ask for that no worker has fetched yet: see `consumer.name_of`.
+    """Return the names of the messages that no worker has fetched yet: see `consumer.name_of`.
 
     Returns:
-      Collection[str] | None: Empty where the broker cannot tell, None where it does not answer.
+      Collection[str] | None: Empty if the broker cannot list them, None if it does not answer.
     """
     broker = get_broker()
     try:
@@ -91,7 +91,7 @@ _capture: ContextVar[Callable[[str, tuple[Any, ...], float], None] | None] = Con
 
 @contextmanager
 def captured(put: Callable[[str, tuple[Any, ...], float], None]) -> Iterator[None]:
-    """Within the block, hand what this thread sends to `put(name, args, delay_seconds)` instead of the broker."""
+    """Within the block, pass what this thread sends to `put(name, args, delay_seconds)` instead of the broker."""
     token = _capture.set(put)
     try:
         yield
@@ -100,10 +100,10 @@ def captured(put: Callable[[str, tuple[Any, ...], float], None]) -> Iterator[Non
 
 
 def send(name: str, *args: Any, delay_seconds: float = 0.0) -> bool:
-    """Send a message to an actor; fails fast, because the reaper restores what was not sent.
+    """Send a message to an actor. It fails fast, because the reaper re-sends what was not sent.
 
     Returns:
-      bool: Whether the broker has it.
+      bool: Whether the broker has accepted it.
     """
     if captured_by := _capture.get():
         captured_by(name, args, delay_seconds)
@@ -115,6 +115,6 @@ def send(name: str, *args: Any, delay_seconds: float = 0.0) -> bool:
         log.warning("%s%r was not sent: %s", name, args, error)
         return False
     except (DependencyDown, BrokerConnectionError) as error:
-        log.debug("%s%r was not sent (%s); the reaper will send it", name, args, error)
+        log.debug("%s%r was not sent (%s); the reaper re-sends it", name, args, error)
         return False
     return True

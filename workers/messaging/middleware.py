@@ -1,4 +1,4 @@
-"""What holds around every message: a database connection, and that waiting for a budget is not failing."""
+"""Middleware around every message: opens a database connection, and delays a message that waits for a budget."""
 
 import logging
 from collections.abc import Callable
@@ -15,17 +15,17 @@ from workers.errors import DependencyDown, RateLimited
 
 log = logging.getLogger(__name__)
 
-#: A lane comes back this much before its time, and sleeps the rest exactly: delayed messages are a little late.
+#: A lane's message is delivered this much early, and the lane sleeps the rest, because delayed messages come late.
 EARLY_SECONDS = 1.0
-#: The first lane of a run, and its list, come before the other lanes: each run has a thread when a window opens.
+#: The same for a run's list and first lane, so that each run has a thread when a window opens.
 FIRST_EARLY_SECONDS = 1.5
 
 
 class DatabaseConnection(Middleware):
-    """A connection for each message; and where Redis or the database is away, the message ends with nothing but a word.
+    """Opens a connection for each message; during an outage of Redis or the database the message ends with a log line.
 
-    It stands around the actor itself: a hook that fails lets the message run. The message is not sent again: the
-    database knows what it stood for, and the reaper sends it when the database is back.
+    It wraps the actor itself, because dramatiq runs a message whose hook has failed. The message is not retried: the
+    database has the work that it stands for, and the reaper re-sends it when the database is back.
     """
 
     def before_declare_actor(self, broker: dramatiq.Broker, actor: Any) -> None:
@@ -40,7 +40,7 @@ def _within_a_connection(function: Callable[..., None]) -> Callable[..., None]:
             with database.connection():
                 function(*args)
         except RateLimited as wait:
-            if not outages.tell(wait):  # an outage may be what it waits for
+            if not outages.tell(wait):  # its cause can be an outage
                 outages.over()
             raise
         except Exception as error:
@@ -53,15 +53,15 @@ def _within_a_connection(function: Callable[..., None]) -> Callable[..., None]:
 
 
 class RateLimiterMiddleware(Middleware):
-    """Turns `RateLimited` into the same message, later, with no retry spent.
+    """Turns `RateLimited` into the same message, delayed, without spending a retry.
 
-    The permit itself is taken by the connector, for each request: a hook that fails lets the message run, so a hook
-    must never be what refuses. The actor has given its items and its unused permit back before it raises.
+    The connector takes the permit for each request. A hook must not be what refuses a request, because dramatiq runs a
+    message whose hook has failed. Before the actor raises, it has given back its items and its unused permit.
     """
 
     @property
     def actor_options(self) -> set[str]:
-        """`throws`: what an actor may raise without it being an error in the log."""
+        """`throws`: which exceptions of an actor are not logged as errors."""
         return {"throws"}
 
     def after_process_message(
@@ -73,15 +73,16 @@ class RateLimiterMiddleware(Middleware):
         delay = resend_delay(exception.wait_seconds, first=first)
         try:
             broker.enqueue(message.copy(), delay=round(delay * 1000) if delay else None)
-        except BrokerConnectionError as error:  # its lane, or its page, is due in the database: the reaper sends it
+        except BrokerConnectionError as error:  # its lane or page is due in the database: the reaper re-sends it
             log.debug("%s%r was not sent again (%s)", message.actor_name, message.args, error)
 
 
 def resend_delay(wait_seconds: float, *, first: bool) -> float:
-    """Return after how many seconds a message that must wait `wait_seconds` is to be delivered.
+    """Return the delay in seconds after which a message that waits `wait_seconds` is delivered.
 
     Parameters:
-      first(bool): Whether it is its run's first in line: its list, or its first lane.
+      wait_seconds(float): How long it waits for its budget.
+      first(bool): Whether it is for the list or the first lane of its run.
     """
     early = FIRST_EARLY_SECONDS if first else EARLY_SECONDS
     return 0.0 if clock.stop_requested.is_set() else max(0.0, wait_seconds - early)

@@ -1,17 +1,17 @@
--- A process leaves word that it lives, by this Redis's clock.
+-- Writes the heartbeat of a process, by this Redis's clock.
 --
 -- KEYS  1  sorted set: process id -> when it was seen last, in seconds
---       2  hash: process id -> "<since, in seconds> <what it says of itself>"
--- ARGV  1  the time, in seconds, where a test moves it; else ""
+--       2  hash: process id -> "<since, in seconds> <its entry, as JSON>"
+-- ARGV  1  the time, in seconds, if a test moves it; else ""
 --       2  the process's id
---       3  what it says of itself
---       4  since when it runs, in seconds of this clock; "" where it does not know yet
+--       3  its entry, as JSON
+--       4  since when it runs, in seconds of this clock; "" if it does not know yet
 --       5  for how many seconds it has run
---       6  for how many seconds a silent process is remembered
---       7  how many processes are remembered at most
--- Reply    since when it runs, in seconds of this clock: it says so from then on
+--       6  for how many seconds a process without heartbeat is listed
+--       7  how many processes are listed at most
+-- Reply    since when it runs, in seconds of this clock: it sends that with its next heartbeat
 --
--- Both keys hold the same ids, at most ARGV[7] of them, and expire when the last process has been silent for long.
+-- Both keys hold the same ids, at most ARGV[7] of them, and expire when no process has sent a heartbeat for that long.
 
 local now = tonumber(ARGV[1])
 if not now then

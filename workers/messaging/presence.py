@@ -1,6 +1,6 @@
-"""Presence: each process leaves word in Redis, every few seconds, that it lives; who falls silent is soon missed.
+"""Heartbeat of every process, written to Redis every 5 s; 16 s without one, a process counts as dead.
 
-Times are Redis's own, for hosts disagree about theirs.
+All times come from Redis's clock, because the clocks of hosts differ.
 """
 
 import json
@@ -25,36 +25,37 @@ from workers.version import VERSION
 
 Kind = Literal["worker", "scheduler", "monitor"]
 
-#: How often a process leaves word.
+#: How often a process writes its heartbeat.
 BEAT_SECONDS = 5.0
-#: Silent for so long, it is taken for dead: three words were missed.
+#: Without a heartbeat for this long a process counts as dead: three are missing.
 GONE_SECONDS = 16.0
-#: For so long it is remembered that it was there.
+#: How long a dead process is still listed.
 REMEMBERED_SECONDS = 600.0
-#: So many processes are remembered at most.
+#: How many processes are listed at most.
 _MOST = 1_000
-#: How often it looks whether it was asked to stop, which it says at once.
+#: How often a process checks whether it was asked to stop, which it reports at once.
 _LOOK_SECONDS = 0.5
-#: The most sources that a process names.
+#: How many sources a process names at most.
 _MOST_SOURCES = 1_000
-#: How long a process that ends waits for its farewell to be heard.
+#: How long a process that ends waits until its entry is deleted.
 _FAREWELL_SECONDS = 0.2
 _SCRIPT = (Path(__file__).parent / "presence.lua").read_text()
 
 
 @dataclass(frozen=True)
 class Process:
-    """A process of ours, on whichever host.
+    """A process of this installation, on any host.
 
     Attributes:
-      threads: How many messages it can work at a time; 0 where it works none.
+      kind, host, pid, version: What it is, and where.
+      threads: How many messages it can process at the same time; 0 if it processes none.
       since: When it began.
-      seen: When it was heard of last.
-      alive: Whether that is not too long ago.
-      busy_lanes: How many of its threads have a message in work, be it that they wait; None where it has none.
-      silent_seconds: How long ago that was: by one clock, which `seen` and a clock of ours are not.
+      seen: When its last heartbeat was written.
+      alive: Whether that is at most 16 s ago.
+      busy_lanes: How many of its threads process a message, waits included; None if it processes none.
+      silent_seconds: How long ago its last heartbeat was written, by Redis's clock alone.
       stopping: Whether it was asked to stop: it takes no more messages.
-      sources: The names of the sources it knows; None where it does not say: it works none, or is of an older version.
+      sources: The names of its sources; None if it names none: it processes no messages, or is of an older version.
     """
 
     kind: Kind
@@ -72,16 +73,16 @@ class Process:
 
     @property
     def takes_messages(self) -> bool:
-        """Whether it is a worker that lives, and was not asked to stop."""
+        """Whether it is a live worker that was not asked to stop."""
         return self.kind == "worker" and self.alive and not self.stopping
 
     def knows(self, source: str) -> bool:
-        """Whether it has a source of that name, as far as it says."""
+        """Whether it has a source of that name; True if it names none."""
         return self.sources is None or source in self.sources
 
 
 def processes() -> tuple[Process, ...]:
-    """Return the processes that live, and those that were missed lately: by kind, host and age.
+    """Return the live processes, and those that died in the last ten minutes, sorted by kind, host and age.
 
     Raises:
       redis.RedisError: Redis does not answer.
@@ -91,42 +92,42 @@ def processes() -> tuple[Process, ...]:
         pipe.time()
         pipe.zrange(_key("seen"), 0, -1, withscores=True)
         pipe.hgetall(_key())
-        (seconds, microseconds), seen, said = pipe.execute()
+        (seconds, microseconds), seen, entries = pipe.execute()
     now = clock.now().timestamp() if clock.current().moved else seconds + microseconds / 1e6
-    found = (_process(said.get(name, b""), at, now) for name, at in seen if at > now - REMEMBERED_SECONDS)
+    found = (_process(entries.get(name, b""), at, now) for name, at in seen if at > now - REMEMBERED_SECONDS)
     order = list(get_args(Kind))
     return tuple(sorted(filter(None, found), key=lambda p: (order.index(p.kind), not p.alive, p.host, p.since, p.pid)))
 
 
 def no_worker(found: Sequence[Process] | None = None) -> str:
-    """Say that no worker runs; empty where one does, or where Redis cannot tell.
+    """Return that no worker runs, and when the last one did; empty if one runs, or Redis does not answer.
 
     Parameters:
-      found(Sequence[Process] | None): What `processes` said; None: it is asked here.
+      found(Sequence[Process] | None): What `processes` returned; None: call it here.
     """
     try:
         workers = [process for process in (processes() if found is None else found) if process.kind == "worker"]
-    except (redis.RedisError, ValueError):  # its text may hold a piece of the password
+    except (redis.RedisError, ValueError):  # its text can hold a part of the password
         return ""
     if any(process.alive for process in workers):
         return ""
     last = max((process.seen for process in workers), default=None)
-    return f"no worker runs: the last was heard of at {last:%H:%M:%S} UTC" if last else "no worker runs"
+    return f"no worker runs: the last heartbeat came at {last:%H:%M:%S} UTC" if last else "no worker runs"
 
 
 def no_worker_knows(source: str, found: Sequence[Process] | None = None) -> bool:
-    """Whether workers run, and none of them knows a source: they were started before it was added, or it was removed.
+    """Whether workers run, but none has a source: they were started before it was added, or it was removed.
 
     Parameters:
-      source(str): Its name.
-      found(Sequence[Process] | None): What `processes` returned; None: it is asked here.
+      source(str): The source's name.
+      found(Sequence[Process] | None): What `processes` returned; None: call it here.
 
     Returns:
-      bool: False, too, where no worker runs, one does not say what it knows, or Redis cannot tell.
+      bool: Also False if no worker runs, one does not name its sources, or Redis does not answer.
     """
     try:
         found = processes() if found is None else found
-    except (redis.RedisError, ValueError):  # its text may hold a piece of the password
+    except (redis.RedisError, ValueError):  # its text can hold a part of the password
         return False
     workers = [process for process in found if process.takes_messages]
     return bool(workers) and not any(process.knows(source) for process in workers)
@@ -136,24 +137,24 @@ def no_worker_knows(source: str, found: Sequence[Process] | None = None) -> bool
 def present(
     kind: Kind, *, threads: int = 0, busy: Callable[[], int] | None = None, sources: Sequence[str] | None = None
 ) -> Iterator[None]:
-    """Leave word within the block that this process lives, and at its end that it leaves.
+    """Write the heartbeat of this process during the block, and delete its entry at the end.
 
     Parameters:
-      kind(Kind): What it is.
-      threads(int): How many messages it can work at a time.
-      busy(Callable | None): Tells how many it has in work.
-      sources(Sequence[str] | None): The names of the sources it knows.
+      kind(Kind): What the process is.
+      threads(int): How many messages it can process at the same time.
+      busy(Callable | None): Returns how many it processes now.
+      sources(Sequence[str] | None): The names of its sources.
     """
-    word = _Word(kind, threads, busy, sources)
-    word.start()
+    heartbeat = Heartbeat(kind, threads, busy, sources)
+    heartbeat.start()
     try:
         yield
     finally:
-        word.end()
+        heartbeat.end()
 
 
-class _Word:
-    """What one process says of itself, and the thread that says it."""
+class Heartbeat:
+    """The entry of one process in Redis, and the thread that writes it."""
 
     def __init__(
         self,
@@ -167,7 +168,7 @@ class _Word:
         if sources is not None and len(sources) <= _MOST_SOURCES:
             self._about["sources"] = list(sources)
         self._busy = busy
-        self._id = uuid.uuid4().hex  # a pid is used again
+        self._id = uuid.uuid4().hex  # pids are reused
         self._since = ""
         self._began_at = clock.monotonic()
         self._over = threading.Event()
@@ -182,23 +183,23 @@ class _Word:
 
     def _keep(self) -> None:
         while True:
-            _quietly(self.say)
+            _without_redis_errors(self.write)
             if self._waited():
                 break
-        _quietly(self.leave)
+        _without_redis_errors(self.delete)
 
     def _waited(self) -> bool:
-        """Wait for the next word's time, or until the process is asked to stop. Returns whether it has ended."""
-        said = clock.stop_requested.is_set()
+        """Wait for the next heartbeat, or until the process is asked to stop. Returns whether the block has ended."""
+        reported = clock.stop_requested.is_set()
         for _ in range(round(BEAT_SECONDS / _LOOK_SECONDS)):
-            if self._over.wait(_LOOK_SECONDS):  # never the moved clock, which is one thread's
+            if self._over.wait(_LOOK_SECONDS):  # never the moved clock, which belongs to one thread
                 return True
-            if clock.stop_requested.is_set() and not said:
+            if clock.stop_requested.is_set() and not reported:
                 break
         return False
 
-    def say(self) -> None:
-        """Leave word once."""
+    def write(self) -> None:
+        """Write one heartbeat."""
         moved = clock.now().timestamp() if clock.current().moved else ""
         about = self._about | ({"busy": self._busy()} if self._busy else {})
         about |= {"stopping": True} if clock.stop_requested.is_set() else {}
@@ -209,8 +210,8 @@ class _Word:
         since: Any = script(keys=[_key("seen"), _key()], args=arguments)
         self._since = since.decode()
 
-    def leave(self) -> None:
-        """Take the word back."""
+    def delete(self) -> None:
+        """Delete the entry."""
         with shared_quick_client(get_settings().redis_url).pipeline() as pipe:
             pipe.zrem(_key("seen"), self._id)
             pipe.hdel(_key(), self._id)
@@ -218,7 +219,7 @@ class _Word:
 
 
 def _process(text: bytes, seen: float, now: float) -> Process | None:
-    """Return the process that said this of itself; None where it is nothing that we write."""
+    """Return the process of an entry; None if the entry is not one that Sluice writes."""
     try:
         since, _, rest = text.decode().partition(" ")
         about = json.loads(rest)
@@ -243,16 +244,16 @@ def _process(text: bytes, seen: float, now: float) -> Process | None:
         return None
 
 
-def _names(said: Any) -> tuple[str, ...] | None:
-    return tuple(str(name) for name in said) if isinstance(said, list) else None
+def _names(value: Any) -> tuple[str, ...] | None:
+    return tuple(str(name) for name in value) if isinstance(value, list) else None
 
 
 def _key(part: str = "") -> str:
     return f"{get_settings().prefix}:processes{':' if part else ''}{part}"
 
 
-def _quietly(do: Callable[[], None]) -> None:
+def _without_redis_errors(do: Callable[[], None]) -> None:
     try:
         do()
-    except (redis.RedisError, ValueError):  # its text may hold a piece of the password
+    except (redis.RedisError, ValueError):  # its text can hold a part of the password
         return

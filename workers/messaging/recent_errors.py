@@ -1,7 +1,7 @@
-"""Recent errors: the last warnings and errors that our processes logged, kept in Redis for the doors to show.
+"""Recent errors: copies of the last warnings and errors that processes logged, kept in Redis for the page to show.
 
-The log itself stays where it is: these are copies, cut, without secrets and without tracebacks. Whoever logs never
-waits for Redis; where Redis is away the copies are dropped.
+The copies are cut, and hold no secrets and no tracebacks; the log itself is unchanged. A thread that logs never waits
+for Redis; while Redis does not answer, copies are dropped.
 """
 
 import json
@@ -27,14 +27,14 @@ from workers.text import redaction
 from workers.text.error_text import message_of
 from workers.text.plain_text import one_line
 
-#: So many lines are kept, for so long after the last one.
+#: How many lines are kept, and for how long after the last one.
 KEPT = 100
 _KEPT_SECONDS = 7 * 86_400
-#: The same line again within so long is counted, not kept once more.
+#: The same line within this time is counted instead of kept twice.
 _REPEAT_SECONDS = 60.0
-#: How often what was logged is written, at most.
+#: How often lines are written to Redis.
 _WRITE_SECONDS = 0.5
-#: How many records wait to be written; what comes while so many wait is dropped.
+#: How many lines can wait to be written; further ones are dropped.
 _WAITING = 500
 _LENGTH = 500
 #: How long a process that ends waits until its last lines are written.
@@ -50,8 +50,8 @@ class LoggedError:
       at: When it was logged last, by the clock of its host.
       process: Which process: `worker 4711 on host-a`.
       level: WARNING, ERROR or CRITICAL.
-      text: What it said, cut and without secrets.
-      count: How often, within a minute.
+      text: The message, cut and without secrets.
+      count: How often it was logged within a minute.
     """
 
     at: datetime
@@ -74,21 +74,21 @@ def recent_errors(limit: int = 20) -> tuple[LoggedError, ...]:
 
 @contextmanager
 def kept(kind: str) -> Iterator[None]:
-    """Keep what this process logs within the block, from WARNING on.
+    """Keep copies of what this process logs within the block, from WARNING on.
 
     Parameters:
-      kind(str): What the process is.
+      kind(str): What the process is: "worker".
     """
-    keeper = _Keeper(kind)
-    keeper.start()
+    writer = _Writer(kind)
+    writer.start()
     try:
         yield
     finally:
-        keeper.end()
+        writer.end()
 
 
 class _Copies(QueueHandler):
-    """Puts a small copy of a record into the queue: it takes no time, and drops what the queue has no room for."""
+    """Puts a short copy of a record into the queue without waiting; drops it if the queue is full."""
 
     def prepare(self, record: logging.LogRecord) -> Any:
         text = message_in(record)[: 4 * _LENGTH]
@@ -103,12 +103,12 @@ class _Copies(QueueHandler):
             return
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Leave out what is logged by the thread that writes: its trouble would be the next line's."""
+        """Leave out what the writing thread logs, because each failed write would add another line."""
         return record.threadName != _THREAD and bool(super().filter(record))
 
 
-class _Keeper:
-    """One process's copies, and the thread that writes them."""
+class _Writer:
+    """The copies of one process, and the thread that writes them to Redis."""
 
     def __init__(self, kind: str) -> None:
         self._process = f"{kind} {os.getpid()} on {socket.gethostname()}"
@@ -117,7 +117,7 @@ class _Keeper:
         self._handler.setLevel(logging.WARNING)
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work, name=_THREAD, daemon=True)
-        #: By level and text: what was written last of it, and when that began.
+        #: By level and text: the line as it was last written, and when its minute began.
         self._known: dict[tuple[str, str], tuple[LoggedError, datetime]] = {}
 
     def start(self) -> None:
@@ -135,11 +135,11 @@ class _Keeper:
             is_over = self._over.wait(_WRITE_SECONDS)
             try:
                 self.write()
-            except (redis.RedisError, ValueError):  # Redis is away: these are dropped
+            except (redis.RedisError, ValueError):  # Redis does not answer: these are dropped
                 continue
 
     def write(self) -> None:
-        """Write what waits, the same lines once."""
+        """Write the waiting lines; equal lines become one with a count."""
         old, new = [], {}
         for line in self._waiting():
             key = (line.level, line.text)
@@ -181,18 +181,18 @@ def _as_text(line: LoggedError) -> str:
 
 
 def _line(text: bytes, at: float) -> LoggedError | None:
-    """Return a line as it was kept; None where it is nothing that we write."""
+    """Return a line as it was kept; None if it is not one that Sluice writes."""
     try:
-        said = json.loads(text)
-        level, count = storable(str(said["level"]), 20), int(said["count"])
-        where, what = storable(str(said["process"]), 200), storable(str(said["text"]), _LENGTH)
+        kept_line = json.loads(text)
+        level, count = storable(str(kept_line["level"]), 20), int(kept_line["count"])
+        where, what = storable(str(kept_line["process"]), 200), storable(str(kept_line["text"]), _LENGTH)
         return LoggedError(datetime.fromtimestamp(at, UTC), where, level, what, count)
     except (ValueError, KeyError, TypeError, OverflowError, OSError):
         return None
 
 
 def _name_and_message(error: BaseException) -> str:
-    """Return an error's class and the first line of its message; never its traceback."""
+    """Return an error's class and the first line of its message, without its traceback."""
     lines = message_of(error).strip().splitlines()
     kind = type(error)
     name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

@@ -1,6 +1,7 @@
-"""Heartbeat: the schedulers leave word in Redis that they run, and what their code declares.
+"""Heartbeat of the schedulers, written to Redis with every tick, and the schedules that their code declares.
 
-So the doors can say when none runs, and two that run other code do not undo each other's schedules with every tick.
+With it the doors can report that no scheduler runs, and two schedulers with different code do not undo each other's
+schedules with every tick.
 """
 
 from collections.abc import Callable
@@ -12,55 +13,55 @@ from workers import clock
 from workers.connections.redis_client import shared_quick_client
 from workers.settings import get_settings
 
-#: A scheduler in a loop is missed after that; one that somebody's cron calls with `--once`, after the other.
+#: When the heartbeat of a scheduler is overdue; and of one that a cron job calls with `--once`.
 _LOOP_SECONDS, ONCE_SECONDS = 30.0, 900.0
-#: For so long it is remembered when the last one ran.
+#: How long Redis keeps the last heartbeat.
 _REMEMBERED_SECONDS = 7 * 86_400
 
-_START_IT = "nothing starts by itself, and what is lost stays lost, until `python -m workers scheduler` runs"
+_START_IT = "no scheduled run starts, and lost work is not recovered, until `python -m workers scheduler` runs"
 
 
 def beat(*, once: bool = False) -> None:
-    """Leave word that a scheduler has just ticked.
+    """Write the heartbeat of a scheduler that begins a tick.
 
     Parameters:
-      once(bool): Whether somebody's cron calls it: then it may stay away for some minutes.
+      once(bool): Whether a cron job called it: then the next one is expected within 15 minutes.
     """
-    expected = clock.now() + timedelta(seconds=ONCE_SECONDS if once else _patience())
+    expected = clock.now() + timedelta(seconds=ONCE_SECONDS if once else _expected_seconds())
     text = f"{clock.now().isoformat()} {expected.isoformat()}"
     _ask(lambda client: client.set(_key(), text, ex=_REMEMBERED_SECONDS))
 
 
 def no_scheduler() -> str:
-    """Say that no scheduler runs, and the fix; empty where one does, or where Redis cannot tell."""
+    """Return that no scheduler runs, and the repair; empty if one runs, or Redis does not answer."""
     found = _ask(lambda client: client.get(_key()) or b"")
     if not isinstance(found, bytes):
         return ""
     try:
         seen, expected = (datetime.fromisoformat(part) for part in found.decode().split())
     except ValueError:
-        return f"no scheduler has run here lately: {_START_IT}"
+        return f"no scheduler has run in the last seven days: {_START_IT}"
     if clock.now() <= expected:
         return ""
     return f"no scheduler has run since {seen:%Y-%m-%d %H:%M:%S} UTC: {_START_IT}"
 
 
 def declare(source: str, declared: str) -> None:
-    """Leave word what this scheduler's code declares as the schedule of a source."""
-    until = clock.now() + timedelta(seconds=_patience())
+    """Write which schedule this scheduler's code declares for a source."""
+    until = clock.now() + timedelta(seconds=_expected_seconds())
     _ask(lambda client: client.set(_key(source), f"{until.isoformat()} {declared}", ex=_REMEMBERED_SECONDS))
 
 
 def is_declared(source: str, declared: str) -> bool:
-    """Whether a scheduler's code has declared this lately; where Redis cannot tell, it is taken for so."""
+    """Whether the code of a running scheduler declares this schedule; True if Redis does not answer."""
     found = _ask(lambda client: client.get(_key(source)) or b"")
     if not isinstance(found, bytes):
         return True
-    until, _, said = found.decode().partition(" ")
-    return said == declared and clock.now() <= datetime.fromisoformat(until)
+    until, _, last = found.decode().partition(" ")
+    return last == declared and clock.now() <= datetime.fromisoformat(until)
 
 
-def _patience() -> float:
+def _expected_seconds() -> float:
     return max(_LOOP_SECONDS, 3 * get_settings().tick_seconds)
 
 
@@ -71,5 +72,5 @@ def _key(source: str = "") -> str:
 def _ask(do: Callable[["redis.Redis"], object]) -> object:
     try:
         return do(shared_quick_client(get_settings().redis_url))
-    except (redis.RedisError, ValueError):  # its text may hold a piece of the password
+    except (redis.RedisError, ValueError):  # its text can hold a part of the password
         return None

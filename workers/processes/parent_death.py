@@ -1,4 +1,4 @@
-"""A child process must not outlive whoever watches it: it is told to end when its parent dies (Linux)."""
+"""Makes a child process receive SIGTERM when its parent dies, so that none is left behind (Linux only)."""
 
 import ctypes
 import os
@@ -10,19 +10,19 @@ _PR_SET_PDEATHSIG = 1
 
 
 def end_with_parent() -> Callable[[], None] | None:
-    """Return a `preexec_fn` that makes a child receive SIGTERM when the thread that started it ends, however that ends.
+    """Return a `preexec_fn` that makes a child receive SIGTERM when the thread that started it ends, even by SIGKILL.
 
-    Elsewhere than on Linux it returns None: a child whose parent is killed is then left behind.
+    *Warning:* on systems other than Linux it returns None, and a child outlives a parent that is killed.
     """
     if sys.platform != "linux":
         return None
     libc, parent = ctypes.CDLL(None), os.getpid()
 
     def bind() -> None:
-        # Until its program is started, a child has its parent's handlers: they would swallow the signal.
+        # Until its program is started, a child has its parent's handlers, which would ignore the signal.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:  # it died before prctl: the signal would never come
+        if os.getppid() != parent:  # the parent died before prctl: no signal would come
             os._exit(1)
 
     return bind

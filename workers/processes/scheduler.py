@@ -1,4 +1,4 @@
-"""The scheduler: a small loop that keeps the schedules and lets the reaper look. Any number of them may run."""
+"""Scheduler: every 5 s starts due runs, re-sends lost messages and deletes old rows. Several can run at once."""
 
 import logging
 from collections.abc import Callable
@@ -21,22 +21,22 @@ from workers.text.error_text import message_of
 
 log = logging.getLogger(__name__)
 
-#: How long a tick may remove what is too old: the next one goes on.
+#: How long a tick deletes old rows; the next tick continues.
 _TIDY_SECONDS = 1.0
 _why_log = WhyLog()
 
 
 def tick(late_seconds: float = 0.0) -> bool:
-    """Start what is due, send again what was lost, remove what is too old. A step that fails keeps none of the others.
+    """Start due runs, re-send lost messages, delete old rows. A step that fails does not stop the others.
 
     Parameters:
-      late_seconds(float): From how long after its slot on a run counts as missed: at least a minute, or two ticks.
+      late_seconds(float): How long after its slot a run counts as missed; at least a minute, or two ticks.
 
     Returns:
-      bool: Whether every step did its work, for every run and schedule.
+      bool: Whether every step succeeded, for every run and schedule.
 
     Raises:
-      DependencyDown, peewee.PeeweeException: The database is away: no step can do its work.
+      DependencyDown, peewee.PeeweeException: The database does not answer, so that no step can succeed.
     """
     steps: tuple[Callable[[], object], ...] = (
         timetable.adopt,
@@ -54,7 +54,7 @@ def tick(late_seconds: float = 0.0) -> bool:
 
 
 def once() -> bool:
-    """Tick one time: for cron. What it returns and raises is `tick`'s."""
+    """Do one tick, for a cron job; it returns and raises as `tick`."""
     redis_url.wait_for(get_settings().redis_url, say=log.info)
     scheduler_heartbeat.beat(once=True)
     with recent_errors.kept("scheduler"):
@@ -62,16 +62,16 @@ def once() -> bool:
 
 
 def loop() -> int:
-    """Tick until asked to stop; a tick that fails is told of, and the next one is tried.
+    """Tick until asked to stop; a tick that fails is logged, and the next one is tried.
 
     Returns:
       int: 0.
     """
     settings = get_settings()
-    signals.on_stop(within=settings.drain)  # a tick may wait half a minute for a locked file
+    signals.on_stop(within=settings.drain)  # a tick can wait 30 s for a locked file
     redis_url.wait_for(settings.redis_url, say=log.info)
     wait_for_migrations()
-    log.info("schedules are kept, and runs started, every %g s", settings.tick_seconds)
+    log.info("scheduler ready: it starts due runs every %g s", settings.tick_seconds)
     with recent_errors.kept("scheduler"), presence.present("scheduler"):
         while not clock.stop_requested.is_set():
             _try_to_tick()
@@ -85,7 +85,7 @@ def _try_to_tick() -> None:
         tick()
     except Exception as error:
         if not outages.tell(error):
-            _complain(error)
+            _log_failure(error)
     else:
         outages.over()
 
@@ -98,11 +98,11 @@ def _try(step: Callable[[], object]) -> bool:
     except Exception as error:
         if fault_isolation.is_for_all(error):
             raise
-        _complain(error)
+        _log_failure(error)
         return False
     return True
 
 
-def _complain(error: Exception) -> None:
+def _log_failure(error: Exception) -> None:
     expected = isinstance(error, (SluiceError, PeeweeException))
     log.warning("a part of this tick failed: %s", message_of(error), exc_info=None if expected else error)

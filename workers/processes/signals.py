@@ -1,4 +1,4 @@
-"""Being asked to stop: once is a request, again more than two seconds later is an order."""
+"""Handles SIGTERM, SIGINT and SIGHUP: the first requests a stop, one that comes over two seconds later ends at once."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from workers import clock
 
 log = logging.getLogger(__name__)
 
-#: honcho, systemd and terminals signal the whole group, and a parent passes its signal on: that is one request.
+#: honcho, systemd and terminals signal the whole process group, and a parent forwards its signal: one request.
 _ONE_REQUEST_SECONDS = 2.0
 
 _NUMBERS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -25,14 +25,14 @@ def on_stop(*, within: float | None = None, at_once: Callable[[], None] = lambda
     """Set `clock.stop_requested` when SIGTERM, SIGINT or SIGHUP comes; on a second one, later, end at once.
 
     Parameters:
-      within(float | None): How many seconds after the request the process ends at the latest, whatever hangs.
-      at_once(Callable): Called before it ends like that.
+      within(float | None): The process ends at most this many seconds after the request, even if it hangs.
+      at_once(Callable): Called before the process ends at once.
     """
     ours, theirs = os.pipe()
     os.set_blocking(theirs, False)
-    threading.Thread(target=_hear, args=(ours, within, at_once), name="stop", daemon=True).start()
-    # Not in a handler: Python runs it when the main thread wakes, which may be seconds after the signal, and the main
-    # thread may then be inside the event's own lock.
+    threading.Thread(target=_read_signals, args=(ours, within, at_once), name="stop", daemon=True).start()
+    # Not in a handler: Python runs it when the main thread wakes, which can be seconds after the signal, and the main
+    # thread can then hold the lock of the event.
     signal.set_wakeup_fd(theirs, warn_on_full_buffer=False)
     for number in _NUMBERS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
@@ -40,12 +40,12 @@ def on_stop(*, within: float | None = None, at_once: Callable[[], None] = lambda
 
 
 def exit_code() -> int:
-    """Return the exit code of a process that ended because it was asked to: 129, 130 or 143."""
+    """Return the exit code of a process that was asked to stop: 129, 130 or 143."""
     return 128 + (_asked[0][0] if _asked else signal.SIGINT)
 
 
-def _hear(pipe: int, within: float | None, at_once: Callable[[], None]) -> None:
-    """Read the numbers of signals as they come."""
+def _read_signals(pipe: int, within: float | None, at_once: Callable[[], None]) -> None:
+    """Read the numbers of signals from the pipe, in a thread."""
     patience: float | None = None
     while select.select([pipe], [], [], patience)[0]:
         number, now = os.read(pipe, 1)[0], time.monotonic()
@@ -58,13 +58,13 @@ def _hear(pipe: int, within: float | None, at_once: Callable[[], None]) -> None:
             patience = max(0.0, _asked[0][1] + within - now)
     else:
         number = _asked[0][0]
-        log.warning("not everything has ended %.1f s after the request to stop: it is left as it is", within)
+        log.warning("the process has not stopped within %.1f s of the request: it ends at once", within)
     at_once()
     os._exit(128 + number)
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
-    """Stand where the default would end the process."""
+    """Replace the default handler, which would end the process."""
 
 
 def name_of(number: int) -> str:

@@ -1,4 +1,4 @@
-"""The worker: the process that consumes messages. `supervisor` keeps some of them alive."""
+"""Worker: a process that consumes messages until asked to stop, then drains. The supervisor keeps several running."""
 
 import logging
 import os
@@ -24,18 +24,18 @@ from workers.sources.registry import get_registry
 
 log = logging.getLogger(__name__)
 
-#: How long before the end of the drain the process stops waiting for requests in flight, and gives items back.
+#: How long before the end of the drain a process stops waiting for responses, and releases its items.
 _LAST_SECONDS = 1.5
-#: How long before its end the process ends even if that hangs: the supervisor would kill it soon.
+#: How long before the end of the drain the process ends even if it hangs: the supervisor would kill it.
 _LEAST_SECONDS = 0.5
-#: How long the threads that talk to the broker may take to stop; they look five times a second.
+#: How long the consumer threads can take to stop; they check five times a second.
 _CONSUMERS_SECONDS = 0.5
-#: How often the supervisor hears of us.
+#: How often the process sends its heartbeat to the supervisor.
 _BEAT_SECONDS = 5.0
 
 
 def work() -> int:
-    """Consume messages until asked to stop, then drain: waits end, items go back, nothing is marked failed.
+    """Consume messages until asked to stop, then drain: waits end, items are released, none is marked as failed.
 
     Returns:
       int: 0 after a drain.
@@ -50,7 +50,7 @@ def work() -> int:
     actors.declare(broker)
     broker.emit_after("process_boot")
     worker = Worker(broker, worker_threads=settings.worker_threads, worker_timeout=200)
-    worker.queue_prefetch = settings.worker_threads  # twice that, the default, lets one process hoard the lanes
+    worker.queue_prefetch = settings.worker_threads  # the default, twice that, lets one process take too many lanes
     worker.start()
     threading.Thread(target=flusher.keep_flushing, name="flusher", daemon=True).start()
     threading.Thread(target=broadcast.listen, name="listener", daemon=True).start()
@@ -68,7 +68,7 @@ def work() -> int:
 
 
 class InWork(Middleware):
-    """Counts the messages that this process has in work, be it that they wait for a budget."""
+    """Counts the messages that this process is processing, including those that wait for a budget."""
 
     def __init__(self) -> None:
         self._threads: set[int] = set()
@@ -87,26 +87,26 @@ class InWork(Middleware):
 
 
 def beat() -> None:
-    """Tell the supervisor that we run, where our standard input is the pipe it gave us; without it, we end too."""
+    """Send the heartbeat to the supervisor through standard input, which is its pipe; request a stop if it is gone."""
     try:
         if stat.S_ISFIFO(os.fstat(0).st_mode):
             os.write(0, b".")
     except BrokenPipeError:
-        if not clock.stop_requested.is_set():  # said once: later, it would be an order to end at once
+        if not clock.stop_requested.is_set():  # once only: a later signal would end the process at once
             log.warning("the supervisor is gone: this worker process ends")
             signal.raise_signal(signal.SIGTERM)
     except OSError:
-        pass  # it does not look, for it is stopped; or our standard input is none of its making
+        pass  # the pipe is full because the supervisor is stopped; or standard input is not its pipe
 
 
 def drain(worker: Worker, seconds: float) -> bool:
-    """Let the messages in work end, and put those back that are not.
+    """Let the messages that are being processed end, and requeue the others.
 
     Parameters:
-      seconds(float): How long requests in flight are waited for; then their items are given back.
+      seconds(float): How long to wait for responses; then the items are released.
 
     Returns:
-      bool: Whether everything has ended. If not, threads are still at work for nothing: leave without them.
+      bool: Whether everything has ended. If not, threads still work in vain: end the process without them.
     """
     ends_at = clock.monotonic() + seconds
     for thread in worker.workers:
@@ -118,33 +118,33 @@ def drain(worker: Worker, seconds: float) -> bool:
             thread.join(min(left, _BEAT_SECONDS))
     in_time = not any(thread.is_alive() for thread in worker.workers)
     worker.workers.clear()  # those that are left are not waited for again
-    stopper = threading.Thread(target=_put_messages_back, args=(worker,), daemon=True)
+    stopper = threading.Thread(target=_requeue_messages, args=(worker,), daemon=True)
     stopper.start()
     if not in_time:
-        _give_items_back()
+        _release_items()
     stopper.join(max(_CONSUMERS_SECONDS, ends_at - clock.monotonic()))
     return in_time and not stopper.is_alive()
 
 
-def _put_messages_back(worker: Worker) -> None:
-    """Stop the consumers, and put back what they fetched and nobody has begun."""
+def _requeue_messages(worker: Worker) -> None:
+    """Stop the consumers, and requeue what they fetched and no thread has begun."""
     worker.stop(timeout=round(_CONSUMERS_SECONDS * 1000))
     for consumer in worker.consumers.values():
-        # dramatiq forgets those that it fetched together with others and had not come to.
+        # dramatiq forgets messages that it fetched together with others and has not returned yet.
         fetched = getattr(consumer.consumer, "message_cache", [])
         if not fetched:
             continue
         try:
             consumer.requeue_messages([MessageProxy(Message.decode(data)) for data in fetched])
         except BrokerConnectionError as error:
-            log.warning("messages were not put back (%s); the reaper will send them", error)
+            log.warning("messages were not requeued (%s); the reaper re-sends them", error)
 
 
-def _give_items_back() -> None:
+def _release_items() -> None:
     try:
         with database.connection():
             given, pages = flusher.abandon_turns(), discovery.abandon_pages()
-        log.warning("requests were still in flight; %d items and %d list pages were given back", given, pages)
-    except Exception as error:  # whatever it is, we leave
+        log.warning("responses were still missing; %d items and %d list pages are released", given, pages)
+    except Exception as error:  # the process ends in any case
         why = database.explain(error)
-        log.warning("items were not given back (%s); they are due again when their lease ends", why)
+        log.warning("items were not released (%s); they are due again when their leases end", why)

@@ -7,7 +7,7 @@ from peewee import PeeweeException
 from workers.connections import database
 from workers.errors import DependencyDown
 from workers.limiter.budget import Budget, Limit
-from workers.limiter.rate_limiter import BudgetState
+from workers.limiter.state import BudgetState
 from workers.records import run_connector, schema
 from workers.records.tables import ACTIVE, Run
 from workers.reports import run_stats
@@ -103,9 +103,6 @@ def _users() -> dict[str, list[User]] | None:
         return None
     found: dict[str, list[User]] = {}
     for run in active:
-        try:
-            name = run_connector.of(run).budget.name
-        except Exception:  # a user's get_connector may fail in any way, which `stats.budgets` tells of
-            continue
-        found.setdefault(name, []).append(User(run.id, run.source, run.tenant, str(run.status)))
+        if budget := run_connector.budget_of(run):  # `run_stats.budgets` reports those without
+            found.setdefault(budget.name, []).append(User(run.id, run.source, run.tenant, str(run.status)))
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
-from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.limiter.state import BudgetState, WindowState
 from workers.records import items
 from workers.records.tables import Run
 from workers.reports.forecast import Gate, Rule, Work, gates_of, rules_of, seconds_for

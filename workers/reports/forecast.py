@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.limiter.state import BudgetState, WindowState
 
 #: So many list pages, and so many details, are set one by one.
 _ONE_BY_ONE = 20_000

@@ -13,7 +13,8 @@ from workers.connections import database
 from workers.connections.redis_client import shared_quick_client
 from workers.errors import DependencyDown
 from workers.limiter.budget import Budget
-from workers.limiter.rate_limiter import BudgetState, RateLimiter
+from workers.limiter.rate_limiter import RateLimiter
+from workers.limiter.state import BudgetState
 from workers.records import claims, request_weights, run_connector, schema
 from workers.records.tables import ACTIVE, Run, RunEvent, RunStatus
 from workers.reports import budget_text, running_runs, why, why_text
@@ -253,12 +254,12 @@ def budgets() -> tuple[dict[str, Budget], list[str]]:
     try:
         with database.connection():
             for run in _active_runs():
-                try:
-                    budget = run_connector.of(run).budget
-                    found.setdefault(budget.name, budget)
-                except Exception as error:  # a user's get_connector may fail in any way
-                    kind = getattr(error, "kind", type(error).__name__)
-                    troubles.append(f"run {run.id}: which budget it uses cannot be told ({kind})")
+                connector = run_connector.connector_or_error(run)
+                if isinstance(connector, Exception):
+                    kind = getattr(connector, "kind", type(connector).__name__)
+                    troubles.append(f"run {run.id}: its budget is unknown, because get_connector failed ({kind})")
+                else:
+                    found.setdefault(connector.budget.name, connector.budget)
     except (DependencyDown, OperationalError, InterfaceError):
         troubles.append("the database does not answer: only the budgets that sources name are known")
     around = why.around()

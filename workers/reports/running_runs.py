@@ -83,9 +83,7 @@ def look(now: datetime) -> Beside:
 
 def _reach(run: Run, now: datetime) -> datetime:
     """Return since when the samples of a run tell its pace, and how the windows of its budget were used."""
-    try:
-        limits = run_connector.of(run).budget.limits
-    except Exception:  # a user's get_connector may fail in any way
-        limits = ()
+    budget = run_connector.budget_of(run)
+    limits = budget.limits if budget else ()
     windows = (now - timedelta(microseconds=limit.window_microseconds) for limit in limits)
     return min([pace.reach(now), *windows])

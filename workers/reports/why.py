@@ -12,7 +12,7 @@ import redis
 
 from workers.connections import outages
 from workers.connections.redis_errors import AWAY, Trouble
-from workers.limiter.rate_limiter import BudgetState
+from workers.limiter.state import BudgetState
 from workers.messaging import presence, scheduler_heartbeat
 from workers.messaging.presence import Process
 from workers.records import activation, claims, cursor, items, lanes, old_rows, priority

@@ -1,4 +1,4 @@
-"""The calendar strip: what ran, was skipped and will run around today, source by source, in blocks of three hours."""
+"""Calendar: the past, skipped and scheduled runs of the week around today, by source and blocks of three hours."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,12 +20,12 @@ from workers.scheduling import schedules
 from workers.sources.registry import get_registry
 
 DAYS_BEFORE, DAYS_AFTER = 3, 3
-#: By the clock on the wall: on a day on which it is moved, a block may be an hour longer or shorter.
+#: In local time: a block can be an hour longer or shorter on the day of a clock change.
 BLOCK_HOURS = 3
-#: So many sources and tenants are shown, and so many reasons read: a strip costs the same however many there are.
+#: How many sources and tenants are shown, and how many reasons are read, at most: this bounds the cost.
 MOST_ROWS, MOST_REASONS = 25, 300
 
-#: Runs are counted by quarters of an hour: every zone's days begin with one.
+#: Runs are counted by quarters of an hour, because days begin at one in every time zone.
 _BUCKET_SECONDS = 900
 _INSTANT = timedelta(microseconds=1)
 
@@ -34,14 +34,14 @@ Block = tuple[date, int]
 
 
 class Part(NamedTuple):
-    """Runs of one block that came to the same.
+    """Runs of one block with the same outcome.
 
     Parameters:
       outcome(str): One of `outcome.OUTCOMES`.
       runs(int): How many.
       first(datetime), last(datetime): When the first and the last were due, UTC-aware.
-      run_id(int | None): The newest of them; None where none is made yet.
-      reason(str): Why it came to that, of the newest; empty where there is nothing to say.
+      run_id(int | None): The newest of them; None if it does not exist yet.
+      reason(str): The reason for the outcome of the newest; empty if it needs none.
     """
 
     outcome: str
@@ -54,10 +54,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What a source, for a tenant or for none, did and will do.
+    """The past and future runs of a source and tenant.
 
     Attributes:
-      blocks: By day and number of the block, 0 to 7; in each what most wants to be seen first.
+      blocks: By day and number of the block, 0 to 7; in each the most urgent outcome first.
     """
 
     source: str
@@ -67,7 +67,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Strip:
-    """Some days of all sources.
+    """The calendar of all sources.
 
     Attributes:
       days: In the viewer's zone, oldest first; `today` is one of them.
@@ -82,10 +82,10 @@ class Strip:
 
 
 def calendar_strip(zone: tzinfo, now: datetime) -> Strip:
-    """Return the runs of some days, each at the time it was due, else asked for; and the slots that have no run yet.
+    """Return the runs around today, at the time they were due or else created, and the slots that have no run yet.
 
     Parameters:
-      zone(tzinfo): The viewer's: its midnights part the days.
+      zone(tzinfo): The viewer's time zone, which determines where days begin.
       now(datetime): The database's time, UTC-aware.
     """
     today = now.astimezone(zone).date()
@@ -96,10 +96,10 @@ def calendar_strip(zone: tzinfo, now: datetime) -> Strip:
     for whose, part in _made(_midnight(days[0], zone), _midnight(days[-1] + timedelta(days=1), zone), now):
         found.setdefault(whose, {}).setdefault(_block(part.first, zone), []).append(part)
     shown = sorted(found, key=lambda whose: (not found[whose], whose[0], whose[1] or ""))[:MOST_ROWS]
-    going = [schedule for schedule in every if (schedule.source, schedule.tenant) in shown and _is_kept(schedule)]
-    used = _used(going, now)
-    for schedule in going:
-        for part in _coming(schedule, days[DAYS_BEFORE:], zone, now, used[schedule.id]):
+    active = [schedule for schedule in every if (schedule.source, schedule.tenant) in shown and _is_followed(schedule)]
+    used = _used(active, now)
+    for schedule in active:
+        for part in _upcoming(schedule, days[DAYS_BEFORE:], zone, now, used[schedule.id]):
             found[schedule.source, schedule.tenant].setdefault(_block(part.first, zone), []).append(part)
     merged = {whose: {block: _merge(parts) for block, parts in found[whose].items()} for whose in shown}
     reasons = _reasons(part for blocks in merged.values() for parts in blocks.values() for part in parts)
@@ -108,11 +108,11 @@ def calendar_strip(zone: tzinfo, now: datetime) -> Strip:
 
 
 def _row(whose: Whose, blocks: Mapping[Block, Sequence[Part]], reasons: Mapping[int, str]) -> Row:
-    told = {
+    explained = {
         block: tuple(part._replace(reason=reasons.get(part.run_id or 0, "")) for part in parts)
         for block, parts in blocks.items()
     }
-    return Row(*whose, told)
+    return Row(*whose, explained)
 
 
 def _midnight(day: date, zone: tzinfo) -> datetime:
@@ -125,7 +125,7 @@ def _block(at: datetime, zone: tzinfo) -> Block:
 
 
 def _merge(parts: Iterable[Part]) -> tuple[Part, ...]:
-    """Make one part of those that came to the same."""
+    """Merge the parts with the same outcome."""
     merged: dict[str, Part] = {}
     for part in parts:
         other = merged.get(part.outcome)
@@ -139,19 +139,19 @@ def _sum(one: Part, other: Part) -> Part:
     return Part(one.outcome, one.runs + other.runs, first, last, newest)
 
 
-# --- runs that are made
+# --- existing runs
 
 
 def _made(begin: datetime, end: datetime, now: datetime) -> Iterator[tuple[Whose, Part]]:
     """Yield how many runs were due in each quarter of an hour, by source, tenant and outcome."""
-    due = Run.status.in_(list(RunStatus)) & Run.scheduled_at.between(begin, end - _INSTANT)  # as its index has them
+    due = Run.status.in_(list(RunStatus)) & Run.scheduled_at.between(begin, end - _INSTANT)  # as its index needs it
     asked = Run.scheduled_at.is_null() & Run.created_at.between(begin, end - _INSTANT)
     for at, which in ((Run.scheduled_at, due), (Run.created_at, asked)):
         first, last = fn.MIN(at).coerce(False), fn.MAX(at).coerce(False)
         columns = (Run.source, Run.tenant, _bucket(at), outcome(now), fn.COUNT(Run.id), first, last, fn.MAX(Run.id))
         rows: Any = Run.select(*columns).where(which).group_by(*(SQL(str(n)) for n in (1, 2, 3, 4))).tuples()
-        for source, tenant, _, came_to, count, earliest, latest, newest in rows:
-            yield (source, tenant), Part(str(came_to), count, _instant(earliest), _instant(latest), newest)
+        for source, tenant, _, result, count, earliest, latest, newest in rows:
+            yield (source, tenant), Part(str(result), count, _instant(earliest), _instant(latest), newest)
 
 
 def _bucket(at: Any) -> Any:
@@ -167,7 +167,7 @@ def _instant(value: Any) -> datetime:
 
 
 def _reasons(parts: Iterable[Part]) -> dict[int, str]:
-    """Return why the newest runs came to what they did, by id."""
+    """Return the reasons for the outcomes of the newest runs, by id."""
     asked = sorted({part.run_id for part in parts if part.run_id and part.outcome in EXPLAINED}, reverse=True)
     newest = asked[:MOST_REASONS]
     rows: Any = Run.select(Run.id, Run.error_summary).where(Run.id.in_(newest)).tuples()
@@ -176,33 +176,33 @@ def _reasons(parts: Iterable[Part]) -> dict[int, str]:
 
 
 def _called_off(run_ids: Sequence[int]) -> dict[int, str]:
-    """Say who cancelled or paused runs that keep no reason themselves."""
-    said = RunEvent.select(RunEvent.run_id, RunEvent.what, RunEvent.who, RunEvent.door)
-    own = said.where(RunEvent.run_id.in_(run_ids), RunEvent.what.in_(("cancelled", "paused")))
+    """Return who cancelled or paused the runs without a stored reason."""
+    events = RunEvent.select(RunEvent.run_id, RunEvent.what, RunEvent.who, RunEvent.door)
+    own = events.where(RunEvent.run_id.in_(run_ids), RunEvent.what.in_(("cancelled", "paused")))
     rows: Any = own.order_by(RunEvent.id).tuples()
     return {run_id: f"{what} by {who} ({door})" for run_id, what, who, door in rows}
 
 
-# --- slots that have none yet
+# --- slots without a run
 
 
-def _is_kept(schedule: Schedule) -> bool:
+def _is_followed(schedule: Schedule) -> bool:
     return not schedule.paused_at and schedule.source in get_registry()
 
 
-def _used(going: Sequence[Schedule], now: datetime) -> dict[int, frozenset[datetime]]:
-    """Return, by schedule, the slots to come that have a run, or had one: it was moved, or called off."""
-    ids = [schedule.id for schedule in going]
+def _used(active: Sequence[Schedule], now: datetime) -> dict[int, frozenset[datetime]]:
+    """Return, by schedule, the future slots that have a run, or had one that was moved or cancelled."""
+    ids = [schedule.id for schedule in active]
     rows: Any = Run.select(Run.schedule_id, Run.slot_at).where(Run.schedule_id.in_(ids), Run.slot_at > now).tuples()
     return {wanted: frozenset(slot for schedule_id, slot in rows if schedule_id == wanted) for wanted in ids}
 
 
-def _coming(
+def _upcoming(
     schedule: Schedule, days: Sequence[date], zone: tzinfo, now: datetime, used: frozenset[datetime]
 ) -> Iterator[Part]:
-    """Yield the slots of a schedule to come, by block; none where it cannot be read."""
-    minute = now.replace(second=0, microsecond=0)  # slots are whole minutes: within one they are reckoned once
-    with suppress(SluiceError):  # the table of schedules says what is wrong
+    """Yield the future slots of a schedule, by block; none if it cannot be read."""
+    minute = now.replace(second=0, microsecond=0)  # slots are whole minutes, so the cache holds within one
+    with suppress(SluiceError):  # the list of schedules shows the error
         for day in days:
             after, end = max(_midnight(day, zone) - _INSTANT, minute), _midnight(day + timedelta(days=1), zone)
             yield from _slots(schedule.cron, schedule.timezone, (after, end), used, zone)
@@ -212,7 +212,7 @@ def _coming(
 def _slots(
     cron: str, timezone: str, span: tuple[datetime, datetime], used: frozenset[datetime], zone: tzinfo
 ) -> tuple[Part, ...]:
-    """Return the slots within a span, less those used, by block. A schedule of each minute has 1,440 a day."""
+    """Return the unused slots within a span, by block: a schedule that runs every minute has 1,440 a day."""
     after, end = span
     blocks: defaultdict[Block, list[datetime]] = defaultdict(list)
     for slot in takewhile(lambda slot: slot < end, Cron(cron, timezone).after(after)):

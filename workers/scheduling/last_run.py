@@ -1,4 +1,4 @@
-"""The last run: of a source and tenant, what is running, or else ended last, whatever its number; and its outcome."""
+"""Finds the last run of each source and tenant, with its outcome: the active one, else the one that ended last."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -8,8 +8,7 @@ from workers.reports.labels import outcome
 from workers.scheduling import schedules
 from workers.sources.registry import get_registry
 
-#: Among so many of a source's newest runs, and of all that ended last, those of its tenants are looked for; then among
-#: the schedule's.
+#: How many of a source's newest runs, and of all that ended last, are searched; then the schedule's own are.
 _NEWEST = 100
 
 
@@ -18,7 +17,7 @@ class LastRun(NamedTuple):
 
     Parameters:
       outcome(str): One of `outcome.OUTCOMES`.
-      ended_at(datetime | None): None while it goes on.
+      ended_at(datetime | None): None while it is active.
     """
 
     id: int
@@ -28,7 +27,7 @@ class LastRun(NamedTuple):
 
 
 def last_runs(now: datetime) -> dict[tuple[str, str | None], LastRun]:
-    """Return the run that is active or ended last, by source and tenant; of those that have a schedule, surely one."""
+    """Return the run that is active or ended last, by source and tenant; for each with a schedule it finds one."""
     every = schedules.every()
     found: dict[tuple[str, str | None], LastRun] = {}
     for source in {*get_registry(), *(schedule.source for schedule in every)}:
@@ -36,8 +35,8 @@ def last_runs(now: datetime) -> dict[tuple[str, str | None], LastRun]:
         for tenant, *values in newest.tuples():
             _keep_later(found, (source, tenant), LastRun(*values))
     ended = Run.ended_at.is_null(False) & Run.items_removed_at.is_null()  # an old run that was retried has its items
-    lately = _begun(now).select_extend(Run.source).where(ended).order_by(Run.ended_at.desc(), Run.id.desc())
-    for tenant, *values, source in lately.limit(_NEWEST).tuples():
+    latest = _begun(now).select_extend(Run.source).where(ended).order_by(Run.ended_at.desc(), Run.id.desc())
+    for tenant, *values, source in latest.limit(_NEWEST).tuples():
         _keep_later(found, (source, tenant), LastRun(*values))
     for schedule in every:
         if (schedule.source, schedule.tenant) not in found:
@@ -51,7 +50,7 @@ def _keep_later(found: dict[tuple[str, str | None], LastRun], whose: tuple[str, 
 
 
 def _when(run: LastRun) -> tuple[bool, datetime, int]:
-    """Return by what the last run is found: a run that is active is later than all that have ended."""
+    """Return the sort key of the last run: an active run is later than all that have ended."""
     return run.ended_at is None, run.ended_at or run.started_at, run.id
 
 

@@ -1,4 +1,4 @@
-"""What a change of a schedule would come to, told before it is made, by the rules that will make it."""
+"""Preview of a change of a schedule: the actions and next slots that it would lead to, by the same rules."""
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from workers.connections import database
-from workers.control import runner
+from workers.control import tenants
 from workers.cron import Cron
 from workers.records.tables import Run, RunStatus, Schedule
 from workers.scheduling import schedules, timetable
@@ -19,16 +19,16 @@ from workers.sources.contracts import ImportSource
 
 @dataclass(frozen=True)
 class SchedulePlan:
-    """What would be done now, and when the source would come next.
+    """The effect of a change of a schedule.
 
     Attributes:
-      now: When that was asked.
-      actions: As `decide` has them: to be told, not to be done.
-      slots: For which slot each run in them is, by id, as it is now.
-      timezone, in_words: Of what would hold then; empty where there would be no schedule.
-      paused: Whether it would make no runs.
-      next_at: Its next slots then, in UTC; empty where it would make no runs.
-      same: Whether what would hold is what holds already.
+      now: The time of the preview.
+      actions: The actions that `decide` returns; they are only shown.
+      slots: The current slot of each run in `actions`, by its id.
+      timezone, in_words: Of the changed schedule; empty if there would be none.
+      paused: Whether it would create no runs.
+      next_at: Its next slots, in UTC; empty if it would create no runs.
+      same: Whether the change changes nothing.
     """
 
     now: datetime = field(compare=False)
@@ -42,14 +42,14 @@ class SchedulePlan:
 
 
 def of_setting(source_name: str, tenant: str | None, cron: str, timezone: str, catch_up: str) -> SchedulePlan:
-    """Return what `timetable.set_schedule` would do.
+    """Return the effect of `timetable.set_schedule`.
 
     Raises:
       UnknownSource, UsageError: As there.
     """
     registry.get_registry()[source_name]
-    runner.check_tenant(tenant)
-    runner.refuse_tenant(source_name, tenant)
+    tenants.check(tenant)
+    tenants.refuse(source_name, tenant)
     values = timetable.check(cron, timezone, catch_up)
     found = schedules.find(source_name, tenant)
     if found is None:
@@ -61,17 +61,17 @@ def of_setting(source_name: str, tenant: str | None, cron: str, timezone: str, c
 
 
 def of_pausing(found: Schedule) -> SchedulePlan:
-    """Return what `timetable.pause_schedule` would do."""
+    """Return the effect of `timetable.pause_schedule`."""
     return _changed(found, {"paused_at": database.now()})
 
 
 def of_resuming(found: Schedule) -> SchedulePlan:
-    """Return what `timetable.resume_schedule` would do."""
+    """Return the effect of `timetable.resume_schedule`."""
     return _changed(found, {"paused_at": None})
 
 
 def of_removing(found: Schedule) -> SchedulePlan | None:
-    """Return what `timetable.remove_schedule` would do; None where it refuses: its source declares just this one."""
+    """Return the effect of `timetable.remove_schedule`; None if it would refuse, as the source declares it."""
     source = source_declaring(found)
     if source:
         values = timetable.check(source.schedule or "", source.timezone, source.catch_up)
@@ -82,7 +82,7 @@ def of_removing(found: Schedule) -> SchedulePlan | None:
 
 
 def source_declaring(found: Schedule) -> ImportSource | None:
-    """Return the source that declares a schedule where this one is; None where none does."""
+    """Return the source whose code declares a schedule in place of this one; None if none does."""
     known = registry.get_registry()
     source = known[found.source] if found.source in known and found.tenant is None else None
     return source if source and source.schedule else None
@@ -109,7 +109,7 @@ def _changed(found: Schedule, values: Mapping[str, Any]) -> SchedulePlan:
 
 
 def _next(cron: Cron, actions: Sequence[Action], seen: Sequence[Run], now: datetime) -> tuple[datetime, ...]:
-    """Return the next slots: the first is that of the run that is made, or moved, or stays."""
+    """Return the next slots; the first is that of the future run, which is created, moved or unchanged."""
     made = [action.slot for action in actions if isinstance(action, (Make, Move)) and action.slot > now]
     own = [run for run in seen if run.stands_for_its_slot and run.status == RunStatus.SCHEDULED]
     stays = [run.slot_at for run in own if run.slot_at > now]

@@ -1,11 +1,11 @@
-"""The rules of a schedule, as one pure function over rows and a clock.
+"""Rules of a schedule: decides which runs to start, cancel, create or move, as a pure function of rows and a clock.
 
-1. A schedule that is not paused always has exactly one future run, for its next slot, however the last one was started.
-   Runs that a person schedules, or moves to another time, are extra.
-2. A run whose time has come starts, or waits behind the active one of its source.
-3. Of several whose time has come only the newest runs, and the others leave a row with the reason; how many, is the
-   schedule's choice: see `CatchUp`.
-4. One run of a source at a time: not here, the database keeps it (`activation.activate`).
+1. A schedule that is not paused always has exactly one future run, for its next slot, however its last run was started.
+   Runs that a person schedules, or moves to another time, are additional.
+2. A run whose time has come starts, or waits until the active run of its source has ended.
+3. If the times of several runs have come, the catch-up policy of the schedule decides which of them start: see
+   `CatchUp`. Each other slot keeps a cancelled run with the reason.
+4. Only one run of a source is active at a time: the database enforces that (`activation.activate`).
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,22 @@ from datetime import datetime, timedelta
 from workers.cron import CatchUp, Cron, read_catch_up
 from workers.records.tables import Run, RunStatus, Schedule
 
-#: So many missed slots leave a row each, of older ones the oldest row tells; and so many runs wait for their turn.
+#: How many missed slots get a row each (the oldest row mentions those before it), and how many runs can be pending.
 MOST_ROWS = 1_000
-#: Slots that were missed longer ago are not even looked for.
+#: Slots that were missed longer ago are ignored.
 _FORGOTTEN = timedelta(days=400)
 
 
 @dataclass(frozen=True)
 class Begin:
-    """The time of a scheduled run has come."""
+    """Make a scheduled run pending, because its time has come."""
 
     run_id: int
 
 
 @dataclass(frozen=True)
 class Cancel:
-    """A run is not to start. Where its slot is `free` afterwards, the slot may have another run."""
+    """Cancel a run before it starts. If its slot is `free` afterwards, the slot can get another run."""
 
     run_id: int
     reason: str
@@ -39,7 +39,7 @@ class Cancel:
 
 @dataclass(frozen=True)
 class Make:
-    """A slot gets its run: scheduled for then or, where it is `due`, to start as soon as it may."""
+    """Create the run of a slot: scheduled or, if it is `due`, pending."""
 
     slot: datetime
     due: bool = False
@@ -47,7 +47,7 @@ class Make:
 
 @dataclass(frozen=True)
 class Skip:
-    """A slot that passed leaves a cancelled run, with the reason."""
+    """Create a cancelled run for a slot that has passed, with the reason."""
 
     slot: datetime
     reason: str
@@ -55,7 +55,7 @@ class Skip:
 
 @dataclass(frozen=True)
 class Move:
-    """The future run is for another slot than the next one: the schedule, or the clock, was changed."""
+    """Move the future run to the next slot, because the schedule or the clock was changed."""
 
     run_id: int
     slot: datetime
@@ -65,13 +65,13 @@ Action = Begin | Cancel | Make | Skip | Move
 
 
 def decide(schedule: Schedule, runs: Sequence[Run], now: datetime, late_seconds: float) -> list[Action]:
-    """Return what is to be done for a schedule now; nothing is where that is done already.
+    """Return the actions that a schedule needs now; an empty list if it needs none.
 
     Parameters:
       schedule(Schedule): The row.
       runs(Sequence[Run]): What `schedules.runs_to_decide` returns.
       now(datetime): UTC-aware.
-      late_seconds(float): From how long after its slot on a run counts as missed, for `CatchUp.NONE`.
+      late_seconds(float): How long after its slot a run counts as missed, for `CatchUp.NONE`.
 
     Returns:
       list[Action]: Oldest slot first, the future run last.
@@ -79,7 +79,7 @@ def decide(schedule: Schedule, runs: Sequence[Run], now: datetime, late_seconds:
     Raises:
       UsageError: The schedule cannot be read.
     """
-    own = [run for run in runs if run.stands_for_its_slot]  # one that a person has moved is the person's
+    own = [run for run in runs if run.stands_for_its_slot]  # a run that a person has moved is not counted
     scheduled = sorted((run for run in own if run.status == RunStatus.SCHEDULED), key=_slot)
     if schedule.paused_at:
         return [Cancel(run.id, "its schedule is paused", free=True) for run in scheduled]
@@ -93,18 +93,20 @@ def decide(schedule: Schedule, runs: Sequence[Run], now: datetime, late_seconds:
 
 
 def _missed(cron: Cron, schedule: Schedule, runs: Sequence[Run], now: datetime) -> list[datetime]:
-    """Return the slots that have passed with no run made for them, oldest first."""
+    """Return the slots that have passed and for which no run was created, oldest first."""
     known = {run.slot_at for run in runs}
     passed = [run for run in runs if run.slot_at <= now]
-    told = max(map(_slot, filter(_stood, passed)), default=min(map(_slot, passed), default=schedule.since))
-    since = max(schedule.since, now - _FORGOTTEN, told)
+    covered = max(
+        map(_slot, filter(_covered_its_slot, passed)), default=min(map(_slot, passed), default=schedule.since)
+    )
+    since = max(schedule.since, now - _FORGOTTEN, covered)
     return [slot for slot in cron.between(since, now, MOST_ROWS + 1) if slot not in known]
 
 
-def _stood(run: Run) -> bool:
-    """Whether a run was that of its slot when the slot came: then those before had their rows.
+def _covered_its_slot(run: Run) -> bool:
+    """Whether a run still belonged to its slot when the slot came: then all earlier slots have their rows.
 
-    One that a person moved or cancelled before that tells nothing: the schedule may have been changed since.
+    A run that a person moved or cancelled before its slot proves nothing, because the schedule can have changed since.
     """
     return run.stands_for_its_slot and (run.ended_at is None or run.ended_at >= run.slot_at)
 
@@ -112,7 +114,7 @@ def _stood(run: Run) -> bool:
 def _catch_up(
     policy: CatchUp, due: Sequence[Run], waiting: Sequence[Run], missed: Sequence[datetime], on_time: datetime
 ) -> list[Action]:
-    """Return what becomes of the slots whose time has come."""
+    """Return the actions for the slots whose time has come, by the catch-up policy."""
     runs = {run.slot_at: run for run in due}
     slots = sorted([*runs, *missed])
     if policy is CatchUp.ALL:
@@ -121,7 +123,7 @@ def _catch_up(
         chosen = [slot for slot in slots[-1:] if slot >= on_time]
     else:
         chosen = slots[-1:]
-    actions = _of_those_that_wait(policy, sorted(waiting, key=_slot), chosen)
+    actions = _pending_runs(policy, sorted(waiting, key=_slot), chosen)
     for slot in slots:
         run = runs.get(slot)
         if slot in chosen:
@@ -134,19 +136,19 @@ def _catch_up(
     return actions
 
 
-def _of_those_that_wait(policy: CatchUp, waiting: Sequence[Run], chosen: Sequence[datetime]) -> list[Action]:
-    """Return what becomes of the runs that wait for their turn since an earlier slot, oldest first."""
+def _pending_runs(policy: CatchUp, waiting: Sequence[Run], chosen: Sequence[datetime]) -> list[Action]:
+    """Return the actions for the runs that are pending since an earlier slot, oldest first."""
     if not chosen:
         return []
     if policy is CatchUp.ALL:
         surplus = max(0, len(waiting) + len(chosen) - MOST_ROWS)
         return [Cancel(run.id, f"only the newest {MOST_ROWS:,} wait for their turn") for run in waiting[:surplus]]
-    older = [run for run in waiting if run.slot_at < chosen[-1]]  # not those it is after by a clock set back
+    older = [run for run in waiting if run.slot_at < chosen[-1]]  # a clock that was set back can leave newer ones
     return [Cancel(run.id, _overtaken(chosen[-1])) for run in older]
 
 
 def _future(cron: Cron, runs: Sequence[Run], future: Sequence[Run], now: datetime) -> list[Action]:
-    """Return what makes the one future run that of the next slot."""
+    """Return the actions after which exactly one future run exists, for the next slot."""
     kept = future[0] if future else None
     used = {run.slot_at for run in runs if run is not kept}
     slot = next((slot for slot in cron.after(now) if slot not in used), None)

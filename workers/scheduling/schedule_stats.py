@@ -1,4 +1,4 @@
-"""What a person asks of schedules: when they come next, whose they are, and what is in their way."""
+"""The read side of schedules: their next slots, who set them, and what prevents their runs, as plain values."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ class ScheduleStats:
     """One schedule, as people see it. Instants are UTC-aware.
 
     Attributes:
-      in_words: What the cron expression means, without the timezone; empty where it cannot be read.
+      in_words: What the cron expression means, without the timezone; empty if it cannot be read.
       declared: Whether its source declares a schedule.
       edited: Whether a person has changed it.
-      next_at: Its next slots; empty while it is paused, or cannot be kept.
-      next_run_id: The run that is made for the next slot; None where no scheduler has made it yet.
-      trouble: Why it cannot be kept, and the fix; empty where it can.
-      unattended: That no scheduler runs, or which slot has passed without one, and the fix; empty where all is well.
+      next_at: Its next slots; empty while it is paused or cannot be followed.
+      next_run_id: The run of the next slot; None if no scheduler has created it yet.
+      trouble: Why it cannot be followed, and the repair; empty if it can.
+      unattended: That no scheduler runs, or which slot has passed without one, and the repair; empty if all is well.
     """
 
     source: str
@@ -51,7 +51,7 @@ def all_schedules(most: int | None = None) -> Sequence[ScheduleStats]:
     """Return every schedule, by source and tenant.
 
     Parameters:
-      most(int | None): Only the first so many; None: all.
+      most(int | None): How many at most; None: all.
     """
     future, missing = _future_runs(), scheduler_heartbeat.no_scheduler()
     now = database.now()
@@ -59,7 +59,7 @@ def all_schedules(most: int | None = None) -> Sequence[ScheduleStats]:
 
 
 def schedule_stats(source: str, tenant: str | None = None) -> ScheduleStats | None:
-    """Return the schedule of a source, for a tenant or for none; None where it has none."""
+    """Return the schedule of a source and tenant; None if it has none."""
     found = schedules.find(source, tenant)
     return (
         _stats(found, schedules.future_run(found), scheduler_heartbeat.no_scheduler(), database.now())
@@ -117,7 +117,7 @@ def _unattended(future: Run | None, missing: str, now: datetime) -> str:
 
 
 def _next(cron: Cron, first: datetime | None, now: datetime) -> tuple[datetime, ...]:
-    """Return the next slots: from that of the future run on, for the ones before it have had their run."""
+    """Return the next slots, from that of the future run on, because earlier ones have had their run."""
     if first is None or first <= now:
         return tuple(cron.next(PREVIEW, now))
     return (first, *cron.next(PREVIEW - 1, first))

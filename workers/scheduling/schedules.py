@@ -1,4 +1,4 @@
-"""Schedule: its row, and what was decided for it, written in one transaction that only one scheduler wins."""
+"""Reads and writes the rows of schedules; applies actions in one transaction that only one scheduler can win."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def find(source: str, tenant: str | None = None) -> Schedule | None:
-    """Return the schedule of a source, for a tenant or for none."""
+    """Return the schedule of a source and tenant; None if it has none."""
     return Schedule.get_or_none(Schedule.source == source, fn.COALESCE(Schedule.tenant, "") == (tenant or ""))
 
 
@@ -41,7 +41,7 @@ def create(
     """Record a schedule.
 
     Returns:
-      Schedule | None: None where the source and tenant have one already.
+      Schedule | None: None if the source and tenant already have one.
     """
     now = database.now()
     with suppress(IntegrityError), database.db.atomic():
@@ -62,7 +62,7 @@ def create(
 
 
 def change(schedule: Schedule, *, who: str, **values: Any) -> Schedule | None:
-    """Write columns of a schedule, if nobody has changed or decided it since it was read.
+    """Write columns of a schedule, unless another process has changed it or applied actions since it was read.
 
     Parameters:
       schedule(Schedule): As it was read.
@@ -70,7 +70,7 @@ def change(schedule: Schedule, *, who: str, **values: Any) -> Schedule | None:
       values: Columns by name.
 
     Returns:
-      Schedule | None: As it is now; None where somebody was faster: read it anew.
+      Schedule | None: As it is now; None if another process was first: read it again.
     """
     now = database.now()
     moved = {"version": schedule.version + 1, "updated_by": who, "updated_at": now}
@@ -82,16 +82,16 @@ def remove(schedule: Schedule) -> bool:
     """Delete a schedule; its runs stay.
 
     Returns:
-      bool: False where somebody has changed it since it was read.
+      bool: False if another process has changed it since it was read.
     """
     return bool(Schedule.delete().where(_as_read(schedule)).execute())
 
 
 def runs_to_decide(schedule: Schedule, now: datetime) -> Sequence[Run]:
-    """Return the runs of a schedule that `decide` must see.
+    """Return the runs of a schedule that `decide` needs.
 
-    Those are the ones ahead, and those for slots from the newest on that came while its run stood for it; what a person
-    moved, or cancelled before, does not tell that the slots before it have their rows.
+    Those are the scheduled and pending runs, and all from the newest slot on whose run still belonged to it when the
+    slot came. A run that a person moved or cancelled before does not prove that earlier slots have their rows.
     """
     own = Run.select().where(Run.schedule_id == schedule.id)
     stood = STANDS_FOR_ITS_SLOT & (Run.ended_at.is_null() | (Run.ended_at >= Run.slot_at))
@@ -111,16 +111,17 @@ def future_run(schedule: Schedule) -> Run | None:
 def apply(
     schedule: Schedule, actions: Sequence[Action], *, lanes: int, who: str, door: str, detail: str | None = None
 ) -> bool:
-    """Do what was decided, all of it or nothing.
+    """Apply the actions, all of them or none.
 
     Parameters:
       schedule(Schedule): As it was read before the decision.
       actions(Sequence[Action]): What `decide` returned.
-      lanes(int): Of the runs that are made.
+      lanes(int): The lanes of new runs.
+      who(str), door(str): Who acts, for the timelines.
       detail(str | None): Why, for the timelines.
 
     Returns:
-      bool: False where somebody else has decided, or changed the schedule, meanwhile.
+      bool: False if another process has applied actions, or changed the schedule, in between.
     """
     try:
         with database.db.atomic():
@@ -129,25 +130,25 @@ def apply(
             for action in actions:
                 _do(schedule, action, lanes, {"who": who, "door": door}, detail)
     except IntegrityError as error:
-        log.info("schedule of %s: somebody was faster (%s)", schedule.source, database.explain(error))
+        log.info("schedule of %s: another process was first (%s)", schedule.source, database.explain(error))
         return False
     return True
 
 
-def _do(schedule: Schedule, action: Action, lanes: int, told: Mapping[str, str], detail: str | None) -> None:
-    """Do one thing. A run that a person has moved or cancelled meanwhile is left as it is: the next tick sees it."""
+def _do(schedule: Schedule, action: Action, lanes: int, by: Mapping[str, str], detail: str | None) -> None:
+    """Apply one action. A run that a person has moved or cancelled in between is unchanged: the next tick sees it."""
     match action:
         case Begin(run_id):
             scheduled_runs.claim(run_id)
         case Cancel(run_id, reason, free):
-            scheduled_runs.call_off(run_id, reason, free=free, **told)
+            scheduled_runs.call_off(run_id, reason, free=free, **by)
         case Move(run_id, slot):
-            scheduled_runs.move_to_slot(run_id, slot, detail=detail, **told)
+            scheduled_runs.move_to_slot(run_id, slot, detail=detail, **by)
         case Make(slot, due):
             status = RunStatus.PENDING if due else RunStatus.SCHEDULED
-            scheduled_runs.create_for_slot(schedule, slot, status, lanes=lanes, detail=detail, **told)
+            scheduled_runs.create_for_slot(schedule, slot, status, lanes=lanes, detail=detail, **by)
         case Skip(slot, reason):
-            scheduled_runs.create_for_slot(schedule, slot, RunStatus.CANCELLED, lanes=lanes, detail=reason, **told)
+            scheduled_runs.create_for_slot(schedule, slot, RunStatus.CANCELLED, lanes=lanes, detail=reason, **by)
 
 
 def _as_read(schedule: Schedule) -> Any:

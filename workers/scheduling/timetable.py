@@ -1,4 +1,4 @@
-"""The timetable: how a schedule is set, paused, resumed and removed, and how its slots become runs."""
+"""Timetable: sets, pauses, resumes and removes schedules, and turns their slots into runs with every tick."""
 
 import logging
 from collections import Counter
@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.connections import database
 from workers.connections.fault_isolation import is_for_all, isolated
-from workers.control import runner
+from workers.control import tenants
 from workers.cron import Cron, read_catch_up
 from workers.engine import finalize
 from workers.errors import SluiceError, UnknownSource, UsageError
@@ -26,22 +26,22 @@ from workers.text.error_text import message_of
 
 log = logging.getLogger(__name__)
 
-#: So often a change is tried again that a scheduler, or somebody else, was faster with.
+#: How often a change is retried if another process has changed the schedule in between.
 _TRIES = 20
-#: So many things are done in one transaction, so that lanes need not wait long for it.
+#: How many actions one transaction applies, so that lanes do not wait long for it.
 _AT_ONCE = 500
-#: Who changes a schedule that only its source declares.
+#: The author of a schedule that its source declares.
 ITS_SOURCE = "its source"
-#: The clocks of two hosts may differ by this much.
+#: How much the clocks of two hosts can differ.
 _CLOCK_ERROR = timedelta(seconds=60)
-#: Up to so long after its slot a run is no late one: a tick may wait for a locked database.
+#: How late a run can start without counting as late: a tick can wait for a locked database.
 _LATE_SECONDS = 60.0
 
-#: The columns that say which slots a schedule has.
+#: The columns that determine the slots of a schedule.
 _OF_SLOTS = ("cron", "timezone", "paused_at")
 
-#: What was last said of a schedule that cannot be decided, so that it is not said with each tick.
-_told: dict[int, str] = {}
+#: The error last logged of each schedule that cannot be followed, so that not every tick logs it.
+_logged: dict[int, str] = {}
 
 
 def set_schedule(
@@ -54,22 +54,22 @@ def set_schedule(
     catch_up: str | None = None,
     tenant: str | None = None,
 ) -> Schedule:
-    """Let a source run by itself, or change when it does. Its future run moves to the next slot at once.
+    """Set or change the schedule of a source. Its future run moves to the next slot at once.
 
     Parameters:
-      source_name(str): Which source.
+      source_name(str): The source.
       cron(str): Five fields, as in "0 */3 * * *"; see `Cron`.
-      who(str), door(str): Who asked, and from where: cli, script, monitor.
-      timezone(str | None): A name like Europe/Paris; None: as it was, else what the source says.
-      catch_up(str | None): latest, none or all; None: as it was, else what the source says.
-      tenant(str | None): For whom, where the source has tenants.
+      who(str), door(str): Who acts, and from where: cli, script, monitor.
+      timezone(str | None): A name like Europe/Paris; None: unchanged, else the source's.
+      catch_up(str | None): latest, none or all; None: unchanged, else the source's.
+      tenant(str | None): For which tenant, if the source has tenants.
 
     Raises:
       UnknownSource: No source has this name.
       UsageError: A value cannot be used; the message says the fix.
     """
     source = registry.get_registry()[source_name]
-    runner.check_tenant(tenant)
+    tenants.check(tenant)
 
     def change(found: Schedule | None) -> Schedule | None:
         values = {
@@ -88,7 +88,7 @@ def set_schedule(
 
 
 def pause_schedule(source_name: str, *, who: str, door: str, tenant: str | None = None) -> Schedule:
-    """Make no more runs by this schedule until it is resumed; its future run is cancelled, others go on.
+    """Pause a schedule: it creates no runs until it is resumed. Its future run is cancelled, other runs continue.
 
     Raises:
       UnknownSource: There is neither a source nor a schedule of this name.
@@ -96,12 +96,12 @@ def pause_schedule(source_name: str, *, who: str, door: str, tenant: str | None 
     """
 
     def change(found: Schedule | None) -> Schedule | None:
-        held = _known(found, source_name, tenant)
-        if held.paused_at:
-            since = f"{held.paused_at:%Y-%m-%d %H:%M} UTC"
-            raise UsageError(f"The schedule of {_name(held)} is paused already, since {since}")
+        current = _known(found, source_name, tenant)
+        if current.paused_at:
+            since = f"{current.paused_at:%Y-%m-%d %H:%M} UTC"
+            raise UsageError(f"The schedule of {_name(current)} is paused already, since {since}")
         with database.db.atomic():
-            paused = schedules.change(held, who=who, paused_at=database.now())
+            paused = schedules.change(current, who=who, paused_at=database.now())
             if paused:
                 _call_off_future(paused, "its schedule is paused", who, door, free=True)
         return paused
@@ -110,7 +110,7 @@ def pause_schedule(source_name: str, *, who: str, door: str, tenant: str | None 
 
 
 def resume_schedule(source_name: str, *, who: str, door: str, tenant: str | None = None) -> Schedule:
-    """Let a paused schedule go on with its next slot; those that passed meanwhile are not made up for.
+    """Resume a paused schedule from its next slot on; slots that passed during the pause get no run.
 
     Raises:
       UnknownSource: No source has this name.
@@ -118,10 +118,10 @@ def resume_schedule(source_name: str, *, who: str, door: str, tenant: str | None
     """
 
     def change(found: Schedule | None) -> Schedule | None:
-        held = _known(found, source_name, tenant)
-        if not held.paused_at:
-            raise UsageError(f"The schedule of {_name(held)} is not paused")
-        return schedules.change(held, who=who, paused_at=None, since=database.now())
+        current = _known(found, source_name, tenant)
+        if not current.paused_at:
+            raise UsageError(f"The schedule of {_name(current)} is not paused")
+        return schedules.change(current, who=who, paused_at=None, since=database.now())
 
     source = registry.get_registry()[source_name]
     resumed = _change(source_name, tenant, change)
@@ -130,26 +130,26 @@ def resume_schedule(source_name: str, *, who: str, door: str, tenant: str | None
 
 
 def remove_schedule(source_name: str, *, who: str, door: str, tenant: str | None = None) -> Schedule | None:
-    """Take back what people have set: the schedule that the source declares holds again, or none.
+    """Remove the schedule that a person has set: the one that the source declares applies again, or none.
 
     Returns:
-      Schedule | None: What holds now.
+      Schedule | None: The schedule that applies now.
 
     Raises:
       UnknownSource: There is neither a source nor a schedule of this name.
-      UsageError: It has no schedule, or just the one that its source declares.
+      UsageError: It has no schedule, or only the one that its source declares.
     """
     source = _source(source_name)
     declared = _declared(source) if source and tenant is None else None
 
     def change(found: Schedule | None) -> Schedule | None:
-        held = _known(found, source_name, tenant)
-        if declared and not held.edited:
-            raise UsageError(f"{_name(held)} declares its schedule itself: pause it, or set another one")
+        current = _known(found, source_name, tenant)
+        if declared and not current.edited:
+            raise UsageError(f"{_name(current)} declares its schedule itself: pause it, or set another one")
         if source and declared:
             values = _values(source) | {"declared": declared, "edited": False, "paused_at": None}
-            return schedules.change(held, who=who, **values, **since(held, values))
-        return _remove(held, who, door, "its schedule was removed")
+            return schedules.change(current, who=who, **values, **since(current, values))
+        return _remove(current, who, door, "its schedule was removed")
 
     changed = _change(source_name, tenant, change)
     if not source or not declared:
@@ -159,7 +159,7 @@ def remove_schedule(source_name: str, *, who: str, door: str, tenant: str | None
 
 
 def record_declared() -> None:
-    """Record the schedules that sources declare and that have no row yet."""
+    """Create the rows of schedules that sources declare and that have none yet."""
     _for_each_source(_record_declared)
 
 
@@ -175,9 +175,9 @@ def _for_each_source(do: Callable[[ImportSource], None]) -> None:
 
 
 def adopt() -> None:
-    """Record what the sources declare, and follow what they declare now. What a person has changed is left alone.
+    """Create and update schedules as the sources' code declares them, except those that a person has changed.
 
-    Where another scheduler's code says otherwise, what was first said is kept until that scheduler is gone.
+    If another running scheduler has different code, the schedule stays as first declared until that scheduler is gone.
     """
     record_declared()
     _for_each_source(_adopt)
@@ -194,32 +194,32 @@ def _adopt(source: ImportSource) -> None:
 
 
 def keep(late_seconds: float = 0.0) -> int:
-    """Decide every schedule, and do what was decided: see `decide`. Any number of processes may do this at once.
+    """Decide on every schedule and apply the actions: see `rules.decide`. Any number of processes can do this at once.
 
-    A schedule that cannot be kept keeps no other from its runs.
+    A schedule with an error does not affect the others.
 
     Parameters:
-      late_seconds(float): From how long after its slot on a run counts as missed, where none is made up for.
+      late_seconds(float): How long after its slot a run counts as missed, for the catch-up policy `none`.
 
     Returns:
-      int: How many things were done.
+      int: How many actions were applied.
     """
     known, done = registry.get_registry(), 0
     for schedule in schedules.every():
         if schedule.source not in known:
-            continue  # another host's: it knows the source
+            continue  # the scheduler of another host has this source
         try:
             done += _keep(schedule, known[schedule.source], "sluice", "scheduler", late_seconds=late_seconds)
-            _told.pop(schedule.id, None)
+            _logged.pop(schedule.id, None)
         except Exception as error:
             if is_for_all(error):
                 raise
-            _tell_once(schedule, error)
+            _log_once(schedule, error)
     return done
 
 
 def check(cron: str, timezone: str, catch_up: str) -> dict[str, str]:
-    """Return what can be stored of these.
+    """Return these values as they are stored.
 
     Raises:
       UsageError: One of them cannot be used; the message says the fix.
@@ -229,12 +229,12 @@ def check(cron: str, timezone: str, catch_up: str) -> dict[str, str]:
 
 
 def late_after(at_least: float = 0.0) -> float:
-    """Return from how many seconds after its slot on a run is a late one."""
+    """Return how many seconds after its slot a run counts as late."""
     return max(at_least, _LATE_SECONDS, 2 * get_settings().tick_seconds)
 
 
 def since(found: Schedule, values: Mapping[str, Any]) -> dict[str, datetime]:
-    """Return from when on the slots are those of the changed schedule: nothing where they are the same ones."""
+    """Return the column `since`, from which on the changed slots apply; empty if the slots are unchanged."""
     same = all(values.get(name, getattr(found, name)) == getattr(found, name) for name in _OF_SLOTS)
     return {} if same else {"since": database.now()}
 
@@ -248,26 +248,26 @@ def _keep(
     *,
     late_seconds: float = 0.0,
 ) -> int:
-    """Decide a schedule, and do it, in short transactions. Where somebody else is faster, the next tick goes on."""
+    """Decide on a schedule and apply the actions in short transactions, or leave them to the next tick."""
     settings = get_settings()
     late = late_after(late_seconds)
     lanes, done = settings.lanes or source.lanes, 0
-    now = database.now()  # one for all of it: else the newest slot may be another one meanwhile
+    now = database.now()  # read once, because the newest slot could change in between
     current: Schedule | None = schedule
     while current is not None:
         actions = decide(current, _to_decide(current, now), now, late)
-        some = actions[:_AT_ONCE]
-        if not some or not schedules.apply(current, some, lanes=lanes, who=who, door=door, detail=detail):
+        batch = actions[:_AT_ONCE]
+        if not batch or not schedules.apply(current, batch, lanes=lanes, who=who, door=door, detail=detail):
             break
-        done += len(some)
-        log.info("schedule of %s: %s", _name(current), _in_words(some))
+        done += len(batch)
+        log.info("schedule of %s: %s", _name(current), _in_words(batch))
         finalize.start_next(current.source, current.tenant)
         current = schedules.find(current.source, current.tenant) if len(actions) > _AT_ONCE else None
     return done
 
 
 def _to_decide(schedule: Schedule, now: datetime) -> Sequence[Run]:
-    """Return the runs to decide on, the slots freed that were skipped by a clock that was ahead."""
+    """Return the runs to decide on, after freeing slots that a process with a fast clock has skipped."""
     found = schedules.runs_to_decide(schedule, now)
     premature = [run.id for run in found if run.slot_at > now and run.created_at > now + _CLOCK_ERROR and _is_skip(run)]
     if not premature:
@@ -281,7 +281,7 @@ def _is_skip(run: Run) -> bool:
 
 
 def _in_words(actions: Sequence[Action]) -> str:
-    """Say what was done, for the log."""
+    """Return what was done, for the log."""
     kinds = Counter(type(action).__name__.lower() for action in actions)
     return ", ".join(f"{count} x {kind}" if count > 1 else kind for kind, count in kinds.items())
 
@@ -297,7 +297,7 @@ def _change(source_name: str, tenant: str | None, change: Callable[[Schedule | N
         changed = change(schedules.find(source_name, tenant))
         if changed is not None:
             return changed
-    raise UsageError(f"The schedule of {source_name} is being changed by others: look at it, and try again")
+    raise UsageError(f"The schedule of {source_name} is being changed by another process: check it, and try again")
 
 
 def _remove(schedule: Schedule, who: str, door: str, reason: str) -> Schedule | None:
@@ -315,7 +315,7 @@ def _call_off_future(schedule: Schedule, reason: str, who: str, door: str, *, fr
 
 
 def _follow(schedule: Schedule, source: ImportSource, declared: str | None) -> None:
-    """Take over what a source declares now, instead of what it declared before."""
+    """Update a schedule to what its source declares now."""
     if schedule.edited:
         schedules.change(schedule, who=schedule.updated_by, declared=declared)
     elif declared:
@@ -345,11 +345,11 @@ def _name(schedule: Schedule) -> str:
     return schedule.source + (f" for {schedule.tenant}" if schedule.tenant else "")
 
 
-def _tell_once(schedule: Schedule, error: Exception) -> None:
-    said = message_of(error)
-    if _told.get(schedule.id) != said:
-        _told[schedule.id] = said
+def _log_once(schedule: Schedule, error: Exception) -> None:
+    message = message_of(error)
+    if _logged.get(schedule.id) != message:
+        _logged[schedule.id] = message
         expected = isinstance(error, SluiceError)
         log.warning(
-            "the schedule of %s cannot be kept: %s", _name(schedule), said, exc_info=None if expected else error
+            "the schedule of %s cannot be followed: %s", _name(schedule), message, exc_info=None if expected else error
         )

@@ -87,7 +87,7 @@ def retry_failed(run: Run, group: FailureGroup | None = None) -> Question:
 def force(run: Run) -> Question:
     """Ask whether to make happen what has not happened by itself."""
     try:
-        found = forcing.look(run)
+        found = forcing.find_stuck(run)
     except UsageError as error:
         return Question(f"Force run {run.id}?", (str(error),))
     return Question(

@@ -5,7 +5,7 @@ from uuid import uuid4
 
 from workers.control.relearn import relearn
 from workers.errors import DependencyDown, SluiceError
-from workers.limiter.rate_limiter import BudgetState
+from workers.limiter.state import BudgetState
 from workers.monitor.access import viewer
 from workers.monitor.actions import confirm
 from workers.monitor.actions.confirm import Question

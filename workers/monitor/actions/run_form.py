@@ -10,7 +10,7 @@ import streamlit as st
 from peewee import PeeweeException
 
 from workers.connections import database
-from workers.control import runner
+from workers.control import runner, tenants
 from workers.errors import AlreadyDone, DependencyDown, SluiceError
 from workers.monitor.access import viewer
 from workers.monitor.actions import stale_clicks
@@ -180,7 +180,7 @@ def _sources() -> Mapping[str, ImportSource] | None:
 def _draw_tenant(source: ImportSource) -> str | None:
     """Ask for whom the run is, where the source makes a difference or there were such runs."""
     known = _tenants(source.name)
-    if not known and not runner.has_tenants(source):
+    if not known and not tenants.has_tenants(source):
         return None
     asked = st.selectbox(
         "Tenant", known, index=None, placeholder="none", accept_new_options=True, key=_TENANT, help="For whom it runs."
@@ -315,7 +315,7 @@ def _begin(source_name: str, how: str, tenant: str | None, fresh: bool) -> Run:
     asked: dict[str, Any] = {"who": viewer.who(), "door": "monitor", "tenant": tenant}
     if how == RESCHEDULE:
         return runner.reschedule(source_name, **asked)
-    runner.refuse_tenant(source_name, tenant)
+    tenants.refuse(source_name, tenant)
     return runner.start(source_name, fresh=fresh, **asked)
 
 

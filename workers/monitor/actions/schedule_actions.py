@@ -6,7 +6,7 @@ import streamlit as st
 from peewee import PeeweeException
 
 from workers.connections import database
-from workers.control import runner
+from workers.control import tenants
 from workers.errors import DependencyDown, SluiceError
 from workers.monitor.access import viewer
 from workers.monitor.actions import stale_clicks
@@ -24,7 +24,7 @@ def change(source: str, tenant: str | None, cron: str, timezone: str, catch_up: 
     """Set a schedule. Returns whether it was done; else REFUSAL says why not."""
 
     def do() -> None:
-        runner.refuse_tenant(source, tenant)
+        tenants.refuse(source, tenant)
         timetable.set_schedule(source, cron, timezone=timezone, catch_up=catch_up, tenant=tenant, **_me())
 
     return _act(do, "The schedule is set", key)

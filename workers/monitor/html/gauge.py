@@ -1,6 +1,6 @@
 """The gauge: how much of one window is used, and when it lets something through again. Full is a word, not a colour."""
 
-from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.limiter.state import BudgetState, WindowState
 from workers.monitor.html.formatting import count, duration
 from workers.monitor.html.markup import Html, fill, join
 from workers.reports.budget_text import fullest, taken_as_full

@@ -7,7 +7,7 @@ from functools import partial
 from workers.connections import database
 from workers.control import forcing
 from workers.errors import UnknownRun, UsageError
-from workers.limiter.rate_limiter import BudgetState
+from workers.limiter.state import BudgetState
 from workers.monitor.readings.cache import EACH_TICK_SECONDS, shared
 from workers.monitor.readings.database_reading import reading
 from workers.records import activation, items, runs
@@ -90,6 +90,6 @@ def _in_hand(run_id: int) -> int:
 
 def _read_stuck(run_id: int) -> bool:
     try:
-        return forcing.look(runs.get(run_id)).lasts_seconds >= forcing.FORCE_SECONDS
+        return forcing.find_stuck(runs.get(run_id)).lasts_seconds >= forcing.FORCE_SECONDS
     except UsageError:
         return False

@@ -2,7 +2,7 @@
 
 from datetime import datetime, timedelta, tzinfo
 
-from workers.limiter.rate_limiter import BudgetState
+from workers.limiter.state import BudgetState
 from workers.monitor.html import links
 from workers.monitor.html.formatting import duration, moment, sentence, so_many
 from workers.monitor.html.gauge import gauges

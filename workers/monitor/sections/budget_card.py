@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, timedelta, tzinfo
 
-from workers.limiter.rate_limiter import BudgetState, Note
+from workers.limiter.state import BudgetState, Note
 from workers.monitor.html import links
 from workers.monitor.html.formatting import count, duration, moment, pace, sentence, so_many
 from workers.monitor.html.gauge import gauges

@@ -2,7 +2,7 @@
 
 from datetime import datetime, tzinfo
 
-from workers.limiter.rate_limiter import BudgetState
+from workers.limiter.state import BudgetState
 from workers.monitor.html.bar import bar
 from workers.monitor.html.formatting import (
     count,

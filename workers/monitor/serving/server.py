@@ -1,4 +1,4 @@
-"""Serving the page: Streamlit in a process of its own, started again when it dies, ended when we are asked to stop."""
+"""Serves the page: runs Streamlit in a child process, restarts it when it dies, and ends it when asked to stop."""
 
 import logging
 import subprocess
@@ -10,7 +10,7 @@ from pathlib import Path
 from workers import clock
 from workers.monitor.access import login
 from workers.processes import signals
-from workers.processes.parent_death import end_with_parent
+from workers.processes.child import Backoff, ChildProcess
 from workers.processes.preflight import check_port
 from workers.settings import environment, get_settings
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 _HERE = Path(__file__).parents[1]
 _STOP_SECONDS = 3.0
 _LOOK_SECONDS = 0.2
-_FIRST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 1.0, 30.0
+_BACKOFF_SECONDS = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 #: A page that was up this long did not die of its start.
 _STEADY_SECONDS = 60.0
 
@@ -41,16 +41,15 @@ def serve() -> int:
     login.check()
     check_port(host, port, "the page", "SLUICE_MONITOR_PORT")
     signals.on_stop()
-    backoff = _FIRST_BACKOFF_SECONDS
+    backoff = Backoff(_BACKOFF_SECONDS, _STEADY_SECONDS)
     while not clock.stop_requested.is_set():
         began = time.monotonic()
-        status = _run_once(host, port)
+        how = _run_once(host, port)
         if clock.stop_requested.is_set():
             break
-        backoff = _FIRST_BACKOFF_SECONDS if time.monotonic() - began > _STEADY_SECONDS else backoff
-        log.warning("the page's process ended with status %s; it is started again in %.0f s", status, backoff)
-        clock.sleep(backoff)
-        backoff = min(2 * backoff, _LONGEST_BACKOFF_SECONDS)
+        wait = backoff.wait_seconds(time.monotonic() - began)
+        log.warning("the page's process %s; it is started again in %.0f s", how, wait)
+        clock.sleep(wait)
     return 0
 
 
@@ -82,25 +81,24 @@ def page() -> Path:
     return own if own.is_file() else _HERE / "entry" / "monitor_app.py"
 
 
-def _run_once(host: str, port: int) -> int:
-    """Run Streamlit until it ends, or we are asked to stop; return its status."""
-    process = subprocess.Popen(
+def _run_once(host: str, port: int) -> str:
+    """Run Streamlit until it ends, or a stop is requested; return how it ended."""
+    process = ChildProcess(
         command(host, port),
         env=environment(FORWARDED_ALLOW_IPS=",".join(get_settings().monitor_trusted_proxies)),  # read by uvicorn
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,
-        preexec_fn=end_with_parent(),
     )
     try:
         _wait_until_ready(process, host, port)
         while process.poll() is None and not clock.sleep(_LOOK_SECONDS):
             pass
     finally:
-        _stop(process)
-    return process.returncode
+        process.stop(_STOP_SECONDS)
+    return process.how_it_ended()
 
 
-def _wait_until_ready(process: "subprocess.Popen[bytes]", host: str, port: int) -> None:
+def _wait_until_ready(process: ChildProcess, host: str, port: int) -> None:
     near = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     address = f"http://{f'[{near}]' if ':' in near else near}:{port}"
     while process.poll() is None:
@@ -117,14 +115,3 @@ def _answers(url: str) -> bool:
             return bool(response.status == 200)
     except OSError:
         return False
-
-
-def _stop(process: "subprocess.Popen[bytes]") -> None:
-    if process.poll() is not None:
-        return
-    process.terminate()
-    try:
-        process.wait(_STOP_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

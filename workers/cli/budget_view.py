@@ -1,4 +1,4 @@
-"""Budget sheet: all there is to know of one budget, now: for a terminal, for a file, for a program."""
+"""Draws the state of one budget: as a panel on a terminal, as text in a file, as JSON for a program."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -7,18 +7,18 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from workers.limiter.rate_limiter import BudgetState, WindowState
+from workers.limiter.state import BudgetState, WindowState
 from workers.reports.budget_text import instant, slowed, taken_as_full, why_closed
 from workers.text.durations import duration, wait
 from workers.text.plain_text import one_line
 
-_UNKNOWN = "not used since Redis was last empty, or started"
+_UNKNOWN = "not used since Redis was started or emptied"
 _BAR_WIDTH = 20
 _SHADES, _SIGNS = ("█", "░"), ("#", ".")
 
 
 def as_dict(state: BudgetState, now: datetime) -> dict[str, Any]:
-    """Return a budget for a program: the keys are always the same, seconds are numbers, instants are ISO 8601 in UTC.
+    """Return a budget as JSON values: always the same keys, seconds as numbers, instants as ISO 8601 in UTC.
 
     Parameters:
       state(BudgetState): The budget.
@@ -86,7 +86,7 @@ def as_panel(state: BudgetState, now: datetime) -> Panel:
 
 
 def _rows(state: BudgetState, now: datetime, signs: tuple[str, str]) -> list[tuple[str, str]]:
-    """Return what is said of a budget, as labels and texts; an empty label goes on with the one above."""
+    """Return the rows of a budget as labels and texts; a row with an empty label belongs to the one above."""
     used = [f"{window.used:,} of {window.in_force:,}" for window in state.windows]
     width = max(map(len, used))
     rows = [
@@ -102,7 +102,7 @@ def _rows(state: BudgetState, now: datetime, signs: tuple[str, str]) -> list[tup
     if state.paused_for_seconds:
         rows.append(("paused", f"for {_span(now, state.paused_for_seconds)}: {state.paused_why}"))
     if state.canary:
-        rows.append(("canary", "one request is out to see whether the API answers again"))
+        rows.append(("canary", "one request is testing whether the API answers again"))
     rows.append(("profile", _profile(state)))
     if state.taken_as_full_seconds:
         rows.append(("taken as full", f"for {_span(now, state.taken_as_full_seconds)}: {state.lost_why}"))
@@ -126,7 +126,7 @@ def _about(state: BudgetState, window: WindowState) -> str:
     elif window.used >= window.in_force:
         parts.append("full")
     if window.full != window.limit.requests:
-        parts.append(f"configured as {window.limit}, the API named another limit")
+        parts.append(f"configured as {window.limit}; the API's headers name this limit")
     if window.in_force < window.full:
         parts.append(f"our share of {window.full:,}")
     return "; ".join(parts)
@@ -134,20 +134,20 @@ def _about(state: BudgetState, window: WindowState) -> str:
 
 def _profile(state: BudgetState) -> str:
     why = f": {state.profile_why}" if state.profile_why else ""
-    longer = f"; windows {state.widened_seconds:g} s longer than configured" if state.widened_seconds else ""
+    longer = f"; windows {wait(state.widened_seconds)} longer than configured" if state.widened_seconds else ""
     return f"{state.profile}{why}{longer}"
 
 
 def _counters(state: BudgetState) -> str:
-    now = f" and {wait(state.sleeping_seconds)} just now" if state.sleeping_seconds else ""
+    now = f" and {wait(state.sleeping_seconds)} so far in this one" if state.sleeping_seconds else ""
     return (
-        f"granted {state.granted:,}, hits {state.hits:,}, sleeps {state.sleeps:,}, "
-        f"slept {wait(state.slept_seconds)}{now}, foreign {state.foreign:,}"
+        f"permits {state.granted:,}, rate-limit hits (429) {state.hits:,}, planned waits {state.sleeps:,} "
+        f"({wait(state.slept_seconds)}{now}), requests of others {state.foreign:,}"
     )
 
 
 def _bar(window: WindowState, signs: tuple[str, str]) -> str:
-    """Return a bar that is full only where the window is, and empty only where nothing is used."""
+    """Return a bar that is full only if the window is full, and empty only if nothing is used."""
     done = min(_BAR_WIDTH, round(_BAR_WIDTH * window.used / window.in_force))
     if 0 < window.used < window.in_force:
         done = max(1, min(_BAR_WIDTH - 1, done))
@@ -157,7 +157,7 @@ def _bar(window: WindowState, signs: tuple[str, str]) -> str:
 def _opens(state: BudgetState, now: datetime) -> str:
     if state.opens_in_seconds:
         return f"in {wait(state.opens_in_seconds)}, at {instant(now, state.opens_in_seconds)}"
-    return "when the canary is answered" if state.canary else "it is open"
+    return "when the canary request is answered" if state.canary else "now"
 
 
 def _span(now: datetime, seconds: float) -> str:
@@ -165,5 +165,5 @@ def _span(now: datetime, seconds: float) -> str:
 
 
 def _iso(now: datetime, in_seconds: float) -> str | None:
-    """Return when that is; None where it is now."""
+    """Return when that is; None if it is now."""
     return (now + timedelta(seconds=in_seconds)).isoformat(timespec="milliseconds") if in_seconds else None
