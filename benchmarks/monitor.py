@@ -392,7 +392,7 @@ def _wait_for(url: str) -> None:
 
 def _seed(url: str, runs: int, items: int) -> None:
     from benchmarks import crowded
-    from workers.connections import database
+    from workers.connections import database, redis_client
     from workers.limiter import rate_limiter
     from workers.records import schema
     from workers.scheduling import timetable
@@ -407,7 +407,7 @@ def _seed(url: str, runs: int, items: int) -> None:
     with database.connection():
         for source in crowded.SOURCES:
             timetable.set_schedule(source.name, source.schedule, who="benchmark", door="script")
-    client = rate_limiter.redis_client(get_settings().redis_url)
+    client = redis_client.redis_client(get_settings().redis_url)
     caller = rate_limiter.RateLimiter(crowded.api.budget, client, prefix=get_settings().prefix).permit_client()
     for _ in range(500):
         caller.answered(caller.acquire(5))

@@ -46,7 +46,7 @@ class Turn:
     def wait(self) -> None:
         """Return when the next request may be sent."""
 
-    def heard(self, status: int, headers: Mapping[str, str]) -> None:
+    def report(self, status: int, headers: Mapping[str, str]) -> None:
         """Take notice of the response; after a 429 the same request waits for its turn again."""
         if status == 429:
             time.sleep(float(headers["Retry-After"]))
@@ -74,7 +74,7 @@ class _Ours(Turn):
             except RateLimited as refusal:
                 time.sleep(refusal.wait_seconds)
 
-    def heard(self, status: int, headers: Mapping[str, str]) -> None:
+    def report(self, status: int, headers: Mapping[str, str]) -> None:
         with suppress(RateLimited):  # the next take waits for it
             self._caller.report(self._permit, status, headers)
 

@@ -154,7 +154,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 def forget() -> None:
     """Let the process read its settings, its sources and its connections anew."""
     database.disconnect()
-    outages.forget()
+    outages.reset()
     known_secrets.forget()
     for cached in (settings.get_settings, registry.get_registry, broker.get_broker):
         cached.cache_clear()

@@ -1,20 +1,20 @@
-"""The only place where time is read or slept, so that a test can move it."""
+"""Reads the time and sleeps, for all of Sluice, so that a test can replace the clock."""
 
 import threading
 import time
 from datetime import UTC, datetime, timedelta
 
-#: Set once this process has been asked to stop: every sleep ends early.
+#: Set when this process is asked to stop: every sleep then ends early.
 stop_requested = threading.Event()
 
-#: Goes on while the machine is suspended, where there is such a clock: a permit must not stay fresh meanwhile.
+#: A clock that runs while the machine is suspended, where the system has one: a permit must become stale meanwhile.
 _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Clock:
     """The machine's clock."""
 
-    #: True for a clock that a test moves: Redis and the database are then told the time instead of asked.
+    #: True for a clock that a test moves: Redis and the database then use its time instead of their own.
     moved = False
 
     def now(self) -> datetime:
@@ -31,10 +31,10 @@ class Clock:
 
 
 class MovedClock(Clock):
-    """A clock that stands still until it is advanced, or slept on; sleeping takes no time. For tests, in one thread.
+    """A clock that moves only by `advance` and by sleeping, which takes no real time. For tests, in one thread.
 
     Parameters:
-      start(datetime): The UTC-aware instant it begins at.
+      start(datetime): Its first instant, UTC-aware.
     """
 
     moved = True
@@ -60,7 +60,7 @@ class MovedClock(Clock):
         self.elapsed_seconds += max(0.0, seconds)
 
     def step(self, seconds: float) -> None:
-        """Set the time of day forward, or back: monotonic time does not notice."""
+        """Set the time of day forward or back. Monotonic time does not change."""
         self.start += timedelta(seconds=seconds)
 
 
@@ -68,7 +68,7 @@ _clock = Clock()
 
 
 def use(clock: Clock) -> None:
-    """Read time from `clock` from now on, in this whole process."""
+    """Use `clock` in this process from now on."""
     global _clock
     _clock = clock
 
@@ -92,11 +92,11 @@ def sleep(seconds: float) -> bool:
     """Sleep, or return early when the process is asked to stop.
 
     Returns:
-      bool: True when a stop was asked for.
+      bool: True when the process was asked to stop.
     """
     return _clock.sleep(max(0.0, seconds))
 
 
 def pause(seconds: float) -> None:
-    """Sleep for a moment, even while the process is stopping."""
+    """Sleep for the whole time, even while the process is stopping."""
     _clock.pause(max(0.0, seconds))

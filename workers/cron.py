@@ -1,4 +1,4 @@
-"""Cron: five fields in a named timezone, and the slots they stand for. cronsim does the arithmetic."""
+"""Cron: checks five cron fields in a named timezone and computes their slots. Defines the catch-up policies."""
 
 import re
 from collections import deque
@@ -13,7 +13,7 @@ from cronsim import CronSim, CronSimError
 
 from workers.errors import UsageError
 
-#: What people write instead of five fields.
+#: Names that replace the five fields.
 ALIASES = {
     "@hourly": "0 * * * *",
     "@daily": "0 0 * * *",
@@ -33,17 +33,17 @@ class Cron:
     """Five cron fields and the timezone in which they are read.
 
     Parameters:
-      expression(str): minute, hour, day of month, month, day of week, as in Debian's cron; or an alias, as @daily.
-      timezone(str): A name of the IANA database, as Europe/Paris.
+      expression(str): minute, hour, day of month, month, day of week, as in Debian's cron; or an alias, such as @daily.
+      timezone(str): A name of the IANA database, such as Europe/Paris.
 
     Raises:
-      UsageError: The expression or the timezone cannot be read, or the time never comes; the message says the fix.
+      UsageError: The expression or the timezone cannot be read, or the time never occurs; the message says the repair.
 
-    A time that summer time leaps over comes when the leap is over; one that comes twice, comes the first time only.
-    Where the minute or the hour begins with a star, every time that the zone's clock shows is a slot: such slots come
-    in both of two hours with one name, and what is leapt over is not made up for.
+    A fixed time that summer time skips is a slot at the end of the skipped hour; a time that occurs twice is a slot the
+    first time only. Where the minute or the hour begins with a star, every matching time that the zone's clock shows is
+    a slot: in both of two hours with the same name, and in none of a skipped hour.
 
-    Source: Debian's cron, as cronsim has it for fixed times; see `_steady` for the others.
+    Source: Debian's cron, as implemented in cronsim for fixed times; see `_steady` for the others.
     """
 
     def __init__(self, expression: str, timezone: str = "UTC") -> None:
@@ -58,16 +58,16 @@ class Cron:
     @property
     def in_words(self) -> str:
         """The expression for people, without the timezone."""
-        said: str = CronSim(self.expression, _ANY_DAY).explain()
-        return said
+        text: str = CronSim(self.expression, _ANY_DAY).explain()
+        return text
 
     def after(self, instant: datetime) -> Iterator[datetime]:
-        """Yield the slots after `instant` (UTC-aware), oldest first, in UTC; from whichever instant, the same ones."""
+        """Yield the slots after `instant` (UTC-aware), oldest first, in UTC. The slots do not depend on `instant`."""
         minute, hour, *_ = self.expression.split()
         steady = minute.startswith("*") or hour.startswith("*")
         last = instant
         for slot in self._steady(instant) if steady else self._at_fixed_times(instant):
-            if slot > last:  # both may begin a little too early; and two slots may be leapt over
+            if slot > last:  # both can begin a little too early, and two skipped times can give one slot
                 yield slot
                 last = slot
 
@@ -76,9 +76,9 @@ class Cron:
         return list(islice(self.after(after), count))
 
     def between(self, begin: datetime, end: datetime, most: int) -> list[datetime]:
-        """Return the slots after `begin` up to and with `end`: the newest `most` of them, oldest first."""
+        """Return the slots after `begin` and not after `end`: the newest `most` of them, oldest first."""
         span = timedelta(days=1)
-        while end - span > begin:  # a year of minutes would take ten seconds to count
+        while end - span > begin:  # to count a year of minutes would take 10 s
             slots = self._between(end - span, end, most)
             if len(slots) == most:
                 return slots
@@ -89,19 +89,19 @@ class Cron:
         return list(deque(takewhile(lambda slot: slot <= end, self.after(begin)), maxlen=most))
 
     def _at_fixed_times(self, instant: datetime) -> Iterator[datetime]:
-        """Yield the instants at which cronsim, which knows of summer time, says they come."""
+        """Yield the instants that cronsim computes, which knows of summer time."""
         for local in CronSim(self.expression, instant.astimezone(self._zone)):
             yield local.astimezone(UTC)
 
     def _steady(self, instant: datetime) -> Iterator[datetime]:
-        """Yield every instant at which the zone's clock shows such a time.
+        """Yield every instant at which the zone's clock shows a matching time.
 
-        cronsim goes by whole hours here, and misses slots where a clock is moved by half an hour; so it is given times
-        without a zone.
+        cronsim computes in whole hours here, and misses slots where a clock is moved by half an hour. So this passes it
+        times without a zone.
         """
         here = instant.astimezone(self._zone)
         twice = here.replace(fold=0).utcoffset() - here.replace(fold=1).utcoffset()  # type: ignore[operator]
-        again: deque[datetime] = deque()  # what the clock shows a second time
+        again: deque[datetime] = deque()  # times that the clock shows a second time
         for wall in CronSim(self.expression, here.replace(tzinfo=None) - twice):
             shown = self._shown(wall)
             while again and shown and again[0] < shown[0]:
@@ -110,7 +110,7 @@ class Cron:
             again.extend(shown[1:])
 
     def _shown(self, wall: datetime) -> list[datetime]:
-        """Return the instants at which the zone's clock shows a time: one or, when it is moved, none or two."""
+        """Return the instants at which the zone's clock shows a time: one, or none or two when the clock is moved."""
         instants = {wall.replace(tzinfo=self._zone, fold=fold).astimezone(UTC) for fold in (0, 1)}
         return sorted(at for at in instants if at.astimezone(self._zone).replace(tzinfo=None) == wall)
 
@@ -122,13 +122,18 @@ class Cron:
             raise UsageError(f"{_short(expression)} does not have five fields: {_EXAMPLE}")
         try:
             comes = next(CronSim(expression, _ANY_DAY), None)
-        except (CronSimError, ValueError, AssertionError, RecursionError) as error:  # cronsim asserts some of them
+        except (
+            CronSimError,
+            ValueError,
+            AssertionError,
+            RecursionError,
+        ) as error:  # cronsim raises AssertionError for some
             raise UsageError(f"{_short(expression)} cannot be read ({error or 'bad field'}): {_EXAMPLE}") from None
         for step, most in _steps(expression):
-            if step > most:  # it reads like every 90 minutes, and would be every hour
-                raise UsageError(f"{expression!r} cannot be kept: a step of {step} does not fit in {most}; {_EXAMPLE}")
+            if step > most:  # it looks like every 90 minutes, and would be every hour
+                raise UsageError(f"{expression!r} cannot work: a step of {step} is more than {most}; {_EXAMPLE}")
         if comes is None:
-            raise UsageError(f"{_short(expression)} never comes: is there such a day in that month?")
+            raise UsageError(f"{_short(expression)} never occurs: does the month have such a day?")
 
 
 def _steps(expression: str) -> Iterator[tuple[int, int]]:
@@ -143,18 +148,18 @@ def _short(expression: str) -> str:
 
 
 def _zone(name: str) -> ZoneInfo:
-    if name not in _names():  # a name that is a path must not reach the files
+    if name not in _names():  # a name that is a path must not be opened as a file
         raise UsageError(f"There is no timezone {name[:60]!r}: write a name like Europe/Paris, or UTC")
     return ZoneInfo(name)
 
 
 @lru_cache(maxsize=1)
 def _names() -> frozenset[str]:
-    return frozenset(available_timezones()) - {"localtime"}  # which each host takes for another one
+    return frozenset(available_timezones()) - {"localtime"}  # which is a different zone on each host
 
 
 class CatchUp(StrEnum):
-    """Which slots are made up for. The others leave a row, with the reason."""
+    """Which missed slots get a run later. The others get a skipped run, with the reason."""
 
     #: The newest one.
     LATEST = "latest"
@@ -165,10 +170,10 @@ class CatchUp(StrEnum):
 
 
 def read_catch_up(text: str) -> CatchUp:
-    """Return what the text names.
+    """Return the policy of this name.
 
     Raises:
-      UsageError: It names none; the message lists them.
+      UsageError: There is no such policy; the message lists them.
     """
     if text not in list(CatchUp):
         raise UsageError(f"catch-up cannot be {str(text)[:40]!r}: use {', '.join(CatchUp)}")

@@ -1,25 +1,25 @@
-"""Every error of Sluice, sorted by what its reader should do about it.
+"""All errors of Sluice, sorted by what the caller should do: wait, retry, give up, correct the call.
 
     SluiceError
-    ├── RateLimited         wait: nothing is wrong, the budget is closed until a known time
+    ├── RateLimited         wait: the budget is closed until a known time
     │   ├── BudgetClosed    there is no permit now
     │   └── Refused         the API refused this request: 429 and its like
-    │       └── LongWait    it asked for a longer wait than Sluice believes unasked: the run is paused
-    ├── RetryableError      retry: the same request may well succeed later
+    │       └── LongWait    it asked to wait for more than 25 hours: the run is paused
+    ├── RetryableError      retry: the same request can succeed later
     ├── PermanentError      give up on this item: asking again cannot help
     │   ├── AuthError       the credentials were refused
-    │   └── NotModified     304: what a conditional request asked for is as it was
-    ├── Skip                not an error of anyone: the source does not want this item
-    ├── UsageError          the caller asked for something that cannot be; the message names the fix
+    │   └── NotModified     304: a conditional request, and nothing has changed
+    ├── Skip                not an error: the source does not want this item
+    ├── UsageError          correct the call: it cannot work; the message names the repair
     │   ├── ConfigurationError
     │   ├── UnknownSource
     │   ├── UnknownRun
-    │   ├── AlreadyDone     the act was done before: a second press, or one that came late
+    │   ├── AlreadyDone     the action was done before: a second click, or a late one
     │   └── InvalidTransition
     └── DependencyDown      Redis or the database is away
-        └── BudgetUnknown   the budget's permits cannot be had: Redis, or what outlives it, does not answer
+        └── BudgetUnknown   no permit: Redis, or the database with the budget's watermark, does not answer
 
-`failure_class` is the word a failure is stored under.
+`failure_class` is the class under which a failure is stored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,35 +30,35 @@ from workers.text.durations import duration, wait
 
 
 class SluiceError(Exception):
-    """The root of every error Sluice raises on purpose."""
+    """The base class of all errors that Sluice raises on purpose."""
 
 
 class RateLimited(SluiceError):
-    """The budget is closed; come back in `wait_seconds`. Waiting is not failing: no attempt is spent.
+    """The budget is closed; try again after `wait_seconds`. A wait spends no attempt.
 
     Parameters:
-      wait_seconds(float): How long until it is worth asking again.
-      reason(str): Which window, pause or outage is in the way.
+      wait_seconds(float): How long to wait before the next try.
+      reason(str): The window, pause or outage that is the cause.
     """
 
     def __init__(self, wait_seconds: float, reason: str) -> None:
-        super().__init__(f"{reason}: come back in {wait(wait_seconds)}")
+        super().__init__(f"{reason}: try again in {wait(wait_seconds)}")
         self.wait_seconds = wait_seconds
         self.reason = reason
 
 
 class BudgetClosed(RateLimited):
-    """There is no permit now: a window is full, the budget is paused, the run was stopped. Nothing was sent."""
+    """No permit now: a window is full, the budget is paused, or the run was stopped. No request was sent."""
 
 
 class Refused(RateLimited):
-    """The API refused a request that was sent: 429 and its like.
+    """The API refused a request that was sent: 429 or a status like it.
 
     Parameters:
-      wait_seconds(float): How long until it is worth asking again.
+      wait_seconds(float): How long to wait before the next try.
       reason(str): What the API said.
-      own(bool): Whether the refusal is the request's own: others were answered since it was refused before. Then the
-        budget has not been paused by it.
+      own(bool): Whether the refusal concerns this request alone, because other requests were answered since its refusal
+        before. Then it has not paused the budget.
       at_us(int): When it was refused, in microseconds by the budget's clock; see `permits.Subject`.
     """
 
@@ -69,7 +69,7 @@ class Refused(RateLimited):
 
 
 class LongWait(Refused):
-    """The API asked for a wait of more than 25 hours (or SLUICE_LONGEST_PAUSE_SECONDS): a person should know.
+    """The API asked to wait for more than 25 hours (or SLUICE_LONGEST_PAUSE_SECONDS): a person should decide.
 
     Parameters:
       wait_seconds(float): For how long the budget pauses.
@@ -80,20 +80,20 @@ class LongWait(Refused):
     def __init__(self, wait_seconds: float, reason: str, asked_seconds: float) -> None:
         super().__init__(wait_seconds, reason)
         self.asked_seconds = asked_seconds
-        self.args = (f"{reason}: a wait of {duration(asked_seconds)}; resume the run when it is to be tried again",)
+        self.args = (f"{reason}: a wait of {duration(asked_seconds)}; resume the run to try again",)
 
 
 class RetryableError(SluiceError):
-    """A timeout, a reset, a 5xx, a body that does not parse: the next attempt may succeed."""
+    """A timeout, a reset, a 5xx, a body that cannot be parsed: the next attempt can succeed."""
 
     failure_class: ClassVar[str] = "transient"
 
 
 class PermanentError(SluiceError):
-    """The item cannot be had: 404, 410, bad data, a broken contract. No further attempt is made.
+    """The item cannot be imported: 404, 410, bad data, a broken contract. It is not retried.
 
     Parameters:
-      message(str): What happened and, where one is known, the repair.
+      message(str): What happened and, where known, the repair.
       failure_class(str): not_found, bad_data, contract or auth.
     """
 
@@ -107,7 +107,7 @@ class AuthError(PermanentError):
 
     Parameters:
       message(str): What happened and the repair.
-      status(int): 401, or 403, which may be about this one item.
+      status(int): 401, or 403, which can concern this item alone.
     """
 
     def __init__(self, message: str, status: int = 401) -> None:
@@ -118,8 +118,8 @@ class AuthError(PermanentError):
 class NotModified(PermanentError):
     """The API answered 304 to a request with If-None-Match or If-Modified-Since: nothing has changed.
 
-    An item whose details were asked for so is complete as it is. Whatever needs an answer's body, as a list page does,
-    has none: there it is a contract that was broken, and the message says the repair.
+    An item whose details were requested so is complete. A request that needs the body, such as a list page, breaks the
+    contract with it; the message says the repair.
     """
 
     def __init__(self, message: str) -> None:
@@ -127,23 +127,23 @@ class NotModified(PermanentError):
 
 
 class Skip(SluiceError):
-    """Raised by a model's `populate_from_api_response`: the item ends as skipped, with this reason."""
+    """Raise it in a model's `populate_from_api_response`: the item ends as skipped, with this reason."""
 
 
 class UsageError(SluiceError):
-    """The caller asked for something that cannot be; the message names the fix."""
+    """The call cannot work; the message names the repair."""
 
 
 class ConfigurationError(UsageError):
-    """A setting, a source or a model is not what it must be."""
+    """A setting, a source or a model is not valid."""
 
 
 class UnknownSource(UsageError):
     """No source has this name.
 
     Parameters:
-      name(str): The name that was asked for.
-      known(Sequence[str]): The names there are.
+      name(str): The requested name.
+      known(Sequence[str]): The existing names.
     """
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
@@ -162,21 +162,22 @@ class UnknownRun(UsageError):
 
 
 class AlreadyDone(UsageError):
-    """The act that was pressed has been done already; nothing was done."""
+    """The action has been done already, by an earlier click; this one did nothing."""
 
 
 class InvalidTransition(UsageError):
-    """The run cannot move to the asked status from the one it is in.
+    """The run cannot change from its status to the requested one.
 
     Parameters:
       run_id(int): The run.
-      status(str): The status it is in.
-      to(str): The status that was asked for.
+      status(str): Its status.
+      to(str): The requested status.
+      hint(str): What to do instead.
     """
 
     def __init__(self, run_id: int, status: str, to: str, hint: str = "") -> None:
-        said = f"is already {status}" if status == to else f"is {status} and cannot become {to}"
-        super().__init__(f"Run {run_id} {said}.{' ' + hint if hint else ''}")
+        problem = f"is already {status}" if status == to else f"is {status} and cannot become {to}"
+        super().__init__(f"Run {run_id} {problem}.{' ' + hint if hint else ''}")
         self.run_id = run_id
         self.status = status
         self.to = to
@@ -187,14 +188,14 @@ class DependencyDown(SluiceError):
 
 
 class BudgetUnknown(DependencyDown):
-    """Redis, or what keeps the budget's watermark, does not answer: without them there is no permit."""
+    """Redis, or the database with the budget's watermark, does not answer: without them no permit is granted."""
 
 
 @contextmanager
 def other_budgets() -> Iterator[None]:
-    """Within the block, which is a user's code, let what is raised of a budget be what a user may raise.
+    """Run a block of a user's code; convert errors of a limiter that this code uses on its own.
 
-    It is of another budget than the run's, a limiter that the code uses by itself: the run's opens nothing for it.
+    Such an error concerns another budget than the run's: the run must not wait for its own budget because of it.
 
     Raises:
       RateLimited: In place of `BudgetClosed` and `Refused`.

@@ -1,7 +1,6 @@
-"""Logging, on stderr: lines for people by default, one JSON object a line by switch. Each record is one line of text.
+"""Configures the log on stderr: lines for people, or one JSON object per line. Hides secrets and control characters.
 
-Everything that is logged is cleaned here: secrets are hidden, and what steers a terminal or begins another line is
-replaced. The lines of a traceback are indented.
+Each record is one line of text; the lines of a traceback are indented.
 """
 
 import json
@@ -16,21 +15,21 @@ from workers.text.error_text import UNREADABLE, message_of, traceback_of
 from workers.text.plain_text import block, lines, one_line
 from workers.text.redaction import excerpt, hide
 
-#: Libraries that say too much, or say what we say ourselves.
+#: Libraries that log too much, or log what Sluice logs itself.
 _QUIETER = {
     "dramatiq": logging.WARNING,
     "urllib3": logging.WARNING,
     "peewee": logging.WARNING,
-    "psycopg": logging.ERROR,  # its warnings quote the row that was refused
+    "psycopg": logging.ERROR,  # its warnings quote the refused row
     "streamlit": logging.WARNING,
 }
 
-#: Longest text of one line, in characters: an exception may quote all of a hostile answer.
+#: Longest text of one line, in characters: an exception can quote a whole hostile response.
 _LENGTH = 20_000
 
 
 class Lines(logging.Formatter):
-    """Lines for people."""
+    """Formats records as lines for people."""
 
     def format(self, record: logging.LogRecord) -> str:
         record.message = one_line(excerpt(message_in(record), _LENGTH))
@@ -42,7 +41,7 @@ class Lines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    """One JSON object a line."""
+    """Formats records as one JSON object per line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -59,12 +58,12 @@ class JsonLines(logging.Formatter):
 
 
 def message_in(record: logging.LogRecord) -> str:
-    """Return a record's message, with its secrets; its template where an argument of it cannot be read."""
+    """Return a record's message, secrets included; its template where an argument cannot be read."""
     try:
         return "".join([record.getMessage()])
     except KeyboardInterrupt:
         raise
-    except BaseException:  # of a user's exception among the arguments: the line must not be lost
+    except BaseException:  # an argument can be a user's exception: the line must not get lost
         template = record.msg if isinstance(record.msg, str) else type(record.msg).__name__
         return f"{template} ({', '.join(map(_argument, _arguments(record)))})"
 
@@ -86,7 +85,7 @@ def _traceback_in(record: logging.LogRecord) -> str:
 
 
 def set_up() -> None:
-    """Send this process's log to stderr, as the settings say."""
+    """Send this process's log to stderr, with the level and format of the settings."""
     settings = get_settings()
     handler = logging.StreamHandler(sys.stderr)
     for url in (settings.redis_url, settings.broker_url, settings.database_url):
@@ -95,17 +94,17 @@ def set_up() -> None:
     handler.setFormatter(JsonLines() if settings.log_format == "json" else text)
     logging.basicConfig(level=settings.log_level, handlers=[handler], force=True)
     if sys.excepthook is sys.__excepthook__:
-        sys.excepthook = uncaught  # what Python prints itself is not cleaned
+        sys.excepthook = uncaught  # Python's own output would show secrets
     for name, level in _QUIETER.items():
         logging.getLogger(name).setLevel(level)
 
 
 def uncaught(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
-    """Log an uncaught exception, as `sys.excepthook` is called with it: the process ends."""
+    """Log an uncaught exception; used as `sys.excepthook`. The process then ends."""
     if issubclass(kind, KeyboardInterrupt):
         sys.__excepthook__(kind, error, traceback)
     else:
-        logging.getLogger(__name__).critical("this process ends", exc_info=(kind, error, traceback))
+        logging.getLogger(__name__).critical("this process ends: uncaught exception", exc_info=(kind, error, traceback))
 
 
 def _password(url: str) -> str | None:

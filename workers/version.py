@@ -1,3 +1,3 @@
-"""The one place where the version stands."""
+"""Defines the version of Sluice; no other file does."""
 
 VERSION = "0.1.0"

@@ -90,7 +90,7 @@ def test_a_redis_that_is_away_is_no_reason_not_to_take_an_order(place):
     done = script()
 
     assert (done.returncode, done.stdout) == (0, "1\n")
-    assert "what was ordered and not sent, the scheduler sends" in done.stderr
+    assert "the scheduler sends unsent messages later" in done.stderr
 
 
 @pytest.mark.parametrize(

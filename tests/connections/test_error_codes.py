@@ -1,4 +1,4 @@
-"""Errors of a database are sorted by their code: never by their words, which are translated, or its absence."""
+"""Classifies database errors by their code, never by their text, which can be translated."""
 
 import sqlite3
 import threading
@@ -110,7 +110,7 @@ def test_an_sqlstate_decides_and_no_word_does(state, fault, text):
         known = psycopg.errors.lookup(state)(text)
     known.sqlstate = state
     for error in (known, wrapped(known)):
-        assert database_errors.sort(error) is fault
+        assert database_errors.classify(error) is fault
         assert database.is_away(error) is (fault in AWAY)
         assert database.is_of_the_statement(error) is (fault in BOUNDED)
 
@@ -154,12 +154,12 @@ def test_a_result_code_of_sqlite_decides_and_no_word_does(name, fault, text):
     for kind in (sqlite3.OperationalError, sqlite3.DatabaseError):
         error = kind(text)
         error.sqlite_errorcode = getattr(sqlite3, name)
-        assert database_errors.sort(wrapped(error)) is database_errors.sort(error) is fault
+        assert database_errors.classify(wrapped(error)) is database_errors.classify(error) is fault
 
 
 def test_what_is_no_error_of_a_database_is_not_sorted():
     for error in (ValueError("database is locked"), KeyError("x"), OSError(28, "no space left")):
-        assert database_errors.sort(error) is None
+        assert database_errors.classify(error) is None
         assert not database.is_away(error) and not database.is_of_the_statement(error)
 
 
@@ -183,26 +183,26 @@ def test_an_error_of_another_driver_has_its_class_alone():
 def test_values_and_constraints_are_the_row_s(house, statement, values):
     mark = "?" if database.is_sqlite() else "%s"
     error = met(lambda: database.db.execute_sql(statement.format(mark), values))
-    assert database_errors.sort(error) is Fault.ROW
+    assert database_errors.classify(error) is Fault.ROW
 
 
 @pytest.mark.parametrize("statement", ["SELECT * FROM nowhere", "SELEKT 1", "SELECT nothing FROM items"])
 def test_a_statement_that_cannot_be_is_a_mistake(house, statement):
     error = met(lambda: database.db.execute_sql(statement))
-    assert database_errors.sort(error) is Fault.MISTAKE
+    assert database_errors.classify(error) is Fault.MISTAKE
 
 
 def test_peewee_s_own_complaints_are_mistakes_and_not_outages(house):
     error = met(database.db.obj.connect)
     assert isinstance(error, peewee.OperationalError)
-    assert database_errors.sort(error) is Fault.MISTAKE
+    assert database_errors.classify(error) is Fault.MISTAKE
 
 
 def test_a_connection_that_was_closed_is_the_connection_s(house):
     connection = database.db.connection()
     connection.close()
     error = met(lambda: database.db.execute_sql("SELECT 1"))
-    assert database_errors.sort(error) is Fault.CONNECTION
+    assert database_errors.classify(error) is Fault.CONNECTION
     database.reconnect()
     assert database.db.execute_sql("SELECT 1").fetchone() == (1,)
 
@@ -217,7 +217,7 @@ def test_more_parameters_than_a_statement_takes_are_the_statement_s(house):
 
     # It has no code, and the connection is as good as before
     assert database_errors.sqlstate(error) == ""
-    assert database_errors.sort(error) is Fault.STATEMENT
+    assert database_errors.classify(error) is Fault.STATEMENT
     assert not database.is_away(error) and database.is_of_the_statement(error)
     assert database.db.execute_sql("SELECT 1").fetchone() == (1,)
 
@@ -256,7 +256,7 @@ def test_the_same_error_in_any_language(speaking, statements, fault):
             with suppress(psycopg.DataError):
                 connection.execute(statement)
         error = met(lambda: connection.execute(statements[-1]))
-    assert database_errors.sort(error) is database_errors.sort(wrapped(error)) is fault
+    assert database_errors.classify(error) is database_errors.classify(wrapped(error)) is fault
 
 
 def test_a_plan_that_an_alter_table_made_obsolete_is_the_session_s(speaking):
@@ -267,7 +267,7 @@ def test_a_plan_that_an_alter_table_made_obsolete_is_the_session_s(speaking):
             other.execute("ALTER TABLE planned ADD COLUMN m int")
         error = met(lambda: connection.execute("SELECT * FROM planned"))
         connection.execute("DROP TABLE planned")
-    assert (database_errors.sqlstate(error), database_errors.sort(error)) == ("0A000", Fault.SESSION)
+    assert (database_errors.sqlstate(error), database_errors.classify(error)) == ("0A000", Fault.SESSION)
 
 
 def test_two_who_wait_for_each_other_are_in_conflict(speaking):
@@ -294,7 +294,7 @@ def test_two_who_wait_for_each_other_are_in_conflict(speaking):
         waiting.join(10)
         two.rollback()
         maker.execute("DROP TABLE pair")
-    assert [(database_errors.sqlstate(error), database_errors.sort(error)) for error in errors] == [
+    assert [(database_errors.sqlstate(error), database_errors.classify(error)) for error in errors] == [
         ("40P01", Fault.CONFLICT)
     ]
 
@@ -321,19 +321,19 @@ def test_a_connect_that_is_refused_has_a_code(speaking, who, state, repair):
     error = met(pool._open)
 
     assert database_errors.sqlstate(error) == state
-    assert database_errors.sort(error) is Fault.OUTAGE
+    assert database_errors.classify(error) is Fault.OUTAGE
     assert repair in outages.database_trouble(wrapped(error)).repair
 
 
 def test_a_connect_to_where_nobody_is_has_a_code():
     pool = Pool("x", pooler="auto", refused=print, prefer_psycopg3=True, **at(f"127.0.0.1:{free_port()}", "worker"))
     error = met(pool.connect)
-    assert (database_errors.sqlstate(error), database_errors.sort(error)) == ("08001", Fault.OUTAGE)
+    assert (database_errors.sqlstate(error), database_errors.classify(error)) == ("08001", Fault.OUTAGE)
 
 
 def test_a_connect_of_a_user_s_own_database_that_fails_is_an_outage():
     place = peewee.PostgresqlDatabase("x", prefer_psycopg3=True, **at(f"127.0.0.1:{free_port()}", "worker"))
-    assert database_errors.sort(met(lambda: place.execute_sql("SELECT 1"))) is Fault.OUTAGE
+    assert database_errors.classify(met(lambda: place.execute_sql("SELECT 1"))) is Fault.OUTAGE
 
 
 def at(address, user):
@@ -341,7 +341,7 @@ def at(address, user):
     return {"host": host, "port": int(port), "user": user}
 
 
-# --- what becomes of the item
+# --- the effect on the item
 
 
 def too_many():
@@ -431,7 +431,7 @@ def test_a_file_that_another_program_locks_is_an_outage(tmp_path):
     other = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     place = peewee.SqliteDatabase(tmp_path / "x.db", timeout=0)
-    assert database_errors.sort(met(lambda: place.execute_sql("CREATE TABLE x (y)"))) is Fault.OUTAGE
+    assert database_errors.classify(met(lambda: place.execute_sql("CREATE TABLE x (y)"))) is Fault.OUTAGE
     other.close()
     place.close()
 
@@ -448,7 +448,7 @@ def test_a_file_that_is_none_is_an_outage(tmp_path, make, statement):
     place = peewee.SqliteDatabase(tmp_path / "x.db")
     error = met(lambda: place.execute_sql(statement))
     place.close()
-    assert database_errors.sort(error) is Fault.OUTAGE
+    assert database_errors.classify(error) is Fault.OUTAGE
     assert database_errors.sqlite_code(error) in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CANTOPEN)
 
 
@@ -458,7 +458,7 @@ def test_a_full_file_is_an_outage_and_a_constraint_is_the_row_s(tmp_path):
     full = met(lambda: place.execute_sql("INSERT INTO x VALUES (?)", ("x" * 100_000,)))
     refused = met(lambda: place.execute_sql("INSERT INTO x VALUES ('A')"))
     place.close()
-    assert (database_errors.sort(full), database_errors.sort(refused)) == (Fault.OUTAGE, Fault.ROW)
+    assert (database_errors.classify(full), database_errors.classify(refused)) == (Fault.OUTAGE, Fault.ROW)
     assert outages.database_trouble(full).repair == "free disk space"
 
 

@@ -1,4 +1,4 @@
-"""Outages: Redis or the database is away, full, locked or read only. Work stops with a word, and resumes by itself."""
+"""Outages of Redis or the database (away, full, locked, read-only): work stops, logs it, and resumes automatically."""
 
 import json
 import logging
@@ -50,9 +50,9 @@ def on_own_redis(environment, own_redis):
 @pytest.fixture(autouse=True)
 def _met_nothing_yet():
     """What one test met is no outage to the next."""
-    outages.forget()
+    outages.reset()
     yield
-    outages.forget()
+    outages.reset()
 
 
 @contextmanager
@@ -111,7 +111,7 @@ def test_every_refusal_of_redis_is_named_with_its_repair(on_own_redis):
     assert outages.redis_trouble() is None
     assert client.keys() == []
 
-    # Then each thing that keeps it from that is told apart
+    # Then each cause is recognised
     with out_of_memory(on_own_redis):
         trouble = outages.redis_trouble()
         assert (trouble.what, "maxmemory" in trouble.repair) == ("Redis is out of memory", True)
@@ -132,7 +132,7 @@ def test_every_refusal_of_redis_is_named_with_its_repair(on_own_redis):
         (redis.exceptions.BusyLoadingError("Redis is loading the dataset in memory"), "Redis does not answer"),
         (redis.exceptions.BusyLoadingError("loading", status_code="LOADING"), "Redis is loading its data"),
         (redis.ResponseError("MISCONF Redis is configured to save RDB snapshots"), "Redis takes no writes, because"),
-        (redis.ResponseError("BUSY Redis is busy running a script."), "Redis is busy with somebody's script"),
+        (redis.ResponseError("BUSY Redis is busy running a script."), "Redis is busy with another program's script"),
         (redis.AuthenticationError("invalid", status_code="WRONGPASS"), "Redis refuses the password"),
         (
             redis.ResponseError("Error running script (call to f_ab12): @user_script:6: @user_script: 6: -OOM command"),
@@ -144,8 +144,8 @@ def test_every_refusal_of_redis_is_named_with_its_repair(on_own_redis):
             ),
             "Redis is out of memory",
         ),
-        (redis.ResponseError("@user_script:6: bad argument #1", status_code="ERR"), "Redis refuses what it is asked"),
-        (redis.ResponseError("ERR something new"), "Redis refuses what it is asked (ERR something new)"),
+        (redis.ResponseError("@user_script:6: bad argument #1", status_code="ERR"), "Redis refuses a command"),
+        (redis.ResponseError("ERR something new"), "Redis refuses a command (ERR something new)"),
         (redis.TimeoutError("Timeout reading from socket"), "Redis does not answer"),
     ],
 )
@@ -160,20 +160,20 @@ def test_what_is_told_of_the_database_is_bounded_and_holds_no_password(house):
     error.__cause__ = database.OperationalError(
         "connection to postgresql://me:hunter2@db/x failed: database is locked" + "!" * 5000
     )
-    assert outages.tell(error)
+    assert outages.report(error)
 
-    # Then the doors can be told of it, and no more
-    assert outages.told().startswith("the workers cannot use the database: it refuses the connection (")
-    assert "postgresql" not in outages.told()
-    assert len(outages.told()) <= 400
-    assert not outages.tell(ValueError("somebody's mistake"))
+    # Then the report for the page is short and has no address
+    assert outages.reported().startswith("the workers cannot use the database: it refuses the connection (")
+    assert "postgresql" not in outages.reported()
+    assert len(outages.reported()) <= 400
+    assert not outages.report(ValueError("a mistake in a user's code"))
 
 
 # --- the consumers ----------------------------------------------------------------------------------------------------
 
 
 def test_a_worker_goes_on_consuming_after_every_refusal_and_says_each_once(on_own_redis, caplog):
-    # Given a worker, with a delayed message in its memory and another one in hand
+    # Given a worker, with a delayed message in its memory and another one in progress
     steady = broker.make_broker(f"redis://127.0.0.1:{on_own_redis.port}/0")
     steady.declare_queue(QUEUE)
     heard = []
@@ -191,7 +191,7 @@ def test_a_worker_goes_on_consuming_after_every_refusal_and_says_each_once(on_ow
 
     # When Redis refuses in several ways, the delayed one comes due, and the other one is done meanwhile
     with out_of_memory(on_own_redis):
-        wait_until(lambda: "in hand" in heard, what="the message in hand")
+        wait_until(lambda: "in progress" in heard, what="the message in progress")
         time.sleep(1.2)
     wait_until(lambda: "late" in heard, what="the delayed message")
     for ill_treat in (read_only, away):
@@ -207,7 +207,7 @@ def test_a_worker_goes_on_consuming_after_every_refusal_and_says_each_once(on_ow
     wait_until(lambda: "Redis works again" in "\n".join(said(caplog)), what="the end of it")
     clock.stop_requested.set()
     worker.stop(timeout=3000)
-    assert sorted(heard) == sorted(["late", "in hand", "read_only", "away", "last"])
+    assert sorted(heard) == sorted(["late", "in progress", "read_only", "away", "last"])
     assert steady.do_qsize(QUEUE) == 0
     assert [line.split(" (")[0] for line in said(caplog)] == [
         "Redis is out of memory",
@@ -225,7 +225,7 @@ def _is_told(caplog, ill_treat):
 
 @pytest.fixture
 def steady(moved_clock, on_own_redis):
-    """A broker whose consumers are asked by hand, in time that stands still."""
+    """A broker whose consumers are polled by the test, with a clock that only the test moves."""
     made = broker.make_broker(f"redis://127.0.0.1:{on_own_redis.port}/0")
     made.declare_queue(QUEUE)
     return made
@@ -242,7 +242,7 @@ def test_a_message_whose_delivery_was_lost_on_its_way_is_delivered_again(steady)
 
 
 def test_what_is_done_while_redis_refuses_is_told_later_and_not_done_again(steady, moved_clock, on_own_redis):
-    # Given two messages in hand, one of which is done while Redis is out of memory
+    # Given two messages in progress, one of which is done while Redis is out of memory
     for number in (1, 2):
         steady.enqueue(message(number, 0, 0))
     asked = steady.consume(QUEUE, prefetch=8, timeout=1)
@@ -304,7 +304,7 @@ def test_every_door_says_that_redis_is_out_of_memory(import_from, house, own_red
     house.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{own_redis.port}/0")
     import_from("http://127.0.0.1:1")
     run = runner.start("items", who="test", door="test")
-    says = "Redis is out of memory: no permit without it. To do: raise its maxmemory, or delete what else is kept in it"
+    says = "Redis is out of memory: no permit without it. To do: raise its maxmemory, or delete other data in it"
     with out_of_memory(own_redis):
         # Then every door says it
         assert health.health().lacks[0].what == "Redis is out of memory"
@@ -372,9 +372,9 @@ def test_a_database_that_cannot_be_written_stops_the_run_with_a_word_and_lets_it
             assert [line.split(":")[0] for line in said(caplog)[:1]] == [f"the database cannot be used ({why})"]
             assert all("for" in line for line in said(caplog)[1:])  # a reminder a minute, and time has passed
             assert not [record for record in caplog.records if record.exc_info]
-            told = run_stats.run_stats(runs.get(run.id)).why
+            shown = run_stats.run_stats(runs.get(run.id)).why
             assert re.fullmatch(
-                rf"the workers cannot use the database: {why} \(.* UTC\): .*; it goes on by itself", told
+                rf"the workers cannot use the database: {why} \(.* UTC\): .*; the work then continues\b.*", shown
             )
 
         # And when it can, the reaper is all that is needed
@@ -397,7 +397,7 @@ def test_a_statement_that_is_wrong_is_no_outage(house, import_from):
     # Then its error comes out as it is
     with pytest.raises(peewee.DatabaseError, match="nowhere"):
         call("wrong")
-    assert outages.told() == ""
+    assert outages.reported() == ""
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
@@ -427,14 +427,14 @@ def test_connections_that_the_server_cut_at_rest_cost_no_message(database_url, i
 def test_a_database_that_only_reads_ends_commands_with_3_and_is_still_told_of(house, import_from):
     run = runner.start(_demo(house), who="test", door="test")
     with unwritable():
-        assert outages.tell(database.OperationalError("database or disk is full"))
+        assert outages.report(database.OperationalError("database or disk is full"))
 
-        # Then what would write says so in a sentence, and what reads goes on
+        # Then a command that writes says so in a sentence, and a command that reads works
         refused = sluice("pause", str(run.id))
         assert (refused.returncode, refused.stdout) == (3, "")
         assert refused.stderr.count("\n") == 1
         assert refused.stderr.startswith("Error: the database cannot be used: cannot execute UPDATE in a read-only")
-        assert "To do: let SLUICE_DATABASE_URL name a server that can be written" in refused.stderr
+        assert "To do: let SLUICE_DATABASE_URL name a server that accepts writes" in refused.stderr
         shown = sluice("status", str(run.id), "--json")
         assert shown.returncode == 0, shown.stderr
         assert json.loads(shown.stdout)["why"].startswith(
@@ -507,7 +507,7 @@ def test_lanes_that_wait_come_back_after_a_flush(moved_clock, mock_api, import_f
 
 
 def test_reapers_do_not_fill_a_queue_that_nobody_consumes(moved_clock, import_from, house, redis_server):
-    # Given a run whose list nobody reads, one whose lanes are silent, and another that nobody finalizes
+    # Given a run whose list is not read, one whose lanes are silent, and one that is not finalized
     house.setenv("SLUICE_BROKER_URL", redis_server)
     import_from("http://127.0.0.1:1")
     listed = runner.start("items", who="test", door="test", tenant="a", send=False)
@@ -654,7 +654,7 @@ def test_a_fleet_outlives_a_redis_out_of_memory_and_a_database_that_is_away(post
         done = fleet.run_row(run_id).succeeded
         fleet.wait_until(lambda: fleet.run_row(run_id).succeeded > done, 15, "work after the first outage")
 
-        # And when the database cuts its connections and lets nobody in
+        # And when the database cuts its connections and refuses new ones
         name = fleet.database_url.rpartition("/")[2]
         with psycopg.connect(server, autocommit=True) as other:
             other.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
@@ -671,7 +671,7 @@ def test_a_fleet_outlives_a_redis_out_of_memory_and_a_database_that_is_away(post
         assert (refused.returncode, refused.stdout) == (3, b"")
         assert refused.stderr.startswith(b"Error: the database does not answer: ")
 
-        # And it went on by itself, with a word of each process in the log and no traceback
+        # And it continued automatically, with a line of each process in the log and no traceback
         assert (row.status, row.total, row.succeeded, row.hits) == ("completed", 240, 240, 0)
         assert fleet.mock_stats()["rejected"] == 0
         assert log_lines(fleet, "worker").count("out of memory") == 2

@@ -1,4 +1,4 @@
-"""PgBouncer in transaction mode in front of Postgres: each transaction may be in another session of the server."""
+"""PgBouncer in transaction mode in front of Postgres: each transaction can be in another session of the server."""
 
 import logging
 import subprocess
@@ -13,7 +13,7 @@ from models import Item
 from tests.helpers.clusters import pgbouncer
 from workers import settings
 from workers.connections import database
-from workers.connections.commit_retry import patiently
+from workers.connections.commit_retry import retry_commit
 from workers.connections.pool import is_pooled
 from workers.control import runner
 from workers.doctor import database_checks
@@ -43,7 +43,7 @@ def test_2_000_items_on_16_lanes_through_two_connections(bouncer, pooler):
         code, output = command(fleet, "run", "items", "--wait")
         logs = log_of(fleet, "worker", "scheduler")
 
-        # Then all is in, and nobody has a traceback to show
+        # Then everything is imported, and no process logged a traceback
         counts = fleet.query("SELECT status, total_count, succeeded_count, failed_count FROM sluice_runs")
         assert counts == [("completed", ITEMS, ITEMS, 0)], logs[-3000:]
         assert (code, "Traceback" in output) == (0, False), output[-3000:]
@@ -66,7 +66,7 @@ def command(fleet, *arguments):
 # --- in one process
 
 ON_POSTGRES = pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-#: Takes the session's prepared statements away, and does not tell the driver.
+#: Removes the session's prepared statements without the driver's knowledge.
 FORGET = "DO $$BEGIN EXECUTE 'DEALLOCATE ALL'; END$$"
 
 
@@ -122,11 +122,11 @@ def test_within_a_transaction_it_is_the_transaction_that_is_repeated(house):
                 database.db.execute_sql(FORGET)
             return ask()
 
-    # Then once outside of `patiently` it fails as one of a session, and within it it is done, once
+    # Then once outside of `retry_commit` it fails as one of a session, and within it it is done, once
     with pytest.raises(peewee.DatabaseError) as met:
         work()
     assert database.is_away(met.value)
-    assert patiently(work, {database.db.obj}, lambda error: 10.0) == (1,)
+    assert retry_commit(work, {database.db.obj}, lambda error: 10.0) == (1,)
     assert Item.select().count() == 1
 
 

@@ -1,4 +1,4 @@
-"""A Redis that refuses: each way is named with its repair; a cluster is named as one, and never as a refusal."""
+"""Errors of Redis are named with their repair; a cluster is recognised as a cluster."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +46,7 @@ def refusal(line: str) -> Exception:
         (refusal("ERR DB index is out of range"), "Redis has no database of that number"),
         (refusal("OOM command not allowed when used memory > 'maxmemory'."), "Redis is out of memory"),
         (refusal("READONLY You can't write against a read only replica."), "Redis is a replica, and read only"),
-        (refusal("ERR unknown command 'X'"), "Redis refuses what it is asked (unknown command 'X')"),
+        (refusal("ERR unknown command 'X'"), "Redis refuses a command (unknown command 'X')"),
         (redis.ConnectionError("refused"), "Redis does not answer"),
     ],
     ids=lambda value: str(value)[:50] if isinstance(value, Exception) else "",

@@ -1,4 +1,4 @@
-"""A Postgres that has no connection left (53300): those who have none wait for one, nothing fails, and it is said."""
+"""Postgres without a free connection (53300): threads wait for one, nothing fails, and it is reported."""
 
 import json
 import subprocess
@@ -86,7 +86,7 @@ def test_who_has_no_connection_waits_for_one_of_another_thread(narrow):
             return database.db.execute_sql("SELECT 1").fetchone()
 
     assert in_threads(*[work] * 6) == [(1,)] * 6
-    assert outages.told().startswith("Postgres has no connection left (")
+    assert outages.reported().startswith("Postgres has no connection left (")
 
 
 def test_who_gets_none_says_why_and_which_repair(small, narrow):
@@ -142,7 +142,7 @@ def test_idle_connections_are_closed_and_the_one_in_use_is_kept(small, moved_clo
     ("threads", "others", "level"), [(1, 0, Level.OK), (1, 12, Level.WARNING), (8, 0, Level.WARNING)]
 )
 def test_the_doctor_compares_what_is_needed_with_what_is_left(small, environment, threads, others, level):
-    # Given an installation of one process, and sessions of somebody else
+    # Given an installation of one process, and sessions of another program
     environment.setenv("SLUICE_DATABASE_URL", f"postgresql://worker@{small}/work")
     environment.setenv("SLUICE_WORKER_PROCESSES", "1")
     environment.setenv("SLUICE_WORKER_THREADS", str(threads))

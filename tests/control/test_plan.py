@@ -330,7 +330,7 @@ def test_a_paused_budget_is_not_waited_for_and_nothing_is_asked(mock_api, import
     caller.flush()
 
     # When a run is planned
-    with pytest.raises(RateLimited, match=r"paused: .*, until \d\d:\d\d:\d\d UTC: come back in 1 min"):
+    with pytest.raises(RateLimited, match=r"paused: .*, until \d\d:\d\d:\d\d UTC: try again in 1 min"):
         plan()
 
     # Then no request was made

@@ -32,6 +32,7 @@ from workers.connections import database
 from workers.control import runner
 from workers.errors import RateLimited
 from workers.limiter.permits import PermitClient
+from workers.limiter.run_signals import RunSignals
 from workers.records import runs
 from workers.records.tables import ItemStatus, RunItem, RunStatus
 
@@ -141,7 +142,7 @@ def test_nothing_is_kept_for_a_run_that_has_ended(crowd):
     refusal(lane(limiter, SMALL))
 
     # When it ends
-    limiter.ended(SMALL)
+    RunSignals(limiter.ledger).ended(SMALL)
 
     # Then the others have all of the window at once
     move_to(OPENS_US)
@@ -210,7 +211,7 @@ def test_a_stopped_run_is_told_with_its_next_permit_and_the_others_are_not(new):
     permit = stopped.acquire(5.0)
 
     # When the first is stopped
-    limiter.stop(1)
+    RunSignals(limiter.ledger).stop(1)
 
     # Then its next question is answered with it, and what it had to report is taken; the other continues
     stopped.answered(permit)
@@ -227,7 +228,7 @@ def test_a_stopped_run_is_told_with_its_next_permit_and_the_others_are_not(new):
 def test_a_stop_that_is_never_taken_back_is_forgotten_after_a_minute(new):
     limiter = new(FIFTY)
     use(limiter.permit_client(), 1)
-    limiter.stop(1)
+    RunSignals(limiter.ledger).stop(1)
 
     move_by(59_999_999)
     assert refusal(lane(limiter, 1)).reason == "run 1 was stopped"
@@ -239,7 +240,7 @@ def test_a_stop_that_is_never_taken_back_is_forgotten_after_a_minute(new):
 def test_a_stop_is_heard_in_a_pause_and_by_a_full_window(new):
     limiter = new(Limit(1, seconds=100))
     use(limiter.permit_client())
-    limiter.stop(1)
+    RunSignals(limiter.ledger).stop(1)
 
     assert refusal(lane(limiter, 1)).reason == "run 1 was stopped"
 
@@ -249,7 +250,7 @@ def test_stops_of_long_ago_are_not_kept(new):
     limiter = new(FIFTY)
     use(limiter.permit_client())
     for run_id in range(1000):
-        limiter.stop(run_id)
+        RunSignals(limiter.ledger).stop(run_id)
         move_by(30 * SECOND)
 
     # Then the state is as small as ever
@@ -372,7 +373,7 @@ def test_a_stop_that_was_never_taken_back_delays_a_run_by_a_minute_at_most(moved
     with api() as server:
         source = import_from(server.url, lanes=2)
         run = runner.start("items", who="test", door="test", send=False)
-        server.at[5] = lambda: source.connector.limiter.stop(run.id)
+        server.at[5] = lambda: RunSignals(source.connector.limiter.ledger).stop(run.id)
 
         run = runner.run_inline(run)
 

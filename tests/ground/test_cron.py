@@ -1,4 +1,4 @@
-"""Cron: what is refused, and which slots come around the days on which clocks are moved."""
+"""Cron: refused expressions, and the slots around the days on which clocks are moved."""
 
 import random
 from collections.abc import Iterator
@@ -82,13 +82,13 @@ def shown(slots: list[datetime], zone: str) -> list[str]:
 def test_what_cannot_be_read_is_refused_with_an_example(expression):
     with pytest.raises(
         UsageError, match=r"write minute, hour, day, month and weekday, like \"0 \*/3 \* \* \*\""
-    ) as told:
+    ) as caught:
         Cron(expression)
-    assert len(str(told.value)) < 350
+    assert len(str(caught.value)) < 350
 
 
 def test_what_never_comes_is_refused_with_a_question():
-    with pytest.raises(UsageError, match=r"never comes: is there such a day in that month\?"):
+    with pytest.raises(UsageError, match=r"never occurs: does the month have such a day\?"):
         Cron("0 0 */31 * 1#2")  # the first of a month that is its second Monday
 
 

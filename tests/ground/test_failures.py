@@ -1,4 +1,4 @@
-"""Failures: each class has one action, everything refused opens the circuit, reasons are bounded and hold no secret."""
+"""Failure classes: each has one action, refused credentials open the circuit, reasons are short and hold no secret."""
 
 import http.server
 import json
@@ -31,7 +31,7 @@ Answer = tuple[int, object]
 
 @contextmanager
 def api(detail: Callable[[int, str], Answer], items: int) -> Iterator[tuple[str, Counter[str]]]:
-    """An API of so many items, whose details are what `detail(item_id, authorization)` says. Its URL, and what came."""
+    """An API with `items` items; `detail(item_id, authorization)` returns their details. Its URL and its requests."""
     seen: Counter[str] = Counter()
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -129,7 +129,7 @@ def test_each_class_of_failure_has_its_action(moved_clock, import_from, answer, 
 
         run = start_inline()
 
-    # Then that one has failed with its class, after so many attempts, and the others are in
+    # Then that one has failed with its class, after all its attempts, and the others are imported
     assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 2, 1)
     failed = RunItem.get(RunItem.status == ItemStatus.FAILED)
     assert (failed.failure_class, failed.attempts, seen["2"]) == (failure_class, attempts, attempts)
@@ -379,8 +379,8 @@ def test_what_looks_like_a_secret_or_is_known_as_one_is_taken_out(said, kept):
 
 
 def test_a_secret_in_an_exception_of_the_source_is_neither_stored_nor_logged(moved_clock, import_from, caplog):
-    # Given a model whose exception tells the connector's key
-    class Telling(Item):
+    # Given a model whose exception quotes the connector's key
+    class Quoting(Item):
         class Meta:
             table_name = "items"
 
@@ -390,7 +390,7 @@ def test_a_secret_in_an_exception_of_the_source_is_neither_stored_nor_logged(mov
     with api(lambda item_id, _: good(item_id), items=1) as (url, _):
         limits = [Limit(500, seconds=20)]
         import_from(
-            url, model=Telling, connector=Connector("key", base_url=url, limits=limits, auth=("me", "topsecret3"))
+            url, model=Quoting, connector=Connector("key", base_url=url, limits=limits, auth=("me", "topsecret3"))
         )
 
         run = start_inline()

@@ -1,4 +1,4 @@
-"""Failures that differ in an id, a number or a quoted value have one fingerprint, however long the reason is."""
+"""Failures that differ only in an id, a number or a quoted value have the same fingerprint, at any length."""
 
 import peewee
 import pytest

@@ -1,4 +1,4 @@
-"""The settings: each stands in the docs, a bad value is named, honcho's patience is known, and the environment wins."""
+"""Settings: all are documented, errors name the variable, honcho's limit is observed, and the environment wins."""
 
 import re
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_every_setting_stands_in_the_docs_and_no_other() -> None:
     rows = documented()
 
     assert sorted(FIELDS.keys() - rows.keys()) == [], WANTED
-    assert sorted(rows.keys() - FIELDS.keys()) == [], "docs/settings.md tells of variables that nothing reads"
+    assert sorted(rows.keys() - FIELDS.keys()) == [], "docs/settings.md lists variables that nothing reads"
     assert [variable for variable, (_, meaning) in rows.items() if not meaning] == [], WANTED
 
 

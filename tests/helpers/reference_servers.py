@@ -103,8 +103,8 @@ class CountsRejected(SlidingLog):
 class OneSecondLog:
     """A log whose clock is cut to whole seconds and whose edge is inclusive: second s counts until s + W is over.
 
-    So a request may count for up to a second longer than W: clients need `Limit(..., granularity=1)`. The server's
-    seconds begin `phase_us` after ours.
+    So a request may count for up to a second longer than W: clients need `Limit(..., granularity_seconds=1)`. The
+    server's seconds begin `phase_us` after ours.
     """
 
     def __init__(self, requests: int, window_us: int, phase_us: int = 0) -> None:

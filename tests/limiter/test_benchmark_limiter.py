@@ -1,4 +1,4 @@
-"""The limiter's benchmark: what it reads, what it asks of ours, and one small table from end to end."""
+"""The limiter's benchmark: its arguments, what it needs of our limiter, and one small table from end to end."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ SCRIPT = str(ROOT / "benchmarks" / "limiter.py")
 
 
 def test_a_small_table_from_end_to_end() -> None:
-    # Given the log and the smallest windows, which hold for ours and for nobody at all
+    # Given the log and the smallest windows, which hold for our limiter and without any limiter
     small = ["--algorithms", "log", "--jitters", "0.01", "--limits", "5/0.5", "--requests", "8", "--parallel", "2"]
 
     # When both are measured

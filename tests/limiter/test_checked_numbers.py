@@ -1,4 +1,4 @@
-"""Numbers a user gives for permits are checked before Redis is asked; the script checks them, too."""
+"""Invalid numbers for the limiter are refused before Redis is asked, and refused again by the script."""
 
 import struct
 from contextlib import suppress
@@ -91,7 +91,7 @@ def test_a_limit_above_a_million_says_what_to_write(requests, seconds, instead):
     [
         lambda bad: Limit(bad, seconds=1),
         lambda bad: Limit(10, seconds=bad),
-        lambda bad: Limit(10, seconds=1, granularity=bad),
+        lambda bad: Limit(10, seconds=1, granularity_seconds=bad),
         lambda bad: Limit(10, seconds=1, burst=bad),
         lambda bad: Budget("shop", [TEN], share=bad),
     ],
@@ -159,7 +159,7 @@ def test_the_script_refuses_numbers_that_cannot_be_and_writes_nothing(new, chang
     with pytest.raises(redis.ResponseError, match=r"^SLUICE .* cannot be: nothing was done"):
         call(limiter, changed, age, rare)
 
-    # Then nothing has changed, and it goes on
+    # Then nothing has changed, and the budget still works
     assert {key: limiter.ledger.client.dump(key) for key in limiter.ledger.keys} == before
     assert granted(limiter) == 7
 
@@ -170,7 +170,7 @@ def test_what_the_script_refuses_is_not_delivered_again(new, monkeypatch):
     permit = caller.acquire(5.0)
 
     with pytest.raises(ConfigurationError, match="budget api: an age cannot be"):
-        limiter.ledger.tell({"done": [(permit.id, -1e300)]})
+        limiter.ledger.send({"done": [(permit.id, -1e300)]})
 
     use(limiter.permit_client())
     assert limiter.snapshot().granted == 2
@@ -236,7 +236,7 @@ def test_a_budget_that_the_script_before_this_one_corrupted_heals(client, moved_
     asked = struct.pack(">4d", weight, 1e6, 0, 0)
     with suppress(redis.ResponseError):
         stamp = str(round(clock.now().timestamp() * 1e6))
-        client.eval(old, len(keys), *keys, stamp, "1", ledger._stated, "", "", asked, "w", "", 1, "an-id")
+        client.eval(old, len(keys), *keys, stamp, "1", ledger._budget_argument, "", "", asked, "w", "", 1, "an-id")
 
     process = beside(limiter)
     wait = refusal(process.permit_client())

@@ -1,4 +1,4 @@
-"""Retry-After and the quotas: every form is read, and whatever else a server writes says nothing and breaks nothing."""
+"""Parses Retry-After and quota headers in every known form; a malformed header is ignored and breaks nothing."""
 
 import math
 import time
@@ -43,7 +43,7 @@ def test_a_date_in_any_of_its_forms_is_read(text):
 
 
 def test_a_date_is_taken_against_the_response_s_own_date():
-    # Given a server whose clock is an hour ahead of ours
+    # Given a server whose clock is an hour ahead
     headers = {"Date": "Sun, 01 Mar 2026 13:00:00 GMT"}
 
     # Then its dates are compared with each other
@@ -108,7 +108,7 @@ X, POLICY = "X-RateLimit-Remaining", "RateLimit-Policy"
 MONTH = 31 * 86_400
 
 
-def tell(**headers: str) -> list[tuple]:
+def quotas_of(**headers: str) -> list[tuple]:
     """Read headers whose names are written with underscores; return tuples, for they are easier to compare."""
     return [astuple(quota) for quota in said({name.replace("_", "-"): text for name, text in headers.items()})]
 
@@ -237,9 +237,9 @@ def test_the_name_s_end_names_the_window(prefix, suffix, seconds):
 
 
 def test_each_part_is_worth_something_alone():
-    assert tell(X_RateLimit_Limit="100") == [(100, None, None, None, "X-RateLimit-Limit")]
-    assert tell(X_RateLimit_Remaining="7") == [(None, None, 7, None, X)]
-    assert tell(X_RateLimit_Reset="5") == [(None, None, None, 5, "X-RateLimit-Reset")]
+    assert quotas_of(X_RateLimit_Limit="100") == [(100, None, None, None, "X-RateLimit-Limit")]
+    assert quotas_of(X_RateLimit_Remaining="7") == [(None, None, 7, None, X)]
+    assert quotas_of(X_RateLimit_Reset="5") == [(None, None, None, 5, "X-RateLimit-Reset")]
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_each_part_is_worth_something_alone():
     ],
 )
 def test_a_reset_is_read_in_all_its_forms(text, seconds):
-    assert tell(X_RateLimit_Reset=text) == [(None, None, None, seconds, "X-RateLimit-Reset")]
+    assert quotas_of(X_RateLimit_Reset=text) == [(None, None, None, seconds, "X-RateLimit-Reset")]
 
 
 @pytest.mark.parametrize(
@@ -288,27 +288,27 @@ def test_a_reset_is_read_in_all_its_forms(text, seconds):
     ],
 )
 def test_a_reset_that_cannot_be_is_lost_alone(text):
-    read = tell(X_RateLimit_Limit="100", X_RateLimit_Remaining="7", X_RateLimit_Reset=text)
+    read = quotas_of(X_RateLimit_Limit="100", X_RateLimit_Remaining="7", X_RateLimit_Reset=text)
 
     assert read == [(100, None, 7, None, X)]
 
 
 @pytest.mark.parametrize("reset", [str(EPOCH + 3630), str((EPOCH + 3630) * 1000), "2026-03-01T13:00:30Z"])
 def test_an_instant_is_taken_against_the_response_s_own_date(reset):
-    # Given a server whose clock is an hour ahead of ours
-    assert tell(Date="Sun, 01 Mar 2026 13:00:00 GMT", X_RateLimit_Reset=reset)[0][3] == 30
+    # Given a server whose clock is an hour ahead
+    assert quotas_of(Date="Sun, 01 Mar 2026 13:00:00 GMT", X_RateLimit_Reset=reset)[0][3] == 30
     # And one whose clock cannot be read
-    assert tell(Date="yesterday", X_RateLimit_Reset=reset)[0][3] == 3630
+    assert quotas_of(Date="yesterday", X_RateLimit_Reset=reset)[0][3] == 3630
 
 
 @pytest.mark.parametrize("age", ["1", "86400", "0.5", " 7 ", "9" * 400])
 def test_what_comes_from_a_cache_says_nothing(age):
-    assert tell(Age=age, X_RateLimit_Limit="100", X_RateLimit_Remaining="7") == []
+    assert quotas_of(Age=age, X_RateLimit_Limit="100", X_RateLimit_Remaining="7") == []
 
 
 @pytest.mark.parametrize("age", ["0", "000", "", "-1", "old", "nan", "٣"])
 def test_no_age_is_no_cache(age):
-    assert tell(Age=age, X_RateLimit_Limit="100", X_RateLimit_Remaining="7") == [(100, None, 7, None, X)]
+    assert quotas_of(Age=age, X_RateLimit_Limit="100", X_RateLimit_Remaining="7") == [(100, None, 7, None, X)]
 
 
 NO_NUMBERS = [
@@ -349,17 +349,19 @@ NO_NUMBERS = [
 
 @pytest.mark.parametrize("text", NO_NUMBERS)
 def test_a_header_that_is_no_number_is_lost_alone(text):
-    assert tell(X_RateLimit_Limit=text, X_RateLimit_Remaining="7") == [(None, None, 7, None, X)]
-    assert tell(X_RateLimit_Limit="100", X_RateLimit_Remaining=text) == [(100, None, None, None, "X-RateLimit-Limit")]
+    assert quotas_of(X_RateLimit_Limit=text, X_RateLimit_Remaining="7") == [(None, None, 7, None, X)]
+    assert quotas_of(X_RateLimit_Limit="100", X_RateLimit_Remaining=text) == [
+        (100, None, None, None, "X-RateLimit-Limit")
+    ]
 
 
 @pytest.mark.parametrize("text", [text for text in NO_NUMBERS if "," not in text])
 def test_a_parameter_that_is_no_number_is_lost_alone(text):
-    assert tell(RateLimit_Policy=f'"a";q={text};w=60, "b";q=9', RateLimit='"a";r=7') == [
+    assert quotas_of(RateLimit_Policy=f'"a";q={text};w=60, "b";q=9', RateLimit='"a";r=7') == [
         (9, None, None, None, POLICY),
         (None, None, 7, None, "RateLimit"),
     ]
-    assert tell(RateLimit_Policy='"a";q=100;w=60', RateLimit=f'"a";r={text};t=3, "b";r=9') == [
+    assert quotas_of(RateLimit_Policy='"a";q=100;w=60', RateLimit=f'"a";r={text};t=3, "b";r=9') == [
         (100, 60, None, None, POLICY),
         (None, None, 9, None, "RateLimit"),
     ]
@@ -367,29 +369,31 @@ def test_a_parameter_that_is_no_number_is_lost_alone(text):
 
 @pytest.mark.parametrize("text", ["0", "-1", "", "x", "nan", str(MONTH + 1), '"60"', "?1", "9" * 400])
 def test_a_window_that_cannot_be_is_not_named(text):
-    assert tell(RateLimit_Policy=f'"a";q=100;w={text}') == [(100, None, None, None, POLICY)]
-    assert tell(RateLimit_Policy=f"100;w={text}, 200;w=5") == [(200, 5, None, None, POLICY)]
+    assert quotas_of(RateLimit_Policy=f'"a";q=100;w={text}') == [(100, None, None, None, POLICY)]
+    assert quotas_of(RateLimit_Policy=f"100;w={text}, 200;w=5") == [(200, 5, None, None, POLICY)]
 
 
 def test_more_remaining_than_the_limit_is_no_remaining():
-    assert tell(X_RateLimit_Limit="100", X_RateLimit_Remaining="101") == [(100, None, None, None, "X-RateLimit-Limit")]
-    assert tell(RateLimit_Policy='"a";q=100', RateLimit='"a";r=101;t=3')[0][:3] == (100, None, None)
-    assert tell(RateLimit="limit=100, remaining=101")[0][:3] == (100, None, None)
+    assert quotas_of(X_RateLimit_Limit="100", X_RateLimit_Remaining="101") == [
+        (100, None, None, None, "X-RateLimit-Limit")
+    ]
+    assert quotas_of(RateLimit_Policy='"a";q=100', RateLimit='"a";r=101;t=3')[0][:3] == (100, None, None)
+    assert quotas_of(RateLimit="limit=100, remaining=101")[0][:3] == (100, None, None)
 
 
 def test_the_largest_numbers_are_still_read():
-    assert tell(X_RateLimit_Limit="1000000000", X_RateLimit_Remaining="1000000000")[0][:3] == (10**9, None, 10**9)
-    assert tell(RateLimit_Policy=f"5;w={MONTH}")[0][:2] == (5, MONTH)
+    assert quotas_of(X_RateLimit_Limit="1000000000", X_RateLimit_Remaining="1000000000")[0][:3] == (10**9, None, 10**9)
+    assert quotas_of(RateLimit_Policy=f"5;w={MONTH}")[0][:2] == (5, MONTH)
 
 
 def test_a_gigantic_header_says_nothing_and_the_rest_does():
-    assert tell(X_RateLimit_Limit="100", RateLimit_Policy='"a";q=5;w=1,' * 400) == [
+    assert quotas_of(X_RateLimit_Limit="100", RateLimit_Policy='"a";q=5;w=1,' * 400) == [
         (100, None, None, None, "X-RateLimit-Limit")
     ]
 
 
 def test_a_response_has_16_quotas_at_most():
-    assert len(tell(RateLimit_Policy=",".join(f"{limit};w=10" for limit in range(1, 101)))) == 16
+    assert len(quotas_of(RateLimit_Policy=",".join(f"{limit};w=10" for limit in range(1, 101)))) == 16
 
 
 # --- structured fields ------------------------------------------------------------------------------------------------
@@ -410,48 +414,50 @@ def test_a_response_has_16_quotas_at_most():
     ],
 )
 def test_a_policy_is_found_in_every_way_to_write_it(policy):
-    assert tell(RateLimit_Policy=policy, RateLimit='x;r=x, "a";t=30;r=50;z') == [(100, 60, 50, 30, "RateLimit")]
+    assert quotas_of(RateLimit_Policy=policy, RateLimit='x;r=x, "a";t=30;r=50;z') == [(100, 60, 50, 30, "RateLimit")]
 
 
 def test_a_name_may_hold_what_otherwise_separates():
     name = r'"a, \"b\"; q=1 \\ c"'
 
-    assert tell(RateLimit_Policy=f"{name};q=100;w=60", RateLimit=f"{name};r=5") == [(100, 60, 5, None, "RateLimit")]
+    assert quotas_of(RateLimit_Policy=f"{name};q=100;w=60", RateLimit=f"{name};r=5") == [
+        (100, 60, 5, None, "RateLimit")
+    ]
 
 
 @pytest.mark.parametrize("unit", ['"content-bytes"', '"concurrent-requests"', "bytes", "5", "", '"Requests"', "?1"])
 def test_what_does_not_count_requests_is_neither_a_limit_nor_a_remaining(unit):
-    read = tell(RateLimit_Policy=f'"a";q=100;w=60;qu={unit}, "b";q=7;w=1', RateLimit='"a";r=50;t=30, "b";r=3;t=1')
+    read = quotas_of(RateLimit_Policy=f'"a";q=100;w=60;qu={unit}, "b";q=7;w=1', RateLimit='"a";r=50;t=30, "b";r=3;t=1')
 
     assert read == [(7, 1, 3, 1, "RateLimit")]
 
 
 def test_a_policy_of_bytes_takes_its_state_along_even_where_its_limit_cannot_be_read():
-    assert tell(RateLimit_Policy='"a";q=lots;qu="content-bytes"', RateLimit='"a";r=50;t=30') == []
+    assert quotas_of(RateLimit_Policy='"a";q=lots;qu="content-bytes"', RateLimit='"a";r=50;t=30') == []
 
 
 def test_what_follows_the_64th_member_is_not_read():
-    assert tell(RateLimit="," * 63 + '"a";r=5') == [(None, None, 5, None, "RateLimit")]
-    assert tell(RateLimit="," * 64 + '"a";r=5') == []
+    assert quotas_of(RateLimit="," * 63 + '"a";r=5') == [(None, None, 5, None, "RateLimit")]
+    assert quotas_of(RateLimit="," * 64 + '"a";r=5') == []
 
 
 def test_a_state_without_its_policy_and_a_policy_without_its_state_are_read():
-    assert tell(RateLimit='"a";r=50;t=30') == [(None, None, 50, 30, "RateLimit")]
-    assert tell(RateLimit_Policy='"a";q=100;w=60') == [(100, 60, None, None, POLICY)]
-    assert tell(RateLimit_Policy='"a";q=100;w=60', RateLimit='"A";r=5') == [
+    assert quotas_of(RateLimit='"a";r=50;t=30') == [(None, None, 50, 30, "RateLimit")]
+    assert quotas_of(RateLimit_Policy='"a";q=100;w=60') == [(100, 60, None, None, POLICY)]
+    assert quotas_of(RateLimit_Policy='"a";q=100;w=60', RateLimit='"A";r=5') == [
         (100, 60, None, None, POLICY),
         (None, None, 5, None, "RateLimit"),
     ]
 
 
 def test_of_a_quota_s_partitions_the_least_holds():
-    read = tell(RateLimit_Policy='"a";q=100;w=60', RateLimit='"a";r=50;t=3;pk=:YQ==:, "a";r=5;t=2;pk=:Yg==:')
+    read = quotas_of(RateLimit_Policy='"a";q=100;w=60', RateLimit='"a";r=50;t=3;pk=:YQ==:, "a";r=5;t=2;pk=:Yg==:')
 
     assert read == [(100, 60, 5, 2, "RateLimit")]
 
 
 def test_a_limit_that_two_windows_have_is_in_neither():
-    assert tell(RateLimit="limit=100, remaining=50", RateLimit_Policy="100;w=1, 100;w=60") == [
+    assert quotas_of(RateLimit="limit=100, remaining=50", RateLimit_Policy="100;w=1, 100;w=60") == [
         (100, None, 50, None, "RateLimit"),
         (100, 1, None, None, POLICY),
         (100, 60, None, None, POLICY),
@@ -459,7 +465,7 @@ def test_a_limit_that_two_windows_have_is_in_neither():
 
 
 def test_the_drafts_policies_do_not_name_the_window_of_an_x_header():
-    assert tell(X_RateLimit_Limit="100", RateLimit_Policy="100;w=60") == [
+    assert quotas_of(X_RateLimit_Limit="100", RateLimit_Policy="100;w=60") == [
         (100, None, None, None, "X-RateLimit-Limit"),
         (100, 60, None, None, POLICY),
     ]
@@ -467,11 +473,11 @@ def test_the_drafts_policies_do_not_name_the_window_of_an_x_header():
 
 @pytest.mark.parametrize("text", ["", "32", "/40", "32/", "a/b", "-1/40", "32/-40", "3/4/5", "32/1000000001", "３/40"])
 def test_a_call_limit_that_is_no_fraction_says_nothing(text):
-    assert tell(X_Shopify_Shop_Api_Call_Limit=text) == []
+    assert quotas_of(X_Shopify_Shop_Api_Call_Limit=text) == []
 
 
 def test_a_call_limit_overdrawn_leaves_nothing():
-    assert tell(X_Shopify_Shop_Api_Call_Limit="45/40") == [(40, None, 0, None, "X-Shopify-Shop-Api-Call-Limit")]
+    assert quotas_of(X_Shopify_Shop_Api_Call_Limit="45/40") == [(40, None, 0, None, "X-Shopify-Shop-Api-Call-Limit")]
 
 
 # --- several headers --------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Permits, on a real Redis, in moved time: one behaviour each. Whole fleets are in test_scenarios.py."""
+"""Permits on a real Redis, in simulated time, one behaviour per test. Whole fleets are in test_scenarios.py."""
 
 import threading
 import time
@@ -20,6 +20,7 @@ from tests.helpers.simulation import Fleet, Scenario
 from workers import Budget, ConfigurationError, Limit, RateLimiter, clock
 from workers.errors import DependencyDown, RateLimited
 from workers.limiter.permits import Permit, PermitClient
+from workers.limiter.run_signals import RunSignals
 
 
 def hear_429(caller: PermitClient, permit: Permit, pause_seconds: float) -> None:
@@ -85,7 +86,7 @@ def test_a_long_wait_is_told_instead_with_the_window_that_decides(new):
     # Then it says how long and why, and no time has passed
     assert wait.wait_seconds == 58.06
     assert wait.reason == "shop: window 6/60 s full"
-    assert str(wait) == "shop: window 6/60 s full: come back in 58.1 s"
+    assert str(wait) == "shop: window 6/60 s full: try again in 58.1 s"
     assert now_us() == 2 * SECOND
 
 
@@ -102,7 +103,7 @@ def test_many_waiters_are_told_distinct_instants_and_each_is_served_at_its_own(n
         caller.before_sleep = fall_asleep
     waits = [(refusal(caller).wait_seconds, caller) for caller in callers]
 
-    # Then each is told when the next of the ten no longer counts
+    # Then each is refused until the next of the ten no longer counts
     start = now_us()
     assert [round(wait * SECOND) + start for wait, _ in waits] == [5_005_000 + n * SECOND // 10 for n in range(8)]
     assert limiter.snapshot().waiting == 8
@@ -133,7 +134,7 @@ def test_a_stop_request_ends_the_wait_and_gives_the_place_back(client, environme
     clock.stop_requested.set()
     thread.join(1.0)
 
-    # Then the wait ends at once, and nobody waits any longer
+    # Then the wait ends at once, and no client is in the queue
     assert not thread.is_alive()
     assert raised and raised[0].wait_seconds <= 2.002
     assert limiter.snapshot().waiting == 0
@@ -193,7 +194,7 @@ def test_a_clock_set_back_opens_no_window_early_and_none_late(new, moved_clock):
     # When Redis's clock is set back by an hour
     moved_clock.step(-3600)
 
-    # Then time goes on from where it was
+    # Then time continues from its last instant
     assert refusal(limiter.permit_client()).wait_seconds == 5.005
     move_to(15_004_999)
     assert granted(limiter) == 0
@@ -275,7 +276,7 @@ def test_the_length_of_a_sleep_is_counted_once_and_not_for_each_thread(new):
 
 
 def test_a_run_that_stays_away_longer_than_it_was_told_has_not_slept_meanwhile(new):
-    # Given a run that was told to wait ten seconds, and was then paused for an hour by its owner
+    # Given a run that had to wait ten seconds, and was then paused for an hour by its owner
     limiter = new(Limit(1, seconds=10))
     use(limiter.permit_client())
     caller = limiter.permit_client(7)
@@ -302,21 +303,21 @@ def test_a_sleep_ends_where_its_run_is_stopped_and_the_pause_is_none(new):
     refusal(caller)
     move_to(5 * SECOND)
 
-    # When, then that is told at once, and once; of a run that does not wait, nothing
-    assert limiter.stop(7) == pytest.approx(4.0)
-    assert limiter.stop(7) == 0.0
-    assert limiter.stop(8) == 0.0
+    # When it is stopped, then the signal returns that wait, once; of a run that does not wait, nothing
+    assert RunSignals(limiter.ledger).stop(7) == pytest.approx(4.0)
+    assert RunSignals(limiter.ledger).stop(7) == 0.0
+    assert RunSignals(limiter.ledger).stop(8) == 0.0
     state = limiter.snapshot()
     assert (state.slept_seconds, state.sleeping_seconds) == (pytest.approx(4.0), 0.0)
 
-    # When it goes on 10 s later, and waits for the rest
+    # When it is resumed 10 s later, and waits for the rest
     move_to(15 * SECOND)
-    limiter.go_on(7)
+    RunSignals(limiter.ledger).resume(7)
     refusal(caller)
     move_to(20_100_000)
     caller.acquire(5.0)
 
-    # Then only that is told of
+    # Then only that wait is reported
     assert caller.usage.slept_seconds == pytest.approx(5.0, abs=0.11)
     assert limiter.snapshot().slept_seconds == pytest.approx(9.0, abs=0.11)
 
@@ -391,7 +392,7 @@ def test_those_who_wait_for_the_canary_ask_ever_more_seldom(paused):
     move_to(6 * SECOND)
     first.acquire(30.0)
 
-    # When another caller asks whenever it is told to
+    # When another client asks whenever its wait is over
     waits = []
     while now_us() < 14 * SECOND:
         waits.append(refusal(other).wait_seconds)
@@ -576,7 +577,7 @@ def test_what_redis_could_not_be_told_rides_on_the_next_call(own_redis):
         with pytest.raises(DependencyDown):
             lost.acquire(5.0)
 
-    # Then the next call tells Redis all of it: one completed, none in flight
+    # Then the next call reports everything to Redis: one completed, none in flight
     limiter.permit_client().acquire(5.0).client.flush()
     state = limiter.snapshot()
     assert (state.in_flight, state.windows[0].used) == (1, 2)
@@ -623,7 +624,7 @@ def test_a_redis_that_forgets_its_scripts_is_told_again(own_redis):
 
 @pytest.mark.parametrize("part", ["state", "ring", "flight"])
 def test_a_key_that_is_lost_alone_neither_bursts_nor_blocks_the_budget(new, part):
-    # Given a budget with requests in flight, requests completed, and somebody who waits
+    # Given a budget with requests in flight, requests completed, and a waiting client
     limiter = new(Limit(5, seconds=10))
     caller = limiter.permit_client(1)
     use(caller, 2)
@@ -715,7 +716,7 @@ def test_a_permit_around_a_request_keeps_any_script_within_the_limits(client, mo
 
 
 def test_a_block_that_ends_in_an_error_leaves_its_permit_in_flight_until_nobody_can_count_it(new):
-    # Given a block around a request, of which nobody knows whether it arrived
+    # Given a block around a request that can have arrived or not
     limiter = new(Limit(1, seconds=20), linger_seconds=10)
     with pytest.raises(requests.ConnectionError), limiter.permit(timeout_seconds=5):
         raise requests.ConnectionError
@@ -737,8 +738,8 @@ def test_a_block_that_ends_in_an_error_leaves_its_permit_in_flight_until_nobody_
         lambda: Limit(1, seconds=0),
         lambda: Limit(1, seconds=float("nan")),
         lambda: Limit(1, seconds=32 * 86_400),
-        lambda: Limit(1, seconds=1, granularity=-1),
-        lambda: Limit(1, seconds=1, granularity=float("nan")),
+        lambda: Limit(1, seconds=1, granularity_seconds=-1),
+        lambda: Limit(1, seconds=1, granularity_seconds=float("nan")),
         lambda: Limit(1.5, seconds=1),
         lambda: Budget("", [Limit(1, seconds=1)]),
         lambda: Budget("a b", [Limit(1, seconds=1)]),

@@ -1,4 +1,4 @@
-"""The limiter used alone: the example of docs/limiter.md, as it stands there, around plain `requests` calls."""
+"""The limiter without a database: runs the example of docs/limiter.md around plain `requests` calls."""
 
 import re
 import subprocess
@@ -64,7 +64,7 @@ def test_a_429_in_the_block_pauses_everyone(example, redis_server, mock_api, tmp
     # When it runs
     _, complaint = run(text, tmp_path).communicate(timeout=60)
 
-    # Then it is told to wait, once, and says why
+    # Then it must wait, once, and says why
     assert "Refused" in complaint
     assert "half: the API answered 429, Retry-After" in complaint
     assert requests.get(f"{server.url}/stats", timeout=5).json()["rejected"] == 1

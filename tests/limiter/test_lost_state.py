@@ -1,4 +1,4 @@
-"""Redis loses what it was told: whatever it was, nothing is sent that an API could refuse, and work goes on early.
+"""Redis loses the state of a budget: no request is sent that an API can refuse, and the budget opens when it is safe.
 
 Real servers, stopped, killed, flushed, followed and restarted; time is moved where nothing else is said. A "process" is
 a `RateLimiter` of its own: what one knows, another does not. Most budgets take 5 requests in 10 s, and a permit that is
@@ -142,7 +142,7 @@ def hear_429(caller: PermitClient, permit, pause_seconds: float) -> None:
 
 
 def epoch(process: RateLimiter) -> int:
-    return process.ledger._known.epoch
+    return process.ledger._seen.epoch
 
 
 # --- FLUSHALL ---------------------------------------------------------------------------------------------------------
@@ -160,7 +160,7 @@ def test_after_a_flush_a_live_process_takes_its_windows_as_full_until_nothing_of
     world.at(5)
     wait = refusal(process)
 
-    # Then whoever took a permit in between may be counted until the longest deadline from now, and then for a window
+    # Then a permit taken in between can count until the longest deadline from now, and then for a window
     assert "taken as full: its state is gone" in wait.reason
     assert process.snapshot().taken_as_full_seconds == pytest.approx(31 + WINDOW)
     check_full_until(world, process, 5 + 31 + WINDOW)
@@ -328,7 +328,7 @@ def test_a_pause_outlives_a_flush_where_a_live_process_knows_of_it(world):
     # When the one that heard it asks first
     wait = refusal(process)
 
-    # Then the budget goes on pausing for all, and one request goes first after it
+    # Then the budget stays paused for all, and one request goes first after the pause
     assert wait.wait_seconds == pytest.approx(299)
     assert wait.reason == "api: paused: the API answered 429, Retry-After 299"
     assert refusal(other).wait_seconds == pytest.approx(299)
@@ -422,7 +422,7 @@ def test_a_restart_with_an_older_state_is_noticed(world, who, first):
         use(world.process(name="another"))
     asking = live if who == "a live process" else world.process()
 
-    # Then it is noticed, whoever asks, also where the script is known again already
+    # Then every process notices it, also where the script is known again already
     world.at(3)
     assert "taken as full: Redis" in refusal(asking).reason
     check_full_until(world, asking, 3 + TTL + WINDOW)
@@ -446,7 +446,7 @@ def test_a_restart_within_the_second_of_the_start_before_it_is_noticed(world, by
     else:
         pytest.fail("this machine is too slow for the test")
 
-    # When another budget is used first, and somebody only looks at this one: then the script is known again
+    # When another budget is used first, and this one is only read: then the script is known again
     if by == "the time of its last save":
         use(world.process(name="another"))
         world.process(name="early").snapshot()
@@ -493,7 +493,7 @@ def test_a_restart_with_a_state_costs_nothing_where_the_watermark_proves_the_bud
 
 
 def test_a_watermark_of_others_does_not_forget_what_an_older_state_knows(world):
-    # Given somebody who has long used the budget without a database, and one in flight
+    # Given a process that has long used the budget without a database, and one request in flight
     alone = world.process()
     use(alone)
     world.at(1000)
@@ -505,7 +505,7 @@ def test_a_watermark_of_others_does_not_forget_what_an_older_state_knows(world):
     world.at(1005)
     process = world.process(watermark=Mark(0))
 
-    # Then what is known goes on counting: the last deadline, and a window
+    # Then known requests still count: until the last deadline, and a window
     assert granted(process) == 0
     check_full_until(world, process, 1000 + TTL + WINDOW)
 
@@ -562,7 +562,7 @@ def test_a_replica_that_took_over_with_an_older_state_is_noticed(replicated, who
 
 @pytest.mark.parametrize("before", ["was looked at", "was asked"])
 def test_a_replica_that_was_spoken_to_before_it_took_over_is_noticed(replicated, before):
-    # Given a replica at which somebody looked, or which somebody asked: then it knows the script
+    # Given a replica that was read, or asked for a permit: then it knows the script
     world, replica = replicated
     live, early = world.process(), world.process(client=replica.client)
     if before == "was asked":
@@ -617,7 +617,7 @@ def test_what_loses_nothing_costs_nothing(world, event, who):
     live = world.process()
     use(live, 2)
     before = epoch(live)
-    if "SAVE" in event:  # so that LASTSAVE tells another second than at the start
+    if "SAVE" in event:  # so that LASTSAVE is another second than the start
         wait_until(lambda: time.time() >= world.redis.client.lastsave().timestamp() + 1)
 
     world.redis.client.connection_pool.disconnect()
@@ -685,7 +685,7 @@ def test_a_clock_that_is_set_twice_opens_no_window_early_and_few_late(world, sec
     use(one)
     refusal(other)
 
-    # When Redis's clock is set at 3 s, while nobody asks, and again at 5 s
+    # When Redis's clock is set at 3 s, without a permit request, and again at 5 s
     step = seconds if direction == "forward" else -seconds
     world.at(3)
     world.clock.step(step)
@@ -696,7 +696,7 @@ def test_a_clock_that_is_set_twice_opens_no_window_early_and_few_late(world, sec
     refusal(other)
     refusal(one)
 
-    # Then nothing opens early; and later, at most, by the time in which nobody had asked
+    # Then no window opens early; and at most as much later as the time without a permit request
     world.at(10)  # windows are taken a thousandth longer, because a thousandth of a clock's step is not seen
     assert granted(one) + granted(other) == 0
     world.at(WINDOW + 1.05)
@@ -714,7 +714,7 @@ def test_a_clock_set_back_after_a_flush_opens_nothing(world):
     refusal(process)
     world.clock.step(-3600)
 
-    # Then time goes on from where it was, for those who waited, and for who is new
+    # Then time continues from its last instant, for waiting clients and for new ones
     assert refusal(process).wait_seconds == pytest.approx(TTL + WINDOW, abs=1e-3)
     assert refusal(world.process()).wait_seconds == pytest.approx(TTL + WINDOW, abs=1e-3)
     check_full_until(world, process, TTL + WINDOW)
@@ -742,7 +742,7 @@ def test_a_clock_set_forward_and_back_again_costs_nothing_and_opens_nothing(worl
 
 @pytest.mark.parametrize("seconds", [0.3, 6.0, 3600.0])
 def test_a_clock_set_forward_while_a_process_sleeps_does_not_wake_it_early(world, seconds):
-    # Given a process that was told to come back
+    # Given a process that was refused, with a time to try again
     process = world.process()
     use(process, 5)
     world.at(4)
@@ -772,9 +772,9 @@ def test_what_is_told_first_by_a_clock_set_forward_does_not_count_till_then(worl
     # When the clock is set forward, and the first call after it carries an end and a return
     world.clock.step(seconds)
     answered.answered(permits[0])
-    process.ledger.tell({"drop": [permits[1].id]} | answered._to_tell())
+    process.ledger.send({"drop": [permits[1].id]} | answered._unreported())
 
-    # Then the one counts from now, the other is there, the third is in flight, and nobody slept for an hour
+    # Then the first counts from now, the second is granted, the third is in flight, and no client slept for an hour
     state = process.snapshot()
     assert state.windows[0].used == 2
     assert state.in_flight == 1
@@ -819,7 +819,7 @@ def test_a_question_that_takes_long_is_not_taken_for_a_clock_set_forward(world):
     use(slow)
     latency_seconds = 3
 
-    # Then it is told of nothing but that
+    # Then that is the only reason it reports
     assert refusal(slow).reason == "Redis answers too slowly"
     assert not [note for note in slow.snapshot().notes if "not believed" in note.text]
     slow.ledger.client.close()
@@ -997,7 +997,7 @@ def test_a_redis_without_memory_gives_no_permit_and_writes_no_half(world):
     callers[0].flush()
     callers[1].unsent(permits[1])
 
-    # Then nothing is lost, and work goes on at once when there is some again
+    # Then nothing is lost, and work continues at once when there is memory again
     world.redis.client.config_set("maxmemory", "0")
     assert process.snapshot().taken_as_full_seconds == 0
     assert granted(process) == 4
@@ -1066,7 +1066,7 @@ def test_several_permits_whose_reply_was_lost_are_the_same_several(world):
 
     permits = [caller.acquire(TIMEOUT) for _ in range(20)]
 
-    held = len(caller._held)
+    held = len(caller._unused)
     state = process.snapshot()
     assert held + len(permits) == state.in_flight == state.granted
     assert len({permit.id for permit in permits}) == 20
@@ -1107,7 +1107,7 @@ def test_a_caller_with_smaller_limits_does_not_shrink_what_is_remembered(world):
     assert granted(new) == 0
     caller = old.permit_client()
     permit = caller.acquire(TIMEOUT)
-    new.ledger.tell({"done": [(permit.id, clock.monotonic())]})
+    new.ledger.send({"done": [(permit.id, clock.monotonic())]})
 
     # Then the old ones' requests still count, for both
     assert (granted(old), granted(new)) == (2, 0)
@@ -1218,7 +1218,7 @@ def test_a_fleet_of_sixty_threads_whose_redis_is_flushed_in_the_middle_earns_no_
         world.redis.client.flushall()
         flushed_at, before = time.monotonic(), accepted()
 
-        # Then they go on when it is safe: 2.2 s for what may be in flight, and a window
+        # Then they continue when it is safe: 2.2 s for requests that can be in flight, and a window
         wait_until(lambda: accepted() >= before + 100, 20)
         assert time.monotonic() - flushed_at > 4.2
 
@@ -1362,28 +1362,28 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[World],
         of_script("if redis.call('HEXISTS', flight_key, id) == 1 then", "if false then"),
         test_a_reply_that_was_lost_takes_no_second_permit_and_ends_none_twice,
     ),
-    "of several permits asked for twice only one is told": (
+    "of several permits asked for twice only one is granted": (
         of_script("for _, id in ipairs(ask.ids) do count =", "for _, id in ipairs({ask.ids[1]}) do count ="),
         test_several_permits_whose_reply_was_lost_are_the_same_several,
     ),
-    "a repeated pause is nobody's hit": (
+    "a repeated pause is not counted as a hit": (
         of_script("return rare().hit_id == order.id and 1 or 0", "return first and 1 or 0"),
         test_a_pause_and_a_sleep_whose_replies_were_lost_are_counted_once,
     ),
     "a script that is not known is an error": (
-        of_ledger("_evaluate", lambda self, stamp, arguments, looks: list(
+        of_ledger("_evaluate", lambda self, stamp, arguments, read_only: list(
             self.client.evalsha(self._sha, len(self.keys), *self.keys, stamp, "", *arguments))),
         lambda world: test_what_loses_nothing_costs_nothing(world, "SCRIPT FLUSH", "a live process"),
     ),
     "the watermark is not asked": (
-        of_ledger("_remembered", lambda *_: None),
+        of_ledger("_watermark_seconds", lambda *_: None),
         test_a_respawned_process_that_asks_first_opens_a_window_after_the_watermark,
     ),
     "the watermark is not raised": (
         of_ledger("_raise_watermark", lambda *_: None),
         lambda world: test_a_restart_without_persistence_is_a_flush(world, "a new process"),
     ),
-    "what Redis could not be told is forgotten": (
+    "undelivered reports are forgotten": (
         of_ledger("_deliver_later", lambda *_: None),
         lambda world: test_redis_away_for_ten_seconds_gives_no_permit_and_forgets_no_end(world, "refuses"),
     ),

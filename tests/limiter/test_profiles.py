@@ -201,7 +201,7 @@ def test_a_server_that_counts_in_whole_seconds_needs_the_granularity_that_says_s
     refused = {}
     for granularity in (0.0, 1.0):
         move_to(0)
-        limiter = limiter_on(client, Limit(10, seconds=2, granularity=granularity))
+        limiter = limiter_on(client, Limit(10, seconds=2, granularity_seconds=granularity))
         server = WHOLE_SECONDS[kind](10, 2 * SECOND)
         refused[granularity] = Traffic(limiter, [server], callers=5, requests=200, latency_us=90_000).go().refused
 
@@ -286,7 +286,7 @@ def test_auto_stays_where_a_refusal_proves_nothing(new, how):
 
 @pytest.mark.parametrize("kind", sorted(COUNTERS))
 def test_auto_meets_a_counter_with_one_hit_and_then_never_again(client, moved_clock, kind):
-    # Given an API with a sliding counter, which no header tells
+    # Given an API with a sliding counter that sends no headers
     limiter = limiter_on(client, Limit(20, seconds=2), profile="auto")
 
     # When a fleet meets it
@@ -361,7 +361,7 @@ def test_weights_are_summed_not_counted(new, profile):
 
 
 def test_a_request_that_weighs_more_than_a_limit_is_refused_at_once_and_nothing_is_lost(new):
-    # Given a caller with an answer that it has not told yet, and a limit of ten of which eight are ours
+    # Given a client with a completion that is not reported yet, and a share of eight of a limit of ten
     limiter = new(Limit(10, seconds=20), Limit(100, seconds=60), share=0.8)
     caller = limiter.permit_client()
     caller.answered(caller.acquire(5.0))
@@ -370,7 +370,7 @@ def test_a_request_that_weighs_more_than_a_limit_is_refused_at_once_and_nothing_
     with pytest.raises(ConfigurationError, match="weighs more than the limit of 8"):
         caller.acquire(5.0, 9)
 
-    # Then Redis was not asked; what was answered is told all the same, and it takes what it can
+    # Then Redis was not asked; the completion is reported later, and the client takes a permit that it can use
     caller.flush()
     state = limiter.snapshot()
     assert (state.in_flight, state.windows[0].used, state.granted) == (0, 1, 1)
@@ -461,7 +461,7 @@ def test_permits_taken_ahead_are_used_within_a_second_or_given_back(new):
 
 
 def test_a_pause_that_the_process_knows_of_gives_back_what_was_taken_ahead(new):
-    # Given a lane with permits in hand
+    # Given a lane with unused permits
     limiter = new(Limit(100, seconds=20))
     caller = fast_lane(limiter)
     caller.answered(caller.acquire(5.0))
@@ -551,7 +551,7 @@ def test_a_stop_signal_ends_every_wait_within_a_second_and_gives_the_places_back
     for thread in threads:
         thread.join(5.0)
 
-    # Then each wait ends at once, as waiting does and not as an error, and nobody stands in the line
+    # Then each wait ends at once, as a wait does and not as an error, and the queue is empty
     assert clock.monotonic() - began < 1.0
     assert len(ended) == 64
     assert limiter.snapshot().waiting == 0

@@ -1,4 +1,4 @@
-"""The reference servers are what they say: sequences worked out by hand, and each against its definition.
+"""The reference servers count as documented: sequences computed by hand, and each server against its definition.
 
 Limits in the sequences: 3 requests in 12 us, so that a token takes 4 us.
 """
@@ -57,7 +57,7 @@ Asked = list[tuple[int, int]]
         (SmallBurstGcra(3, 12, burst=2), {0: "yyn", 3: "n", 4: "yn", 12: "yyn", 15: "n"}),
         # At 12, 3 (1 - 0) + 1 = 4; at 16, 3 (1 - 4/12) + 1 = 3; at 19, 3 (5/12) + 1 + 1 = 3.25; at 20, 3.
         (SlidingCounter(3, 12), {5: "yyyn", 11: "n", 12: "n", 15: "n", 16: "yn", 19: "n", 20: "yn", 24: "yn"}),
-        # A window of which nobody heard between two others leaves nothing of the one before it.
+        # An empty window between two others leaves nothing of the one before it.
         (SlidingCounter(3, 12, phase_us=6), {17: "yyyn", 18: "n", 30: "yyyn", 53: "yyn", 54: "yn", 78: "yyyn"}),
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, dict) else "",

@@ -1,4 +1,4 @@
-"""Which answers are refusals: a table of every status and what its headers say; and what becomes of a run they meet."""
+"""Which responses are refusals: a table of every status with its headers, and the effect on a run."""
 
 import contextlib
 import http.server
@@ -12,7 +12,7 @@ from requests.structures import CaseInsensitiveDict
 from models import Item
 from workers import Budget, Connector, Limit, clock
 from workers.control import runner
-from workers.limiter.response import read_answer
+from workers.limiter.response import read_response
 from workers.records.tables import ItemStatus, RunItem, RunStatus
 
 BUDGET = Budget("api", [Limit(5000, seconds=3600)])
@@ -45,7 +45,7 @@ REFUSES: dict[int, set[str]] = {
 @pytest.mark.parametrize("status", REFUSES)
 @pytest.mark.parametrize("says", SAYS)
 def test_whether_an_answer_refuses(status, says):
-    answer = read_answer(BUDGET, status, CaseInsensitiveDict(SAYS[says]), clock.now())
+    answer = read_response(BUDGET, status, CaseInsensitiveDict(SAYS[says]), clock.now())
 
     assert answer.refused == (says in REFUSES[status])
     waits = 9 if says in ASKS | {"spent"} else None
@@ -63,7 +63,7 @@ def test_whether_an_answer_refuses(status, says):
     ],
 )
 def test_a_refusal_s_reason_holds_what_was_said(says, reason):
-    assert read_answer(BUDGET, 429, CaseInsensitiveDict(SAYS[says]), clock.now()).reason == reason
+    assert read_response(BUDGET, 429, CaseInsensitiveDict(SAYS[says]), clock.now()).reason == reason
 
 
 def test_a_refusal_s_reason_holds_no_secret_and_no_character_that_steers(environment):
@@ -77,7 +77,7 @@ def test_a_refusal_s_reason_holds_no_secret_and_no_character_that_steers(environ
         "X-Retry-After-Ms": f"{'x' * 33} K-12345678",
     }
 
-    reason = read_answer(connector.budget, 429, CaseInsensitiveDict(headers), clock.now()).reason
+    reason = read_response(connector.budget, 429, CaseInsensitiveDict(headers), clock.now()).reason
 
     assert "K-1" not in reason
     assert reason.startswith("the API answered 429, Retry-After 8, X-Retry-After  [31m ***, X-Retry-After-Ms xxx")

@@ -1,4 +1,4 @@
-"""What an API says, and what its budget makes of it: headers only tighten, refusals pause, and each choice is noted."""
+"""Effects of responses on a budget: headers only tighten it, refusals pause it, and each decision is noted."""
 
 import http.server
 import json
@@ -31,7 +31,7 @@ from tests.helpers.reference_servers import KINDS
 from workers import Budget, Limit, RateLimiter, clock
 from workers.control import runner
 from workers.errors import LongWait
-from workers.limiter.response import read_answer
+from workers.limiter.response import read_response
 from workers.records.tables import ItemStatus, RunItem, RunStatus
 from workers.reports.run_stats import run_stats
 
@@ -60,7 +60,7 @@ def in_force(limiter: RateLimiter) -> list[int]:
 
 
 def test_a_header_speaks_of_the_window_whose_limit_it_names(new):
-    # Given an API whose headers tell of its tightest window, now of one and now of the other, as the mock's do
+    # Given an API whose headers describe its tightest window, now the one and now the other, as the mock's do
     limiter = new(*TWO)
 
     # When one response speaks of the 500, and a later one of the 2,000
@@ -134,7 +134,7 @@ def test_a_limit_that_is_no_window_of_ours_is_only_noted_and_not_for_ever(new):
 def test_an_answer_tells_the_script_which_window_how_many_and_who_said_so(headers, said):
     budget = Budget("api", [TEN, Limit(30, seconds=60)])
 
-    assert read_answer(budget, 200, headers, clock.now()).said == (said,)
+    assert read_response(budget, 200, headers, clock.now()).statements == (said,)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +170,14 @@ def test_a_header_that_makes_no_sense_changes_nothing(new, headers):
 
 
 def test_what_others_spend_of_our_quota_is_debited_at_once(new):
-    # Given two requests of ours
+    # Given two requests
     limiter = new(TEN)
     use(limiter.permit_client(), 2)
 
     # When the third one's response says that four are left
     ask(limiter, 200, left(4))
 
-    # Then three are somebody else's: four more may be sent, and the three count for a window from now
+    # Then three are of other programs: four more can be sent, and the three count for a window from now
     state = limiter.snapshot()
     assert (used(limiter), state.foreign) == ([6], 3)
     assert notes(limiter) == ["3 of window 10/20 s spent by others, says X-RateLimit-Remaining"]
@@ -207,7 +207,7 @@ def test_our_own_requests_in_flight_are_not_taken_for_others(new):
     for number in (5, 3, 4, 0, 2, 1):
         hear(callers[number], permits[number], 200, left(9 - number))
 
-    # Then nobody else was there
+    # Then no other program was found
     assert limiter.snapshot().foreign == 0
 
 
@@ -252,7 +252,7 @@ def test_an_old_response_that_arrives_late_is_measured_against_what_was_sent_the
     ),
 )
 def test_a_fleet_that_is_alone_is_never_told_of_others(client, kind, limits, named, shape):
-    # Given a fleet alone on an API that tells what remains: of one window, or of a second, longer one, too
+    # Given a fleet alone on an API whose headers say what remains: of one window, or of a longer second one, too
     clock.use(clock.MovedClock())
     shape = shape | {"heaviest": min(shape["heaviest"], limits[0].requests)}
 
@@ -288,7 +288,7 @@ def test_with_a_share_only_what_goes_beyond_the_others_part_is_debited(new):
     ask(limiter, 200, left(7))
     assert (limiter.snapshot().foreign, granted(limiter)) == (0, 7)
 
-    # When they have spent five, then three of ours are gone
+    # When they have spent five, then three of our share are gone
     ask(limiter, 200, left(3))
     assert (limiter.snapshot().foreign, granted(limiter)) == (3, 3)
 
@@ -329,7 +329,7 @@ def test_a_lower_limit_without_its_window_s_name_is_only_noted(new):
 
 
 def test_a_limit_the_api_named_holds_for_every_process_and_through_a_rolling_deploy(new):
-    # Given a process that was told of six
+    # Given a process that read a limit of six
     limiter = new(TEN)
     ask(limiter, 200, policy(6))
 
@@ -341,7 +341,7 @@ def test_a_limit_the_api_named_holds_for_every_process_and_through_a_rolling_dep
     assert granted(beside(limiter, Limit(4, seconds=20))) == 3
     assert in_force(limiter) == [6]
 
-    # And after it is back, the header that tells what remains of the six is understood
+    # And after it is back, a header with the remaining number of the six is understood
     ask(limiter, 200, left(2, limit=6))
     assert limiter.snapshot().foreign == 2
 
@@ -372,7 +372,7 @@ def test_a_higher_limit_than_ours_is_adopted_only_from_a_server_that_is_trusted(
     assert granted(limiter) == (17 if trust else 7)
     if trust:
         assert notes(limiter)[0] == "window 10/20 s is 20 now, says RateLimit-Policy"
-        assert in_force(beside(limiter)) == [10]  # a process that was not told to trust keeps to what it was told
+        assert in_force(beside(limiter)) == [10]  # a process without trust keeps the configured limit
 
 
 def test_a_limit_is_never_taken_for_less_than_one_or_for_a_share_of_less(new):
@@ -570,7 +570,7 @@ def test_a_run_whose_api_asks_for_two_days_is_paused_says_so_and_goes_on_when_re
         import_from(url, limits=(Limit(50, seconds=2),), lanes=2)
         run = runner.run_inline(runner.start("items", who="test", door="test", send=False), look)
 
-    # Then the run is paused, with the reason where people look; and goes on when it is told to, an hour later at most
+    # Then the run is paused, with the reason where people look; and continues when it is resumed, an hour later at most
     assert len(whys) == 1
     assert "the API answered 429, Retry-After 172800" in whys[0]
     assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 5, 0)

@@ -1,4 +1,4 @@
-"""No server refuses: generated fleets, in moved time, on a real Redis, against every server of servers.py.
+"""No server refuses: generated fleets, in simulated time, on a real Redis, against every reference server.
 
 `make scenarios` tries 10,000 of them, at random; without SCENARIOS some hundreds, the same each time. Each property
 takes its part of the number. oracle.py answers each call of the script too, in every one of them.
@@ -29,7 +29,7 @@ PROPERTIES = 16
 
 
 def property_of(percent: int) -> Callable:
-    """So many of a hundred scenarios are tried with this property."""
+    """How many of a hundred scenarios are tried with this property."""
     return settings(
         max_examples=math.ceil((ASKED_FOR or 300) * percent / 100),
         derandomize=not ASKED_FOR,
@@ -219,7 +219,11 @@ def test_others_who_keep_to_their_share_are_not_refused_and_neither_are_we(clien
 
 
 @property_of(4)
-@given(scenario=fleets(limits=nested_limits().map(lambda ls: tuple(replace(limit, granularity=1.0) for limit in ls))))
+@given(
+    scenario=fleets(
+        limits=nested_limits().map(lambda ls: tuple(replace(limit, granularity_seconds=1.0) for limit in ls))
+    )
+)
 def test_a_server_that_counts_in_whole_seconds_refuses_nothing_to_who_knows_it(client, scenario):
     TRIED["whole seconds"] += 1
 
@@ -301,7 +305,7 @@ def test_an_auto_budget_meets_a_counting_server_once_and_is_paced_from_then_on(c
     )
 )
 def test_an_auto_budget_meets_a_server_that_counts_in_whole_seconds_twice_at_most(client, scenario):
-    # Given a server whose clock is coarser than was told: the first refusal paces the budget, a second one widens it
+    # Given a server whose clock is coarser than configured: the first refusal paces the budget, a second one widens it
     TRIED["auto, in whole seconds"] += 1
 
     fleet = run(client, scenario)
@@ -328,11 +332,11 @@ def test_an_auto_budget_meets_a_server_that_counts_in_whole_seconds_twice_at_mos
     data=st.data(),
 )
 def test_each_burst_of_refusals_is_one_hit_and_all_wait_for_its_canary(client, scenario, data):
-    # Given an API that allows less than was told
+    # Given an API that allows less than configured
     TRIED["servers that refuse"] += 1
     api = tuple(replace(limit, requests=data.draw(st.integers(1, limit.requests))) for limit in scenario.limits)
 
-    # When the fleet sends, and obeys; that nobody is granted while it pauses, and one canary then, says the oracle
+    # When the fleet sends, and obeys; the oracle checks that no permit is granted while it pauses, and then one canary
     fleet = run(client, replace(scenario, api_limits=api))
 
     # Then an onlooker counts as many bursts as Redis does
@@ -376,16 +380,16 @@ def test_headers_of_an_api_that_only_we_use_debit_nothing(client, scenario):
     )
 )
 def test_after_a_header_has_told_of_others_nothing_goes_beyond_what_it_left(client, scenario):
-    # Given others who spend as they like, and one caller: nothing of ours is on its way when a header is written
-    TRIED["headers that tell of others"] += 1
+    # Given others who spend as they like, and one caller: no request of its own is on its way when a header is written
+    TRIED["headers that show others"] += 1
 
     fleet = run(client, scenario)
 
-    # Then what is refused is due to others who came after the last header, or to what it could not tell
+    # Then refusals are due to others who came after the last header, or whom it could not show
     assert fleet.surprises == []
 
 
-# --- what is told -----------------------------------------------------------------------------------------------------
+# --- promised waits --------------------------------------------------------------------------------------------------
 
 
 @property_of(3)
@@ -393,21 +397,21 @@ def test_after_a_header_has_told_of_others_nothing_goes_beyond_what_it_left(clie
     limits=nested_limits(),
     steps=st.lists(
         st.tuples(
-            st.sampled_from(["take", "take", "answer", "give back", "wait", "wait as told"]), st.integers(0, 10**7)
+            st.sampled_from(["take", "take", "answer", "give back", "wait", "wait as promised"]), st.integers(0, 10**7)
         ),
         max_size=60,
     ),
 )
 def test_what_a_refused_caller_is_told_is_what_the_oracle_says(client, limits, steps):
-    # Given one caller, so that nobody waits before it
-    TRIED["what is told"] += 1
+    # Given one client, so that no other waits before it
+    TRIED["promised waits"] += 1
     clock.use(clock.MovedClock())
     fleet = Fleet(client, Scenario(limits))
     wire = Wire(connection_pool=client.connection_pool)
     wire.fleet = fleet
     limiter, oracle = limiter_on(wire, *limits, linger_seconds=1.0), fleet.oracle
     assert isinstance(oracle, Oracle)
-    caller, told_us, exact, out = limiter.permit_client(), 0, False, []
+    caller, promised_us, exact, out = limiter.permit_client(), 0, False, []
 
     # When it takes, answers, gives back and waits in any order
     for step, number in steps:
@@ -416,9 +420,9 @@ def test_what_a_refused_caller_is_told_is_what_the_oracle_says(client, limits, s
             try:
                 out.append(caller.acquire(2.0))
             except RateLimited as wait:
-                # Then it is told when it opens: exactly, where completions decide
-                told_us = round(wait.wait_seconds * SECOND)
-                assert told_us == max(1000, oracle.opens_in_us(1))
+                # Then the refusal says when the budget opens: exactly, where completions decide
+                promised_us = round(wait.wait_seconds * SECOND)
+                assert promised_us == max(1000, oracle.opens_in_us(1))
                 exact = len(out) < min(limit.requests for limit in limits)
         elif step in ("answer", "give back") and out:
             permit = out.pop(number % len(out))
@@ -428,12 +432,12 @@ def test_what_a_refused_caller_is_told_is_what_the_oracle_says(client, limits, s
         elif step == "wait":
             move_to(now + number)
             exact = False
-        elif step == "wait as told" and told_us:
+        elif step == "wait as promised" and promised_us:
             deadlines = [permit.deadline for permit in oracle.state.flight.values()]
-            move_to(now + told_us)
-            if exact and not any(deadline - oracle.now <= told_us for deadline in deadlines):
+            move_to(now + promised_us)
+            if exact and not any(deadline - oracle.now <= promised_us for deadline in deadlines):
                 out.append(caller.acquire(2.0))
-            told_us, exact = 0, False
+            promised_us, exact = 0, False
     clock.use(clock.Clock())
     client.delete(*limiter.ledger.keys)
 
@@ -454,7 +458,7 @@ GROWING = Scenario((Limit(20, 10.0),), requests=150, joins=(Join(25 * SECOND, (L
 
 
 def overstate_ages(arguments: tuple) -> tuple:
-    """Every response is told to have arrived a second earlier."""
+    """Every response is reported a second too early."""
     first_done = FIRST + 9 + int(arguments[FIRST + 8])
     done = list(arguments[first_done:])
     done[1::2] = [age + SECOND for age in done[1::2]]

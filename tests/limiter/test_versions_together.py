@@ -1,7 +1,7 @@
-"""Old and new processes on one budget: the state of the script before is read, written, and kept by either of them.
+"""Old and new processes share one budget: both scripts read and write the state, and keep each other's fields.
 
 `limiter_version_1.lua` is the script as it was before own refusals, lessons that are forgotten, and others' spending
-beside the ring. A process that is not yet restarted goes on with it, on the same budget.
+beside the ring. A process that is not yet restarted still uses it, on the same budget.
 """
 
 import json
@@ -97,7 +97,7 @@ def test_a_mixed_fleet_sends_no_more_than_the_limits_and_each_script_decides_by_
     # When it sends as fast as it may
     fleet = Fleet(client, scenario, on_hire=every_second_is_old).run()
 
-    # Then no server refuses, and nobody took the state of the other for lost
+    # Then no server refuses, and no process took the state of another for lost
     assert refusals(fleet.counted, scenario.limits) == {}
     assert fleet.snapshot.lost_why == ""
     assert fleet.snapshot.notes == ()
@@ -108,7 +108,7 @@ def test_a_day_s_limit_is_not_closed_by_a_new_process(pair):
     old, new = pair(Limit(9, seconds=DAY))
     use(old.permit_client(), 3)
 
-    # When new ones come, and the old one goes on, then all count together
+    # When new processes start, and the old one continues, then all count together
     assert granted(new) == 6
     use(new.permit_client(), 2)
     assert granted(old) == 4
@@ -175,7 +175,7 @@ def test_a_mixed_fleet_that_is_refused_pauses_together_and_goes_on(pair):
     for number in range(6):
         Traffic((old, new)[number % 2], [server], callers=3, requests=20, latency_us=50_000, retry_after=4).go()
 
-    # Then each obeyed what the other was told
+    # Then each process obeyed the limit that the other one read in a header
     state = new.snapshot()
     assert state.profile == "paced"
     assert state.hits <= 20

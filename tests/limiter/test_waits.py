@@ -1,4 +1,4 @@
-"""How long a budget waits: what the API asks for, what it does not say, what others spent, what auto learned."""
+"""How long a budget waits: stated by the API or not, after spending of others, after a lesson."""
 
 from contextlib import suppress
 
@@ -169,7 +169,7 @@ def test_a_long_pause_is_known_to_the_database_and_ends_by_itself(new, house):
     fresh = beside(limiter, watermark=Watermark("api"))
     wait = refusal(fresh.permit_client())
 
-    # Then the pause goes on, for the same reason, and a canary goes first when it has ended
+    # Then the pause lasts, for the same reason, and a canary goes first when it has ended
     assert wait.wait_seconds == 7 * HOUR + 1
     assert wait.reason == f"api: paused: the API answered 429, Retry-After {8 * HOUR}"
     move_to((8 * HOUR + 1) * SECOND)

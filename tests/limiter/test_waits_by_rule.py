@@ -1,4 +1,4 @@
-"""The oracle answers with the script where budgets are refused: own refusals, lessons, others' resets, lost state."""
+"""The script agrees with the oracle on refused budgets: own refusals, lessons, others' resets, lost state."""
 
 import pytest
 import redis

@@ -1,4 +1,4 @@
-"""How long an API asks to wait, in every form that APIs write it: never less than is meant, never an hour for 5 s."""
+"""Waits in headers, in every form that APIs send: never shorter than meant, and never an hour for 5 s."""
 
 from datetime import UTC, datetime
 
@@ -7,7 +7,7 @@ from requests.structures import CaseInsensitiveDict
 
 from workers import Budget, Limit
 from workers.limiter.headers import Quota, quotas, retry_after_seconds
-from workers.limiter.response import read_answer
+from workers.limiter.response import read_response
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 EPOCH = int(NOON.timestamp())
@@ -151,7 +151,7 @@ RESETS = {
 def test_a_429_without_retry_after_waits_until_what_is_spent_returns(api):
     headers, seconds = RESETS[api]
 
-    answer = read_answer(WINDOWS, 429, CaseInsensitiveDict({"Date": AT_NOON, **headers}), NOON)
+    answer = read_response(WINDOWS, 429, CaseInsensitiveDict({"Date": AT_NOON, **headers}), NOON)
 
     assert answer.refused
     assert answer.wait_seconds == pytest.approx(seconds + 1)
@@ -167,7 +167,7 @@ def test_a_429_without_retry_after_waits_until_what_is_spent_returns(api):
 )
 def test_a_reset_that_may_be_of_milliseconds_and_fits_no_window_is_not_believed(headers):
     # Then the pause is as long as one without a word on its length
-    assert read_answer(WINDOWS, 429, CaseInsensitiveDict(headers), NOON).wait_seconds is None
+    assert read_response(WINDOWS, 429, CaseInsensitiveDict(headers), NOON).wait_seconds is None
 
 
 def test_hubspot_names_its_window_in_milliseconds():

@@ -20,7 +20,7 @@ import pytest
 import redis
 
 from workers import Budget, Limit, RateLimited, RateLimiter, clock
-from workers.connections import redis_url
+from workers.connections import redis_probe
 from workers.errors import ConfigurationError, DependencyDown, SluiceError
 from workers.processes import redis_data_folder, redis_server
 from workers.settings import get_settings
@@ -128,15 +128,15 @@ def url() -> str:
 
 
 def test_a_redis_is_started_where_none_answers_and_stopped_after_the_block(url: str, data: Path) -> None:
-    assert redis_url.answers(url) is None
+    assert redis_probe.server_name(url) is None
 
     with redis_server.embedded(url):
-        name, server = redis_url.answers(url), pid_in(data)
+        name, server = redis_probe.server_name(url), pid_in(data)
 
     assert name is not None
     assert name.split()[0] in ("valkey", "redis")
     assert not runs(server)
-    assert redis_url.answers(url) is None
+    assert redis_probe.server_name(url) is None
     assert stat.S_IMODE((data / "redis").stat().st_mode) == 0o700
 
 
@@ -173,7 +173,7 @@ def test_a_unix_socket_is_served_as_well() -> None:
         with redis_server.embedded(url), connected(url) as client:
             assert client.set("here", 1)
 
-        assert redis_url.answers(url) is None
+        assert redis_probe.server_name(url) is None
 
 
 def test_a_password_is_asked_for_and_stands_on_no_command_line(url: str, data: Path) -> None:
@@ -186,8 +186,8 @@ def test_a_password_is_asked_for_and_stands_on_no_command_line(url: str, data: P
         until(lambda: serve.said("Redis-compatible server"))
         commands = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in (serve.process.pid, pid_in(data))]
         with pytest.raises(ConfigurationError, match="refused the password in SLUICE_REDIS_URL") as without:
-            redis_url.answers(url.replace(quote(secret, safe=""), "wr0ng"))
-        name = redis_url.answers(url)
+            redis_probe.server_name(url.replace(quote(secret, safe=""), "wr0ng"))
+        name = redis_probe.server_name(url)
 
     # Then
     assert name is not None
@@ -219,7 +219,7 @@ def test_a_redis_that_is_there_is_used_as_it_is_until_sigterm(url: str, tmp_path
         # Then
         assert idles
         assert code == 0
-        assert redis_url.answers(url) is not None
+        assert redis_probe.server_name(url) is not None
         assert not (tmp_path / "other").exists()
 
 
@@ -232,7 +232,7 @@ def test_one_that_goes_away_is_replaced(url: str, tmp_path: Path) -> None:
             there.close()
 
             until(lambda: serve.said("Redis-compatible server"))
-            assert redis_url.answers(url) is not None
+            assert redis_probe.server_name(url) is not None
 
 
 def test_two_that_start_at_once_share_one_server(url: str, data: Path) -> None:
@@ -248,7 +248,7 @@ def test_a_data_folder_has_one_server(url: str, data: Path) -> None:
 
     with redis_server.embedded(url), serving(second, data, "redis_server.TAKEN_SECONDS = 0.2") as serve:
         code = serve.process.wait(timeout=5)
-        survives = redis_url.answers(url)
+        survives = redis_probe.server_name(url)
 
     assert code != 0
     assert survives
@@ -307,7 +307,7 @@ def test_a_data_folder_that_cannot_be_written_is_refused_with_the_fix(
 
 def test_a_url_that_cannot_be_read_is_not_repeated() -> None:
     with pytest.raises(ConfigurationError, match="SLUICE_REDIS_URL cannot be read") as refused:
-        redis_url.answers("redis://:s3cret#1@127.0.0.1:6379/0")
+        redis_probe.server_name("redis://:s3cret#1@127.0.0.1:6379/0")
 
     assert "s3cret" not in str(refused.value)
 
@@ -339,7 +339,7 @@ def test_waiting_says_at_once_why_and_ends_when_redis_answers(url: str) -> None:
     # Given
     said: list[str] = []
     url = url.replace("redis://", "redis://:s3cret@")
-    waiting = threading.Thread(target=redis_url.wait_for, args=(url,), kwargs={"say": said.append})
+    waiting = threading.Thread(target=redis_probe.wait_for_redis, args=(url,), kwargs={"say": said.append})
     waiting.start()
     until(lambda: said)
 
@@ -358,7 +358,7 @@ def test_waiting_says_at_once_why_and_ends_when_redis_answers(url: str) -> None:
 def test_waiting_ends_with_the_process(url: str) -> None:
     clock.stop_requested.set()
     try:
-        assert redis_url.wait_for(url, say=lambda words: None) is False
+        assert redis_probe.wait_for_redis(url, say=lambda words: None) is False
     finally:
         clock.stop_requested.clear()
 
@@ -379,7 +379,7 @@ def test_a_killed_server_is_replaced_with_its_data(url: str, data: Path) -> None
         os.kill(killed, signal.SIGKILL)
 
         # Then
-        until(lambda: redis_url.answers(url))
+        until(lambda: redis_probe.server_name(url))
         with connected(url) as client:
             assert client.get("kept") == b"yes"
         assert pid_in(data) != killed
@@ -432,7 +432,7 @@ def test_a_server_does_not_outlive_a_killed_parent(url: str, data: Path) -> None
         serve.signal_group(signal.SIGKILL)
 
         until(lambda: not runs(server))
-        assert redis_url.answers(url) is None
+        assert redis_probe.server_name(url) is None
 
 
 def permits_left(url: str, name: str = "api") -> int:
@@ -562,7 +562,7 @@ def test_the_process_that_serves_sets_unreadable_data_aside_and_goes_on(url: str
     with serving(url, data) as serve:
         until(lambda: serve.said("Redis-compatible server"))
         assert serve.said("the data is set aside in")
-        assert redis_url.answers(url)
+        assert redis_probe.server_name(url)
 
 
 @pytest.mark.parametrize(

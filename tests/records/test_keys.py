@@ -34,7 +34,7 @@ from tests.helpers import hosts
 from tests.helpers.things import Complete, Detailed, changes_of, imported, items_of, notes_of, register, serving
 from workers import db
 from workers.connections import database
-from workers.connections.commit_retry import patiently
+from workers.connections.commit_retry import retry_commit
 from workers.errors import ConfigurationError
 from workers.records import changed_fields, schema, upserts
 from workers.records.tables import ItemStatus, RunStatus
@@ -435,7 +435,7 @@ def test_two_writers_of_the_same_keys_in_another_order_lose_no_page() -> None:
         with db.connection_context():
             try:
                 for attempt in range(20):
-                    patiently(partial(commit, step, attempt), {db.obj}, lambda error: 60.0)
+                    retry_commit(partial(commit, step, attempt), {db.obj}, lambda error: 60.0)
             except BaseException as error:
                 failures.append(error)
 

@@ -175,7 +175,7 @@ def test_what_the_workers_cannot_do_with_the_database_is_told_though_the_page_ca
     with pytest.raises(sqlite3.OperationalError) as met:
         sqlite3.connect(tmp_path / "locked.db", timeout=0).execute("CREATE TABLE x (y)")
     other.close()
-    outages.tell(_wrapped(met.value))
+    outages.report(_wrapped(met.value))
 
     # Then
     (lack,) = health.health().lacks

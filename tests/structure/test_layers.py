@@ -258,7 +258,7 @@ def test_the_top_of_the_package_is_its_rooms_and_a_few_files() -> None:
     files = sorted(path.stem for path in (ROOT / "workers").glob("*.py"))
 
     assert files == sorted(
-        ["__init__", "__main__", "clock", "cron", "errors", "failures", "log", "settings", "version"]
+        ["__init__", "__main__", "clock", "cron", "deprecation", "errors", "failures", "log", "settings", "version"]
     )
 
 

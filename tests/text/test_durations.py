@@ -1,4 +1,4 @@
-"""Durations: a wait is said in the two units that matter at every door, and whatever number code asks for is said."""
+"""Formats durations in their two largest units, also infinite ones and NaN, in errors as well."""
 
 import math
 
@@ -33,10 +33,10 @@ def test_a_duration_is_said_in_the_two_units_that_matter(seconds: float, said: s
 @pytest.mark.parametrize(
     ("error", "said"),
     [
-        (RateLimited(11_493.5, "window 2000/86400 s full"), "window 2000/86400 s full: come back in 3 h 11 min"),
-        (RateLimited(0.25, "paced"), "paced: come back in 0.2 s"),
-        (RateLimited(math.inf, "asked by a source"), "asked by a source: come back in an unknown time"),
-        (LongWait(60, "429", 90_000), "429: a wait of 1 d 1 h; resume the run when it is to be tried again"),
+        (RateLimited(11_493.5, "window 2000/86400 s full"), "window 2000/86400 s full: try again in 3 h 11 min"),
+        (RateLimited(0.25, "paced"), "paced: try again in 0.2 s"),
+        (RateLimited(math.inf, "asked by a source"), "asked by a source: try again in an unknown time"),
+        (LongWait(60, "429", 90_000), "429: a wait of 1 d 1 h; resume the run to try again"),
     ],
 )
 def test_an_error_that_asks_to_wait_says_for_how_long(error: RateLimited, said: str) -> None:

@@ -1,4 +1,4 @@
-"""No character that steers a terminal, forges a line or is not seen leaves by a door."""
+"""Control, invisible and line-breaking characters never reach the log, the terminal or the page."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""A secret that is known is found in every spelling it comes back in; what is no secret stays as it is."""
+"""Redacts a known secret in every encoding, and leaves other text unchanged."""
 
 import base64
 import html
@@ -175,7 +175,7 @@ def test_an_owner_s_secrets_are_hidden_as_long_as_it_lives(environment):
     clock = MovedClock()
     use(clock)
     current = ["renewed-0001"]
-    owner = known_secrets.Held(["of-the-owner"], lambda: current)
+    owner = known_secrets.OwnedSecrets(["of-the-owner"], lambda: current)
     clock.sleep(10_000)
     assert redact("of-the-owner renewed-0001") == "*** ***"
     current[:] = ["renewed-0002"]
@@ -190,7 +190,7 @@ def test_an_owner_that_cannot_say_its_secrets_keeps_nothing_from_being_shown(env
     def fail():
         raise RuntimeError("changed size during iteration")
 
-    owner = known_secrets.Held(["of-the-owner"], fail)
+    owner = known_secrets.OwnedSecrets(["of-the-owner"], fail)
 
     assert redact("of-the-owner") == "***"
     del owner

@@ -1,4 +1,4 @@
-"""Each kind of secret, repeated in each place an API or an exception repeats it in, leaves by no door."""
+"""No kind of secret, in no place of a response or an exception, reaches logs, pages, the database or files."""
 
 import contextlib
 import http.server
@@ -206,7 +206,7 @@ def _thing(sent, url):
 def test_a_secret_leaves_by_no_door(kind, import_from, house):
     house.setenv("SLUICE_BACKOFF_SECONDS", "0")
     get_settings.cache_clear()
-    known_secrets._held.clear()  # those of the other kinds, which hold the same secret
+    known_secrets._owned.clear()  # those of the other kinds, which hold the same secret
     options, sent = dict(KINDS[kind][0]), KINDS[kind][1]
     secret = _secret(kind)
     logged, as_json = io.StringIO(), io.StringIO()
@@ -251,7 +251,7 @@ def _found(secret, text):
     spelled = [re.escape(one) for one in dict.fromkeys(inner)] + [re.escape(SPELLINGS["base64"](secret)[8:-3])]
     if secret == SHORT:
         spelled = [rf"(?<!\w){one}(?!\w)" for one in spelled]
-    if secret == "AAExampleKey0123456789":  # nobody named it: it is found in addresses alone
+    if secret == "AAExampleKey0123456789":  # not named as a secret: it is found in addresses alone
         spelled = [rf"/{secret}[/?\s]"]
     return [text[max(0, m.start() - 60) : m.end() + 40] for one in spelled for m in [re.search(one, text)] if m]
 

@@ -1,4 +1,4 @@
-"""What a spreadsheet makes of failed.csv: ids stay text, come back by `--item`, and no cell is a formula."""
+"""Cells of failed.csv in a spreadsheet: ids stay text and can be passed to `--item`; no cell is a formula."""
 
 import csv
 import io

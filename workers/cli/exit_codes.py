@@ -41,7 +41,7 @@ def of(error: BaseException) -> int:
         return _fail(f"{error}{_near(error)}{_where(error)}", EXIT_USAGE)
     if isinstance(error, SluiceError):
         return _fail(error, EXIT_FAILED)
-    if database_errors.sort(error) is Fault.MISTAKE:
+    if database_errors.classify(error) is Fault.MISTAKE:
         return _fail(f"the database refuses it: {database.explain(error)}. To do: {_repair(error)}", EXIT_FAILED)
     raise error
 

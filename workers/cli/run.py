@@ -9,7 +9,7 @@ from workers.cli import exit_codes, progress, watch
 from workers.cli.arguments import SOURCE, TENANT, Instant
 from workers.cli.origin import Door, pass_door
 from workers.cli.printing import AS_JSON, answer_run, instant, say
-from workers.connections import redis_url
+from workers.connections import redis_probe, redis_url
 from workers.control import runner, tenants
 from workers.messaging import scheduler_heartbeat
 from workers.processes import redis_server, signals
@@ -112,7 +112,7 @@ def _say_when(made: Run) -> None:
 def _work(made: Run) -> Run:
     signals.on_stop()
     url = get_settings().redis_url
-    starts_redis = redis_url.answers(url) is None
+    starts_redis = redis_probe.server_name(url) is None
     with redis_server.embedded(url):
         if starts_redis:
             say(f"Redis is served at {redis_url.Address.of(url)} until this ends")

@@ -1,1 +1,1 @@
-"""How the database and Redis are reached, and what is said when they are not."""
+"""Opens connections to the database and to Redis, classifies their errors, and reports outages with the repair."""

@@ -1,4 +1,4 @@
-"""The database: the proxy every table is bound to, connecting by URL, and its clock."""
+"""Connects to SQLite or Postgres by URL, binds all tables to that database, and reads the database's clock."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -36,7 +36,7 @@ _EXAMPLES = (
 )
 _connecting = threading.Lock()
 
-#: How errors of any database are sorted.
+#: Shorthands for the classification of database errors.
 is_away, is_of_the_statement = database_errors.is_away, database_errors.is_of_the_statement
 
 #: Called with each error that says that Postgres has no connection left.
@@ -44,7 +44,7 @@ full_listeners: list[Callable[[BaseException], object]] = []
 
 
 class UTCDateTimeField(Field):
-    """An instant, UTC-aware: TIMESTAMPTZ on Postgres, ISO text with fixed microseconds (so that it sorts) on SQLite."""
+    """An instant, UTC-aware: TIMESTAMPTZ on Postgres; on SQLite ISO text with fixed microseconds, so that it sorts."""
 
     field_type = "TIMESTAMPTZ"
 
@@ -63,10 +63,10 @@ class UTCDateTimeField(Field):
 
 
 def connect(url: str | None = None) -> Database:
-    """Bind `db` to the database at `url` (default: the settings'), once a process.
+    """Bind `db` to the database at `url` (default: the settings'), once per process.
 
     Raises:
-      ConfigurationError: The URL names neither SQLite nor Postgres, or the SQLite file's folder cannot be written.
+      ConfigurationError: The URL names neither SQLite nor Postgres, or the SQLite file cannot be written.
     """
     with _connecting:
         if db.obj is None:
@@ -83,21 +83,21 @@ def disconnect() -> None:
 
 
 def is_ours(model: type[Any]) -> bool:
-    """Whether a model's table is reached through our database object, so that one transaction holds both."""
+    """Return whether a model uses the Sluice database, so that one transaction covers its table and Sluice's."""
     return model._meta.database in (db, db.obj)
 
 
 def is_sqlite() -> bool:
-    """Whether the database in use is SQLite."""
+    """Return whether the database in use is SQLite."""
     return isinstance(db.obj, SqliteDatabase)
 
 
 @contextmanager
 def connection() -> Iterator[None]:
-    """Hold this thread's connection for a block; blocks may be nested.
+    """Keep this thread's connection open for a block; blocks can be nested.
 
     Raises:
-      DependencyDown: The database does not let us in.
+      DependencyDown: The database cannot be reached, or refuses the login.
     """
     connect()
     try:
@@ -114,7 +114,7 @@ def connection() -> Iterator[None]:
 
 
 def now() -> datetime:
-    """Return the database's own time, which leases are kept in: hosts may disagree about theirs."""
+    """Return the database's time. Leases use it, because the clocks of hosts can differ."""
     if clock.current().moved or is_sqlite():
         return clock.now()
     instant: datetime = db.execute_sql("SELECT clock_timestamp()").fetchone()[0]
@@ -134,18 +134,18 @@ def _postgres(url: str) -> Database:
     try:
         parts = urlsplit(url)
         options = parse(url, unquote_password=True, unquote_user=True)
-        whole = parts.port != 0 and options.get("database") and not parts.fragment
-        readable = whole and (parts.hostname or options.get("host"))
+        complete = parts.port != 0 and options.get("database") and not parts.fragment
+        readable = complete and (parts.hostname or options.get("host"))
     except ValueError:
         readable = False
-    if not readable:  # the URL is not repeated: it may hold a password
+    if not readable:  # the message does not contain the URL, because that can contain a password
         raise ConfigurationError(f"SLUICE_DATABASE_URL cannot be read. {_EXAMPLES}") from None
     options = {"connect_timeout": 10, "application_name": "sluice"} | options
-    options |= {"prefer_psycopg3": True, "pooler": get_settings().database_pooler, "refused": _say_that_it_is_full}
+    options |= {"prefer_psycopg3": True, "pooler": get_settings().database_pooler, "refused": _report_full}
     return Pool(**options)
 
 
-def _say_that_it_is_full(error: BaseException) -> None:
+def _report_full(error: BaseException) -> None:
     for listener in full_listeners:
         listener(error)
 
@@ -171,28 +171,28 @@ def _sqlite(url: str) -> Database:
         lock_type="IMMEDIATE",  # deferred transactions that read and then write fail with "database is locked"
         pragmas={"journal_mode": "wal", "synchronous": "normal", "busy_timeout": 30_000, "foreign_keys": 1},
         check_same_thread=False,
-        cached_statements=32,  # of 128, the default, a process with many threads keeps megabytes
+        cached_statements=32,  # the default, 128, takes megabytes in a process with many threads
     )
 
 
-def reconnect(place: Any = None) -> None:
+def reconnect(place: Database | DatabaseProxy | None = None) -> None:
     """Drop this thread's connection, outside of any transaction; the next use opens another.
 
     Parameters:
-      place(peewee.Database | None): Whose; ours when None.
+      place(peewee.Database | None): The database; Sluice's when None.
     """
     obj = connect() if place is None or place is db else place
     if obj.is_closed() or obj.in_transaction():
         return
-    with suppress(Exception):  # a broken one may not even be closed
+    with suppress(Exception):  # closing a broken connection can fail
         getattr(obj, "manual_close", obj.close)()
 
 
 def storable(text: str | None, length: int = 500) -> str:
-    """Return text that both databases take: cut to `length` characters, without NULs and half surrogates."""
+    """Return text that both databases accept: cut to `length` characters, without NULs and half surrogates."""
     return (text or "").replace("\0", "").encode("utf-8", "replace").decode()[:length]
 
 
 def explain(error: BaseException) -> str:
-    """Return the first line of what a database driver said."""
+    """Return the first line of a database driver's message, without secrets."""
     return redaction.excerpt((message_of(error).strip().splitlines() or [type(error).__name__])[0], 200)

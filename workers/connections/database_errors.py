@@ -1,7 +1,7 @@
-"""Fault: what an error of a database is about, by its code: the row, the statement, the session, the server.
+"""Classifies database errors by their code: the fault is in the row, the statement, the session or the server.
 
-The code is an SQLSTATE or a result code of SQLite; texts are translated and reworded. An error without a code is
-sorted by its class and by the state of the connection it was raised on.
+The code is an SQLSTATE or a result code of SQLite, because texts are translated and reworded. An error without a code
+is classified by its class, and by the state of the connection that raised it.
 """
 
 import sqlite3
@@ -15,18 +15,18 @@ from peewee import Database, DatabaseError, InterfaceError, OperationalError, Pe
 
 
 class Fault(StrEnum):
-    """What an error is about, and so what its receiver does."""
+    """What caused an error, and so what to do about it."""
 
     #: A row's values or a constraint: this row fails, the others do not.
     ROW = "row"
-    #: What is asked for cannot be: syntax, a missing table, rights. The program or the schema must change.
+    #: The statement can never work: syntax, a missing table, rights. The program or the schema must change.
     MISTAKE = "mistake"
-    #: The statement is too large or too complex: a smaller one may work. Spends attempts.
+    #: The statement is too large or too complex: a smaller one can work. Spends attempts.
     STATEMENT = "statement"
-    #: This statement alone was ended, because it ran or waited too long. Repeat it; spends attempts.
+    #: The server ended this statement, because it ran or waited too long. Repeat it; spends attempts.
     TIMEOUT = "timeout"
     #: The state of this session (prepared statements, an aborted transaction). Repeat it on another connection; spends
-    #: attempts, because a user's own code may bring it about each time.
+    #: attempts, because a user's own code can cause it each time.
     SESSION = "session"
     #: The connection is gone. Repeat on another one.
     CONNECTION = "connection"
@@ -36,16 +36,16 @@ class Fault(StrEnum):
     OUTAGE = "outage"
 
 
-#: The SQLSTATE of a server that has no connection left.
+#: The SQLSTATE of a server that has no free connection.
 TOO_MANY_CONNECTIONS = "53300"
 
 _AWAY = {Fault.TIMEOUT, Fault.SESSION, Fault.CONNECTION, Fault.CONFLICT, Fault.OUTAGE}
 _OF_THE_STATEMENT = {Fault.STATEMENT, Fault.TIMEOUT, Fault.SESSION}
 
-#: The longest prefix of an SQLSTATE counts (https://www.postgresql.org/docs/current/errcodes-appendix.html). A state of
-#: no class here is a mistake.
+#: The longest prefix of an SQLSTATE counts (https://www.postgresql.org/docs/current/errcodes-appendix.html). An
+#: unknown state is a mistake.
 _BY_SQLSTATE = {
-    "08": Fault.CONNECTION,  # poolers answer with 08P01, too
+    "08": Fault.CONNECTION,  # poolers also answer with 08P01
     "08001": Fault.OUTAGE,  # no connection was made
     "08004": Fault.OUTAGE,
     "21": Fault.ROW,  # one statement would write a row twice
@@ -71,19 +71,19 @@ _BY_SQLSTATE = {
     "55": Fault.TIMEOUT,
     "57": Fault.OUTAGE,
     "57014": Fault.TIMEOUT,
-    "57P01": Fault.CONNECTION,  # ended by an administrator; one who shuts the server down is met at the next connect
+    "57P01": Fault.CONNECTION,  # ended by an administrator; a shutdown fails the next connect
     "57P05": Fault.CONNECTION,
     "58": Fault.OUTAGE,
     "72": Fault.CONFLICT,
     "F0": Fault.OUTAGE,
-    "P0001": Fault.ROW,  # a trigger refuses it
+    "P0001": Fault.ROW,  # a trigger refuses the row
     "XX001": Fault.OUTAGE,
     "XX002": Fault.OUTAGE,
 }
-#: 0A000 is many things; raised here, the cached plan of a prepared statement became obsolete by an ALTER TABLE.
+#: 0A000 has many causes. Raised in this function, an ALTER TABLE made the plan of a prepared statement obsolete.
 _STALE_PLAN = ("0A000", "RevalidateCachedQuery")
 
-#: By SQLite's primary result code; another one is a mistake.
+#: By SQLite's primary result code; an unknown code is a mistake.
 _BY_SQLITE_CODE = {
     sqlite3.SQLITE_BUSY: Fault.OUTAGE,
     sqlite3.SQLITE_CANTOPEN: Fault.OUTAGE,
@@ -107,11 +107,11 @@ _BY_SQLITE_CODE = {
 }
 
 
-def sort(error: BaseException) -> Fault | None:
-    """Return what an error is about; None where it is none of a database.
+def classify(error: BaseException) -> Fault | None:
+    """Return the fault of a database error; None for any other error.
 
     Parameters:
-      error(BaseException): peewee's, or a driver's own, of any database: ours, or one of a user's.
+      error(BaseException): Of peewee or of a driver, from the Sluice database or from a user's own.
     """
     if not isinstance(error, (DatabaseError, InterfaceError, psycopg.Error, sqlite3.Error)):
         return None
@@ -124,17 +124,17 @@ def sort(error: BaseException) -> Fault | None:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether to repeat it later, or on another connection: no row and no request is to blame."""
-    return sort(error) in _AWAY
+    """Return whether to repeat later, or on another connection: no row and no request caused the error."""
+    return classify(error) in _AWAY
 
 
 def is_of_the_statement(error: BaseException) -> bool:
-    """Whether an error may come back at each try, so that each is to spend an attempt."""
-    return sort(error) in _OF_THE_STATEMENT
+    """Return whether an error can come back at each try, so that each try must spend an attempt."""
+    return classify(error) in _OF_THE_STATEMENT
 
 
 def original_of(error: BaseException) -> BaseException | None:
-    """Return what the driver raised, which peewee wraps: twice, where a connection is opened for a statement."""
+    """Return what the driver raised. peewee wraps it, twice where a connection is opened for a statement."""
     original: BaseException | None = error
     while isinstance(original, PeeweeException):
         original = getattr(original, "orig", None)
@@ -154,9 +154,9 @@ def sqlite_code(error: BaseException | None) -> int:
 
 
 def is_of_no_connection(error: BaseException) -> bool:
-    """Whether the error is that no connection could be made."""
+    """Return whether no connection could be opened."""
     original = original_of(error)
-    failed = getattr(original, "pgconn", None) is not None  # psycopg leaves it at failed connects
+    failed = getattr(original, "pgconn", None) is not None  # psycopg sets it where a connect failed
     return failed or isinstance(original, psycopg.errors.ConnectionTimeout) or sqlstate(original).startswith("08001")
 
 
@@ -172,31 +172,33 @@ def _of_sqlite(original: sqlite3.Error) -> Fault:
         return Fault.CONFLICT
     if code is not None:
         return _BY_SQLITE_CODE.get(code & 0xFF, Fault.MISTAKE)
-    return Fault.CONNECTION if _is_cut(original) else Fault.ROW  # Python's own: what it cannot bind, or decode
+    return (
+        Fault.CONNECTION if _is_cut(original) else Fault.ROW
+    )  # raised by Python: a value that it cannot bind or decode
 
 
 def _of_psycopg(original: psycopg.Error) -> Fault:
     if is_of_no_connection(original):
-        return Fault.OUTAGE  # whatever its code: 55000 is a database that allows no connections
+        return Fault.OUTAGE  # with any code: 55000 is a database that allows no connections
     if original.sqlstate:
         return _by_sqlstate(original.sqlstate, original)
-    # psycopg, or libpq, raised it itself: the server said nothing.
+    # psycopg or libpq raised it: the server sent no error.
     if isinstance(original, (psycopg.OperationalError, psycopg.InterfaceError)):
-        return Fault.CONNECTION if _is_cut(original) else Fault.STATEMENT  # as more than 65,535 parameters
+        return Fault.CONNECTION if _is_cut(original) else Fault.STATEMENT  # such as more than 65,535 parameters
     if isinstance(original, (psycopg.InternalError, psycopg.NotSupportedError)):
         return Fault.MISTAKE
     return Fault.ROW  # a value it cannot adapt, a NUL
 
 
 def _by_class(error: BaseException, original: BaseException | None) -> Fault:
-    """Sort an error of another driver, or one that peewee or a user's code raised itself: there is no code."""
+    """Classify an error without a code: of another driver, of peewee or of a user's code."""
     if original is None and _is_raised_by_peewee(error):
-        return Fault.MISTAKE  # as "Connection already opened"
+        return Fault.MISTAKE  # such as "Connection already opened"
     return Fault.OUTAGE if isinstance(error, (OperationalError, InterfaceError)) else Fault.ROW
 
 
 def _is_cut(original: BaseException) -> bool:
-    """Whether the connection that an error was raised on is closed, or was never open."""
+    """Return whether the connection that raised an error is closed, or was never open."""
     for actor in _actors(original):
         if isinstance(actor, psycopg.Cursor):
             return actor.connection.closed
@@ -208,7 +210,7 @@ def _is_cut(original: BaseException) -> bool:
 
 
 def _is_closed(place: Database) -> bool:
-    """Whether this thread has no connection to a database, or a closed one."""
+    """Return whether this thread has no open connection to a database."""
     if place.is_closed():
         return True
     connection = place.connection()  # type: ignore[no-untyped-call]
@@ -222,7 +224,7 @@ def _is_closed(place: Database) -> bool:
 
 
 def _actors(error: BaseException) -> Iterator[Any]:
-    """Yield whose methods an error passed through, the innermost first: the driver's connection is among them."""
+    """Yield the objects whose methods an error passed through, innermost first: one is the driver's connection."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     for frame in reversed(frames):
         yield frame.f_locals.get("self")

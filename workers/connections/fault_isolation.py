@@ -1,4 +1,4 @@
-"""Isolation: what fails for one of many is logged, and keeps none of the others from its turn."""
+"""Fault isolation: of many independent tasks, the failure of one is logged and the others run."""
 
 import logging
 from collections.abc import Callable
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 _REMIND_SECONDS = 60.0
 #: Failures that are remembered, so that each is logged once a minute and not with every tick.
-_MOST = 1_000
+_MOST_REMEMBERED = 1_000
 
-#: By name, the last failure and when it was logged (monotonic seconds).
-_said: dict[str, tuple[str, float]] = {}
+#: By task name, the last failure and when it was logged (monotonic seconds).
+_logged: dict[str, tuple[str, float]] = {}
 _failed = 0
 
 
@@ -31,16 +31,17 @@ def failures() -> int:
 
 
 def isolated(name: str, do: Callable[[], T]) -> T | None:
-    """Call `do`; an error that is its own is logged once a minute.
+    """Call `do`. An error that concerns this task alone is logged, once a minute.
 
     Parameters:
-      name(str): What it is done for, as the log is to name it.
+      name(str): The task, as the log names it.
+      do(Callable): The task.
 
     Returns:
       T | None: What `do` returned; None where it failed.
 
     Raises:
-      DependencyDown, peewee.PeeweeException: The database is away, which meets all of them.
+      DependencyDown, peewee.PeeweeException: The database is away, so that every task would fail.
     """
     try:
         done = do()
@@ -49,25 +50,25 @@ def isolated(name: str, do: Callable[[], T]) -> T | None:
             raise
         global _failed
         _failed += 1
-        _say(name, error)
+        _log(name, error)
         return None
-    _said.pop(name, None)
+    _logged.pop(name, None)
     return done
 
 
 def is_for_all(error: Exception) -> bool:
-    """Whether an error would meet everything else that needs the database, too."""
-    of_one = database.is_of_the_statement(error) or database_errors.sort(error) is Fault.CONFLICT
+    """Return whether everything else that needs the database would fail with this error, too."""
+    of_one = database.is_of_the_statement(error) or database_errors.classify(error) is Fault.CONFLICT
     return database.is_away(error) and not of_one
 
 
-def _say(name: str, error: Exception) -> None:
+def _log(name: str, error: Exception) -> None:
     what, now = describe(error), clock.monotonic()
-    last, at = _said.get(name, ("", 0.0))
+    last, at = _logged.get(name, ("", 0.0))
     if last == what and now - at < _REMIND_SECONDS:
         return
-    if len(_said) >= _MOST:
-        _said.clear()
-    _said[name] = what, now
+    if len(_logged) >= _MOST_REMEMBERED:
+        _logged.clear()
+    _logged[name] = what, now
     expected = isinstance(error, (SluiceError, PeeweeException))
-    log.warning("%s: %s; the others are looked at", name, what, exc_info=None if expected else error)
+    log.warning("%s: %s; the others are not affected", name, what, exc_info=None if expected else error)

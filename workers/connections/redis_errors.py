@@ -1,4 +1,4 @@
-"""Redis words: what is the matter where Redis refuses, or does not answer, and the repair. Every door uses these."""
+"""Explains an error of Redis: what is wrong, and the repair. The page, the command line and the log use these texts."""
 
 import re
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ from redis.exceptions import AskError, ClusterCrossSlotError, ClusterError, Redi
 
 from workers.text import redaction
 
-_SAID_LENGTH = 200
+_ERROR_LENGTH = 200
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is the matter with Redis, or with the database.
+    """What is wrong with Redis or with the database.
 
     Attributes:
-      what: A clause: `Redis is out of memory`.
-      repair: What a person can do about it.
-      said: The error's own words, or its name.
+      what(str): A clause: `Redis is out of memory`.
+      repair(str): What a person can do.
+      said(str): The error's own message, or its name.
     """
 
     what: str
@@ -29,26 +29,26 @@ class Trouble:
 AWAY = "Redis does not answer"
 UNREADABLE = Trouble("SLUICE_REDIS_URL cannot be read", "write it as redis://:password@host:port/0")
 _CLUSTER = ("Redis runs as a cluster, and Sluice needs a single server", "let SLUICE_REDIS_URL name a single server")
-_OF_A_CLUSTER = (AskError, ClusterCrossSlotError, ClusterError, RedisClusterException, TryAgainError)
-#: By the word with which Redis begins its refusal: what is the matter, and the repair.
-_REFUSALS = {
+_CLUSTER_ERRORS = (AskError, ClusterCrossSlotError, ClusterError, RedisClusterException, TryAgainError)
+#: What is wrong, and the repair, by the first word of a Redis error.
+_BY_FIRST_WORD = {
     "OOM": (
         "Redis is out of memory",
-        "raise its maxmemory, or delete what else is kept in it; its maxmemory-policy must be noeviction",
+        "raise its maxmemory, or delete other data in it; its maxmemory-policy must be noeviction",
     ),
     "READONLY": ("Redis is a replica, and read only", "let SLUICE_REDIS_URL name its master"),
     "MASTERDOWN": ("Redis is a replica without its master", "let SLUICE_REDIS_URL name a master"),
-    "LOADING": ("Redis is loading its data", "nothing: it answers when it has"),
+    "LOADING": ("Redis is loading its data", "wait: it answers when the data is loaded"),
     "MISCONF": ("Redis takes no writes, because it cannot write to its disk", "free disk space where Redis runs"),
     "NOREPLICAS": ("Redis takes no writes, because it has too few replicas", "start its replicas"),
-    "BUSY": ("Redis is busy with somebody's script", "wait for it, or end it with `redis-cli SCRIPT KILL`"),
+    "BUSY": ("Redis is busy with another program's script", "wait for it, or end it with `redis-cli SCRIPT KILL`"),
     "NOAUTH": ("Redis asks for a password", "put it into SLUICE_REDIS_URL"),
     "WRONGPASS": ("Redis refuses the password", "correct it in SLUICE_REDIS_URL"),
     **dict.fromkeys(("CROSSSLOT", "MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"), _CLUSTER),
-    "NOPERM": ("Redis forbids its user what Sluice needs", "allow it to the user that SLUICE_REDIS_URL names"),
+    "NOPERM": ("Redis forbids its user a command that Sluice needs", "allow it to the user in SLUICE_REDIS_URL"),
 }
-#: By what stands in a refusal that begins with no word of its own.
-_REFUSALS_BY_TEXT = (
+#: The same, by the text of an error that begins with no known word.
+_BY_TEXT = (
     (re.compile(r"cluster (mode|node)|same slot|hash slot", re.IGNORECASE), _CLUSTER),
     (
         re.compile(r"max number of clients", re.IGNORECASE),
@@ -56,44 +56,46 @@ _REFUSALS_BY_TEXT = (
     ),
     (
         re.compile(r"DB index is out of range|invalid DB index", re.IGNORECASE),
-        ("Redis has no database of that number", "correct the number that SLUICE_REDIS_URL ends with"),
+        ("Redis has no database of that number", "correct the number at the end of SLUICE_REDIS_URL"),
     ),
 )
 
 
 def cluster() -> Trouble:
-    """Return what is the matter with a Redis that runs as a cluster."""
+    """Return the trouble with a Redis that runs as a cluster."""
     return Trouble(*_CLUSTER)
 
 
 def trouble(error: BaseException) -> Trouble:
-    """Return what an error of Redis, or of the way to it, means.
+    """Return what an error of Redis, or of the connection to it, means.
 
     Parameters:
       error(BaseException): A `redis.RedisError`.
     """
-    text = redaction.redact(str(error)).strip()[:_SAID_LENGTH]
-    known = _REFUSALS.get(_first_word(error)) or _known_otherwise(error)
+    text = redaction.redact(str(error)).strip()[:_ERROR_LENGTH]
+    known = _BY_FIRST_WORD.get(_first_word(error)) or _by_class_or_text(error)
     if known:
         return Trouble(*known, said=text or type(error).__name__)
     if isinstance(error, redis.ResponseError):
-        return Trouble(f"Redis refuses what it is asked ({text})", "see its log", said=text)
+        return Trouble(f"Redis refuses a command ({text})", "see its log", said=text)
     if isinstance(error, redis.InvalidResponse):
-        return Trouble("what answers at SLUICE_REDIS_URL is not a Redis", "correct it", said=type(error).__name__)
+        return Trouble(
+            "the program at SLUICE_REDIS_URL is not a Redis", "correct SLUICE_REDIS_URL", said=type(error).__name__
+        )
     return Trouble(AWAY, "start it, or correct SLUICE_REDIS_URL", said=type(error).__name__)
 
 
-def _known_otherwise(error: BaseException) -> tuple[str, str] | None:
-    """Return what a refusal means by its class, or by its text."""
-    if isinstance(error, _OF_A_CLUSTER):
+def _by_class_or_text(error: BaseException) -> tuple[str, str] | None:
+    """Return what an error means by its class, or by its text."""
+    if isinstance(error, _CLUSTER_ERRORS):
         return _CLUSTER
-    return next((known for pattern, known in _REFUSALS_BY_TEXT if pattern.search(str(error))), None)
+    return next((known for pattern, known in _BY_TEXT if pattern.search(str(error))), None)
 
 
 def _first_word(error: BaseException) -> str:
-    """Return the word a refusal began with: redis-py takes the known ones off the text.
+    """Return the first word of an error. redis-py removes the known words from the text.
 
-    Before Redis 7, what a script met stands behind the place: `... @user_script: 616: -OOM command not allowed ...`.
+    Before Redis 7, a script's error is at the end: `... @user_script: 616: -OOM command not allowed ...`.
     """
     place, behind, refusal = str(error).partition(": -")
     if behind and "@user_script" in place:

@@ -16,6 +16,7 @@ from workers.engine.discovery import open_lanes
 from workers.errors import UsageError
 from workers.limiter.permits import Usage
 from workers.limiter.rate_limiter import RateLimiter
+from workers.limiter.run_signals import RunSignals
 from workers.messaging import broadcast, broker
 from workers.records import (
     activation,
@@ -353,12 +354,13 @@ def _signal_lanes(run: Run, *, stop: bool) -> None:
     try:
         budget = run_connector.of(run).budget
         limiter = RateLimiter(budget, quick_client(settings.redis_url), prefix=settings.prefix)
+        signals = RunSignals(limiter.ledger)
         if stop:
-            run_usage.add(run.id, Usage(slept_seconds=limiter.stop(run.id)))
+            run_usage.add(run.id, Usage(slept_seconds=signals.stop(run.id)))
         else:
-            limiter.go_on(run.id)
+            signals.resume(run.id)
         if stop and runs.get(run.id).status == RunStatus.RUNNING:  # a resume came in between
-            limiter.go_on(run.id)
+            signals.resume(run.id)
     except Exception as error:  # a user's get_connector may fail in any way
         log.info("run %d: its lanes were not signalled (%s)", run.id, type(error).__name__)
     if stop and not broadcast.notify():

@@ -13,7 +13,8 @@ import redis
 from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
 from workers import clock
-from workers.connections import redis_errors, redis_url
+from workers.connections import redis_errors, redis_probe, redis_url
+from workers.connections.redis_client import probe_client
 from workers.doctor.finding import Finding, error, in_words, ok, refused, warning
 from workers.errors import ConfigurationError
 from workers.messaging import presence, scheduler_heartbeat
@@ -126,9 +127,9 @@ def _server(area: str, url: str, variable: str) -> Iterator[Finding]:
     """
     try:
         address = redis_url.Address.of(url)
-        name = redis_url.look(url, _PATIENCE_SECONDS)
+        name = redis_probe.probe(url, _PATIENCE_SECONDS)
         if name is None and address.local and address.listens():
-            raise redis_url.taken(address)
+            raise redis_url.in_use(address)
     except BusyLoadingError as why:
         yield in_words(area, redis_errors.trouble(why), variable)
         return
@@ -140,7 +141,7 @@ def _server(area: str, url: str, variable: str) -> Iterator[Finding]:
         start = "start it (`python -m workers redis` does)" if address.local else "start it"
         yield error(area, f"{redis_errors.AWAY} at {address}", f"{start}, or correct {variable}", down=True)
         return
-    with closing(redis_url.connect(url, _PATIENCE_SECONDS)) as client:
+    with closing(probe_client(url, _PATIENCE_SECONDS)) as client:
         yield from _look_into(area, client, f"{name} at {address}", variable)
 
 

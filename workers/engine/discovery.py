@@ -20,7 +20,7 @@ from peewee import PeeweeException
 
 from workers import clock
 from workers.connections import database
-from workers.connections.commit_retry import patiently
+from workers.connections.commit_retry import retry_commit
 from workers.engine import (
     backoff,
     control_request,
@@ -220,7 +220,7 @@ def _record(run: Run, source: ImportSource, read: Page, permits: PermitClient) -
     The statements are repeated while the database is away, and after a deadlock, until the page's lease ends.
     """
     ends_at = clock.monotonic() + (run.discovery_due_at - database.now()).total_seconds()
-    last = patiently(
+    last = retry_commit(
         lambda: _record_once(run, source, read, permits),
         {database.db.obj, source.model._meta.database},
         lambda error: ends_at - clock.monotonic(),

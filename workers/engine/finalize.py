@@ -4,6 +4,7 @@ import logging
 
 from workers.connections import database
 from workers.engine import row_removal, unknown_source
+from workers.limiter.run_signals import RunSignals
 from workers.messaging import broker
 from workers.records import activation, old_rows, run_connector, run_end, runs
 from workers.records.tables import Run
@@ -47,7 +48,7 @@ def tidy_up(run: Run) -> None:
 def _release_share(run: Run) -> None:
     """Give the run's share of its budget to the other runs on that budget."""
     try:
-        run_connector.of(run).limiter.ended(run.id)
+        RunSignals(run_connector.of(run).limiter.ledger).ended(run.id)
     except Exception as error:  # a user's get_connector can fail in any way; then the share ends a second later
         log.debug("run %d: its share of the budget was not released (%s)", run.id, type(error).__name__)
 

@@ -55,7 +55,7 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
             except RateLimited as wait:
                 put(name, args, wait.wait_seconds)
             except Exception as error:  # one connection was cut: a worker does not end for that either
-                if database_errors.sort(error) is not Fault.CONNECTION or not outages.tell(error):
+                if database_errors.classify(error) is not Fault.CONNECTION or not outages.report(error):
                     raise
                 database.reconnect()
                 put(name, args, 1.0)

@@ -11,7 +11,7 @@ from typing import Any
 
 from workers import clock
 from workers.connections import database, outages
-from workers.connections.commit_retry import patiently
+from workers.connections.commit_retry import retry_commit
 from workers.engine import lane_crash
 from workers.engine.attempt import crashed, save_timed_out
 from workers.engine.refusals import Refusals
@@ -141,7 +141,7 @@ class LaneClaim:
 
         No other lane can claim the items meanwhile: that needs the database, too.
         """
-        patiently(do, {database.db.obj, self._source.model._meta.database}, self._seconds_left)
+        retry_commit(do, {database.db.obj, self._source.model._meta.database}, self._seconds_left)
 
     def _seconds_left(self, error: BaseException) -> float:
         patience = 0.0 if database.is_of_the_statement(error) else _OUTAGE_SECONDS
@@ -153,7 +153,7 @@ class LaneClaim:
             if self.outcomes:
                 self._commit(self._permits.take_usage())
         except Exception as error:
-            if not outages.tell(error):
+            if not outages.report(error):
                 log.warning("run %d: a commit failed; it is tried again: %s", self._run_id, describe(error))
 
     # --- give back

@@ -47,9 +47,8 @@ def count(run: Run, lane: int, turn: int, error: BaseException) -> float | None:
 
 def is_of_no_item(error: BaseException) -> bool:
     """Whether an error is of Redis, of the database, or of a model that does not fit its table: of no single item."""
-    return (
-        isinstance(error, redis.RedisError) or database_errors.sort(error) is Fault.MISTAKE or database.is_away(error)
-    )
+    is_mistake = database_errors.classify(error) is Fault.MISTAKE
+    return isinstance(error, redis.RedisError) or is_mistake or database.is_away(error)
 
 
 def _is_an_outage(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 from workers.connections import database
 from workers.engine.list_page import Page
 from workers.engine.list_rows import Listed
-from workers.failures import REASON_LENGTH, FailureClass, fingerprint, storable_reason, whole_reason
+from workers.failures import REASON_LENGTH, FailureClass, fingerprint, storable_reason, uncut_reason
 from workers.records.tables import ItemStatus
 from workers.records.tracking import item_type
 from workers.sources.contracts import ImportSource
@@ -41,7 +41,7 @@ def failed(source: ImportSource, refused: Mapping[str, str], failure_class: Fail
             "failure_reason": why[:REASON_LENGTH],
             "failure_fingerprint": fingerprint(failure_class, why, where),
         }
-        for where, why in ((where, whole_reason(why)) for where, why in refused.items())
+        for where, why in ((where, uncut_reason(why)) for where, why in refused.items())
     ]
 
 

@@ -147,7 +147,7 @@ def _remove(removal: Removal, rows: FreshRows, copied: dict[str, str]) -> None:
     try:
         _delete(removal, rows, copied)
     except PeeweeException as error:
-        if not deletion_errors.is_refusal(error) and database_errors.sort(error) not in (
+        if not deletion_errors.is_refusal(error) and database_errors.classify(error) not in (
             Fault.TIMEOUT,
             Fault.STATEMENT,
         ):

@@ -1,4 +1,4 @@
-"""What a response's headers say about waiting and about quotas: text in, numbers out. Malformed text says nothing."""
+"""Parses the headers of a response that ask to wait or state a quota. Malformed headers are ignored."""
 
 import math
 import re
@@ -11,17 +11,17 @@ from workers.limiter.header_values import LONGEST_SECONDS, date, may_be_millisec
 from workers.text import redaction
 from workers.text.plain_text import one_line
 
-#: Servers cut fractions off: "12" may mean 12.9.
+#: Servers cut fractions off: "12" can mean 12.9.
 _TRUNCATION_SECONDS = 1.0
 
-# A value beyond these is a mistake or an attack, and says nothing.
+# A value beyond these is a mistake or an attack, and is ignored.
 _LONGEST_TEXT = 4_096
 _MOST_QUOTAS = 16
 _MOST_MEMBERS = 64
 _MOST_REQUESTS = 10**9
 
-#: Headers that ask to wait, and how long their unit is. Bucket4j, which much of Java counts with, has the long one of
-#: seconds, OpenAI the first of milliseconds, Azure the last.
+#: Headers that ask to wait, and their unit in seconds. Bucket4j (Java) has the long name of seconds, OpenAI the first
+#: one of milliseconds, Azure the last.
 _RETRY_AFTER = {
     "Retry-After": 1.0,
     "X-Retry-After": 1.0,
@@ -33,15 +33,15 @@ _RETRY_AFTER = {
     "X-Ms-Retry-After-Ms": 0.001,
 }
 
-# Linear and Anthropic write "-Requests" before the part, OpenAI behind it.
+# Linear and Anthropic write "-Requests" before Limit, Remaining and Reset, OpenAI after it.
 _PREFIXES = ("X-RateLimit", "X-Rate-Limit", "RateLimit", "X-RateLimit-Requests", "Anthropic-RateLimit-Requests")
 _SUFFIXES = {"": None, "-Second": 1.0, "-Minute": 60.0, "-Hour": 3_600.0, "-Day": 86_400.0, "-Requests": None}
-#: What some write beside or in place of Reset, as Discord does, and how long its unit is.
+#: Other names of Reset, as Discord has, and their unit in seconds.
 _RESETS = {"Reset-After": 1.0, "Reset-After-Ms": 0.001, "Reset-Ms": 0.001}
 
 
 class _Three(NamedTuple):
-    """Headers that go together, in one spelling: names, the window they name, what may stand in place of the reset."""
+    """Three headers that belong together, in one spelling: their names, their window, other names of the reset."""
 
     names: tuple[str, str, str]
     seconds: float | None
@@ -56,7 +56,7 @@ def _spelled(prefix: str, suffix: str, seconds: float | None) -> _Three:
 
 
 _THREES = [_spelled(prefix, suffix, seconds) for prefix in _PREFIXES for suffix, seconds in _SUFFIXES.items()]
-#: What remains, the limit, the window in ms, the reset in ms: BigCommerce's names, and HubSpot's, which has no reset.
+#: Remaining, limit, window in ms, reset in ms: the names of BigCommerce, and of HubSpot, which has no reset.
 _IN_MILLISECONDS = (
     (
         "X-Rate-Limit-Requests-Left",
@@ -73,7 +73,7 @@ _IN_MILLISECONDS = (
 )
 _SHOPIFY = "X-Shopify-Shop-Api-Call-Limit"
 
-# RFC 9651: what a value is split at, its strings, its tokens.
+# RFC 9651: the separators of a value, its strings, its tokens.
 _MARK = re.compile(r'\\.|[",;]', re.DOTALL)
 _STRING = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"')
 _TOKEN = re.compile(r"[A-Za-z*][A-Za-z0-9!#$%&'*+.^_`|~:/-]*")
@@ -84,19 +84,19 @@ _AGE = re.compile(r"[0-9]+(\.[0-9]*)?")
 
 @dataclass(frozen=True)
 class Quota:
-    """What one response says about one window of the API's limit. What it does not say is None.
+    """What one response says about one window of the API's limits. A part that it does not say is None.
 
     Parameters:
-      limit(int | None): Requests per window, 0 to 10^9. A 0 is passed on as it was said.
-      seconds(float | None): The window's length where it is named outright, up to 31 days.
-      remaining(int | None): How many more requests, as the server saw it; never more than the limit.
+      limit(int | None): Requests per window, 0 to 10^9. A 0 is passed on.
+      seconds(float | None): The window's length where a header names it, up to 31 days.
+      remaining(int | None): How many more requests the server allows now; never more than the limit.
       reset_seconds(float | None): From the response's arrival, 0 to 31 days.
-      header(str): Which header said so, for people: "X-RateLimit-Remaining".
-      in_doubt(bool): Whether `reset_seconds` was read from a number that may as well be of milliseconds: "5000".
+      header(str): The header's name, for people: "X-RateLimit-Remaining".
+      in_doubt(bool): Whether `reset_seconds` was read from a number that can also be milliseconds: "5000".
 
-    Warning:
-      `reset_seconds` is not when the quota returns: in draft -11 it is the time the remaining requests must last, and
-      servers disagree about it in the older forms. It is good for a wait where a 429 has no Retry-After.
+    *Warning:* `reset_seconds` is not always the time until the quota returns. In draft -11 it is the time that the
+    remaining requests must last, and servers disagree about it in the older forms. Use it for a wait only where a 429
+    has no Retry-After.
     """
 
     limit: int | None
@@ -108,12 +108,12 @@ class Quota:
 
 
 def retry_after_seconds(headers: Mapping[str, str], received_at: datetime) -> float | None:
-    """Return how long Retry-After asks to wait, a second added for truncation; None where it says nothing usable.
+    """Return how long Retry-After asks to wait, plus a second for truncation; None where no value can be read.
 
-    Both forms of RFC 9110 10.2.3 are read: seconds (a decimal is tolerated) and an HTTP date, which is taken against
-    the response's own Date header where there is one, because two machines have two clocks. So are what APIs send in
-    its place: a unit behind the number, epoch seconds or milliseconds, ISO 8601, names that end in `-Ms`. A number of
-    seconds beyond 31 days is taken for milliseconds. Of several values the longest holds.
+    It reads both forms of RFC 9110 10.2.3: seconds (also with decimals), and an HTTP date, which is compared with the
+    response's own Date header where there is one, because two machines have two clocks. It also reads what APIs send
+    instead: a unit after the number, epoch seconds or milliseconds, ISO 8601, names that end in `-Ms`. A number of
+    seconds beyond 31 days is read as milliseconds. Of several values the longest one counts.
 
     Parameters:
       headers(Mapping[str, str]): The response's headers, looked up without regard to case.
@@ -130,56 +130,55 @@ def retry_after_seconds(headers: Mapping[str, str], received_at: datetime) -> fl
 def retry_after_text(headers: Mapping[str, str]) -> str:
     """Return the headers that ask to wait, for people: "Retry-After 8"; empty where there is none.
 
-    They are as they were sent, but for secrets, and on one line: Redis and the database keep this as a reason.
+    They are as sent, without secrets, and on one line: Redis and the database store this text as a reason.
     """
-    found = {name: headers.get(name, "").strip() for name in _RETRY_AFTER}
-    return ", ".join(f"{name} {one_line(redaction.excerpt(text, 40))}" for name, text in found.items() if text)
+    sent = {name: headers.get(name, "").strip() for name in _RETRY_AFTER}
+    return ", ".join(f"{name} {one_line(redaction.excerpt(text, 40))}" for name, text in sent.items() if text)
 
 
 def quotas(headers: Mapping[str, str], received_at: datetime) -> tuple[Quota, ...]:
-    """Return what a response says about the API's limits, each window once; nothing where it came from a cache.
+    """Return what a response says about the API's limits, each window once; nothing where a cache sent it.
 
-    Read are `X-RateLimit-*`, `X-Rate-Limit-*` and `RateLimit-*` (Limit, Remaining, Reset or Reset-After; with -Second,
-    -Minute, -Hour, -Day or -Requests behind), `RateLimit` and `RateLimit-Policy` of the IETF's drafts, and the headers
-    of Shopify, BigCommerce, HubSpot, Linear and Anthropic. Where several speak of the same limit and window, the least
-    remaining holds; between equals, the longest reset.
+    It reads `X-RateLimit-*`, `X-Rate-Limit-*` and `RateLimit-*` (Limit, Remaining, Reset or Reset-After; also followed
+    by -Second, -Minute, -Hour, -Day or -Requests), `RateLimit` and `RateLimit-Policy` of the IETF's drafts, and the
+    headers of Shopify, BigCommerce, HubSpot, Linear and Anthropic. Where several describe the same limit and window,
+    the least remaining counts; between equals, the longest reset.
 
     Parameters:
       headers(Mapping[str, str]): The response's headers, looked up without regard to case.
       received_at(datetime): When the response arrived, UTC-aware.
 
     Returns:
-      At most 16 quotas. A limit said both with its window and without (Kong does) is two of them.
+      At most 16 quotas. A limit that is stated both with its window and without (Kong does this) is two of them.
 
-    Warning:
-      A remaining number is no promise: other requests are on their way, and servers count in more ways than one. A
-      reset said in milliseconds ("600000") cannot be told from seconds: such a one is `in_doubt`. "5,000" is no
-      number, "5000" is.
+    *Warning:* the remaining number is no promise: other requests are on their way, and servers count in several ways.
+    A reset in milliseconds ("600000") looks like seconds: such a quota is `in_doubt`. "5,000" is not a number, "5000"
+    is.
 
     Source: draft-ietf-httpapi-ratelimit-headers -06, -07 and -11, RFC 9651, and the documents of GitHub, Kong, Shopify.
     """
-    said = {name.lower(): text.strip(" \t") for name, text in headers.items() if len(text) <= _LONGEST_TEXT}
-    if _cached(said.get("age", "")):
+    fields = {name.lower(): text.strip(" \t") for name, text in headers.items() if len(text) <= _LONGEST_TEXT}
+    if _cached(fields.get("age", "")):
         return ()
-    now = date(said.get("date", "")) or received_at
-    found = [
-        *_three_headers(said, now),
-        *_one_header(said, now),
-        *_named_policies(said, now),
-        *_in_milliseconds(said, now),
-        *_shopify(said),
+    now = date(fields.get("date", "")) or received_at
+    named = [
+        *_three_headers(fields, now),
+        *_one_header(fields, now),
+        *_named_policies(fields, now),
+        *_in_milliseconds(fields, now),
+        *_shopify(fields),
     ]
-    return tuple(_least_of_each(found))[:_MOST_QUOTAS]
+    return tuple(_least_of_each(named))[:_MOST_QUOTAS]
 
 
 def _cached(age: str) -> bool:
-    """Any age but zero, however many digits it has: what a cache stored tells of another time."""
+    """Whether the Age header is above zero: a cache stored the response earlier, and its numbers are out of date."""
     return _AGE.fullmatch(age) is not None and age.strip("0.") != ""
 
 
-def _least_of_each(found: Iterable[Quota]) -> Iterator[Quota]:
+def _least_of_each(named: Iterable[Quota]) -> Iterator[Quota]:
     least: dict[tuple[int | None, float | None], Quota] = {}
-    for quota in found:
+    for quota in named:
         if quota.limit is None and quota.remaining is None and quota.reset_seconds is None:
             continue
         window = (quota.limit, quota.seconds)
@@ -195,38 +194,38 @@ def _strictness(quota: Quota) -> tuple[float, float]:
 # --- the forms --------------------------------------------------------------------------------------------------------
 
 
-def _three_headers(said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
+def _three_headers(fields: Mapping[str, str], now: datetime) -> Iterator[Quota]:
     """`X-RateLimit-Limit: 100`, `-Remaining: 50`, `-Reset: 5`, in every spelling; drafts up to -06 among them."""
     for three in _THREES:
-        if not three.keys.isdisjoint(said):
-            yield from _three(three, said, now)
+        if not three.keys.isdisjoint(fields):
+            yield from _three(three, fields, now)
 
 
-def _said_once(text: str) -> str:
-    """Return a value that was sent twice, the same each time, as one."""
+def _without_repeats(text: str) -> str:
+    """Return the value of a header that was sent several times with the same value."""
     first, _, rest = text.partition(", ")
     return first if rest and all(part == first for part in rest.split(", ")) else text
 
 
-def _reset_after(three: _Three, said: Mapping[str, str], now: datetime) -> float | None:
-    """Read the headers that say in how long, not when: they need no clock, and hold before the one of that name."""
+def _reset_after(three: _Three, fields: Mapping[str, str], now: datetime) -> float | None:
+    """Read the headers that state a length of time. They need no clock, and come before the header Reset."""
     for name, unit_seconds in three.resets.items():
-        if name in said and (seconds := _reset_seconds(said[name], now, unit_seconds)) is not None:
+        if name in fields and (seconds := _reset_seconds(fields[name], now, unit_seconds)) is not None:
             return seconds
     return None
 
 
-def _three(three: _Three, said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
+def _three(three: _Three, fields: Mapping[str, str], now: datetime) -> Iterator[Quota]:
     names, seconds = three.names, three.seconds
-    texts = [_said_once(said.get(name.lower(), "")) for name in names]
-    reset_after = _reset_after(three, said, now)
+    texts = [_without_repeats(fields.get(name.lower(), "")) for name in names]
+    reset_after = _reset_after(three, fields, now)
     limit, windows = _limit_and_windows(texts[1])
     remaining = _at_most(_whole(texts[0]), limit)
     reset_seconds = _reset_seconds(texts[2], now) if reset_after is None else reset_after
     in_doubt = reset_after is None and may_be_milliseconds(texts[2])
     header = next((name for name, part in zip(names, (remaining, limit), strict=False) if part is not None), names[2])
-    # The drafts' policies tell the drafts' windows; an X- header beside them may be another machine's.
-    known = windows if names[0].startswith("X-") else windows + _windows(_items(said.get("ratelimit-policy", "")))
+    # A policy of the drafts describes the windows of the drafts' headers. An X- header can come from another machine.
+    known = windows if names[0].startswith("X-") else windows + _windows(_items(fields.get("ratelimit-policy", "")))
     yield Quota(limit, seconds or _window_of(limit, known), remaining, reset_seconds, header, in_doubt)
     yield from (Quota(most, length, None, None, names[1]) for most, length in windows)
 
@@ -234,7 +233,7 @@ def _three(three: _Three, said: Mapping[str, str], now: datetime) -> Iterator[Qu
 def _limit_and_windows(text: str) -> tuple[int | None, list[tuple[int, float]]]:
     """Read `100, 100;w=10, 1000;w=60`: the limit that is nearest, then every window's.
 
-    In "5,000" or "60, 5000" (two gateways' headers in one) no one can say which number is meant.
+    "5,000" and "60, 5000" (the headers of two gateways in one) are ambiguous, and give no limit.
     """
     items = _items(text)
     windows = _windows(items)
@@ -242,10 +241,10 @@ def _limit_and_windows(text: str) -> tuple[int | None, list[tuple[int, float]]]:
     return (_whole(items[0].value) if alone else None), windows
 
 
-def _one_header(said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
+def _one_header(fields: Mapping[str, str], now: datetime) -> Iterator[Quota]:
     """Draft -07: `RateLimit: limit=100, remaining=50, reset=5` and `RateLimit-Policy: 100;w=10, 1000;w=60`."""
-    windows = _windows(_items(said.get("ratelimit-policy", "")))
-    parts = dict(item.value.partition("=")[::2] for item in _items(said.get("ratelimit", "")))
+    windows = _windows(_items(fields.get("ratelimit-policy", "")))
+    parts = dict(item.value.partition("=")[::2] for item in _items(fields.get("ratelimit", "")))
     limit = _whole(parts.get("limit", ""))
     remaining = _at_most(_whole(parts.get("remaining", "")), limit)
     reset_seconds = _reset_seconds(parts.get("reset", ""), now)
@@ -253,11 +252,11 @@ def _one_header(said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
     yield from (Quota(most, length, None, None, "RateLimit-Policy") for most, length in windows)
 
 
-def _named_policies(said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
+def _named_policies(fields: Mapping[str, str], now: datetime) -> Iterator[Quota]:
     """Draft -11: `RateLimit: "default";r=50;t=30` and `RateLimit-Policy: "default";q=100;w=60`, joined by the name."""
-    policies = [(name, _whole(p.get("q", "")), p) for name, p in _named(said.get("ratelimit-policy", ""))]
+    policies = [(name, _whole(p.get("q", "")), p) for name, p in _named(fields.get("ratelimit-policy", ""))]
     not_requests = {name for name, _, policy in policies if not _counts_requests(policy)}
-    states = {name: state for name, state in _states(said, now).items() if name not in not_requests}
+    states = {name: state for name, state in _states(fields, now).items() if name not in not_requests}
     for name, limit, policy in policies:
         if limit is not None and name not in not_requests:
             yield _joined(limit, _length(policy.get("w", "")), states.get(name))
@@ -271,13 +270,13 @@ def _joined(limit: int, seconds: float | None, state: Quota | None) -> Quota:
     return Quota(limit, seconds, _at_most(state.remaining, limit), state.reset_seconds, state.header)
 
 
-def _states(said: Mapping[str, str], now: datetime) -> dict[str, Quota]:
-    """Return what remains by policy name, the least where one stands for several partitions of the quota.
+def _states(fields: Mapping[str, str], now: datetime) -> dict[str, Quota]:
+    """Return what remains by policy name; the least, where several partitions of the quota have the same name.
 
-    The next draft may say `a` for `r` and `w` for `t`.
+    The next draft may use `a` for `r` and `w` for `t`.
     """
     states: dict[str, Quota] = {}
-    for name, state in _named(said.get("ratelimit", "")):
+    for name, state in _named(fields.get("ratelimit", "")):
         remaining = _whole(state.get("r", state.get("a", "")))
         reset_seconds = _reset_seconds(state.get("t", state.get("w", "")), now)
         quota = Quota(None, None, remaining, reset_seconds, "RateLimit")
@@ -290,20 +289,20 @@ def _counts_requests(policy: Mapping[str, str]) -> bool:
     return _name(policy.get("qu", "requests")) == "requests"
 
 
-def _in_milliseconds(said: Mapping[str, str], now: datetime) -> Iterator[Quota]:
+def _in_milliseconds(fields: Mapping[str, str], now: datetime) -> Iterator[Quota]:
     for names in _IN_MILLISECONDS:
-        if names[0].lower() not in said:
+        if names[0].lower() not in fields:
             continue
-        left, most, window, reset = (said.get(name.lower(), "") for name in names)
+        left, most, window, reset = (fields.get(name.lower(), "") for name in names)
         limit = _whole(most)
         yield Quota(
             limit, _length(window, 0.001), _at_most(_whole(left), limit), _reset_seconds(reset, now, 0.001), names[0]
         )
 
 
-def _shopify(said: Mapping[str, str]) -> Iterator[Quota]:
-    """`32/40`: used, and of how many. More than all of it used leaves nothing."""
-    used, _, most = said.get(_SHOPIFY.lower(), "").partition("/")
+def _shopify(fields: Mapping[str, str]) -> Iterator[Quota]:
+    """`32/40`: used, and the limit. Where more than the limit is used, nothing remains."""
+    used, _, most = fields.get(_SHOPIFY.lower(), "").partition("/")
     limit, spent = _whole(most), _whole(used)
     if limit is not None and spent is not None:
         yield Quota(limit, None, max(0, limit - spent), None, _SHOPIFY)
@@ -313,14 +312,14 @@ def _shopify(said: Mapping[str, str]) -> Iterator[Quota]:
 
 
 class _Item(NamedTuple):
-    """`value;key=text;...`, unread: whoever knows what a part means reads it, and only that part can be malformed."""
+    """`value;key=text;...`, split but not parsed: a malformed part does not spoil the others."""
 
     value: str
     parameters: dict[str, str]
 
 
 def _items(text: str) -> list[_Item]:
-    """Split a List into its members; always one at least, be it an empty one. What follows the 64th is not read."""
+    """Split a List into its members: at least one, which can be empty, and at most 64."""
     return [_item(member) for member in _split(text, ",")[:_MOST_MEMBERS]]
 
 
@@ -330,7 +329,7 @@ def _item(text: str) -> _Item:
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """Split where no string is open. A backslash takes the next character with it."""
+    """Split at a separator outside of quoted strings. A backslash escapes the next character."""
     parts, start, quoted = [], 0, False
     for mark in _MARK.finditer(text):
         if mark[0] == '"':
@@ -349,7 +348,7 @@ def _named(text: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _name(text: str) -> str | None:
-    """Read a string or a token, for not every server quotes its names."""
+    """Read a string or a token, because some servers do not quote names."""
     if _TOKEN.fullmatch(text):
         return text
     string = _STRING.fullmatch(text)
@@ -357,13 +356,13 @@ def _name(text: str) -> str | None:
 
 
 def _windows(items: Iterable[_Item]) -> list[tuple[int, float]]:
-    """Read `100;w=10` as (100, 10.0); whatever has no limit or no window is left out. Some APIs write `window`."""
+    """Read `100;w=10` as (100, 10.0); skip items without a limit or a window. Some APIs write `window`."""
     read = [(_whole(value), _length(p.get("w", p.get("window", "")))) for value, p in items]
     return [(limit, seconds) for limit, seconds in read if limit is not None and seconds is not None]
 
 
 def _window_of(limit: int | None, windows: Iterable[tuple[int, float]]) -> float | None:
-    """Return the window of this limit; None where there are two of them."""
+    """Return the window length of this limit; None where two windows have it."""
     lengths = {seconds for most, seconds in windows if most == limit}
     return lengths.pop() if len(lengths) == 1 else None
 
@@ -373,8 +372,8 @@ def _window_of(limit: int | None, windows: Iterable[tuple[int, float]]) -> float
 
 def _whole(text: str) -> int | None:
     match = _INTEGER.fullmatch(text)
-    found = int(match[1]) if match else -1
-    return found if 0 <= found <= _MOST_REQUESTS else None
+    value = int(match[1]) if match else -1
+    return value if 0 <= value <= _MOST_REQUESTS else None
 
 
 def _at_most(remaining: int | None, limit: int | None) -> int | None:
@@ -382,13 +381,13 @@ def _at_most(remaining: int | None, limit: int | None) -> int | None:
 
 
 def _length(text: str, unit_seconds: float = 1.0) -> float | None:
-    found = number(text)
-    seconds = 0.0 if found is None else found * unit_seconds
+    value = number(text)
+    seconds = 0.0 if value is None else value * unit_seconds
     return seconds if 0 < seconds <= LONGEST_SECONDS else None
 
 
 def _reset_seconds(text: str, now: datetime, unit_seconds: float = 1.0) -> float | None:
-    """Read an instant in epoch seconds, in epoch milliseconds or as a date, or else a length of time from `now`."""
+    """Read an instant (epoch seconds, epoch milliseconds, a date) or a length of time, as seconds from `now`."""
     if text.startswith("-") and number(text[1:]) is not None:
         return 0.0
     seconds = wait_seconds(text, now, unit_seconds)

@@ -1,7 +1,6 @@
-"""Ledger: one budget's permits as Redis keeps them. Every call of limiter.lua is made here.
+"""Ledger: calls limiter.lua for one budget, retries safely, and detects lost state and a Redis clock set forward.
 
-It tells a state that was lost, or a clock that was set forward, from one that can be trusted, and sees to it that
-nothing is granted by them. The proofs are in docs/limiter.md.
+A state that was lost, or a clock that cannot be right, grants no permit. The proofs are in docs/limiter.md.
 """
 
 import contextlib
@@ -16,7 +15,7 @@ import threading
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol, cast
 
 import redis
 
@@ -26,6 +25,21 @@ from workers.errors import BudgetUnknown, ConfigurationError, DependencyDown, Sl
 from workers.limiter import script_arguments
 from workers.limiter.budget import Budget
 from workers.limiter.lesson import Lesson
+from workers.limiter.script_messages import (
+    CLOCK_AHEAD,
+    STATE_LOST,
+    Applied,
+    NewState,
+    PauseRequest,
+    PermitReply,
+    PermitRequest,
+    RawReply,
+    Request,
+    StateReport,
+    is_granted,
+    read_info,
+    read_reply,
+)
 
 log = logging.getLogger(__name__)
 
@@ -33,67 +47,56 @@ log = logging.getLogger(__name__)
 FRESH_SECONDS = 1.0
 
 _SCRIPT = (Path(__file__).parent / "limiter.lua").read_text()
-_PARTS = ("state", "ring", "flight", "waiting", "runs", "notes")
+_KEY_PARTS = ("state", "ring", "flight", "waiting", "runs", "notes")
 
-#: The watermark is raised by so much at a time, and anew when half of it has passed.
-_PROMISE_SECONDS = 10.0
-#: A clock may run this much too fast, as a part of one; and a reply may be read with this error.
+#: The watermark is raised this far ahead, and again when half of that has passed.
+_WATERMARK_AHEAD_SECONDS = 10.0
+#: How much too fast a clock can run, as a fraction; and the error of reading a reply.
 _DRIFT = 0.001
 _READING_SECONDS = 0.001
-#: More than so many ends and returns that Redis could not be told are not kept: their permits expire by themselves.
+#: The most undelivered completions and returned permits that are kept. The permits of older ones expire.
 _MOST_UNDELIVERED = 10_000
 #: `counts_us` of a process that has taken no permit yet.
 _NEVER_US = -(10**15)
-_LOST, _LATE = -2, -3
-#: A longer pause is kept where it outlives Redis.
+#: A pause longer than this is also kept outside Redis.
 _KEPT_PAUSE_SECONDS = 60.0
-#: How the script says that a number cannot be.
-_CANNOT_BE = "SLUICE"
-#: What travels as arguments of its own; the rest, which is rare, as JSON.
-_COMMON = {"ask", "done"}
+#: An error of the script that begins so means that an argument is out of range.
+_OUT_OF_RANGE = "SLUICE"
+#: These parts of a request have arguments of their own; the other parts, which are rare, are sent as JSON.
+_OWN_ARGUMENTS = {"ask", "done"}
 
 
 class Watermark(Protocol):
-    """What outlives Redis of one budget. `workers.records.watermark.Watermark` keeps it in the database."""
+    """What is kept of one budget outside Redis. `workers.records.watermark.Watermark` keeps it in the database."""
 
     def seconds(self) -> float | None:
-        """For how long from now a request may still be counted; negative: since when none; None: never used."""
+        """Return for how long from now a request can still be counted; negative: since when none can; None: unused."""
 
     def raise_to(self, seconds: float, ttl_seconds: float | None = None) -> None:
-        """Record that requests may be counted until `seconds` from now, and none for longer than `ttl_seconds`."""
+        """Record that requests can be counted until `seconds` from now, and none for longer than `ttl_seconds`."""
 
     def lesson(self) -> Lesson:
-        """What auto learned; Lesson() where that is unknown."""
+        """Return what `auto` learned; Lesson() where that is unknown."""
 
     def keep_lesson(self, lesson: Lesson) -> None:
-        """Record what auto learned."""
+        """Record what `auto` learned."""
 
     def pause(self) -> tuple[float, str]:
-        """For how many seconds from now the budget pauses, and why; (0.0, "") where it does not."""
+        """Return for how many seconds from now the budget pauses, and why; (0.0, "") where it does not."""
 
     def keep_pause(self, seconds: float, why: str) -> None:
-        """Record a pause that begins now; never shorten the one that is recorded."""
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the script answered: see limiter.lua."""
-
-    code: int
-    values: tuple[Any, ...]
-    hit: int
-    at_us: int = 0
+        """Record a pause that begins now; never shorten the recorded one."""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """What became of a refusal.
+    """The effect of a reported refusal.
 
     Attributes:
-      hit: 1 where it is the first of its burst, or its request's own.
-      pause_seconds: For how long the budget pauses.
-      own: Whether it is its request's own: then the budget has not been paused by it.
-      at_us: When that was, by the budget's clock.
+      hit(int): 1 where a rate-limit hit was counted: the first refusal of a burst, or one that concerns one request.
+      pause_seconds(float): For how long the budget pauses.
+      own(bool): Whether the refusal concerns its request alone: then it has not paused the budget.
+      at_us(int): When that was, by the budget's clock.
     """
 
     hit: int
@@ -103,12 +106,12 @@ class Refusal:
 
 
 @dataclass
-class _Known:
-    """What this process has seen of the state: the proof against one that is older, or another."""
+class _SeenState:
+    """What this process has seen of the state: evidence against an older state, or another one."""
 
     epoch: int = 0
     seq: int = 0
-    #: The most by which Redis's clock can be ahead of ours, when that was found, and the state's epoch then.
+    #: The most by which Redis's clock can be ahead of this process's monotonic clock, and when that was measured.
     ahead_seconds: float = math.inf
     ahead_at: float = 0.0
     last_grant_at: float = -math.inf
@@ -119,11 +122,11 @@ class Ledger:
     """The permits of one budget in Redis, as this process knows them. Thread-safe.
 
     Parameters:
-      budget(Budget): Whose permits.
-      client(redis.Redis): Where they are kept.
-      prefix(str): The prefix of the keys.
-      linger_seconds(float): How long after a request's timeout the API may still count it.
-      watermark(Watermark | None): What outlives Redis.
+      budget(Budget): The budget.
+      client(redis.Redis): Where the permits are kept.
+      prefix(str): The prefix of the Redis keys.
+      linger_seconds(float): How long after a request's timeout the API can still count it.
+      watermark(Watermark | None): The part of the state that is kept outside Redis.
     """
 
     def __init__(
@@ -131,41 +134,45 @@ class Ledger:
     ) -> None:
         self.budget = budget
         self.client = client
-        self.keys = [f"{prefix}:{{{budget.name}}}:{part}" for part in _PARTS]
+        self.keys = [f"{prefix}:{{{budget.name}}}:{part}" for part in _KEY_PARTS]
         self.watermark = watermark
         self._linger_seconds = linger_seconds
         self._sha = client.register_script(_SCRIPT).sha
-        self._stated = script_arguments.stated(budget)
+        self._budget_argument = script_arguments.of_budget(budget)
         self._id_prefix = uuid.uuid4().hex[:10]
         self._id_numbers = itertools.count()
         self._lock = threading.Lock()
-        self._known = _Known()
-        self._doubted = False
-        self._undelivered: dict[str, list[Any]] = {}
-        self._undelivered_pause: dict[str, Any] | None = None
+        self._seen = _SeenState()
+        self._found_lost = False
+        self._undelivered = Request()
         self._pause: tuple[float, str] = (-math.inf, "")
         self._kept_pause_until = -math.inf
-        self._promise_lock = threading.Lock()
-        self._promised: tuple[float, int] = (-math.inf, 0)
+        self._watermark_lock = threading.Lock()
+        self._watermark_until: tuple[float, int] = (-math.inf, 0)
         self._learned = 0
 
-    def look(self, weight: int = 1) -> dict[str, Any] | None:
+    def read_state(self, weight: int = 1) -> StateReport | None:
         """Return the state as limiter.lua reports it; None where there is none, or it is lost.
 
-        It changes nothing, but that permits past their deadline are completed.
+        Writes nothing, except that it completes permits past their deadline.
 
         Parameters:
-          weight(int): What a request weighs that waits: when the budget opens for it.
+          weight(int): The weight of the request for which the next opening is computed.
 
         Raises:
           BudgetUnknown: Redis does not answer.
         """
-        request = {"look": True} | ({"weight": weight} if weight > 1 else {})
-        reply = self._send(request, clock.monotonic())
-        return None if reply[0] == _LOST else json.loads(reply[1])
+        request: Request = {"look": True}
+        if weight > 1:
+            request["weight"] = weight
+        reply = self._run_script(request, clock.monotonic())
+        if reply[0] == STATE_LOST:
+            return None
+        report: StateReport = json.loads(reply[1])
+        return report
 
     def is_paused(self) -> bool:
-        """Return whether this process knows of a pause that goes on."""
+        """Return whether this process knows of a pause that still lasts."""
         return clock.monotonic() < self._pause[0]
 
     def new_ids(self, count: int) -> list[str]:
@@ -173,271 +180,313 @@ class Ledger:
         return [f"{self._id_prefix}{os.getpid():x}-{next(self._id_numbers):x}" for _ in range(count)]
 
     def ttl_microseconds(self, timeout_seconds: float) -> int:
-        """Return how long a permit counts that is never answered."""
+        """Return how long a permit counts if no response completes it."""
         return math.ceil((FRESH_SECONDS + timeout_seconds + self._linger_seconds) * 1e6)
 
-    def ask(self, request: dict[str, Any], ask: dict[str, Any]) -> Reply:
-        """Ask for permits.
+    def request_permits(self, request: Request, ask: PermitRequest) -> PermitReply:
+        """Ask for permits, and report completed requests in the same round trip.
+
+        Parameters:
+          request(Request): What there is to report.
+          ask(PermitRequest): The permits.
 
         Raises:
-          BudgetUnknown: Redis, or what keeps the watermark, does not answer.
+          BudgetUnknown: Redis, or the store of the watermark, does not answer.
         """
         with self._lock:
-            self._known.longest_ttl_us = max(self._known.longest_ttl_us, ask["ttl_us"])
-        reply = self._call({**request, "ask": ask})
-        if reply.code == 1 and self.watermark:
+            self._seen.longest_ttl_us = max(self._seen.longest_ttl_us, ask["ttl_us"])
+        raw = self._call(Request(**request, ask=ask))
+        assert raw  # a request for permits makes lost state anew
+        if is_granted(raw) and self.watermark:
             try:
                 self._raise_watermark(self.watermark, ask["ttl_us"])
             except BaseException:
                 self._deliver_later({"drop": ask["ids"]})
                 raise
+        reply = read_reply(raw)
+        assert not isinstance(reply, Applied)
         return reply
 
-    def tell(self, request: dict[str, Any]) -> Reply:
-        """Tell Redis something. Where its state is lost there is nothing to tell it to, and the next ask brings it.
+    def send(self, request: Request) -> Applied | None:
+        """Report something that asks for no permit.
+
+        Returns:
+          Applied | None: None where the state is lost. Completions are then delivered by the next permit request.
 
         Raises:
           BudgetUnknown: Redis does not answer.
         """
-        return self._call(request)
+        raw = self._call(request)
+        if raw is None:
+            return None
+        reply = read_reply(raw)
+        assert isinstance(reply, Applied)
+        return reply
 
-    def pause(self, request: dict[str, Any], order: dict[str, Any]) -> Refusal:
-        """Report that a request was refused: the budget pauses, for every process, unless the refusal is its own.
+    def report_refusal(self, request: Request, refused: PauseRequest) -> Refusal:
+        """Report that the API refused a request: the budget pauses in every process, unless the request is to blame.
 
         Raises:
-          BudgetUnknown: Redis does not answer; the pause rides on this process's next call.
+          BudgetUnknown: Redis does not answer; this process's next call delivers the pause.
         """
-        asked, reason = order["us"] / 1e6, order["reason"]
+        asked_seconds, reason = refused["us"] / 1e6, refused["reason"]
         try:
-            reply = self._call({**request, "pause": order})
+            applied = self.send(Request(**request, pause=refused))
         except BudgetUnknown:
-            if not order["alone"]:
-                self._remember_pause(asked, reason)
-                self._keep_pause(asked, reason)
+            if not refused["alone"]:
+                self._remember_pause(asked_seconds, reason)
+                self._keep_pause(asked_seconds, reason)
             raise
-        known = bool(reply.values)  # else the state is lost, and the pause rides on the next question
-        own = bool(reply.values[2]) if known else order["alone"]
-        seconds = reply.values[0] / 1e6 if known else asked
+        # Where the state is lost, the next permit request delivers the pause.
+        own = applied.own if applied else refused["alone"]
+        seconds = applied.paused_seconds if applied else asked_seconds
         if not own:
             self._remember_pause(seconds, reason)
             self._keep_pause(seconds, reason)
-        return Refusal(reply.hit, seconds, own, reply.at_us or round(clock.now().timestamp() * 1e6))
+        at_us = applied.at_us if applied else 0
+        return Refusal(applied.hits if applied else 0, seconds, own, at_us or round(clock.now().timestamp() * 1e6))
 
-    def _call(self, request: dict[str, Any]) -> Reply:
+    def _call(self, request: Request) -> RawReply | None:
+        """Run the script until its reply can be trusted; return that reply, None where the state is lost."""
         request = self._with_undelivered(request)
         for _ in range(5):
             sent_at = clock.monotonic()
-            reply = self._send(request, sent_at)
-            if reply[0] == _LOST:
+            reply = self._run_script(request, sent_at)
+            if reply[0] == STATE_LOST:
                 if "ask" not in request:
                     self._deliver_later(request)
-                    return Reply(_LOST, (), 0)
+                    return None
                 try:
-                    request["anew"] = self._anew()
+                    request["anew"] = self._new_state()
                 except BaseException:
                     self._deliver_later(request)
                     raise
                 continue
-            step = self._learn(request, reply, sent_at)
-            if reply[0] == _LATE:  # nothing was done
-                request |= {"step": step} if step else {"sure": True}
+            step = self._note_reply(request, reply, sent_at)
+            if reply[0] == CLOCK_AHEAD:  # nothing was done
+                if step:
+                    request["step"] = step
+                else:
+                    request["sure"] = True
                 continue
             if step is None:
-                *values, hit, _ = reply[1:]
-                texts = tuple(v.decode() if isinstance(v, bytes) else v for v in values)
-                return Reply(reply[0], texts, int(hit), int(reply[-1].split()[3]))
-            # What was granted by a clock that had been set forward is given back, and asked for again.
-            request = {"step": step} | ({"ask": request["ask"]} if "ask" in request else {})
-            if reply[0] == 1:
-                request["drop"] = request["ask"]["ids"]
+                return reply
+            # A clock that was set forward granted these permits: give them back, and ask again.
+            again: Request = {"step": step}
+            if "ask" in request:
+                again["ask"] = request["ask"]
+                if is_granted(reply):
+                    again["drop"] = request["ask"]["ids"]
+            request = again
         self._deliver_later(request)
-        raise BudgetUnknown("Redis does not keep what it is told: no permit without it")
+        raise BudgetUnknown("Redis does not keep its state from one call to the next: no permit is granted")
 
-    def _send(self, request: dict[str, Any], sent_at: float) -> list[Any]:
-        known = self._known
-        seen = b""
-        if known.epoch:
-            counts = (known.last_grant_at - sent_at) * 1e6 + known.longest_ttl_us
-            latest = (known.ahead_seconds + (sent_at - known.ahead_at) * _DRIFT + sent_at) * 1e6
-            seen = struct.pack(">4d", known.epoch, known.seq, math.ceil(max(counts, _NEVER_US)), latest)
-        rare = {name: value for name, value in request.items() if name not in _COMMON}
+    def _run_script(self, request: Request, sent_at: float) -> RawReply:
+        rare = {name: value for name, value in request.items() if name not in _OWN_ARGUMENTS}
         if (paused_seconds := self._pause[0] - sent_at) > 0:
             rare["paused"] = [math.ceil(paused_seconds * 1e6), self._pause[1]]
         moved = clock.current()
         stamp = str(round(moved.now().timestamp() * 1_000_000)) if moved.moved else ""
-        arguments = [self._stated, seen, json.dumps(rare) if rare else "", *script_arguments.asked(request.get("ask"))]
+        arguments: list[bytes | str | int] = [
+            self._budget_argument,
+            self._seen_argument(sent_at),
+            json.dumps(rare) if rare else "",
+            *script_arguments.of_permit_request(request.get("ask")),
+        ]
         for permit, at in request.get("done", ()):
             arguments += permit, max(0, math.floor((sent_at - at) * 1e6 + 0.01))
         try:
-            return self._evaluate(stamp, arguments, looks="look" in request)
+            return self._evaluate(stamp, arguments, read_only="look" in request)
         except redis.RedisError as error:
-            if str(error).startswith(_CANNOT_BE):  # it would be refused each time it is delivered
+            if str(error).startswith(_OUT_OF_RANGE):  # it would be refused at each delivery
                 raise ConfigurationError(
-                    f"budget {self.budget.name}: {str(error).removeprefix(_CANNOT_BE).strip()}"
+                    f"budget {self.budget.name}: {str(error).removeprefix(_OUT_OF_RANGE).strip()}"
                 ) from error
             self._deliver_later(request)
             trouble = redis_errors.trouble(error)
             raise BudgetUnknown(f"{trouble.what}: no permit without it. To do: {trouble.repair}") from error
 
-    def _evaluate(self, stamp: str, arguments: list[Any], *, looks: bool) -> list[Any]:
-        """Run the script. Where Redis does not have it, Redis may have been restarted, and the script is told so.
+    def _seen_argument(self, sent_at: float) -> bytes:
+        seen = self._seen
+        if not seen.epoch:
+            return b""
+        counts = (seen.last_grant_at - sent_at) * 1e6 + seen.longest_ttl_us
+        latest = (seen.ahead_seconds + (sent_at - seen.ahead_at) * _DRIFT + sent_at) * 1e6
+        return struct.pack(">4d", seen.epoch, seen.seq, math.ceil(max(counts, _NEVER_US)), latest)
 
-        A look leaves it unknown, for who asks then: it may be at a replica, which cannot keep that it was noticed.
+    def _evaluate(self, stamp: str, arguments: list[bytes | str | int], *, read_only: bool) -> RawReply:
+        """Run the script. Where Redis does not have it, Redis was perhaps restarted: an argument says so.
+
+        A read must not load the script under its name: the next permit request has to see that the script was missing.
+        A replica can answer the read, and cannot record that.
         """
-        reply: Any = None
-        if not self._doubted:
+        reply: RawReply | None = None
+        count, keys = len(self.keys), self.keys
+        if not self._found_lost:
             with contextlib.suppress(redis.exceptions.NoScriptError):
-                reply = self.client.evalsha(self._sha, len(self.keys), *self.keys, stamp, "", *arguments)
+                reply = cast(RawReply, self.client.evalsha(self._sha, count, *keys, stamp, "", *arguments))
         if reply is None:
-            text = _SCRIPT + "-- look" if looks else _SCRIPT
-            reply = self.client.eval(text, len(self.keys), *self.keys, stamp, "1", *arguments)
-        if not looks:
-            self._doubted = reply[0] == _LOST  # what was found must be found again when it is made good
+            text = _SCRIPT + "-- look" if read_only else _SCRIPT
+            reply = cast(RawReply, self.client.eval(text, count, *keys, stamp, "1", *arguments))
+        if not read_only:
+            self._found_lost = reply[0] == STATE_LOST  # the call that makes it anew must find the same
         return list(reply)
 
-    def _learn(self, request: dict[str, Any], reply: list[Any], sent_at: float) -> list[int] | None:
-        """Keep what a reply shows of the state; return how to set the clock right, where it was set forward."""
+    def _note_reply(self, request: Request, reply: RawReply, sent_at: float) -> list[int] | None:
+        """Record what a reply shows of the state; return how to correct the clock, where it was set forward."""
         received_at = clock.monotonic()
-        epoch, seq, offset, now, learned = map(int, reply[-1].split())
+        info = read_info(reply)
         with self._lock:
-            known = self._known
-            if epoch != known.epoch:
-                known.epoch, known.seq, known.ahead_seconds = epoch, seq, math.inf
-            known.seq = max(known.seq, seq)
-            jumped = self._jumped(known, now / 1e6, sent_at, received_at)
-            if not jumped and "ask" in request and reply[0] == 1:
-                known.last_grant_at = max(known.last_grant_at, received_at)
-        if learned != self._learned and self.budget.profile == "auto":
-            self._keep_learned(learned)
-        return [epoch, offset, math.ceil(jumped * 1e6)] if jumped else None
+            seen = self._seen
+            if info.epoch != seen.epoch:
+                seen.epoch, seen.seq, seen.ahead_seconds = info.epoch, info.seq, math.inf
+            seen.seq = max(seen.seq, info.seq)
+            jumped = self._jumped(seen, info.now_us / 1e6, sent_at, received_at)
+            if not jumped and "ask" in request and is_granted(reply):
+                seen.last_grant_at = max(seen.last_grant_at, received_at)
+        if info.learned != self._learned and self.budget.profile == "auto":
+            self._keep_learned(info.learned)
+        return [info.epoch, info.offset_us, math.ceil(jumped * 1e6)] if jumped else None
 
-    def _jumped(self, known: _Known, redis_now: float, sent_at: float, received_at: float) -> float:
-        """Return by how many seconds Redis's clock provably went ahead of ours since this process first read it.
+    def _jumped(self, seen: _SeenState, redis_now: float, sent_at: float, received_at: float) -> float:
+        """Return by how many seconds Redis's clock was provably set forward since this process first read it.
 
-        It read `redis_now` somewhere between `sent_at` and `received_at`: that bounds how far it is ahead of ours from
-        both sides, as in NTP. A lower bound above the least upper bound so far is a step.
+        Redis read `redis_now` between `sent_at` and `received_at`. That bounds from both sides, as in NTP, how far its
+        clock is ahead of this process's. A lower bound above the least upper bound so far is a step.
         """
-        most = known.ahead_seconds + (received_at - known.ahead_at) * _DRIFT
+        most = seen.ahead_seconds + (received_at - seen.ahead_at) * _DRIFT
         jumped = (redis_now - received_at) - most
         if jumped > _READING_SECONDS:
             return jumped
-        known.ahead_seconds, known.ahead_at = min(most, redis_now - sent_at), received_at
+        seen.ahead_seconds, seen.ahead_at = min(most, redis_now - sent_at), received_at
         return 0.0
 
     def _raise_watermark(self, watermark: Watermark, ttl_us: int) -> None:
-        """Raise the watermark above a permit that was just granted, before it is used.
+        """Raise the watermark above a permit that was just granted, before the permit is used.
 
-        After the grant, not before it: else the first process ever would take the promise of the second for use.
+        Not before the grant: the first process ever would then take the raise of the second for use of the budget.
         """
-        until, promised_ttl = promised = self._promised
+        until, raised_ttl = raised = self._watermark_until
         left = until - clock.monotonic()
-        if ttl_us <= promised_ttl and left > _PROMISE_SECONDS / 2:
+        if ttl_us <= raised_ttl and left > _WATERMARK_AHEAD_SECONDS / 2:
             return
-        must = ttl_us > promised_ttl or left < FRESH_SECONDS
-        if not self._promise_lock.acquire(blocking=must):
-            return  # another thread is at it
+        must = ttl_us > raised_ttl or left < FRESH_SECONDS
+        if not self._watermark_lock.acquire(blocking=must):
+            return  # another thread raises it now
         try:
-            if self._promised != promised and self._promised[1] >= ttl_us:
+            if self._watermark_until != raised and self._watermark_until[1] >= ttl_us:
                 return
-            now, ttl_us = clock.monotonic(), max(ttl_us, promised_ttl)
-            watermark.raise_to(_PROMISE_SECONDS + ttl_us / 1e6, ttl_us / 1e6)
-            self._promised = now + _PROMISE_SECONDS, ttl_us
+            now, ttl_us = clock.monotonic(), max(ttl_us, raised_ttl)
+            watermark.raise_to(_WATERMARK_AHEAD_SECONDS + ttl_us / 1e6, ttl_us / 1e6)
+            self._watermark_until = now + _WATERMARK_AHEAD_SECONDS, ttl_us
         except DependencyDown as error:
             raise BudgetUnknown(str(error)) from error
         except SluiceError:
             raise
         except Exception as error:
-            raise BudgetUnknown(f"the database does not keep the budget's watermark ({_named(error)})") from error
+            raise BudgetUnknown(f"the database did not save the budget's watermark ({_named(error)})") from error
         finally:
-            self._promise_lock.release()
+            self._watermark_lock.release()
 
-    def _anew(self) -> dict[str, Any]:
-        """What the script must know to make lost state anew: until when requests of before may be counted."""
-        anew: dict[str, Any] = {"epoch": secrets.randbits(48) + 1, "ttl_us": self._known.longest_ttl_us}
-        anew |= script_arguments.taught(Lesson())
-        counts = self._remembered(anew)
-        own = self._known.last_grant_at - clock.monotonic() + self._known.longest_ttl_us / 1e6
-        if counts is None and self._known.epoch:
-            counts = self._known.longest_ttl_us / 1e6
+    def _new_state(self) -> NewState:
+        """Return what the script must know to make lost state anew: until when earlier requests can be counted."""
+        new: NewState = {"epoch": secrets.randbits(48) + 1, "ttl_us": self._seen.longest_ttl_us}
+        script_arguments.put_lesson(new, Lesson())
+        counts = self._watermark_seconds(new)
+        own = self._seen.last_grant_at - clock.monotonic() + self._seen.longest_ttl_us / 1e6
+        if counts is None and self._seen.epoch:
+            counts = self._seen.longest_ttl_us / 1e6
         if counts is not None:
-            anew["counts_us"] = math.ceil(max(counts, own, -1e9) * 1e6)
-        return anew
+            new["counts_us"] = math.ceil(max(counts, own, -1e9) * 1e6)
+        return new
 
-    def _remembered(self, anew: dict[str, Any]) -> float | None:
+    def _watermark_seconds(self, new: NewState) -> float | None:
+        """Return for how long requests can still be counted; add the lesson and the pause that were kept to `new`."""
         if self.watermark is None:
             return None
         try:
-            anew |= script_arguments.taught(self.watermark.lesson())
+            script_arguments.put_lesson(new, self.watermark.lesson())
             paused_seconds, why = self.watermark.pause()
             if paused_seconds > 0:
-                anew["paused"] = [math.ceil(paused_seconds * 1e6), why]
+                new["paused"] = (math.ceil(paused_seconds * 1e6), why)
             return self.watermark.seconds()
         except DependencyDown as error:
             raise BudgetUnknown(str(error)) from error
         except SluiceError:
             raise
         except Exception as error:
-            raise BudgetUnknown(f"the database does not tell the budget's watermark ({_named(error)})") from error
+            raise BudgetUnknown(f"the database did not return the budget's watermark ({_named(error)})") from error
 
     def _keep_learned(self, learned: int) -> None:
-        """Let what auto learned outlive Redis, and that it has forgotten it: the number is another after each hit."""
+        """Keep outside Redis what `auto` learned or forgot. The number changes with each hit, too."""
         before, self._learned = self._learned, learned
         if not self.watermark or not (learned % 4 or before % 4):
             return
         try:
-            if state := self.look():
-                self.watermark.keep_lesson(script_arguments.lesson_of(state))
+            if report := self.read_state():
+                self.watermark.keep_lesson(script_arguments.lesson_of(report))
         except Exception:
             self._learned = before
-            log.warning("budget %s: what it learned could not be kept", self.budget.name, exc_info=True)
+            log.warning("budget %s: what it learned was not saved in the database", self.budget.name, exc_info=True)
 
     def _keep_pause(self, seconds: float, reason: str) -> None:
-        """Let a long pause outlive Redis."""
+        """Keep a long pause outside Redis."""
         until = clock.monotonic() + seconds
         if not self.watermark or seconds <= _KEPT_PAUSE_SECONDS or until < self._kept_pause_until + FRESH_SECONDS:
-            return  # a burst is refused: one of its threads has kept it
+            return  # of a refused burst, one thread has saved it
         try:
             self.watermark.keep_pause(seconds, reason)
             self._kept_pause_until = until
         except Exception:  # Redis has it
-            log.warning("budget %s: its pause could not be kept", self.budget.name, exc_info=True)
+            log.warning("budget %s: its pause was not saved in the database", self.budget.name, exc_info=True)
 
     def _remember_pause(self, seconds: float, reason: str) -> None:
         self._pause = max(self._pause, (clock.monotonic() + seconds, reason))
 
-    def _with_undelivered(self, request: dict[str, Any]) -> dict[str, Any]:
+    def _with_undelivered(self, request: Request) -> Request:
+        """Return the request, with what earlier calls could not deliver before its own parts."""
+        request = request.copy()
         with self._lock:
-            late, self._undelivered = self._undelivered, {}
-            pause, self._undelivered_pause = self._undelivered_pause, None
-        for kind, entries in late.items():
-            request[kind] = entries + request.get(kind, [])
+            late, self._undelivered = self._undelivered, Request()
+        if done := late.get("done"):
+            request["done"] = done + request.get("done", [])
+        if drop := late.get("drop"):
+            request["drop"] = drop + request.get("drop", [])
+        if bad := late.get("bad"):
+            request["bad"] = bad + request.get("bad", [])
+        pause = late.get("pause")
         if pause and pause["us"] >= request.get("pause", pause)["us"]:
             request["pause"] = pause
         return request
 
-    def _deliver_later(self, request: dict[str, Any]) -> None:
+    def _deliver_later(self, request: Request) -> None:
+        """Keep what must not get lost of a request that failed, for the next call."""
         with self._lock:
-            for kind in ("done", "drop", "bad"):
-                if entries := request.get(kind):
-                    self._undelivered[kind] = (self._undelivered.get(kind, []) + entries)[-_MOST_UNDELIVERED:]
+            late = self._undelivered
+            if done := request.get("done"):
+                late["done"] = (late.get("done", []) + done)[-_MOST_UNDELIVERED:]
+            if drop := request.get("drop"):
+                late["drop"] = (late.get("drop", []) + drop)[-_MOST_UNDELIVERED:]
+            if bad := request.get("bad"):
+                late["bad"] = (late.get("bad", []) + bad)[-_MOST_UNDELIVERED:]
             if ask := request.get("ask"):
-                self._undelivered["drop"] = self._undelivered.get("drop", []) + ask["ids"]
-            pauses = [pause for pause in (request.get("pause"), self._undelivered_pause) if pause]
-            self._undelivered_pause = max(pauses, key=lambda pause: pause["us"], default=None)
+                late["drop"] = late.get("drop", []) + ask["ids"]
+            pauses = [pause for pause in (request.get("pause"), late.get("pause")) if pause]
+            if pauses:
+                late["pause"] = max(pauses, key=lambda pause: pause["us"])
 
 
-def vouch(client: "redis.Redis") -> None:
-    """Tell every budget in this Redis that it was stopped in order: what it holds is all there was.
+def confirm_clean_stop(client: "redis.Redis") -> None:
+    """Record in every budget of a Redis that its last stop was orderly: no state was lost.
 
     Parameters:
-      client(redis.Redis): A Redis that has just been started, and that nobody has asked for a permit yet.
+      client(redis.Redis): A Redis that has just been started. No process has asked it for a permit yet.
     """
-    stated = struct.pack(">3d", 1, 0, 0)
+    no_budget = struct.pack(">3d", 1, 0, 0)
     for state in client.scan_iter("*:{*}:state"):
-        keys = [state.removesuffix(b"state") + part.encode() for part in _PARTS]
-        client.eval(
-            _SCRIPT, len(keys), *keys, "", "1", stated, "", json.dumps({"vouch": True}), *script_arguments.asked(None)
-        )
+        keys = [state.removesuffix(b"state") + part.encode() for part in _KEY_PARTS]
+        no_permits = script_arguments.of_permit_request(None)
+        client.eval(_SCRIPT, len(keys), *keys, "", "1", no_budget, "", json.dumps({"vouch": True}), *no_permits)
 
 
 def _named(error: Exception) -> str:

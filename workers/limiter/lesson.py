@@ -1,18 +1,18 @@
-"""Lesson: what the profile auto learned from a refusal that nothing explains, and for how long that holds."""
+"""Lesson: what the profile `auto` learned from an unexplained refusal (a pace, longer windows); how long it holds."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """What auto learned. `Lesson()` is nothing.
+    """What `auto` learned. `Lesson()` is nothing.
 
     Attributes:
-      profile: `paced`; empty where it is as configured again.
-      why: What taught it.
-      widened_seconds: By how much windows are taken longer than configured.
-      seconds_ago: When it was learned, or forgotten.
-      lasts_seconds: It is forgotten after that long without a refusal; 0: nothing was ever learned.
+      profile(str): `paced`; empty where the budget is as configured again.
+      why(str): The refusal that taught it.
+      widened_seconds(float): By how much windows are longer than configured.
+      seconds_ago(float): When it was learned, or forgotten.
+      lasts_seconds(float): After that long without a refusal it is forgotten; 0: nothing was ever learned.
     """
 
     profile: str = ""

@@ -1,50 +1,51 @@
--- One budget, one script: everything a caller has to say and to ask, in one atomic round trip. docs/limiter.md has the proof.
+-- Grants permits of one budget, records completed requests, and reports the state, in one atomic round trip.
+-- docs/limiter.md has the proof.
 --
 -- KEYS  1 state    string  the header: FIELDS as doubles, then the rare part in msgpack; it never expires
 --       2 ring     string  the last max(L) completion instants, 8 bytes each, entry k at (k mod size) * 8, sorted
 --       3 flight   hash    permits in flight: id -> deadline, instant of the grant, weight
---       4 waiting  zset    waiters: name -> the instant each was told; 'away ' before the name of one that does not sleep
+--       4 waiting  zset    waiters: name -> the instant promised; 'away ' before the name of a waiter that does not sleep
 --       5 runs     hash    runs that wait, or share the budget: id -> msgpack, see record()
---       6 notes    list    what was decided and why, the newest first: "instant text"
+--       6 notes    list    decisions and their reasons, the newest first: "instant text"
 -- ARGV  1 now in microseconds, or "" for Redis TIME
 --       2 "1" where the script was not in Redis's cache: Redis may have been restarted
 --       3 the budget, as doubles: share, profile (of PROFILES), trust (0 or 1), and L, W_us, seconds, burst of each window
---       4 what the caller saw of the state, as doubles: epoch, seq, counts_us, the latest that now can be; or ""
---       5 JSON of what is rare, or "":
+--       4 what the caller last saw of the state, as doubles: epoch, seq, counts_us, the latest that now can be; or ""
+--       5 JSON of the rare parts of a request, or "":
 --           anew  {epoch, counts_us, ttl_us, profile, why, widened_us, learned_us, relax_us, paused}
 --                                                make lost state anew, see make()
---           paused [us, reason]                  the caller knows of a pause that has so long to go
+--           paused [us, reason]                  the caller knows of a pause, and how much of it is left
 --           sure  true                           Redis's time is right though it is later than the caller expected
 --           step  [epoch, offset, us]            a reply proved that the clock was set forward by this much
---           drop  [id, ...]                      they were never sent
---           bad   [id, ...]                      they were answered, but refused, or with a status of 500 and above
---           again [id, ...]                      they were answered, and the caller asks for the same thing again
+--           drop  [id, ...]                      permits whose requests were never sent
+--           bad   [id, ...]                      permits whose requests were refused, or answered with 500 and above
+--           again [id, ...]                      permits whose requests were answered (401) and are sent again
 --           said  [[id, window, limit, remaining, named, header, reset_us], ...]   what responses' headers said
 --           pause {id, us, asked, status, reason, refused_at, alone}   the request of permit id was refused
---           stop  [run, 1 or 0]                  the run was stopped, or goes on
---           relearn text                         what the API taught is forgotten: profile, widening, limits it named
---           leave waiter                         it no longer waits
---           ended run                            it has ended: nothing is kept for it
---           vouch true                           this Redis was stopped in order before: nothing was lost
---           look  true                           report the state; written is only that permits have expired
---           weight number                        with look: what a request weighs that waits; 1 where missing
---       6 what is asked, as doubles: weight, ttl_us, patience_us, knock (1: it only asks, it holds no place); or ""
---       7 the waiter; 8 its run, or ""; 9 the number of ids it asks for; 10... these ids
+--           stop  [run, 1 or 0]                  the run was stopped, or resumed
+--           relearn text                         forget what the API taught: profile, widening, limits it named
+--           leave waiter                         the waiter no longer waits
+--           ended run                            the run has ended: reserve nothing for it
+--           vouch true                           the last stop of this Redis was orderly: nothing was lost
+--           look  true                           report the state; write only that permits have expired
+--           weight number                        with look: the weight of the request that waits; 1 where missing
+--       6 a permit request, as doubles: weight, ttl_us, patience_us, knock (1: ask without a place in the queue); or ""
+--       7 the waiter; 8 its run, or ""; 9 the number of ids that it asks for; 10... these ids
 --       ... then pairs: the id of a permit whose response has arrived, and how long ago in microseconds
--- Reply {1, waited_us, permits, hit, info}          granted: the first so many of the ids
+-- Reply {1, waited_us, permits, hit, info}          granted: that number of the ids, the first ones
 --       {0, wait_us, reason, slept, hit, info}      not granted; slept = 1: this closing is new to the run
---       {2, paused_us, slept_us, own, hit, info}    nothing was asked; slept_us: of the sleep that a stop cut short;
---                                                   own = 1: the refusal is that of one request alone, see is_own()
+--       {2, paused_us, slept_us, own, hit, info}    no permit requested; slept_us: of the sleep that a stop ended;
+--                                                   own = 1: the refusal concerns one request alone, see is_own()
 --       {3, JSON}                                   the state, see report()
 --       {4, reason, hit, info}                      the run was stopped
 --       {-1, L, hit, info}                          weight is above the limit L
 --       {-3, 0, info}                               now is later than expected: nothing was done; see `sure` and `step`
 --       {-2, why}                                   the state is lost: nothing was done; call again with `anew`
---       an error that begins with SLUICE            a number cannot be: nothing was read or written
--- info: "epoch seq offset now learned"; learned: 4 times the hits, and 1 where auto is paced, 2 where its windows are
--- longer, too.
--- A state of version 1 is read and written by all scripts of that version, old ones and new ones at once: what came
--- later stands in the msgpack part, which an old script keeps as it finds it.
+--       an error that begins with SLUICE            a number is out of range: nothing was read or written
+-- info: "epoch seq offset now learned"; learned: 4 times the hits, plus 1 where auto is paced, plus 2 where its windows
+-- are longer, too.
+-- All scripts of version 1, old and new ones at the same time, read and write a state of version 1. Fields that were
+-- added later are in the msgpack part, which an old script writes back unchanged.
 -- All instants are integer microseconds: exact in a Lua number below 2^53.
 --
 -- Invariants: units = sum of the weights in flight; ring entries never decrease; a permit counts against every window
@@ -57,16 +58,16 @@ local KEPT_ANEW = {'offset', 'paused_until', 'incident_at', 'in_a_row', 'paced',
 local FORMAT = '>dddddddddddddddddddddddddddddddddddddddd'
 local PROFILES = {[0] = 'burst', [1] = 'paced', [2] = 'auto'}
 local FREE, WANTED, OUT = 0, 1, 2     -- the canary
-local KEPT_US = 1500000               -- so long a window's last permits are kept for a run that had fewer
-local STOP_US = 60000000              -- so long a stopped run is told; its lanes ask the database then
-local FORGOTTEN_US = 3600000000       -- a run that was silent for so long makes room for others
-local LATE_US = 1000000               -- a question that takes longer than that is asked again
-local MOST = 1000000                  -- the largest limit there can be
+local KEPT_US = 1500000               -- how long a window's last permits are reserved for a run that had fewer
+local STOP_US = 60000000              -- how long a stopped run is refused permits; its lanes ask the database then
+local FORGOTTEN_US = 3600000000       -- a run that asked for nothing for that long is removed
+local LATE_US = 1000000               -- a call that takes longer than that is repeated
+local MOST = 1000000                  -- the largest limit
 local NEVER = 2 ^ 52
-local UNDECIDED = 'P'                 -- the state's last byte, if it is to be seen without unpacking: see note_served()
-local SHORT_SECONDS = 100             -- windows up to that length are paced by what auto learns
-local RELAX_US = 600000000            -- auto forgets after that long without a refusal, twice as long after a relapse
-local LONGEST_RELAX_US = 604800000000 -- but never later than after a week
+local UNDECIDED = 'P'                 -- the state's last byte, where note_served() must act without unpacking
+local SHORT_SECONDS = 100             -- auto paces windows up to that length
+local RELAX_US = 600000000            -- auto forgets after that long without a refusal; twice as long after a relapse
+local LONGEST_RELAX_US = 604800000000 -- but at the latest after a week
 local RELAPSE_US = 86400000000        -- a refusal within a day of that is a relapse
 local MINUTE_US = 60000000            -- the longest first pause where the API does not say how long
 
@@ -77,7 +78,7 @@ local function instant_bytes(value) return struct.pack('>I8', value) end
 
 -- ---------------------------------------------------------------- the request
 
--- False for NaN, for fractions, and for what is no number.
+-- False for NaN, for fractions, and for a value that is not a number.
 local function whole(value, least, most)
   return type(value) == 'number' and value == math.floor(value) and value >= least and value <= most
 end
@@ -101,7 +102,7 @@ if ARGV[6] ~= '' then
   for i = 10, first_done - 1 do ask.ids[i - 9] = ARGV[i] end
 end
 
--- Why the numbers cannot be; nil where they can. A caller checks them, too, and says what to write instead.
+-- Which numbers are out of range; nil where none is. The caller checks them too, with a message that says the repair.
 local function what_cannot_be()
   if not (share > 0 and share <= 1 and profile) then return 'share or profile' end
   for at = 4, #ARGV[3] / 8, 4 do
@@ -142,9 +143,9 @@ local function head_of(version, epoch, seq, size, n, base, units, permits, next_
   }
 end
 
-local stored = redis.pcall('GET', state_key)  -- an error where the key is not ours: it cannot be read
+local stored = redis.pcall('GET', state_key)  -- an error where the key has another type
 local head, rare_, rare_moved
--- Whether its numbers can be: a script before this one let fractions and negative weights in. NaN % 1 is no zero.
+-- Whether the numbers are valid: an earlier script accepted fractions and negative weights. NaN % 1 is not zero.
 local function is_sound(its)
   local parts = its.epoch % 1 + its.seq % 1 + its.size % 1 + its.n % 1 + its.base % 1 + its.units % 1 + its.permits % 1
     + its.next_deadline % 1 + its.longest_ttl % 1 + its.last % 1 + its.latest % 1 + its.offset % 1 + its.made_at % 1
@@ -155,17 +156,18 @@ local function is_sound(its)
     and its.units >= its.permits
 end
 
-local broken              -- a state whose numbers cannot be
+local broken              -- a state whose numbers are not valid
 if type(stored) == 'string' and #stored > FIELDS * 8 then
   head = head_of(struct.unpack(FORMAT, stored))
   if head.version ~= VERSION then head = nil
   elseif not is_sound(head) then head, broken = nil, head end
 end
 
-local moved_at = head and head.last - head.offset     -- when the state moved last, by the clock of Redis
+local moved_at = head and head.last - head.offset     -- when the state changed last, by the clock of Redis
 
--- What is seldom looked at: canary_id, hit_id, reason, run_id, made, paced_why, adopted, tats, stopped, ignored,
--- heaviest; own_id, served_at, refused_at, undecided: see is_own(); others: see debit(); named: see hear(); lesson: see mistrust().
+-- The msgpack part, which is rarely read: canary_id, hit_id, reason, run_id, made, paced_why, adopted, tats, stopped,
+-- ignored, heaviest; own_id, served_at, refused_at, undecided: see is_own(); others: see debit(); named: see hear();
+-- lesson: see mistrust().
 local function rare()
   if rare_ then return rare_ end
   local readable, its = pcall(cmsgpack.unpack, string.sub(stored, FIELDS * 8 + 1))
@@ -200,7 +202,7 @@ end
 
 local now
 local function note(text)
-  redis.pcall('LPUSH', notes_key, integer(now) .. ' ' .. text)  -- nothing depends on it
+  redis.pcall('LPUSH', notes_key, integer(now) .. ' ' .. text)  -- nothing depends on a note
   redis.pcall('LTRIM', notes_key, 0, 19)
 end
 
@@ -214,7 +216,8 @@ else
   clock = tonumber(time[1]) * 1000000 + tonumber(time[2])
 end
 
--- A clock set back resumes from the last instant; one set forward is taken back by who can prove it.
+-- After the clock was set back, time continues from the last instant. A step forward is taken back when a caller
+-- proves it.
 now = clock + (head and head.offset or 0)
 local step = request.step
 local stored_offset = head and head.offset
@@ -228,7 +231,7 @@ if stepped then
   now = now - step[3]
 end
 
--- ---------------------------------------------------------------- what auto learned, for a time
+-- ---------------------------------------------------------------- the lesson of auto, which expires
 
 local function level() return head.paced + (head.widened_us > 0 and 1 or 0) end
 
@@ -237,7 +240,7 @@ local function relaxes_at()
   return math.max(head.incident_at, head.paused_until, lesson.since or 0) + (lesson.relax or RELAX_US)
 end
 
--- Before anything is decided by it; a look relaxes it for its own eyes only.
+-- Runs before any decision. A look computes with it, but does not save it.
 local relaxed
 local function relax()
   if level() == 0 or now < relaxes_at() then return end
@@ -254,7 +257,7 @@ if head then relax() end
 local windows, largest = {}, 0
 local function key_of(seconds) return string.format('%g', seconds) end
 
--- How much of a window others have spent, and until when that counts.
+-- How much of a window other programs have spent, and until when that counts.
 local function spent_by_others(seconds)
   local its = head and head.foreign > 0 and (rare().others or {})[key_of(seconds)]
   if its and its[2] > now then return its[1], its[2] end
@@ -291,7 +294,7 @@ end
 
 local function append(instant, weight)
   head.latest = math.max(head.latest, instant)
-  local bytes, left = instant_bytes(head.latest), math.min(weight, head.size)   -- of more only so many are remembered
+  local bytes, left = instant_bytes(head.latest), math.min(weight, head.size)   -- the ring has no room for more
   while left > 0 do
     local at = head.n % head.size
     local fits = math.min(left, head.size - at)
@@ -301,7 +304,8 @@ local function append(instant, weight)
   end
 end
 
--- A larger limit than any before: what was forgotten counts as the oldest that is known. There were n - base in all.
+-- A larger limit than any before: completions that the ring has dropped count as the oldest one in it. There were
+-- n - base in all.
 local function grow(size)
   local bytes, first, more = redis.call('GET', ring_key), (head.n % head.size) * 8, size - head.size
   local ordered = string.sub(bytes, first + 1) .. string.sub(bytes, 1, first)
@@ -312,7 +316,7 @@ local function grow(size)
   head.size, head.n = size, size
 end
 
--- How many completions are younger than `instant`: the entries are sorted, so bisect.
+-- The number of completions after `instant`: the entries are sorted, so bisect.
 local function completed_after(instant)
   local low, high = head.n - head.size, head.n
   while low < high do
@@ -322,11 +326,11 @@ local function completed_after(instant)
   return head.n - low
 end
 
--- ---------------------------------------------------------------- the pace, beside the ring, where the profile says so
+-- ---------------------------------------------------------------- the pace, an additional check of the profile paced
 
--- So few may be in flight, and of each window: one unit every `interval`, after a burst, so that
+-- The most permits in flight, and for each window: one unit every `interval`, after a burst, so that
 -- burst + flight + W / interval <= L (docs/limiter.md, Profiles). With one in flight the interval runs from its end.
--- Where requests weigh more than one, each is taken for one of the heaviest there was, and L for so many of these.
+-- Where requests weigh more than one, each counts as one of the heaviest so far, and L as the number of those.
 local pace_
 local function pace()
   if pace_ then return pace_ end
@@ -369,7 +373,7 @@ local function charge(instant, requests)
   end
 end
 
--- As if everything known had been paced: what is in flight counts as sent now. Blocks of entries count as their last.
+-- Charge the pace with all known requests. Those in flight count as sent now, a block of ring entries as its last one.
 local function begin_pace()
   rare_to_change().tats = {}
   head.paced_at = now
@@ -384,13 +388,13 @@ local function begin_pace()
     index = index + count
   end
   if head.units > 0 then charge(now, head.units) end
-  local tats = rare().tats            -- no server looks back for more than two windows
+  local tats = rare().tats            -- no server counts more than two windows back
   for _, its in ipairs(pace()) do
     tats[its.key] = math.min(tats[its.key] or 0, math.max(now, head.latest) + 2 * its.us)
   end
 end
 
--- Whether the pace is kept of every window that is paced by this caller: another may pace fewer of them.
+-- Whether the pace of every window that this caller paces is recorded: another caller can pace fewer windows.
 local function has_begun()
   if head.paced_at == 0 or not rare().tats then return false end
   for _, its in ipairs(pace()) do
@@ -399,7 +403,7 @@ local function has_begun()
   return true
 end
 
--- The instant from which on the pace allows a request, by what was charged: of every window, or of those that long.
+-- The first instant at which the pace allows a request, by what was charged: of all windows, or of those of length `us`.
 local function pace_opens(us)
   local at, tats = now, rare().tats or {}
   for _, its in ipairs(pace()) do
@@ -409,8 +413,8 @@ local function pace_opens(us)
   return at
 end
 
--- The instant at which the pace allows a request to the `place`-th in line (0: the first), and whether only the end of
--- one in flight can tell.
+-- The instant at which the pace allows a request to the `place`-th in the queue (0: the first), and whether it depends
+-- on the end of a request in flight.
 local function paced_opening(_, place)
   local at = pace_opens()
   local unsure = head.permits >= pace().flight
@@ -435,8 +439,8 @@ local function take_out(id)
   return weight, granted_at
 end
 
--- A permit completed at `instant`, known to be no earlier than its request was counted. Where only one may be in
--- flight the pace runs from its end; what was granted before the pace began is charged again.
+-- Complete a permit at `instant`, which is not before its request was counted. Where only one can be in flight, the
+-- pace runs from its end. A permit granted before the pace began is charged again.
 local function complete(instant, weight, granted_at)
   append(instant, weight)
   if head.paced_at == 0 then return end
@@ -472,7 +476,7 @@ end
 
 local server_
 
--- Which Redis this is: asked only where there is a reason to doubt.
+-- The run id of this Redis server: read only where the state is in doubt.
 local function server()
   if server_ then return server_ end
   server_ = {run_id = ''}
@@ -482,13 +486,13 @@ local function server()
   return server_
 end
 
--- At its start a Redis takes itself for saved; and it has forgotten the script. A start in the very second of the save
--- before it shows in a state that did not move after that second: then it may have stopped in it.
+-- When Redis starts, it sets its last save to now, and it has no script. A start in the same second as the save before
+-- it is visible as a state that did not change after that second: Redis can have stopped in that second.
 local last_save = redis.pcall('LASTSAVE')
 if type(last_save) ~= 'number' then last_save = 0 end
 local moved_since = ARGV[1] ~= '' or (moved_at and moved_at >= (last_save + 1) * 1000000)
 
--- Of a large ring one entry in a few is looked at; a process does it with its first question.
+-- Samples the entries of a large ring. Each process checks it with its first permit request.
 local function is_sorted()
   local bytes, step, before = redis.call('GET', ring_key), math.ceil(head.size / 4096), 0
   for index = head.n, head.n + head.size - 1, step do
@@ -514,8 +518,8 @@ local function what_is_lost()
   end
 end
 
--- The windows are taken as full until W after `covers`, the last instant at which a request that is not known any more
--- can be counted. Only where nobody ever used the budget, as far as the caller knows, it opens empty.
+-- The windows count as full until W after `covers`, the last instant at which a request that was lost can be counted.
+-- Only where the budget was never used, as far as the caller knows, it opens empty.
 local function salvage()
   if not broken then return head end
   for name, value in pairs(broken) do
@@ -535,7 +539,7 @@ local function make(why)
   local used = stored or redis.call('EXISTS', ring_key, flight_key) > 0
   local covers = anew.counts_us and now + anew.counts_us or (used and now + ttl) or 0
   if old and old.covers == 0 then covers = math.max(covers, old.made_at + ttl) end
-  -- What the old state knows of is not forgotten: what was completed, and in flight until its deadline.
+  -- Keep what the old state still knows: completed requests, and requests in flight until their deadline.
   if old then covers = math.max(covers, old.latest, old.permits > 0 and old.last + old.longest_ttl or 0) end
   covers = math.max(covers, 0)
 
@@ -557,7 +561,7 @@ local function make(why)
     lesson = anew.profile == 'paced' and {since = now - anew.learned_us} or {was = 1, over = now - anew.learned_us}
     lesson.relax, old_rare.lesson = anew.relax_us, lesson
   elseif not (lesson.since or lesson.over) and anew.profile == 'paced' then
-    old_rare.lesson = {since = now}      -- kept by a process that did not know for how long
+    old_rare.lesson = {since = now}      -- saved by a process of a version that did not save for how long
   end
   if anew.paused and now + anew.paused[1] > head.paused_until then
     head.paused_until, head.canary, old_rare.reason = now + anew.paused[1], WANTED, anew.paused[2]
@@ -578,12 +582,13 @@ local function make(why)
   relax()
 end
 
--- ---------------------------------------------------------------- when does it open?
+-- ---------------------------------------------------------------- the next opening
 
--- The instant at which the `place`-th waiter in line (0: the first) could be granted `weight`, and which window decides.
+-- The instant at which the `place`-th waiter in the queue (0: the first) could be granted `weight`, and the window that
+-- decides.
 local function opens_of(window, weight, place, others)
   local index = head.n - (window.limit - others - head.units - weight) - 1 + place
-  if index >= head.n then return math.max(now, head.latest) + window.us end   -- one in flight must complete and age first
+  if index >= head.n then return math.max(now, head.latest) + window.us end   -- one in flight must complete and age
   return index >= head.n - head.size and entry(index) + window.us or now
 end
 
@@ -599,19 +604,19 @@ local function opening(weight, place)
   return at, why
 end
 
--- The instants that those who sleep for a permit were told, sorted. Who waits longer than that has gone away, and takes
--- its place when it comes back: an opening held for it would pass unused if it came late.
+-- The instants promised to the waiters that sleep for a permit, sorted. A waiter with a longer wait does not sleep and
+-- has no place until it asks again: an opening reserved for it would pass unused if it came late.
 local function in_line()
-  local told = {}
-  if head.line_until <= now then return told end
+  local promised = {}
+  if head.line_until <= now then return promised end
   local waiters = redis.call('ZRANGEBYSCORE', waiting_key, '(' .. integer(now), '+inf', 'WITHSCORES')
   for i = 1, #waiters, 2 do
-    if string.sub(waiters[i], 1, 5) ~= 'away ' then told[#told + 1] = tonumber(waiters[i + 1]) end
+    if string.sub(waiters[i], 1, 5) ~= 'away ' then promised[#promised + 1] = tonumber(waiters[i + 1]) end
   end
-  return told
+  return promised
 end
 
--- The first opening that no waiter was told: of p + 1 openings up to an instant, p waiters at most sleep for one.
+-- The first opening that is promised to no waiter: of p + 1 openings up to an instant, at most p waiters sleep for one.
 local function free_opening(weight, line, opens_at)
   local place = 0
   local opens, why = opens_at(weight, 0)
@@ -622,10 +627,10 @@ local function free_opening(weight, line, opens_at)
   return opens, why
 end
 
--- ---------------------------------------------------------------- runs: their sleeps, and who had less
+-- ---------------------------------------------------------------- runs: their planned waits, and a fair share
 
--- closing: of its last sleep; since, told: of the sleep that goes on (since = 0: none); by, waited: the ask that ended
--- one; used: permits it had since `used_in`, a closing; seen: when it asked last.
+-- closing: of its last sleep; since, told: begin and promised end of the current sleep (since = 0: none); by, waited: the
+-- request that ended a sleep, and its length; used: permits granted since `used_in`, a closing; seen: its last request.
 local function record(run)
   local bytes = redis.call('HGET', runs_key, run)
   return bytes and cmsgpack.unpack(bytes)
@@ -644,7 +649,7 @@ local function is_shared(run)
   return run ~= '' and head.shared_until > now
 end
 
--- A run that asked lately and had less than this one, if the window's last permits should go to it and its like.
+-- A run that asked lately and had fewer permits than this one, if the last permits of the window are reserved for such.
 local function kept_for(ask)
   local mine, rival, rivals, all = used_by(record(ask.run)), nil, 0, redis.call('HGETALL', runs_key)
   for i = 1, #all, 2 do
@@ -667,7 +672,7 @@ local function forget_run(run)
   redis.call('HDEL', runs_key, run)
 end
 
--- Runs that will hardly come back.
+-- Remove runs that asked for nothing for an hour.
 local function forget_runs()
   if redis.call('HLEN', runs_key) <= 64 then return end
   local all = redis.call('HGETALL', runs_key)
@@ -677,7 +682,7 @@ local function forget_runs()
   end
 end
 
--- `opens` is when the closing ends for the first in line; nil: what closes it began earlier, and was counted then.
+-- `opens` is when the closing ends for the first in the queue; nil: the closing began earlier, and was counted then.
 local function note_closing(opens)
   local shortest = NEVER
   for _, window in ipairs(windows) do shortest = math.min(shortest, window.us) end
@@ -690,7 +695,7 @@ local function note_closing(opens)
   end
 end
 
--- A wait that may have begun earlier: the time for which nobody was told to wait is taken out of it.
+-- The begin of a wait that can have begun earlier, less the time for which no wait was promised.
 local function waits_since(since, til)
   if since == 0 then return now end
   return since + math.max(0, now - til)
@@ -723,7 +728,7 @@ local function end_sleep(ask)
   return its.waited
 end
 
--- A stopped run waits for nobody: its sleep is over, and who stops it is told how long it was.
+-- End the sleep of a stopped run; return how long it was.
 local function cut_sleep(run)
   local its = record(run)
   if its.since == 0 then return 0 end
@@ -737,7 +742,7 @@ local function cut_sleep(run)
   return slept
 end
 
--- ---------------------------------------------------------------- the answer
+-- ---------------------------------------------------------------- refuse, or grant
 
 local function refuse(ask, opens, reason, closing_opens)
   redis.call('ZREMRANGEBYSCORE', waiting_key, '-inf', integer(now))
@@ -753,7 +758,7 @@ local function refuse(ask, opens, reason, closing_opens)
   return {0, opens - now, reason, begin_sleep(opens, ask)}
 end
 
--- Far from every limit a caller gets all it asks for at once: a quarter of each window stays free.
+-- Far from every limit a caller is granted all ids at once: a quarter of each window stays free.
 local function how_many(ask, paced)
   if #ask.ids == 1 or paced or head.canary ~= FREE then return 1 end
   for _, window in ipairs(windows) do
@@ -785,7 +790,7 @@ local function grant(ask, paced, shared)
   return {1, end_sleep(ask), count}
 end
 
--- The reply to this very question was lost, and it is asked again.
+-- The reply to this permit request was lost, and the caller repeats it.
 local function granted_before(ask)
   local count = 0
   for _, id in ipairs(ask.ids) do count = count + redis.call('HEXISTS', flight_key, id) end
@@ -849,13 +854,14 @@ local function acquire(ask)
   return refuse(ask, opens, full_reason(windows[math.max(why, 1)]), first_opens)
 end
 
--- ---------------------------------------------------------------- what the API says
+-- ---------------------------------------------------------------- response headers, refusals
 
--- Less left than we know of: others spend this quota. With a share, only what goes beyond theirs is debited. It counts
--- until the reset that the same headers state, a second more for what was cut off, and never for longer than the window.
+-- The header says that less remains than this state explains: other programs spend the quota. With a share, only what
+-- exceeds their part is debited. It counts until the reset that the same headers state, plus a second for truncation,
+-- and never longer than the window.
 local function debit(window, limit, remaining, granted_at, header, reset_us)
   local since, not_ours = granted_at - window.us, window.full - window.limit
-  local spent = limit - remaining - not_ours - head.units    -- so many of ours would explain what is spent
+  local spent = limit - remaining - not_ours - head.units    -- requests of ours that would explain what is spent
   if spent <= window.others or (spent <= head.size and entry(head.n - spent) > since) then return false end
   local foreign = math.min(spent - completed_after(since), window.full)
   local more = foreign - window.others
@@ -882,7 +888,7 @@ local function adopt(window, limit)
   pace_ = nil
 end
 
--- It is noted once; ten of them, for some APIs say another number each time.
+-- Noted once, and at most ten of them, because some APIs name another number each time.
 local function ignore(what)
   local known = rare().ignored or {}
   for _, before in ipairs(known) do
@@ -894,7 +900,7 @@ local function ignore(what)
   note(what)
 end
 
--- What answers lately named for a window, where they do not agree: the lowest, the highest, when it was named last.
+-- Different limits that responses lately named for a window: the lowest, the highest, when one was named last.
 local function disagreement(window)
   local its = (rare().named or {})[key_of(window.seconds)]
   return its and now - its.at < math.max(MINUTE_US, 2 * window.us) and its or nil
@@ -908,9 +914,9 @@ local function disagree(window, low, high)
   return before
 end
 
--- An answer names the limit of a window. A lower one is adopted at once; but one that other answers name higher, since,
--- is that of some requests only (a list's, say): it must not bind the others. It never exceeds what is configured,
--- unless the server is trusted. Returns whether it explains a refusal.
+-- A response names the limit of a window. A lower limit is adopted at once. Where other responses then name a higher
+-- one, the lower one is that of some requests only (list pages, for example) and must not bind the others. A limit never
+-- exceeds the configured one, unless the server is trusted. Returns whether the response explains a refusal.
 local function hear_limit(window, limit, granted_at, header)
   local its = disagreement(window)
   if its and limit > its.low and now - its.at > 1000000 then disagree(window, its.low, limit) end
@@ -933,7 +939,7 @@ local function hear_limit(window, limit, granted_at, header)
   return false
 end
 
--- Returns whether it explains a refusal.
+-- Apply one header's statement about a window; return whether it explains a refusal.
 local function hear(said, granted_at)
   local _, index, limit, remaining, named, header, reset_us = unpack(said)
   local window, explains, found = windows[index], false, 0
@@ -954,9 +960,9 @@ local function hear(said, granted_at)
   return explains
 end
 
--- A refusal that nothing explains: an API that refuses bursts is met by a steady rate of the short windows, one whose
--- clock is coarse by longer windows. Not for good, see relax(): a refusal within a day of that teaches the same again
--- at once, and for twice as long. Returns whether the pace has begun.
+-- An unexplained refusal: pace the short windows, because the API can refuse bursts; at the second one make windows
+-- longer, because its clock can be coarse. This expires, see relax(). A refusal within a day after that restores all of
+-- it at once, for twice as long. Returns whether the pace has begun.
 local function mistrust()
   local its, why = rare_to_change(), 'the API refused a request though every window had room'
   local lesson, before, again = its.lesson or {}, level(), ''
@@ -984,14 +990,14 @@ local function mistrust()
   end
 end
 
--- Whether a refusal is that of one request alone, an item's or a page's: since it was refused before, a request of
--- another was granted, and answered. The budget has nothing to learn from it.
+-- Whether a refusal concerns one request alone, of an item or a list page: after its refusal before, another request was
+-- granted and answered. The budget learns nothing from it.
 local function is_own(order)
   return order.alone or ((order.refused_at or 0) > 0 and (rare().served_at or 0) > order.refused_at)
 end
 
--- A permit was answered that is no refusal. As little is read and written as decides is_own() for every refusal so far:
--- nothing, once one was that was granted after the last of them.
+-- A request was answered and not refused. Reads and writes only what is_own() needs to decide about the refusals so far:
+-- nothing, once a request that was granted after the last refusal was answered.
 local function note_served(granted_at, is_canary)
   if not is_canary and not (stored and string.sub(stored, -1) == UNDECIDED) then return end
   if granted_at <= (rare().served_at or 0) then return end
@@ -1000,7 +1006,7 @@ local function note_served(granted_at, is_canary)
   its.undecided = granted_at <= (its.refused_at or 0) or nil
 end
 
--- What one refusal taught is taken back where the next one of the same request shows whose it was.
+-- Take back what a refusal taught, when the next one shows that both concern the same request alone.
 local function take_back(order)
   local its = rare_to_change()
   if not (its.lesson and its.lesson.alone and its.lesson.since == order.refused_at) then return end
@@ -1019,9 +1025,9 @@ local function count_own(order)
   return 1
 end
 
--- How long it pauses. Each refusal in a row doubles it: a penalty that every try renews is outlasted, and what an API
--- asks for that refuses again after it was too short. A pace that has just begun counts what was sent before: where the
--- canary waits for that half the window or more, half of it is enough.
+-- The length of a pause. Each refusal in a row doubles it: that outlasts a penalty that every try renews, and a wait that
+-- the API stated too short. A pace that has just begun counts earlier requests: where the canary waits half the window or
+-- more for them, half the window is enough.
 local function pause_us(order, shortest, begun)
   local times = 2 ^ math.min(math.max(head.in_a_row - 1, 0), 30)
   if order.asked then return math.max(order.us, math.min(order.us * times, order.longest_us)) end
@@ -1042,7 +1048,7 @@ local function pause(order, granted_at, explained)
     local its = rare_to_change()
     its.hit_id, its.refused_at, its.undecided = order.id, now, true
     note(order.reason)
-    -- A wait longer than every window speaks of a limit that is none of ours.
+    -- A wait longer than every window is about a limit that is not configured.
     local of_ours = order.status == 429 and not (order.asked and order.us > longest + 2000000)
     begun = profile == 'auto' and of_ours and not explained and not order.was_canary and mistrust()
   end
@@ -1056,7 +1062,7 @@ local function pause(order, granted_at, explained)
   return rare().hit_id == order.id and 1 or 0
 end
 
--- ---------------------------------------------------------------- what people see
+-- ---------------------------------------------------------------- the state report
 
 local function report()
   local shown = {}
@@ -1091,7 +1097,7 @@ local function report()
   })}
 end
 
--- ---------------------------------------------------------------- the story
+-- ---------------------------------------------------------------- the call, from top to bottom
 
 local function info()
   return string.format('%.0f %.0f %.0f %.0f %.0f', head.epoch, head.seq, head.offset, now, 4 * head.hits + level())
@@ -1102,7 +1108,7 @@ if lost then
   if not request.anew then return {-2, lost} end
   make(lost)
 end
--- By a clock that seems to have been set forward nothing is done until the caller has measured it, but to look.
+-- Where the clock seems to have been set forward, do nothing until the caller has measured it; a look is allowed.
 if seen and seen[1] == head.epoch and now > seen[4] + LATE_US and not (stepped or request.sure or request.look) then
   head.offset = stored_offset
   return {-3, 0, info()}
@@ -1112,7 +1118,7 @@ if paused and not request.pause and seen and seen[1] ~= head.epoch and now + pau
   head.paused_until, head.canary = now + paused[1], WANTED
   rare_to_change().reason = paused[2]
 end
-if ask or #ARGV >= first_done or stepped or lost then head.last = now end   -- who only tells may not know the time
+if ask or #ARGV >= first_done or stepped or lost then head.last = now end   -- a report alone can come with a wrong time
 head.last_save = last_save
 if stepped then note(string.format('the clock of Redis went %.3f s ahead: not believed', step[3] / 1e6)) end
 if relaxed and not request.look then

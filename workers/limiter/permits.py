@@ -1,35 +1,51 @@
-"""PermitClient: one thread's place in the line of a budget, and the permits it takes there."""
+"""Permit client: takes permits of a budget for one thread, waits for them, and reports what the responses say."""
 
 import contextlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from workers import clock
+from workers.deprecation import warn_renamed
 from workers.errors import BudgetClosed, ConfigurationError, DependencyDown, LongWait, Refused
 from workers.limiter import number_checks
 from workers.limiter.ledger import FRESH_SECONDS, Ledger
-from workers.limiter.response import read_answer
+from workers.limiter.response import read_response
+from workers.limiter.script_messages import (
+    Granted,
+    PauseRequest,
+    PermitRequest,
+    Request,
+    RunStopped,
+    Statement,
+    TooHeavy,
+)
 
-#: Permits that are taken together are to be used within this time, as far as one can tell; at most so many.
+#: Permits that are taken ahead should be used within this time, by the recent pace; and their largest number.
 _AHEAD_SECONDS = 0.5
 _MOST_AHEAD = 8
-#: A wait may be told anew while it is slept; by so much the sleeps together may pass `max_wait_seconds`.
+#: A wait can be extended while it is slept. By this much the sleeps together can exceed `max_wait_seconds`.
 _SLACK_SECONDS = 0.25
-#: An API is believed that asks to wait for up to 25 hours: until the quota of a day is there again, and an hour more.
+#: A wait that the API asks for is accepted up to 25 hours: a day's quota, and an hour more.
 BELIEVED_SECONDS = 90_000.0
-#: Servers cut fractions off: that much is added to what they ask for (by `answer`), and not compared with anything.
+#: `response` adds this to what the API asks for, because servers cut fractions off. No limit is compared with it.
 _TRUNCATION_SECONDS = 1.0
-#: How long a request waits whose refusal is its own, where the API does not say.
+#: How long a request waits whose refusal concerns it alone, where the API does not say.
 _OWN_SECONDS = 60.0
-#: How long a lane of a stopped run stays away; when it comes back, the database says that it was stopped.
+#: How long a lane of a stopped run waits; then it reads from the database that the run was stopped.
 _STOPPED_SECONDS = 1.0
 
 
 @dataclass(eq=False)
 class Permit:
-    """The right to send one request, once, within a second."""
+    """The right to send one request, once, within a second.
+
+    Attributes:
+      id(str): Its id in Redis.
+      granted_at(float): When it was requested, in seconds of the monotonic clock.
+      weight(int): As how many requests the API counts its request.
+      client(PermitClient | None): The client that took it.
+    """
 
     id: str
     granted_at: float
@@ -38,22 +54,28 @@ class Permit:
 
     @property
     def fresh(self) -> bool:
-        """Whether the request may still be sent with it."""
+        """Whether the request can still be sent with it."""
         return clock.monotonic() - self.granted_at < FRESH_SECONDS
 
     def report(self, status: int, headers: Mapping[str, str]) -> None:
-        """Tell the budget what the response says. Parameters and errors are those of `PermitClient.report`."""
+        """Report what the response says. Parameters and errors are those of `PermitClient.report`."""
         assert self.client
         self.client.report(self, status, headers)
+
+    def heard(self, status: int, headers: Mapping[str, str]) -> None:
+        """Call `report(status, headers)`: the old name of this method, deprecated."""
+        warn_renamed("Permit.heard", "Permit.report")
+        self.report(status, headers)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """What the next requests are for, an item or a list page, and what is known of its refusals.
+    """The item or list page that the next requests are for, and its earlier refusals.
 
     Attributes:
-      refused_at_us: When it was refused last, by the budget's clock (`Refused.at_us`); 0: it was not.
-      alone: Whether its refusals were found to be its own: then it waits alone, and the budget learns nothing from it.
+      refused_at_us(int): When it was refused last, by the budget's clock (`Refused.at_us`); 0: it was not.
+      alone(bool): Whether its refusals were found to concern it alone: then it alone waits, and the budget learns
+        nothing from its refusals.
     """
 
     refused_at_us: int = 0
@@ -62,9 +84,9 @@ class Subject:
 
 @dataclass
 class Usage:
-    """What a client sent, and what its waiting came to, since it was last asked.
+    """Requests, rate-limit hits and planned waits of a client, since they were last taken.
 
-    Hits and sleeps are counted once for the whole fleet.
+    Hits and planned waits are counted once for all processes.
     """
 
     requests: int = 0
@@ -78,18 +100,22 @@ class Usage:
 
 @dataclass(eq=False)
 class PermitClient:
-    """One thread's place in the line of a budget.
+    """Takes permits of a budget, one after the other, for one thread. Not thread-safe.
 
-    It takes permits one after the other; the end of the last request travels with the asking for the next permit, in
-    one round trip. Far from every limit it takes several at once, if it is told that more requests follow. Not
-    thread-safe.
+    The completion of the last request is sent with the request for the next permit, in one round trip. Far from every
+    limit the client takes several permits at once, if `expects` says that more requests follow.
 
     Attributes:
-      max_wait_seconds: Longest wait that is slept; beyond it `BudgetClosed` is raised.
-      longest_pause_seconds: Longest pause where the API does not say how long; asked ones are believed up to 25 hours.
-      expects: How many more requests it is about to make, the next one included. Permits for them may be taken ahead.
-      before_sleep: Called before a sleep, so that what is finished need not wait with the thread.
-      subject: What the next requests are for: a refusal of one thing again and again is not the budget's.
+      ledger(Ledger): The budget's permits.
+      run_id(int | None): The run to which hits and planned waits are counted.
+      name(str): Identifies the client among those that wait.
+      max_wait_seconds(float): The longest wait that is slept; a longer one raises `BudgetClosed`.
+      longest_pause_seconds(float): The longest pause where the API does not say how long. A wait that it asks for is
+        accepted up to 25 hours.
+      usage(Usage): What was counted and not yet taken.
+      expects(int): How many more requests follow, the next one included. Permits for them can be taken ahead.
+      before_sleep(Callable | None): Called before a sleep, so that finished work need not wait for the thread.
+      subject(Subject): What the next requests are for. Repeated refusals of one item do not pause the budget.
     """
 
     ledger: Ledger
@@ -101,10 +127,10 @@ class PermitClient:
     expects: int = 1
     before_sleep: Callable[[], None] | None = None
     subject: Subject = Subject()
-    _held: list[Permit] = field(default_factory=list)
+    _unused: list[Permit] = field(default_factory=list)
     _refusal: tuple[float, str] = (0.0, "")
     _answered: list[tuple[str, float]] = field(default_factory=list)
-    _said: list[list[Any]] = field(default_factory=list)
+    _statements: list[tuple[str, *Statement]] = field(default_factory=list)
     _bad: list[str] = field(default_factory=list)
     _again: list[str] = field(default_factory=list)
     _taken_at: float = -math.inf
@@ -113,46 +139,48 @@ class PermitClient:
     def reserve(self, timeout_seconds: float) -> None:
         """Ask for a permit ahead of the request that will use it, without sleeping.
 
-        Afterwards either a permit is held, or the wait for it is short: `acquire` sleeps the rest.
+        Afterwards the client either has a permit, or the wait for it is short: `acquire` sleeps the rest.
+
+        Parameters:
+          timeout_seconds(float): The total time that the request can take.
 
         Raises:
           BudgetClosed: The wait is longer than `max_wait_seconds`.
           DependencyDown: Redis does not answer.
-          ConfigurationError: The timeout cannot be.
+          ConfigurationError: The timeout is out of range.
         """
         timeout_seconds = number_checks.timeout(timeout_seconds, self.ledger.budget.name)
         if self._give_back_unusable():
             return
-        self._held = self._ask(timeout_seconds, 1, knock=True)
+        self._unused = self._ask(timeout_seconds, 1, reserve=True)
 
     def acquire(self, timeout_seconds: float, weight: int = 1) -> Permit:
-        """Take the permit for one request that may last `timeout_seconds`; sleeps when the wait is short.
+        """Take the permit for one request; sleeps when the wait is short.
 
         Parameters:
-          timeout_seconds(float): The total time the request may take.
+          timeout_seconds(float): The total time that the request can take.
           weight(int): As how many requests the API counts it.
 
         Raises:
-          BudgetClosed: The wait is longer than `max_wait_seconds`, the process is stopping, or the run
-            was stopped.
+          BudgetClosed: The wait is longer than `max_wait_seconds`, the process is stopping, or the run was stopped.
           DependencyDown: Redis does not answer.
-          ConfigurationError: It weighs more than a limit, or a number cannot be.
+          ConfigurationError: It weighs more than a limit, or a number is out of range.
         """
         timeout_seconds = number_checks.timeout(timeout_seconds, self.ledger.budget.name)
         weight = number_checks.weight(weight, self.ledger.budget.lowest)
         self._note_pace()
-        held = self._give_back_unusable(weight)
-        permit = self._held.pop() if held else self._acquire(timeout_seconds, weight)
+        has_one = self._give_back_unusable(weight)
+        permit = self._unused.pop() if has_one else self._acquire(timeout_seconds, weight)
         self.usage.requests += 1
         self.expects = max(1, self.expects - 1)
         return permit
 
     def answered(self, permit: Permit) -> None:
-        """Say that the response of this permit's request has arrived: Redis is told by the next call, or `flush`."""
+        """Record that the response has arrived. The next call, or `flush`, reports it to Redis."""
         self._answered.append((permit.id, clock.monotonic()))
 
     def report(self, permit: Permit, status: int, headers: Mapping[str, str]) -> None:
-        """Say that the response has arrived, and what it says: a refusal pauses the budget, headers tighten it.
+        """Report a response: it completes the permit, a refusal pauses the budget, headers tighten its limits.
 
         Parameters:
           permit(Permit): The permit of its request.
@@ -160,23 +188,24 @@ class PermitClient:
           headers(Mapping[str, str]): Looked up without regard to case.
 
         Raises:
-          Refused: The API refused: 429 and its like. The whole budget pauses, for every process, unless the refusal is
-            the request's own (`Subject`).
+          Refused: The API refused: 429 or a status like it. The budget pauses in every process, unless the refusal
+            concerns the request alone (`Subject`).
           LongWait: It asked for a longer wait than 25 hours (or `longest_pause_seconds`, where that is more).
           DependencyDown: It refused, and Redis does not answer; the pause is delivered later.
         """
-        answer = read_answer(self.ledger.budget, status, headers, clock.now())
+        response = read_response(self.ledger.budget, status, headers, clock.now())
         self.answered(permit)
-        self._said += [[permit.id, *statement] for statement in answer.said]
-        if answer.refused or status >= 500:
+        self._statements += [(permit.id, *statement) for statement in response.statements]
+        if response.refused or status >= 500:
             self._bad.append(permit.id)
-        if answer.refused:
-            raise self._refused(permit, status, answer.wait_seconds, answer.reason)
+        if response.refused:
+            raise self._refused(permit, status, response.wait_seconds, response.reason)
 
     def ask_again(self) -> None:
-        """Say that the last answer was no answer yet, as a challenge of 401: what it was asked for is asked for again.
+        """Record that the last response was not the answer, as a 401 with a challenge: the request is sent again.
 
-        It tells nothing of the budget: a canary goes on with the next request, and no refusal is another's for it.
+        This response changes nothing for the budget: a canary continues with the next request, and it is no proof that
+        other requests are answered.
         """
         self._again += [id for id, _ in self._answered[-1:]]
 
@@ -186,13 +215,13 @@ class PermitClient:
         self._drop([permit])
 
     def flush(self) -> None:
-        """Tell Redis of what has been answered and give back what was not used."""
-        held, self._held = self._held, []
-        if held or self._answered:
-            self._drop(held)
+        """Report completed requests to Redis now, and give back unused permits."""
+        unused, self._unused = self._unused, []
+        if unused or self._answered:
+            self._drop(unused)
 
     def put_back_usage(self, usage: Usage) -> None:
-        """Count again what was taken with `take_usage` and could not be written."""
+        """Count again what `take_usage` returned and the database did not save."""
         if not usage:
             return  # of another thread's, which has none
         self.usage.requests += usage.requests
@@ -210,7 +239,7 @@ class PermitClient:
         believed = max(BELIEVED_SECONDS, self.longest_pause_seconds)
         too_long = asked is not None and asked > believed
         pause = self.longest_pause_seconds if too_long else wait_seconds or 0.0
-        order = {
+        refused: PauseRequest = {
             "id": permit.id,
             "us": math.ceil(pause * 1e6),
             "asked": asked is not None,
@@ -220,16 +249,16 @@ class PermitClient:
             "refused_at": self.subject.refused_at_us,
             "alone": self.subject.alone,
         }
-        found = self.ledger.pause(self._to_tell(), order)
-        self.usage.hits += found.hit
-        said = f"{self.ledger.budget.name}: {reason}"
-        if found.own:
+        effect = self.ledger.report_refusal(self._unreported(), refused)
+        self.usage.hits += effect.hit
+        why = f"{self.ledger.budget.name}: {reason}"
+        if effect.own:
             alone = _OWN_SECONDS if wait_seconds is None else min(wait_seconds, believed)
-            return Refused(alone, said, own=True, at_us=found.at_us)
+            return Refused(alone, why, own=True, at_us=effect.at_us)
         if asked is None or not too_long:
-            return Refused(found.pause_seconds, said, at_us=found.at_us)
-        wait = LongWait(found.pause_seconds, said, asked)
-        wait.at_us = found.at_us
+            return Refused(effect.pause_seconds, why, at_us=effect.at_us)
+        wait = LongWait(effect.pause_seconds, why, asked)
+        wait.at_us = effect.at_us
         return wait
 
     def _acquire(self, timeout_seconds: float, weight: int) -> Permit:
@@ -237,9 +266,9 @@ class PermitClient:
         while True:
             permits = self._ask(timeout_seconds, weight)
             if permits and permits[-1].fresh:
-                self._held = permits
-                return self._held.pop()
-            if permits:  # the answer took longer than a permit is good for
+                self._unused = permits
+                return self._unused.pop()
+            if permits:  # the reply took longer than a permit is valid
                 self._drop(permits)
                 self._refusal = FRESH_SECONDS, "Redis answers too slowly"
             wait, reason = self._refusal
@@ -249,30 +278,30 @@ class PermitClient:
                 self._leave()
                 raise BudgetClosed(wait, reason)
 
-    def _ask(self, timeout_seconds: float, weight: int, *, knock: bool = False) -> list[Permit]:
-        """Ask once; nothing after a refusal whose wait is short enough to sleep."""
+    def _ask(self, timeout_seconds: float, weight: int, *, reserve: bool = False) -> list[Permit]:
+        """Ask once; return no permit after a refusal whose wait is short enough to sleep."""
         asked_at = clock.monotonic()
         ids = self.ledger.new_ids(self._how_many() if weight == 1 else 1)
-        ask = {
+        ask: PermitRequest = {
             "ids": ids,
             "weight": weight,
             "ttl_us": self.ledger.ttl_microseconds(timeout_seconds),
             "waiter": self.name,
             "patience_us": round(self.max_wait_seconds * 1e6),
-            "knock": knock,
+            "knock": reserve,
             "run": "" if self.run_id is None else str(self.run_id),
         }
-        reply = self.ledger.ask(self._to_tell(), ask)
-        self.usage.hits += reply.hit
-        if reply.code == 1:
-            self.usage.slept_seconds += reply.values[0] / 1e6
-            return [Permit(i, asked_at, weight, self) for i in reversed(ids[: reply.values[1]])]
-        if reply.code == -1:
-            raise ConfigurationError(f"A request weighs more than the limit of {reply.values[0]}")
-        if reply.code == 4:
-            raise BudgetClosed(_STOPPED_SECONDS, str(reply.values[0]))
-        self.usage.sleeps += reply.values[2]
-        wait, reason = reply.values[0] / 1e6, f"{self.ledger.budget.name}: {reply.values[1]}"
+        reply = self.ledger.request_permits(self._unreported(), ask)
+        self.usage.hits += reply.hits
+        if isinstance(reply, Granted):
+            self.usage.slept_seconds += reply.waited_seconds
+            return [Permit(i, asked_at, weight, self) for i in reversed(ids[: reply.count])]
+        if isinstance(reply, TooHeavy):
+            raise ConfigurationError(f"A request weighs more than the limit of {reply.most}")
+        if isinstance(reply, RunStopped):
+            raise BudgetClosed(_STOPPED_SECONDS, reply.reason)
+        self.usage.sleeps += reply.sleeps
+        wait, reason = reply.wait_seconds, f"{self.ledger.budget.name}: {reply.reason}"
         if wait > self.max_wait_seconds:
             raise BudgetClosed(wait, reason)
         self._refusal = wait, reason
@@ -296,12 +325,13 @@ class PermitClient:
             self.before_sleep()
         return clock.sleep(seconds)
 
-    def _to_tell(self) -> dict[str, Any]:
-        request: dict[str, Any] = {}
+    def _unreported(self) -> Request:
+        """Return what Redis does not know yet of the requests so far; it is then the ledger's to deliver."""
+        request = Request()
         if self._answered:
             request["done"], self._answered = self._answered, []
-        if self._said:
-            request["said"], self._said = self._said, []
+        if self._statements:
+            request["said"], self._statements = self._statements, []
         if self._bad:
             request["bad"], self._bad = self._bad, []
         if self._again:
@@ -309,19 +339,19 @@ class PermitClient:
         return request
 
     def _give_back_unusable(self, weight: int = 1) -> bool:
-        """Keep what is held if it may be used; return whether there is any. A heavier request must not wait for it."""
-        if self._held and (weight != 1 or not self._held[-1].fresh or self.ledger.is_paused()):
-            held, self._held = self._held, []
-            self._drop(held)
-        return bool(self._held)
+        """Keep unused permits that can be used; return whether there is one. A heavier request gives them back."""
+        if self._unused and (weight != 1 or not self._unused[-1].fresh or self.ledger.is_paused()):
+            unused, self._unused = self._unused, []
+            self._drop(unused)
+        return bool(self._unused)
 
     def _leave(self) -> None:
         with contextlib.suppress(DependencyDown):
-            self.ledger.tell({"leave": self.name})
+            self.ledger.send({"leave": self.name})
 
     def _drop(self, permits: list[Permit]) -> None:
-        request = self._to_tell()
+        request = self._unreported()
         if permits:
             request["drop"] = [permit.id for permit in permits]
-        with contextlib.suppress(DependencyDown):  # then it rides on this process's next call, or expires by itself
-            self.ledger.tell(request)
+        with contextlib.suppress(DependencyDown):  # this process's next call delivers it, or the permits expire
+            self.ledger.send(request)

@@ -1,47 +1,45 @@
-"""Script arguments: a budget, a request for permits and a lesson in the form that limiter.lua takes."""
+"""Encodes a budget, a permit request and a lesson as the arguments of limiter.lua, and decodes a lesson."""
 
 import struct
-from typing import Any
 
 from workers.limiter.budget import Budget
 from workers.limiter.lesson import Lesson
+from workers.limiter.script_messages import NewState, PermitRequest, StateReport
 
 #: In the order in which limiter.lua numbers them.
 _PROFILES = ("burst", "paced", "auto")
 
 
-def stated(budget: Budget) -> bytes:
-    """Return what every call says of the budget."""
+def of_budget(budget: Budget) -> bytes:
+    """Return the argument that describes the budget, the same in every call."""
     numbers = [budget.share, _PROFILES.index(budget.profile), budget.trust_server]
     for limit in budget.limits:
         numbers += limit.requests, limit.window_microseconds, limit.seconds, limit.burst
     return struct.pack(f">{len(numbers)}d", *numbers)
 
 
-def taught(lesson: Lesson) -> dict[str, Any]:
-    """Return what the script must know of what auto learned before."""
-    return {
-        "profile": lesson.profile,
-        "why": lesson.why,
-        "widened_us": round(lesson.widened_seconds * 1e6),
-        "learned_us": round(lesson.seconds_ago * 1e6),
-        "relax_us": round(lesson.lasts_seconds * 1e6),
-    }
+def put_lesson(new: NewState, lesson: Lesson) -> None:
+    """Write what the profile `auto` had learned into the request that makes lost state anew."""
+    new["profile"] = lesson.profile
+    new["why"] = lesson.why
+    new["widened_us"] = round(lesson.widened_seconds * 1e6)
+    new["learned_us"] = round(lesson.seconds_ago * 1e6)
+    new["relax_us"] = round(lesson.lasts_seconds * 1e6)
 
 
-def lesson_of(state: dict[str, Any]) -> Lesson:
-    """Return what auto has learned, of a state as the script reports it."""
+def lesson_of(report: StateReport) -> Lesson:
+    """Return what the profile `auto` has learned, from a report of the state."""
     return Lesson(
-        profile="paced" if state["level"] else "",
-        why=state["paced_why"] if state["level"] else "",
-        widened_seconds=state["widened"] / 1e6,
-        seconds_ago=state["learned"] / 1e6,
-        lasts_seconds=state["relax"] / 1e6,
+        profile="paced" if report["level"] else "",
+        why=report["paced_why"] if report["level"] else "",
+        widened_seconds=report["widened"] / 1e6,
+        seconds_ago=report["learned"] / 1e6,
+        lasts_seconds=report["relax"] / 1e6,
     )
 
 
-def asked(ask: dict[str, Any] | None) -> list[Any]:
-    """Return a question for permits; None: nothing is asked."""
+def of_permit_request(ask: PermitRequest | None) -> list[bytes | str | int]:
+    """Return the arguments of a permit request; None: no permit is requested."""
     if ask is None:
         return ["", "", "", 0]
     numbers = struct.pack(">4d", ask["weight"], ask["ttl_us"], ask["patience_us"], ask["knock"])

@@ -58,7 +58,7 @@ class BudgetState:
       widened_seconds(float): By how much windows are longer than configured.
       relaxes_in_seconds(float): When `auto` forgets what it learned, if no request is refused until then; 0 where it
         has learned nothing.
-      taken_as_full_seconds(float): The state was lost. Until then, the windows count the requests that may have been
+      taken_as_full_seconds(float): The state was lost. Until then, the windows count requests that were possibly
         sent.
       lost_why(str): How the state was lost.
       granted(int): Permits granted, since the beginning.

@@ -40,11 +40,11 @@ def _within_a_connection(function: Callable[..., None]) -> Callable[..., None]:
             with database.connection():
                 function(*args)
         except RateLimited as wait:
-            if not outages.tell(wait):  # its cause can be an outage
+            if not outages.report(wait):  # its cause can be an outage
                 outages.over()
             raise
         except Exception as error:
-            if not outages.tell(error):
+            if not outages.report(error):
                 raise
             raise DependencyDown(str(error)) from error
         outages.over()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from redis.exceptions import BusyLoadingError
 
-from workers.connections import redis_url
+from workers.connections import redis_probe, redis_url
 from workers.errors import ConfigurationError
 from workers.settings import get_settings
 
@@ -32,8 +32,8 @@ def check_redis(url: str) -> None:
     """
     address = redis_url.Address.of(url)
     try:
-        if redis_url.look(url, timeout=1.0) is None and address.local and address.listens():
-            raise redis_url.taken(address)
+        if redis_probe.probe(url, 1.0) is None and address.local and address.listens():
+            raise redis_url.in_use(address)
     except BusyLoadingError:
         pass  # it is a Redis, and will answer
 

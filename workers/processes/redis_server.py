@@ -15,9 +15,11 @@ from typing import BinaryIO
 import redis
 
 from workers import clock
-from workers.connections.redis_url import Address, answers, connect, look, taken, wait_for
+from workers.connections.redis_client import probe_client
+from workers.connections.redis_probe import probe, server_name
+from workers.connections.redis_url import Address, in_use
 from workers.errors import ConfigurationError, DependencyDown
-from workers.limiter.ledger import vouch
+from workers.limiter.ledger import confirm_clean_stop
 from workers.processes import redis_data_folder
 from workers.processes.child import Backoff, ChildProcess
 from workers.settings import get_settings
@@ -59,7 +61,7 @@ class _Server:
     def wait_until_ready(self) -> str | None:
         """Return its name when it answers; None if it ended before, or a stop was requested."""
         while not self.process.ended_within(_LOOK_SECONDS / 2) and not clock.stop_requested.is_set():
-            if name := answers(self.url):
+            if name := server_name(self.url):
                 if self.follows_in_order and redis_data_folder.same_files(name):
                     self._vouch()
                 redis_data_folder.wrote(self.binary, name)
@@ -69,12 +71,12 @@ class _Server:
     def _vouch(self) -> None:
         """Vouch for the budgets' state before a client asks, so that their windows do not count as full."""
         self.follows_in_order = False
-        with suppress(redis.RedisError), closing(connect(self.url, timeout=0.3)) as client:
-            vouch(client)
+        with suppress(redis.RedisError), closing(probe_client(self.url, 0.3)) as client:
+            confirm_clean_stop(client)
 
     def outlive_clients(self, deadline: float) -> None:
         """Return when no other client is connected, or at `deadline` (monotonic seconds)."""
-        with closing(connect(self.url, timeout=0.3)) as client:
+        with closing(probe_client(self.url, 0.3)) as client:
             while (
                 clock.monotonic() < deadline
                 and _others_connected(client)
@@ -124,7 +126,7 @@ def _find_or_start(url: str) -> "_Server | str | None":
     deadline = clock.monotonic() + TAKEN_SECONDS
     while True:
         try:
-            if name := look(url, timeout=1.0):
+            if name := probe(url, 1.0):
                 return name
         except redis.exceptions.BusyLoadingError:
             deadline = clock.monotonic() + TAKEN_SECONDS
@@ -133,7 +135,7 @@ def _find_or_start(url: str) -> "_Server | str | None":
             with lock:
                 return _start(url, lock)
         if clock.monotonic() > deadline:
-            raise taken(address) if occupied else redis_data_folder.in_use()
+            raise in_use(address) if occupied else redis_data_folder.in_use()
         if clock.sleep(_LOOK_SECONDS):
             return None
 
@@ -213,7 +215,7 @@ def embedded(url: str) -> Iterator[None]:
     """
     address = Address.of(url)
     if not address.local:
-        if answers(url) is None:
+        if server_name(url) is None:
             raise DependencyDown(f"Redis does not answer at {address}")
         yield
         return
@@ -290,8 +292,8 @@ def _why_not_ready(server: _Server) -> str:
 
 
 def _wait_for_remote(url: str) -> None:
-    if wait_for(url, say=log.info):
-        log.info("using the Redis at %s (%s)", Address.of(url), answers(url) or "redis")
+    if wait_for_redis(url, say=log.info):
+        log.info("using the Redis at %s (%s)", Address.of(url), server_name(url) or "redis")
     while not clock.sleep(60.0):
         pass
 

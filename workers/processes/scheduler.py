@@ -6,7 +6,7 @@ from collections.abc import Callable
 from peewee import PeeweeException
 
 from workers import clock
-from workers.connections import database, fault_isolation, outages, redis_url
+from workers.connections import database, fault_isolation, outages, redis_probe
 from workers.control import runner
 from workers.engine import reaper, wake_sleeping_runs
 from workers.errors import SluiceError
@@ -55,7 +55,7 @@ def tick(late_seconds: float = 0.0) -> bool:
 
 def once() -> bool:
     """Do one tick, for a cron job; it returns and raises as `tick`."""
-    redis_url.wait_for(get_settings().redis_url, say=log.info)
+    redis_probe.wait_for_redis(get_settings().redis_url, say=log.info)
     scheduler_heartbeat.beat(once=True)
     with recent_errors.kept("scheduler"):
         return tick(scheduler_heartbeat.ONCE_SECONDS)
@@ -69,7 +69,7 @@ def loop() -> int:
     """
     settings = get_settings()
     signals.on_stop(within=settings.drain)  # a tick can wait 30 s for a locked file
-    redis_url.wait_for(settings.redis_url, say=log.info)
+    redis_probe.wait_for_redis(settings.redis_url, say=log.info)
     wait_for_migrations()
     log.info("scheduler ready: it starts due runs every %g s", settings.tick_seconds)
     with recent_errors.kept("scheduler"), presence.present("scheduler"):
@@ -84,7 +84,7 @@ def _try_to_tick() -> None:
         scheduler_heartbeat.beat()
         tick()
     except Exception as error:
-        if not outages.tell(error):
+        if not outages.report(error):
             _log_failure(error)
     else:
         outages.over()

@@ -13,7 +13,7 @@ from contextlib import suppress
 from functools import partial
 
 from workers import clock
-from workers.connections import redis_url
+from workers.connections import redis_probe
 from workers.errors import DependencyDown
 from workers.messaging import recent_errors
 from workers.processes import signals
@@ -49,7 +49,7 @@ def supervise() -> int:
     get_registry()  # so that a source with an error is reported once, here
     slots = [WorkerSlot(number) for number in range(1, settings.worker_processes + 1)]
     signals.on_stop(within=settings.drain, at_once=partial(_kill, slots))
-    redis_url.wait_for(settings.redis_url, say=log.info)
+    redis_probe.wait_for_redis(settings.redis_url, say=log.info)
     wait_for_migrations()
     if not clock.stop_requested.is_set():
         log.info("%d worker processes of %d threads", settings.worker_processes, settings.worker_threads)

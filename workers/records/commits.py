@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from workers.connections import database
-from workers.failures import CIRCUIT, REASON_LENGTH, FailureClass, fingerprint, storable_reason, whole_reason
+from workers.failures import CIRCUIT, REASON_LENGTH, FailureClass, fingerprint, storable_reason, uncut_reason
 from workers.limiter.permits import Usage
 from workers.records import claims, model_database, row_batch, run_end, run_usage
 from workers.records.claims import Claim
@@ -166,7 +166,7 @@ def _write_statuses(outcomes: Sequence[Outcome]) -> None:
 
 
 def _unfinished(outcome: Outcome, now: datetime) -> dict[Any, Any]:
-    whole = whole_reason(outcome.reason)
+    whole = uncut_reason(outcome.reason)
     values: dict[Any, Any] = {
         RunItem.status: outcome.status,
         RunItem.due_at: now + timedelta(seconds=outcome.retry_seconds),

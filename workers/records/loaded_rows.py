@@ -86,7 +86,7 @@ def _load_one(model: type[Model], key: Any) -> list[Any]:
 
 
 def _concerns_no_row(error: Exception) -> bool:
-    return database.is_away(error) or database_errors.sort(error) is Fault.MISTAKE
+    return database.is_away(error) or database_errors.classify(error) is Fault.MISTAKE
 
 
 def _save_loaded(model: type[Model], rows: Sequence[Any]) -> None:

@@ -94,7 +94,7 @@ def _database(trouble: Trouble | None) -> Iterator[Lack]:
         met = outages.database_trouble(error)
         yield Lack(met.what if met.what == outages.FULL else "the database does not answer", stands, met.repair)
         return
-    if not trouble and (told := outages.told()):
+    if not trouble and (told := outages.reported()):
         what, _, repair = told.rpartition(" UTC): ")
         yield Lack(f"{what} UTC)" if what else told, stands, repair.partition(";")[0])
 

@@ -91,7 +91,7 @@ def around() -> Around:
     trouble = outages.redis_trouble()
     if trouble:
         return Around(_of_redis(trouble))
-    if told := outages.told():
+    if told := outages.reported():
         return Around(Why(Reason.DATABASE_AWAY, told))
     try:
         return Around(None, presence.processes())

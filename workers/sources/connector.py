@@ -113,7 +113,7 @@ class Connector:
         self.auth = auth
         named_secrets = request_secrets.given(secrets, name)
         self._has_named_secrets = bool(named_secrets)
-        self._hidden = known_secrets.Held(
+        self._hidden = known_secrets.OwnedSecrets(
             [*named_secrets, *request_secrets.of_address(base_url)],
             lambda: [*request_secrets.of_headers(self.headers), *request_secrets.of_auth(self.auth)],
         )

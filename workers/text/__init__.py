@@ -1,1 +1,1 @@
-"""Text that leaves the process: durations and errors in words, control characters cleaned, secrets hidden."""
+"""Prepares text for logs, pages and files: durations and errors in words, safe characters, hidden secrets."""

@@ -1,38 +1,38 @@
-"""An exception as text: one that a user's code raised may have a message that cannot be read."""
+"""Converts an exception to text, also where its message cannot be read, without ever raising another one."""
 
 import traceback
 
 from workers.text import redaction
 
-#: Stands for a message that cannot be read: its `__str__` raises, or returns no text.
+#: Replaces a message that cannot be read: its `__str__` raises, or returns no text.
 UNREADABLE = "its message cannot be read"
-#: Longer than what is stored: a fingerprint is taken before the cut.
+#: Longer than the stored text: a fingerprint is computed before the cut.
 _DESCRIPTION_LENGTH = 2_000
 
 
 def message_of(error: BaseException) -> str:
-    """Return an exception's message, whatever its `__str__` does; `UNREADABLE` where there is none to be had.
+    """Return an exception's message; `UNREADABLE` where its `__str__` fails.
 
-    *Warning:* it holds what the exception says, secrets included: what is stored or shown goes through `redaction`.
+    *Warning:* the message can contain secrets. Use `redaction` before it is stored or shown.
     """
     try:
-        return "".join([str(error)])  # of a subclass of str, the text alone
+        return "".join([str(error)])  # the plain text, where str() returned a subclass
     except KeyboardInterrupt:
         raise
-    except BaseException:  # SystemExit, too: an exception that cannot be described must not end its worker
+    except BaseException:  # also SystemExit: an exception that cannot be read must not end its worker
         return UNREADABLE
 
 
 def describe(error: BaseException) -> str:
-    """Return an exception's type and the first line of its message, without secrets, bounded."""
+    """Return an exception's type and the first line of its message, without secrets, at most 2,000 characters."""
     lines = message_of(error).strip().splitlines()
     return f"{type(error).__name__}: {redaction.excerpt(lines[0], _DESCRIPTION_LENGTH)}" if lines else _name(error)
 
 
 def traceback_of(error: BaseException) -> str:
-    """Return an exception's traceback, or its description where its notes or its cause cannot be read.
+    """Return an exception's traceback, or its type where its notes or its cause cannot be read.
 
-    *Warning:* it holds secrets, as `message_of`.
+    *Warning:* it can contain secrets, as `message_of`.
     """
     try:
         return "".join(traceback.format_exception(error)).rstrip("\n")

@@ -1,4 +1,4 @@
-"""The secrets that are known: those of the settings for good, a connector's while it lives, a request's for an hour."""
+"""Remembers secrets to hide: those of the settings always, a connector's while it exists, a request's for an hour."""
 
 import base64
 import threading
@@ -8,67 +8,67 @@ from weakref import WeakSet
 
 from workers import clock
 
-#: Shorter ones are not hidden: they would take letters out of every sentence.
+#: Shorter secrets are not hidden: they would remove letters from every sentence.
 SHORTEST = 3
-#: Longer ones are not remembered; a header has 8,000 bytes at most with most servers.
+#: Longer secrets are not remembered; most servers limit a header to 8,000 bytes.
 _LONGEST = 10_000
-#: What a request brought, a renewed token or a signature, is forgotten when it was not seen again for so long.
+#: A secret from a request (a renewed token, a signature) is forgotten when it was not seen again for that long.
 KEPT_SECONDS = 3600.0
-#: The most of them that are remembered: beyond it the older half is forgotten.
+#: The most secrets from requests that are remembered; beyond it the older half is forgotten.
 MOST_RECENT = 1_000
-#: Base64 of longer ones is not looked for; a password is shorter.
+#: The base64 form of longer secrets is not searched; a password is shorter.
 _LONGEST_IN_BASE64 = 256
 _SHORTEST_IN_BASE64 = 8
 
-_for_good: set[str] = set()
+_permanent: set[str] = set()
 _recent: dict[str, float] = {}
-_lock = threading.RLock()  # a signal handler may log while its thread has it
+_lock = threading.RLock()  # a signal handler can log while its thread holds the lock
 
 
-class Held:
-    """The secrets of one owner, hidden for as long as the owner keeps this.
+class OwnedSecrets:
+    """The secrets of one owner. They are hidden as long as the owner keeps this object.
 
     Parameters:
-      secrets(Iterable[str]): Those that stay.
-      current(Callable | None): Returns those that may change; asked whenever a text is redacted.
+      secrets(Iterable[str]): The secrets that never change.
+      current(Callable | None): Returns the secrets that can change; called whenever a text is redacted.
     """
 
     def __init__(self, secrets: Iterable[str], current: Callable[[], Iterable[str]] | None = None) -> None:
         self._secrets = frozenset(filter(is_usable, secrets))
         self._current = current
-        note(self._secrets)  # what is logged of an owner that was dropped is hidden for a while, too
-        _held.add(self)
+        note(self._secrets)  # they stay hidden for an hour after the owner is gone
+        _owned.add(self)
 
     def secrets(self) -> set[str]:
-        """Return the secrets as they are now."""
+        """Return the current secrets."""
         return {*self._secrets, *filter(is_usable, self._now())}
 
     def _now(self) -> Iterable[str]:
         try:
             return self._current() if self._current else ()
-        except Exception:  # another thread changes the object, or it hides its attributes
+        except Exception:  # another thread changes the object, or its attributes cannot be read
             return ()
 
 
-_held: "WeakSet[Held]" = WeakSet()
+_owned: "WeakSet[OwnedSecrets]" = WeakSet()
 
 
 def is_usable(secret: object) -> bool:
-    """Whether a value is text that can be looked for."""
+    """Return whether a value is text that can be searched for."""
     return isinstance(secret, str) and SHORTEST <= len(secret) <= _LONGEST and bool(secret.strip())
 
 
 def hide(secret: str | None) -> None:
-    """Let this text never be logged, stored or shown from now on, for as long as the process lives.
+    """Hide this text in everything that is logged, stored or shown, until the process ends.
 
-    *Warning:* it is remembered for good: what a connector or a request brings is for `Held` and `note`.
+    *Warning:* it is never forgotten. For the secrets of a connector or a request use `OwnedSecrets` and `note`.
     """
     if secret is not None and is_usable(secret):
-        _for_good.add(secret)
+        _permanent.add(secret)
 
 
 def note(secrets: Iterable[str]) -> None:
-    """Let these texts be hidden until `KEPT_SECONDS` after they were noted last."""
+    """Hide these texts until `KEPT_SECONDS` after they were noted last."""
     now = clock.monotonic()
     for secret in secrets:
         if secret in _recent:
@@ -80,7 +80,7 @@ def note(secrets: Iterable[str]) -> None:
 
 
 def forget() -> None:
-    """Forget what requests brought. What connectors that live hold stays hidden."""
+    """Forget the secrets from requests. Secrets of existing connectors stay hidden."""
     with _lock:
         _recent.clear()
 
@@ -104,31 +104,31 @@ _forgotten_at = [0.0]
 
 
 def known() -> list[str]:
-    """Return each secret that is to be hidden now, and its base64, the longest first."""
+    """Return each secret to hide now, and its base64 forms, longest first."""
     since = clock.monotonic() - KEPT_SECONDS
     with _lock:
         recent = {secret for secret, at in _recent.items() if at >= since}
-    held = {secret for owner in list(_held) for secret in owner.secrets()}
-    found = _for_good | recent | held
-    return sorted(found.union(*map(_in_base64, found)), key=len, reverse=True)
+    owned = {secret for owner in list(_owned) for secret in owner.secrets()}
+    secrets = _permanent | recent | owned
+    return sorted(secrets.union(*map(_in_base64, secrets)), key=len, reverse=True)
 
 
 @lru_cache(maxsize=MOST_RECENT)
 def _in_base64(secret: str) -> frozenset[str]:
-    """Return what of a secret stands in the base64 of any text that holds it, as of `user:password`."""
+    """Return the part of a secret's base64 that is the same in any encoded text, such as `user:password`."""
     body = secret.encode("utf-8", "surrogatepass")
     if len(body) > _LONGEST_IN_BASE64:
         return frozenset()
     inner = (_inner(body, offset) for offset in range(3))
-    found = {text for text in inner if len(text) >= _SHORTEST_IN_BASE64}
-    return frozenset(found | {text.translate(_URL_SAFE) for text in found})
+    encoded = {text for text in inner if len(text) >= _SHORTEST_IN_BASE64}
+    return frozenset(encoded | {text.translate(_URL_SAFE) for text in encoded})
 
 
 _URL_SAFE = str.maketrans("+/", "-_")
 
 
 def _inner(body: bytes, offset: int) -> str:
-    """Return the base64 of a secret that begins at this byte of three, without the digits that its neighbours share."""
+    """Return the base64 of a secret at this offset of three bytes, without the digits it shares with its neighbours."""
     encoded = base64.b64encode(b"\0" * offset + body).decode().rstrip("=")
     first = (0, 2, 3)[offset]
     shared = (len(body) + offset) % 3 != 0

@@ -1,4 +1,4 @@
-"""Redaction: secrets are taken out of what is logged, stored or shown, in whatever spelling they stand there."""
+"""Redacts secrets from text that is logged, stored or shown: known ones in every encoding, and what looks like one."""
 
 import re
 from collections.abc import Iterator
@@ -11,9 +11,9 @@ from workers.text.spellings import Reading
 __all__ = ["excerpt", "hide", "redact"]
 
 _HIDDEN = "***"
-#: A shorter one is hidden as a word of its own only: it may stand within a word by chance.
+#: A shorter secret is hidden only as a separate word, because it can be a part of a word by chance.
 _SHORTEST_WITHIN = 8
-#: Of a secret that the end of a text cuts, so much of its beginning is taken for it.
+#: Where the end of a text cuts a secret, this many of its first characters identify it.
 _SHORTEST_CUT = 4
 #: What the end of a text leaves of an escape.
 _HALF_ESCAPE = re.compile(r"(?:%[0-9a-f]?|\\+(?:u[0-9a-f]{0,3}|x[0-9a-f]?)?|&[#\w]{0,31})$", re.IGNORECASE)
@@ -21,7 +21,7 @@ _WITH_SPACES = re.compile(r"\s")
 _SPACES = re.compile(r"[\s+]")
 
 _QUOTE = r"(?:\\?[\"'])"
-#: What looks like a secret wherever it stands, and what is written instead. Each is linear in the text's length.
+#: Patterns of likely secrets, and their replacement. Each takes time linear in the text's length.
 _PATTERNS = (
     # scheme://user:password@host
     (re.compile(r"(?<=://)[^\s/?#]+(?=@)"), _HIDDEN),
@@ -40,7 +40,7 @@ _PATTERNS = (
         ),
         rf"\1{_HIDDEN}",
     ),
-    # api_key=..., "token": "...", token: ... with a digit, for a word after a colon is mostly a sentence's
+    # api_key=..., "token": "...", token: ... with a digit, because a word after a colon is mostly a sentence
     (
         re.compile(
             rf"((?:{NAMES_IN_TEXT})[\w-]{{0,40}}{_QUOTE}?\s{{0,3}}"
@@ -53,32 +53,32 @@ _PATTERNS = (
 )
 
 
-#: An address in a sentence, or in what urllib3 says ("with url: /path?query"). Both repeats are bounded by a character.
+#: An address in a sentence, or in urllib3's messages ("with url: /path?query"). A character bounds both repeats.
 _ADDRESS = re.compile(r"((?:https?://[^\s/?#\"'<>]+|\burl: ))(/[^\s?#\"'<>]*)", re.IGNORECASE)
 _PARAMETER = re.compile(r"(?<=[?&])([\w.%~\[\]-]{1,60})=([^\s&#\"'<>]+)")
 
 
 def redact(text: str) -> str:
-    """Return `text` without the secrets that are known, and without what looks like one.
+    """Return `text` without known secrets, and without what looks like a secret.
 
-    It finds them as they are, percent- or plus-encoded, in base64, and as JSON, HTML or `repr` escape them.
+    It finds secrets in plain text, percent- or plus-encoded, in base64, and escaped by JSON, HTML or `repr`.
     """
     return _without_likely(_without_known(text, is_cut=False))
 
 
 def excerpt(text: str, length: int) -> str:
-    """Return the beginning of a text without secrets: those that its end would cut in two are found before."""
+    """Return the first `length` characters of a text without secrets, also where the cut falls into a secret."""
     looked_at = 4 * length + 400
     is_cut = len(text) > looked_at
-    whole = _HALF_ESCAPE.sub("", text[:looked_at]) if is_cut else text
-    return _without_likely(_without_known(whole, is_cut=is_cut))[:length]
+    beginning = _HALF_ESCAPE.sub("", text[:looked_at]) if is_cut else text
+    return _without_likely(_without_known(beginning, is_cut=is_cut))[:length]
 
 
 def _without_known(text: str, *, is_cut: bool) -> str:
     secrets = known()
-    found = [span for reading in spellings.readings(text) for span in _spans(reading, secrets, is_cut=is_cut)]
+    spans = [span for reading in spellings.readings(text) for span in _spans(reading, secrets, is_cut=is_cut)]
     parts, end = [], 0
-    for start, stop in sorted(found):
+    for start, stop in sorted(spans):
         if stop <= end:
             continue
         if start >= end:
@@ -88,7 +88,7 @@ def _without_known(text: str, *, is_cut: bool) -> str:
 
 
 def _spans(reading: Reading, secrets: list[str], *, is_cut: bool) -> Iterator[tuple[int, int]]:
-    """Yield where in the text as it was the secrets stand that can be read in this reading of it."""
+    """Yield where in the original text the secrets are that this reading of it contains."""
     plain, spaced = reading.text, _SPACES.sub(" ", reading.text)
     for secret in secrets:
         has_spaces = bool(_WITH_SPACES.search(secret))
@@ -122,7 +122,7 @@ def _is_letter(character: str) -> bool:
 
 
 def _cut(text: str, secret: str) -> int:
-    """Return how much of the text's end is the beginning of a secret; 0 where that is too little to tell."""
+    """Return how many characters at the end of the text begin a secret; 0 where they are too few to decide."""
     tail = text[-len(secret) + 1 :]
     start = tail.find(secret[:_SHORTEST_CUT])
     while start >= 0 and not secret.startswith(tail[start:]):
@@ -134,7 +134,7 @@ def _without_likely(text: str) -> str:
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
     if "/" in text:
-        text = _ADDRESS.sub(lambda found: found[1] + url_masking.masked(found[2]), text)
+        text = _ADDRESS.sub(lambda match: match[1] + url_masking.masked(match[2]), text)
     return _PARAMETER.sub(_of_parameter, text) if "=" in text else text
 
 

@@ -3,14 +3,14 @@
 import re
 from functools import lru_cache
 
-#: What a name ends with, without its punctuation: `X-Shopify-Access-Token`, `client_secret`, `apiKey`.
+#: Endings of such names, without punctuation: `X-Shopify-Access-Token`, `client_secret`, `apiKey`.
 _ENDINGS = (
     *("token", "secret", "password", "passwd", "passphrase", "passcode", "pwd", "signature", "hmac", "assertion"),
     *("apikey", "accesskey", "authkey", "secretkey", "privatekey", "clientkey", "consumerkey", "subscriptionkey"),
     *("licensekey", "appkey", "applicationkey", "masterkey", "functionskey", "sessionkey", "hapikey"),
     *("authorization", "auth", "credential", "credentials", "cookie", "session", "sessionid", "jwt", "bearer"),
 )
-#: Names that are too short to be looked for at another's end.
+#: Names that are too short to be searched as an ending.
 _ALONE = {"key", "sig", "sid", "pass", "pw", "pin", "otp", "appid"}
 #: A page token is a cursor; an idempotency key and a partition key are no secrets.
 _NO_SECRET = re.compile("page|next|prev|cursor|continuation|sync|offset|start|after|before|scroll|idempoten|partition")

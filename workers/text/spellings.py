@@ -1,6 +1,6 @@
-"""Spellings: how a text reads behind percent-encoding, JSON, HTML and `repr`, and where in it each character stands.
+"""Decodes text from percent-encoding, JSON, HTML and `repr`, and maps each decoded character to its place.
 
-A secret is looked for in what a text reads as, so that every mixture of spellings is found: `p%40ss`, `p\\u0040ss`,
+A secret is searched in the decoded text, so that every mixture of encodings is match: `p%40ss`, `p\\u0040ss`,
 `p&#64;ss`, `p\\x40ss`, and each of them encoded once more.
 """
 
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import unescape
 
-#: JSON inside of JSON inside of a query: more is not looked behind.
+#: Layers of encoding that are decoded: JSON inside of JSON inside of a query.
 _DEPTH = 3
 _ESCAPE = re.compile(
     r"(?P<percent>(?:%[0-9a-f]{2})+)|(?P<bytes>(?:\\x[0-9a-f]{2})+)|(?P<units>(?:(?-i:\\u)[0-9a-f]{4})+)"
@@ -21,11 +21,11 @@ _LETTERS = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f", "0": "\0"}
 
 @dataclass(frozen=True)
 class Reading:
-    """A text as it reads, and where each character of it begins in the text as it was.
+    """A decoded text, and where each of its characters begins in the original text.
 
     Attributes:
-      text: As it reads.
-      starts: One number for each character, and one for the end.
+      text(str): The decoded text.
+      starts(range | list[int]): One number for each character, and one for the end.
     """
 
     text: str
@@ -33,7 +33,7 @@ class Reading:
 
 
 def readings(text: str) -> Iterator[Reading]:
-    """Yield a text as it is, then with one layer of encoding taken off after the other, as long as there is one."""
+    """Yield a text as it is, then with one layer of encoding after the other removed, as long as there is one."""
     reading = Reading(text, range(len(text) + 1))
     for _ in range(_DEPTH):
         yield reading
@@ -47,40 +47,40 @@ def _behind(reading: Reading) -> Reading:
     parts: list[str] = []
     starts: list[int] = []
     end = 0
-    for found in _ESCAPE.finditer(reading.text):
-        parts.append(reading.text[end : found.start()])
-        starts += reading.starts[end : found.start()]
-        position = found.start()
-        for letter, width in _letters(found):
+    for match in _ESCAPE.finditer(reading.text):
+        parts.append(reading.text[end : match.start()])
+        starts += reading.starts[end : match.start()]
+        position = match.start()
+        for letter, width in _letters(match):
             parts.append(letter)
             starts.append(reading.starts[position])
             position += width
-        end = found.end()
+        end = match.end()
     parts.append(reading.text[end:])
     starts += reading.starts[end:]
     return Reading("".join(parts), starts)
 
 
-def _letters(found: "re.Match[str]") -> Iterator[tuple[str, int]]:
-    """Yield the characters an escape stands for, and how much of it is each one's."""
-    escape = found[0]
-    if found.lastgroup == "percent":
+def _letters(match: "re.Match[str]") -> Iterator[tuple[str, int]]:
+    """Yield the characters that an escape encodes, and the width of each in the escape."""
+    escape = match[0]
+    if match.lastgroup == "percent":
         yield from _of_bytes(bytes.fromhex(escape.replace("%", "")), 3)
-    elif found.lastgroup == "bytes":
+    elif match.lastgroup == "bytes":
         yield from _of_bytes(bytes.fromhex(escape.replace("\\x", "").replace("\\X", "")), 4)
-    elif found.lastgroup == "units":
+    elif match.lastgroup == "units":
         yield from _of_units(bytes.fromhex(escape.replace("\\u", "")))
-    elif found.lastgroup == "wide":
+    elif match.lastgroup == "wide":
         number = int(escape[2:], 16)
         yield (chr(number) if number <= 0x10FFFF else escape[0]), len(escape)
-    elif found.lastgroup == "entity":
+    elif match.lastgroup == "entity":
         yield from _of_entity(escape)
     else:
         yield _LETTERS.get(escape[1], escape[1]), 2
 
 
 def _of_bytes(body: bytes, width: int) -> Iterator[tuple[str, int]]:
-    """Yield the characters of UTF-8; where it is none each byte is one, as in the `repr` of text."""
+    """Yield the characters of UTF-8; where it is not UTF-8 each byte is one, as in the `repr` of text."""
     try:
         for letter in body.decode():
             yield letter, width * len(letter.encode())
@@ -89,12 +89,12 @@ def _of_bytes(body: bytes, width: int) -> Iterator[tuple[str, int]]:
 
 
 def _of_units(body: bytes) -> Iterator[tuple[str, int]]:
-    for letter in body.decode("utf-16-be", "surrogatepass"):  # half a pair is a character, too
+    for letter in body.decode("utf-16-be", "surrogatepass"):  # half a surrogate pair is a character, too
         yield letter, 12 if letter > "\uffff" else 6
 
 
 def _of_entity(escape: str) -> Iterator[tuple[str, int]]:
-    """Yield the characters of an entity: the first has all of it. One that HTML does not know is text."""
+    """Yield the characters of an entity; the first has its whole width. An unknown entity is plain text."""
     letters = unescape(escape)
     for position, letter in enumerate(letters):
         yield letter, 1 if letters == escape else 0 if position else len(escape)
