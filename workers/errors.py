@@ -30,7 +30,20 @@ from workers.text.durations import duration, wait
 
 
 class SluiceError(Exception):
-    """The base class of all errors that Sluice raises on purpose."""
+    """The base class of all errors that Sluice raises on purpose.
+
+    Parameters:
+      *args(object): The message: what happened.
+      repair(str): What a person can do about it. The error's text is the message, a colon and the repair.
+
+    Attributes:
+      what: The message without the repair.
+    """
+
+    def __init__(self, *args: object, repair: str = "") -> None:
+        super().__init__(*([f"{args[0]}: {repair}", *args[1:]] if args and repair else args))
+        self.what = str(args[0]) if args else ""
+        self.repair = repair
 
 
 class RateLimited(SluiceError):

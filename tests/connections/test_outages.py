@@ -162,10 +162,10 @@ def test_what_is_told_of_the_database_is_bounded_and_holds_no_password(house):
     )
     assert outages.report(error)
 
-    # Then the report for the page is short and has no address
-    assert outages.reported().startswith("the workers cannot use the database: it refuses the connection (")
-    assert "postgresql" not in outages.reported()
-    assert len(outages.reported()) <= 400
+    # Then the report for the page has no address
+    trouble = outages.reported_trouble()
+    assert (trouble.what, trouble.said) == ("the workers cannot use the database: it refuses the connection", "")
+    assert "postgresql" not in repr(trouble)
     assert not outages.report(ValueError("a mistake in a user's code"))
 
 
@@ -307,7 +307,7 @@ def test_every_door_says_that_redis_is_out_of_memory(import_from, house, own_red
     says = "Redis is out of memory: no permit without it. To do: raise its maxmemory, or delete other data in it"
     with out_of_memory(own_redis):
         # Then every door says it
-        assert health.health().lacks[0].what == "Redis is out of memory"
+        assert health.health().troubles[0].what == "Redis is out of memory"
         assert run_stats.run_stats(runs.get(run.id)).why.startswith(says)
         _demo(house)
         shown = sluice("budgets")
@@ -315,7 +315,7 @@ def test_every_door_says_that_redis_is_out_of_memory(import_from, house, own_red
         assert "500/20 s" in shown.stdout
 
     assert run_stats.run_stats(runs.get(run.id)).why.startswith("no worker runs")
-    assert not [lack for lack in health.health().lacks if "Redis" in lack.what]
+    assert not [trouble for trouble in health.health().troubles if "Redis" in trouble.what]
 
 
 # --- the database -----------------------------------------------------------------------------------------------------
@@ -397,7 +397,7 @@ def test_a_statement_that_is_wrong_is_no_outage(house, import_from):
     # Then its error comes out as it is
     with pytest.raises(peewee.DatabaseError, match="nowhere"):
         call("wrong")
-    assert outages.reported() == ""
+    assert outages.reported_trouble() is None
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)

@@ -12,10 +12,10 @@ from tests.conftest import free_port
 from tests.helpers.own_redis import OwnRedis
 from workers import settings
 from workers.connections import outages, redis_errors
+from workers.connections.trouble import Cause
 from workers.doctor import redis_checks
 from workers.processes.redis_data_folder import find_binary
-from workers.reports import health, why
-from workers.reports.reasons import Reason
+from workers.reports import health, snapshot
 
 CLUSTER = "Redis runs as a cluster, and Sluice needs a single server"
 
@@ -85,12 +85,12 @@ def test_a_cluster_is_named_at_every_door(house: Any, cluster: OwnRedis, tmp_pat
     settings.get_settings.cache_clear()
 
     trouble = outages.redis_trouble()
-    around = why.around()
-    lacks = health.health().lacks
+    outage = snapshot.fleet_state().outage
+    troubles = health.health().troubles
     findings = [finding for finding in redis_checks.budgets_redis() if finding.down]
 
     assert trouble and trouble.what == CLUSTER
-    assert around.outage and (around.outage.code, around.outage.what) == (Reason.REDIS_REFUSES, CLUSTER)
-    assert lacks[0].what == CLUSTER
+    assert outage and (outage.cause, outage.what) == (Cause.REDIS_REFUSES, CLUSTER)
+    assert troubles[0].what == CLUSTER
     assert [finding.what.partition(" (")[0] for finding in findings] == [CLUSTER]
     assert [finding.fix for finding in findings] == ["let SLUICE_REDIS_URL name a single server"]

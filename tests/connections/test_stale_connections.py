@@ -219,7 +219,7 @@ def test_without_a_permit_for_the_second_try_the_reset_is_what_is_told(connect):
 
 def test_a_server_that_hangs_is_not_asked_again(connect):
     with keeping(answers=1, swallows="hang") as server:
-        connector = connect(server.url, timeout=0.3)
+        connector = connect(server.url, timeout_seconds=0.3)
         ask(connector)
 
         with pytest.raises(RetryableError, match=r"no answer within 0.3 s"):

@@ -15,6 +15,7 @@ from tests.helpers.clusters import cluster
 from workers import clock, settings
 from workers.connections import database, outages
 from workers.connections.pool import IDLE_SECONDS, Pool
+from workers.connections.trouble import Cause
 from workers.doctor import database_checks
 from workers.doctor.finding import Level
 from workers.errors import DependencyDown
@@ -86,7 +87,7 @@ def test_who_has_no_connection_waits_for_one_of_another_thread(narrow):
             return database.db.execute_sql("SELECT 1").fetchone()
 
     assert in_threads(*[work] * 6) == [(1,)] * 6
-    assert outages.reported().startswith("Postgres has no connection left (")
+    assert outages.reported_trouble().cause is Cause.NO_CONNECTION_LEFT
 
 
 def test_who_gets_none_says_why_and_which_repair(small, narrow):

@@ -24,7 +24,7 @@ from workers.errors import PermanentError, RateLimited, RetryableError, UsageErr
 from workers.records.activation import activate
 from workers.records.runs import create
 from workers.records.tables import BudgetRow, Run, RunItem
-from workers.reports import run_stats
+from workers.reports.budget_states import budget_state, known_budgets
 from workers.reports.forecast import Gate, Rule, Work, gates_of, rules_of, seconds_for, steady_seconds
 
 TWO = (Limit(50, seconds=2), Limit(200, seconds=10))
@@ -258,7 +258,7 @@ def test_one_request_tells_what_a_run_comes_to_and_nothing_is_written(mock_api, 
 
     # And one request was made, with one permit; no run, no item and no row
     assert (requests_of(api)["requests"], requests_of(api)["pages"]) == (1, {"1": 1})
-    assert [window.used for window in run_stats.look(run_stats.budgets()[0]["api-of-items"]).windows] == [1, 1]
+    assert [window.used for window in budget_state(known_budgets()[0]["api-of-items"]).windows] == [1, 1]
     assert [table.select().count() for table in (Run, RunItem, Item)] == [0, 0, 0]
     assert BudgetRow.select().count() == 1, "its permit is covered by the watermark"
 

@@ -221,7 +221,7 @@ def test_a_stopped_run_is_told_with_its_next_permit_and_the_others_are_not(new):
     use(other)
 
     # And it can continue as soon as it is resumed
-    limiter.go_on(1)
+    RunSignals(limiter.ledger).resume(1)
     use(stopped)
 
 

@@ -423,7 +423,7 @@ def test_a_run_gives_way_to_one_of_higher_priority_on_its_budget_and_keeps_one_l
 
     # And says why, where a worker runs
     presence.Heartbeat("worker").write()
-    assert run_stats.run_stats(runs.get(low.id)).why == "gives way to run 2 (priority 5); one lane goes on"
+    assert run_stats.run_stats(runs.get(low.id)).why == "gives way to run 2 (priority 5); one lane continues"
 
     # But its first lane continues
     detail.fetch_details(*first)

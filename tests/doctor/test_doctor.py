@@ -1,4 +1,4 @@
-"""The doctor: what it finds, on servers that are really so, and the fix it names."""
+"""The doctor: its findings, against real servers in each state, and the fixes that it names."""
 
 import json
 import socket
@@ -24,12 +24,14 @@ from workers.doctor import api_checks, database_checks, machine_checks, redis_ch
 from workers.doctor.database_checks import _filesystem
 from workers.doctor.examination import _findings, examine
 from workers.doctor.finding import Level, ok
+from workers.errors import ConfigurationError
 from workers.messaging import presence, scheduler_heartbeat
 from workers.messaging.broker import QUEUE, make_broker
+from workers.monitor.access import login, password
 from workers.records import schema
 from workers.records.runs import create
 from workers.records.tables import Run, RunStatus
-from workers.reports import run_stats
+from workers.reports.budget_states import budget_state
 from workers.scheduling.schedules import create as create_schedule
 from workers.settings import get_settings
 
@@ -122,14 +124,14 @@ def test_settings_that_cannot_be_read_are_a_finding_and_the_last_one(environment
     assert found[-1].area == "settings"
 
 
-def test_a_password_that_a_source_s_own_code_tells_is_not_shown(environment, redis_server, tmp_path):
+def test_a_password_that_a_source_s_own_code_raises_is_not_shown(environment, redis_server, tmp_path):
     # Given a password that no pattern would find
     password = "hunter2-of-redis"
     environment.setenv("SLUICE_REDIS_URL", redis_server.replace("://", f"://:{password}@"))
-    environment.setenv("SLUICE_SOURCES", "tells:SOURCES")
+    environment.setenv("SLUICE_SOURCES", "leaks:SOURCES")
     environment.syspath_prepend(tmp_path)
     raises = f"from workers.errors import ConfigurationError\nraise ConfigurationError('{password} is too short')\n"
-    (tmp_path / "tells.py").write_text(raises)
+    (tmp_path / "leaks.py").write_text(raises)
 
     found = list(examine())
 
@@ -156,7 +158,7 @@ def test_a_check_that_fails_or_hangs_is_a_finding_of_its_own(environment):
     # Then what came before it stays
     assert failed[0].what == "one"
     assert "LookupError: no shelf" in only(failed)
-    assert "not found out within 0.05 s" in only(hung)
+    assert "did not finish within 0.05 s" in only(hung)
     assert hung[-1].down
 
 
@@ -164,7 +166,7 @@ def test_a_check_that_fails_or_hangs_is_a_finding_of_its_own(environment):
 
 
 def test_an_old_python_or_package_and_few_files_are_named_with_what_to_install(environment):
-    assert "install 3.11" in only(machine_checks.python((3, 9, 1), "final"))
+    assert "install Python 3.11" in only(machine_checks.python((3, 9, 1), "final"))
     assert "not released" in only(machine_checks.python((3, 15, 0), "candidate"))
     assert troubles(machine_checks.packages(["redis>=8.1,<9", "dramatiq==2.2.*", "Nothing>=1; os_name == 'nt'"])) == []
     assert "made for >=99" in only(machine_checks.packages(["redis>=99"]))
@@ -174,7 +176,7 @@ def test_an_old_python_or_package_and_few_files_are_named_with_what_to_install(e
     assert troubles(machine_checks.open_files(-1)) == []
 
 
-def test_a_port_is_free_or_taken_by_us_or_by_somebody_else(environment, mock_api):
+def test_a_port_is_free_or_in_use_by_sluice_or_by_another_program(environment, mock_api):
     # Given the mock API on its port, a stranger on the page's, who hangs up
     environment.setenv("SLUICE_MOCK_PORT", str(mock_api().port))
     with socket.create_server(("127.0.0.1", 0)) as stranger:
@@ -188,13 +190,47 @@ def test_a_port_is_free_or_taken_by_us_or_by_somebody_else(environment, mock_api
     assert "the mock API answers on port" in found[1].what
 
 
-def test_a_page_that_would_let_others_in_is_an_error(environment):
-    environment.setenv("SLUICE_MONITOR_HOST", "0.0.0.0")
-
-    assert "leave it at 127.0.0.1" in troubles(machine_checks.ports())[0]
+NO_LOGIN, PASSWORD, VIEWER, OIDC = {}, {"PASSWORD": "x"}, {"VIEWER_PASSWORD": "x"}, {"LOGIN": "oidc"}
 
 
-def test_what_does_nothing_in_env_and_a_password_that_others_can_read_are_told(environment, tmp_path):
+@pytest.mark.parametrize("login_by", [NO_LOGIN, PASSWORD, VIEWER, OIDC], ids=["none", "password", "viewer", "oidc"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "0.0.0.0", "192.0.2.5", "sluice.example"])
+def test_the_doctor_and_the_server_agree_whether_the_page_may_be_served(environment, login_by, host, kept):
+    # Given
+    environment.setenv("SLUICE_MONITOR_HOST", host)
+    for name, value in login_by.items():
+        environment.setenv(f"SLUICE_MONITOR_{name}", kept if "PASSWORD" in name else value)
+    get_settings.cache_clear()
+
+    # When the server would start
+    refusal = None
+    try:
+        login.check()
+    except ConfigurationError as error:
+        refusal = error
+
+    # Then the doctor says the same; oidc is not set up here
+    found = [f for f in machine_checks.ports() if f.level == Level.ERROR]
+    assert [finding.what for finding in found] == ([refusal.what] if refusal else [])
+    is_local = host in ("127.0.0.1", "localhost", "::1")
+    assert bool(refusal) == (login_by is OIDC or (login_by is NO_LOGIN and not is_local))
+
+
+@pytest.fixture(scope="module")
+def kept():
+    """The hash of a password, as .env holds it."""
+    return password.make("hunter2-of-the-page")
+
+
+@pytest.fixture(autouse=True)
+def no_login():
+    """No login is remembered from the settings of another test."""
+    login.get_login.cache_clear()
+    yield
+    login.get_login.cache_clear()
+
+
+def test_names_without_effect_in_env_and_a_readable_password_are_findings(environment, tmp_path):
     # Given
     environment.chdir(tmp_path)
     env = tmp_path / ".env"
@@ -205,8 +241,8 @@ def test_what_does_nothing_in_env_and_a_password_that_others_can_read_are_told(e
 
     # Then
     assert len(found) == 3, found
-    assert "SLUICE_WORKER_TREADS in .env is no setting, and does nothing. write SLUICE_WORKER_THREADS" in found[0]
-    assert "SLUICE_LANES stands behind an export" in found[1]
+    assert "SLUICE_WORKER_TREADS in .env is no setting, and has no effect. write SLUICE_WORKER_THREADS" in found[0]
+    assert "SLUICE_LANES has an export before it" in found[1]
     assert "chmod 600 .env" in found[2]
     assert "hunter2" not in "".join(found)
 
@@ -224,7 +260,7 @@ def own(environment, tmp_path):
     server.kill()
 
 
-def test_a_redis_that_may_forget_is_told_from_one_that_keeps_all(own):
+def test_a_redis_that_can_forget_is_a_finding_and_one_that_keeps_all_is_not(own):
     assert troubles(redis_checks.budgets_redis()) == []
 
     own.client.config_set("maxmemory-policy", "allkeys-lru")
@@ -235,15 +271,15 @@ def test_a_redis_that_may_forget_is_told_from_one_that_keeps_all(own):
     own.client.config_set("appendonly", "no")
     loses = only(redis_checks.budgets_redis())
 
-    # Then each is told with what to type
+    # Then each names the command that repairs it
     assert evicts.startswith("error: maxmemory-policy allkeys-lru")
     assert f"redis-cli -h 127.0.0.1 -p {own.port} CONFIG SET maxmemory-policy noeviction" in evicts
     assert might.startswith("warning: maxmemory-policy volatile-ttl")
-    assert loses.startswith("warning: nothing is kept on disk")
+    assert loses.startswith("warning: nothing is saved to disk")
     assert "CONFIG SET appendonly yes" in loses
 
 
-def test_a_redis_that_cannot_be_written_or_does_not_let_us_is_told_with_what_to_do(own, environment):
+def test_a_redis_that_refuses_writes_or_logins_is_a_finding_with_its_repair(own, environment):
     # Given one that is full
     own.client.config_set("maxmemory", "1")
     full, _ = troubles(redis_checks.budgets_redis())
@@ -269,13 +305,13 @@ def test_a_redis_that_cannot_be_written_or_does_not_let_us_is_told_with_what_to_
     # Then
     assert "Redis is out of memory" in full
     assert "raise its maxmemory" in full
-    assert "Redis forbids its user what Sluice needs" in forbidden
+    assert "Redis forbids its user a command that Sluice needs" in forbidden
     assert "refused the password" in wrong
     assert "Redis is a replica" in replica
     assert "hunter2" not in full + forbidden + wrong + replica
 
 
-def test_what_answers_and_is_no_redis_is_told_as_such_also_of_the_broker(environment, redis_server):
+def test_a_server_that_is_no_redis_is_named_as_such_as_the_broker_too(environment, redis_server):
     environment.setenv("SLUICE_REDIS_URL", redis_server)
     with api({}) as stranger:
         environment.setenv("SLUICE_BROKER_URL", stranger.url.replace("http", "redis"))
@@ -294,7 +330,7 @@ def test_only_processes_that_take_messages_are_counted_as_workers(import_from, h
         presence.Heartbeat(kind).write()
     consumer = make_broker(redis_server).consume(QUEUE, timeout=1)
     next(consumer)
-    nobody = only(redis_checks.workers())
+    missing = only(redis_checks.workers())
 
     # When one was asked to stop, and one starts that knows no such source, and one that does
     clock.stop_requested.set()
@@ -307,8 +343,8 @@ def test_only_processes_that_take_messages_are_counted_as_workers(import_from, h
     consumer.close()
 
     # Then
-    assert "no worker runs" in nobody
-    assert "python -m workers worker" in nobody
+    assert "no worker runs" in missing
+    assert "python -m workers worker" in missing
     assert "every worker was asked to stop" in stopping
     assert "started before the sources changed: it does not know items" in outdated
     said = [finding.what for finding in redis_checks.workers() if finding.level == Level.OK]
@@ -320,11 +356,11 @@ def test_a_run_that_does_not_move_is_a_finding_with_its_reason(import_from, hous
     create("items", lanes=1, created_by="me", door="test")
     Run.update({Run.status: RunStatus.RUNNING, Run.started_at: clock.now() - timedelta(seconds=60)}).execute()
 
-    assert "run 1 of items: no worker runs" in only(run_checks.standing())
+    assert "run 1 of items: no worker runs" in only(run_checks.stalled())
 
 
-def test_a_clock_that_is_apart_from_ours_is_told(moved_clock, redis_server, environment):
-    # Given a machine whose clock stands still, long ago
+def test_a_clock_that_differs_is_a_finding(moved_clock, redis_server, environment):
+    # Given a machine whose clock stopped long ago
     environment.setenv("SLUICE_REDIS_URL", redis_server)
 
     assert any("h ahead of this machine's" in trouble for trouble in troubles(redis_checks.budgets_redis()))
@@ -333,7 +369,7 @@ def test_a_clock_that_is_apart_from_ours_is_told(moved_clock, redis_server, envi
 # --- the database
 
 
-def test_a_database_without_our_tables_is_told_and_its_repair_repairs_it(environment, database_url, redis_server):
+def test_a_database_without_tables_is_a_finding_and_its_repair_repairs_it(environment, database_url, redis_server):
     # Given an empty database
     environment.setenv("SLUICE_DATABASE_URL", database_url)
     with database.connection():
@@ -349,7 +385,7 @@ def test_a_database_without_our_tables_is_told_and_its_repair_repairs_it(environ
         assert troubles(database_checks.connection()) == []
 
 
-def test_a_database_that_nobody_may_write_is_told(environment, database_url, tmp_path):
+def test_a_database_that_cannot_be_written_is_a_finding(environment, database_url, tmp_path):
     # Given a Postgres database that is read only, or a SQLite file that another program keeps locked
     environment.setenv("SLUICE_DATABASE_URL", database_url)
     schema.migrate()
@@ -371,7 +407,7 @@ def test_a_database_that_nobody_may_write_is_told(environment, database_url, tmp
 
 
 @ON_SQLITE
-def test_a_file_that_everybody_may_write_is_told(environment, database_url, tmp_path):
+def test_a_file_that_every_user_can_write_is_a_finding(environment, database_url, tmp_path):
     environment.setenv("SLUICE_DATABASE_URL", database_url)
     schema.migrate()
     (tmp_path / "sluice.db").chmod(0o666)
@@ -389,7 +425,7 @@ def test_the_filesystem_of_another_machine_is_known(tmp_path):
     assert _filesystem(ROOT, tmp_path / "gone") == ""
 
 
-def test_runs_and_schedules_that_nobody_looks_after_are_told(import_from, house):
+def test_runs_and_schedules_without_a_scheduler_are_findings(import_from, house):
     # Given a run whose time came a minute ago, a schedule without its next run, and one of a source that is gone
     import_from("http://127.0.0.1:1")
     late = database.now() - timedelta(minutes=1)
@@ -403,14 +439,14 @@ def test_runs_and_schedules_that_nobody_looks_after_are_told(import_from, house)
     assert f"run {run.id} of items is overdue" in overdue
     assert "python -m workers scheduler" in overdue
     assert "there is no source named gone" in found[0]
-    assert "nobody has made its next run" in found[1]
+    assert "its next run has not been created" in found[1]
 
 
 @ON_SQLITE
-def test_that_no_scheduler_runs_is_told_until_one_does(house):
+def test_a_missing_scheduler_is_a_finding_until_one_runs(house):
     assert only(redis_checks.scheduler()) == (
-        "warning: no scheduler has run in the last seven days: no scheduled run starts, and lost work is not "
-        "recovered. start `python -m workers scheduler`"
+        "warning: no scheduler runs. No scheduled run starts, and lost messages are not sent again. "
+        "start `python -m workers scheduler`"
     )
 
     scheduler_heartbeat.beat()
@@ -422,7 +458,7 @@ def test_that_no_scheduler_runs_is_told_until_one_does(house):
 
 
 @ON_SQLITE
-def test_what_the_registry_refuses_is_told_with_its_fix(import_from):
+def test_what_the_registry_refuses_is_a_finding_with_its_fix(import_from):
     # Given two sources of one name
     import_from("http://127.0.0.1:1")
     import_from("http://127.0.0.1:2")
@@ -432,8 +468,8 @@ def test_what_the_registry_refuses_is_told_with_its_fix(import_from):
     assert only(found, "sources") == "error: Two sources are named 'items'. give each a name of its own"
 
 
-def test_a_model_whose_table_is_missing_or_does_not_fit_is_told(import_from, tmp_path):
-    # Given a model of ours without a table, and one of another database that has got a field since
+def test_a_model_whose_table_is_missing_or_does_not_fit_is_a_finding(import_from, tmp_path):
+    # Given a model in the same database without a table, and one of another database that has got a field since
     class Unmade(Item):
         class Meta:
             table_name = "unmade"
@@ -453,12 +489,13 @@ def test_a_model_whose_table_is_missing_or_does_not_fit_is_told(import_from, tmp
     unmade, grown = troubles(source_checks.models())
 
     # Then
-    assert "there is no table unmade. `python -m workers migrate --create-models`" in unmade
+    assert "The database has no table 'unmade' for Unmade" in unmade
+    assert "`python -m workers migrate --create-models`" in unmade
     assert "the table grown has no colour, " in grown
 
 
 @ON_SQLITE
-def test_credentials_on_plain_http_and_limits_that_never_hold_are_told(import_from):
+def test_credentials_on_plain_http_and_limits_that_never_apply_are_findings(import_from):
     # Given
     limits = [Limit(500, seconds=20), Limit(5000, seconds=100)]
     far = Connector("far", base_url="http://api.example.com", limits=limits, auth=("me", "hunter2-there"))
@@ -467,13 +504,13 @@ def test_credentials_on_plain_http_and_limits_that_never_hold_are_told(import_fr
     readable, idle = troubles(source_checks.connectors())
 
     # Then
-    assert "its credentials can be read on the way. let base_url begin with https://" in readable
-    assert "the limit 5000/100 s never holds: the others let 2,500 through in its time" in idle
+    assert "its credentials can be read in transit. let base_url begin with https://" in readable
+    assert "the limit 5000/100 s never applies: the other limits allow 2,500 in its time" in idle
     assert "hunter2" not in readable
 
 
 @ON_SQLITE
-def test_an_api_of_this_machine_that_nobody_serves_is_told(import_from, mock_api, environment):
+def test_an_api_of_this_machine_that_does_not_run_is_a_finding(import_from, mock_api, environment):
     # Given one that is served, one that is not, and the mock's port
     import_from(mock_api(items=1).url, name="served")
     port, mock = free_port(), free_port()
@@ -492,7 +529,7 @@ def test_an_api_of_this_machine_that_nobody_serves_is_told(import_from, mock_api
 
 
 @ON_SQLITE
-def test_a_redis_url_that_cannot_be_read_is_told_once(import_from, environment):
+def test_a_redis_url_that_cannot_be_read_is_one_finding(import_from, environment):
     import_from("http://api.example.com")
     environment.setenv("SLUICE_REDIS_URL", "redis://:hunter2-pw@127.0.0.1:port/0")
     get_settings.cache_clear()
@@ -505,7 +542,7 @@ def test_a_redis_url_that_cannot_be_read_is_told_once(import_from, environment):
 
 
 @ON_SQLITE
-def test_what_an_api_taught_its_budget_is_told(import_from, mock_api):
+def test_what_an_api_taught_its_budget_is_a_finding(import_from, mock_api):
     # Given an API whose headers name a lower limit, which the budget has adopted
     server = mock_api(items=5, limits="100/20", headers="ratelimit")
     source = import_from(server.url, limits=(Limit(500, seconds=20),))
@@ -533,10 +570,10 @@ def test_each_api_is_asked_once_with_a_permit_and_limits_it_names_are_compared(i
 
     # Then
     less, not_there = troubles(found, "API one-api")
-    assert "RateLimit says 100/20 s, and the configured limits (500/20 s, 600/50 s) let 500 through" in less
+    assert "RateLimit says 100/20 s, and the configured limits (500/20 s, 600/50 s) allow 500" in less
     assert "write Limit(100, seconds=20), instead of 500/20 s, into the limits of 'one-api'" in less
     assert "write Limit(150, seconds=60) into the limits of 'one-api'" in not_there
-    assert run_stats.look(connector.budget).granted == 1
+    assert budget_state(connector.budget).granted == 1
 
 
 @ON_SQLITE
@@ -545,9 +582,9 @@ def test_a_limit_said_in_another_way_is_compared_too(import_from):
     said = {
         "X-RateLimit-Limit: 500": "says 500, without its time, as configured (500/20 s)",
         "X-RateLimit-Limit: 60": "no configured limit has that number",
-        "RateLimit-Policy: 900;w=20": "so it could be faster",
+        "RateLimit-Policy: 900;w=20": "so imports could be faster",
         "RateLimit-Policy: 1500;w=60": "RateLimit-Policy says 1,500/60 s, as configured",
-        "X-Powered-By: PHP": "its headers tell no limits",
+        "X-Powered-By: PHP": "its headers name no limits",
     }
     with api({"/api/items": [http(json.dumps({"data": [row(1)]}), header) for header in said]}) as server:
         source = import_from(server.url)
@@ -560,11 +597,11 @@ def test_a_limit_said_in_another_way_is_compared_too(import_from):
 
 
 @ON_SQLITE
-def test_what_an_api_should_not_answer_is_told_with_the_fix(import_from):
+def test_what_an_api_should_not_answer_is_a_finding_with_its_fix(import_from):
     # Given an API that answers so, one after the other
     answers = {
         http("", "Location: https://user:hunter2-x@new.example.com/api/items", status="301 Moved"): (
-            "redirects to https://***@new.example.com/api/items, which is not followed. set base_url"
+            "redirects to https://***@new.example.com/api/items, and redirects are not followed. set base_url"
         ),
         http(status="304 Not Modified"): "answered 304, which is valid only",
         http('{"a": 1}\n{"a": 2}', media="application/x-ndjson"): "JSON lines (application/x-ndjson) instead",
@@ -582,7 +619,7 @@ def test_what_an_api_should_not_answer_is_told_with_the_fix(import_from):
 
         found = [only(api_checks.ask(source)) for _ in answers]
 
-    # Then each is told in a sentence of its own, and none of its secrets; and nothing is asked in a pause
+    # Then each has a finding of its own, without secrets; and no request is sent in a pause
     assert [said for said, expected in zip(found, answers.values(), strict=True) if expected not in said] == []
     assert "hunter2" not in "".join(found)
     assert "it was not asked" in only(api_checks.ask(source))
@@ -590,14 +627,14 @@ def test_what_an_api_should_not_answer_is_told_with_the_fix(import_from):
 
 
 @ON_SQLITE
-def test_what_a_source_s_own_code_raises_is_told_and_nothing_is_asked(import_from, mock_api):
+def test_what_a_source_s_own_code_raises_is_a_finding_and_no_request_is_sent(import_from, mock_api):
     def get_list_request(self, cursor, per_page):
         return {}["token"]
 
     source = import_from(mock_api().url, get_list_request=get_list_request)
 
     assert "KeyError: 'token'. correct get_list_request of TestSource" in only(api_checks.ask(source))
-    assert not run_stats.look(source.connector.budget).known
+    assert not budget_state(source.connector.budget).known
 
 
 def test_without_tables_no_api_is_asked(environment, database_url):

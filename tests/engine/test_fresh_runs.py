@@ -803,7 +803,7 @@ def test_the_copy_resumes_at_the_key_at_which_a_worker_died(
         runner.run_inline(run)
     assert OldRow.select().count() == 1000
     presence.Heartbeat("worker").write()
-    assert why(run) == "notes which rows are there, before it asks for its list"
+    assert why(run) == "records which rows exist, before it requests its list"
 
     # When its lease has ended, and another takes it up
     moved_clock.advance(1000)

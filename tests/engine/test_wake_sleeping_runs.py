@@ -21,7 +21,7 @@ from workers.processes import scheduler
 from workers.records import cursor, items, lanes, runs
 from workers.records.lanes import open_for
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
-from workers.reports import run_stats
+from workers.reports import budget_states, run_stats
 from workers.reports.reasons import Reason
 from workers.settings import get_settings
 from workers.sources.registry import get_registry
@@ -167,7 +167,7 @@ def test_a_run_that_waits_for_something_else_is_not_woken(sent, house, what):
         get_registry()["items"].connector = Connector("away", base_url="http://127.0.0.1:1", limits=DAILY)
         house.setenv("SLUICE_REDIS_URL", "redis://127.0.0.1:1/0")
         settings.get_settings.cache_clear()
-        run_stats._looker.cache_clear()
+        budget_states._limiter.cache_clear()
     sent.clear()
 
     assert wake_sleeping_runs.wake_sleepers() == 0

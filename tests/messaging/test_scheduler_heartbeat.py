@@ -6,6 +6,7 @@ import pytest
 
 from tests.conftest import free_port
 from workers import Limit, clock, settings
+from workers.connections.trouble import Cause
 from workers.control import runner
 from workers.messaging import scheduler_heartbeat
 from workers.records import runs
@@ -27,8 +28,9 @@ def items(import_from, moved_clock):
 
 @ON_ONE_DATABASE
 def test_where_no_scheduler_has_ever_run_the_doors_say_so_with_the_fix(items):
-    assert "no scheduler has run in the last seven days" in scheduler_heartbeat.no_scheduler()
-    assert "`python -m workers scheduler`" in scheduler_heartbeat.no_scheduler()
+    missing = scheduler_heartbeat.no_scheduler()
+    assert (missing.cause, missing.since, missing.is_down) == (Cause.NO_SCHEDULER, None, False)
+    assert missing.sentence.endswith("To do: start `python -m workers scheduler`")
 
 
 @ON_ONE_DATABASE
@@ -39,10 +41,11 @@ def test_a_scheduler_is_missed_after_a_while_and_one_of_a_cron_later(items, move
 
     # When, Then
     moved_clock.advance(patience - 1)
-    assert scheduler_heartbeat.no_scheduler() == ""
+    assert scheduler_heartbeat.no_scheduler() is None
     moved_clock.advance(2)
-    since = clock.now() - timedelta(seconds=patience + 1)
-    assert f"no scheduler has run since {since:%Y-%m-%d %H:%M:%S} UTC" in scheduler_heartbeat.no_scheduler()
+    missing = scheduler_heartbeat.no_scheduler()
+    assert missing.since == clock.now() - timedelta(seconds=patience + 1)
+    assert missing.headline == f"no scheduler runs (since {missing.since:%Y-%m-%d %H:%M:%S} UTC)"
 
 
 @ON_ONE_DATABASE
@@ -51,7 +54,7 @@ def test_a_redis_that_cannot_tell_accuses_nobody(items, house):
     settings.get_settings.cache_clear()
 
     scheduler_heartbeat.beat()
-    assert scheduler_heartbeat.no_scheduler() == ""
+    assert scheduler_heartbeat.no_scheduler() is None
 
 
 @ON_ONE_DATABASE
@@ -66,7 +69,7 @@ def test_an_overdue_run_and_its_schedule_say_who_is_missing(items, moved_clock):
 
     # Then
     shown = schedule_stats.schedule_stats("items")
-    assert "its slot of" in shown.unattended and "no scheduler has run since" in shown.unattended
+    assert "its slot of" in shown.unattended and "no scheduler runs (since" in shown.unattended
     (overdue,) = run_stats.recent_runs()
     assert overdue.label == "overdue"
     assert overdue.why.startswith("overdue since") and "python -m workers scheduler" in overdue.why

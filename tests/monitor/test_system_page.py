@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import forget, free_port
 from tests.helpers.pages import draw, html, text
+from workers.connections.trouble import Trouble
 from workers.messaging import presence, recent_errors, scheduler_heartbeat
 from workers.messaging.presence import Process
 from workers.monitor.readings import cache
@@ -16,7 +17,7 @@ from workers.monitor.sections.banner import banner
 from workers.monitor.sections.error_table import error_table
 from workers.monitor.sections.metric_cards import figure_cards
 from workers.monitor.sections.process_table import process_table
-from workers.reports.health import Health, Lack
+from workers.reports.health import Health
 
 pytestmark = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 HOSTILE = "<img src=x onerror=alert(1)> `code`"
@@ -52,7 +53,9 @@ def test_where_nobody_runs_it_says_what_to_start(house):
     said = text(draw("system"))
     assert "2 things are down or lacking" in said
     assert "No process has left word" in said
-    assert "No worker runs. What is started now waits for one. To do: start python -m workers worker ." in said
+    assert (
+        "No worker runs. Runs that are started now wait for a worker. To do: start python -m workers worker ." in said
+    )
     assert "none in the last seven days" in said
 
 
@@ -60,7 +63,7 @@ def test_with_redis_away_it_shows_what_can_be_shown(house):
     house.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     forget()
     said = text(draw("system"))
-    assert "Redis does not answer. Nothing is sent to an API" in said
+    assert "Redis does not answer. No request is sent to an API" in said
     assert "Who lives cannot be told" in said
     assert "they are kept in Redis, which does not answer" in said
     assert "SQLite 3." in said
@@ -110,8 +113,9 @@ def test_figures_that_nobody_tells_are_said_to_be_missing(house):
 
 
 def test_the_banner_says_what_is_down_what_comes_of_it_and_what_to_do(house):
-    down = Lack("Redis <b>does</b> not answer", "Nothing is sent.", "start it: `python -m workers redis`")
-    lacking = Lack("no worker runs: the last heartbeat came at 11:59:00 UTC", "It waits.", "start one", is_down=False)
+    down = Trouble("Redis <b>does</b> not answer", "start it: `python -m workers redis`", meaning="Nothing is sent.")
+    seen = datetime(2026, 11, 3, 11, 59, tzinfo=UTC)
+    lacking = Trouble("no worker runs", "start one", meaning="It waits.", since=seen, is_down=False)
 
     drawn = banner(Health((down, lacking), None), ZoneInfo("Europe/Berlin"), datetime(2026, 11, 3, 12, 0, tzinfo=UTC))
 

@@ -17,7 +17,7 @@ from workers.records.tables import ItemStatus, Run, RunItem
 from workers.reports import run_stats, running_runs
 from workers.reports.eta import eta
 from workers.reports.pace import Pace
-from workers.reports.running_runs import Beside
+from workers.reports.running_runs import RunningRuns
 
 FRESH = BudgetState("api", (WindowState(Limit(500, seconds=20), 0, 500, 500),))
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -34,9 +34,9 @@ def listed(left: int, source: str = "items") -> Run:
 @ON_SQLITE
 def test_a_request_of_a_weight_takes_as_long_as_that_many(house: Any, weight: float) -> None:
     run, pace = listed(1000), Pace(0.0, 200.0)
-    weighed = eta(run, database.now(), FRESH, pace, Beside([run], (), {run.id: "api"}, {}, {run.id: weight}))
+    weighed = eta(run, database.now(), FRESH, pace, RunningRuns([run], (), {run.id: "api"}, {}, {run.id: weight}))
     many = listed(round(1000 * weight), "others")
-    same = eta(many, database.now(), FRESH, Pace(0.0, 200.0 * weight), Beside([many], (), {many.id: "api"}, {}))
+    same = eta(many, database.now(), FRESH, Pace(0.0, 200.0 * weight), RunningRuns([many], (), {many.id: "api"}, {}))
     assert weighed and same
     assert weighed.seconds == pytest.approx(same.seconds, rel=0.03, abs=0.5)
 
@@ -74,5 +74,5 @@ def test_the_weight_of_a_run_is_that_of_its_details(
         again = runs.get(run.id)
 
         assert detail_weight(again) == weight
-        assert running_runs.look(database.now()).weight_of(again) == weight
+        assert running_runs.snapshot(database.now()).weight_of(again) == weight
         assert run_stats.run_stats(again).id == run.id

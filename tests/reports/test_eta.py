@@ -1,4 +1,4 @@
-"""ETA: when a run will end, against runs that do end, in moved time; and what decides it, in words."""
+"""ETA: the computed end of a run, compared with runs that end, in moved time; and what decides it, in words."""
 
 import math
 from dataclasses import replace
@@ -14,9 +14,10 @@ from workers.records import activation, items, runs, samples
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus, Sample
 from workers.reports import intervals, run_stats, running_runs
 from workers.reports.eta import eta
-from workers.reports.pace import Pace, pace_of
-from workers.reports.pauses import held
-from workers.reports.running_runs import Beside
+from workers.reports.pace import Pace, count_since, pace_of
+from workers.reports.pauses import pauses_of
+from workers.reports.running_runs import RunningRuns
+from workers.reports.snapshot import _completed_since
 
 TWO = (Limit(500, seconds=20), Limit(2000, seconds=100))
 
@@ -32,7 +33,7 @@ FRESH = budget(0, 0)
 
 
 def listed(left, source="items", **values):
-    """A running run of 16 lanes whose list is known, with so many items left."""
+    """A running run of 16 lanes whose list is known, with `left` items left."""
     run = runs.create(source, lanes=16, created_by="test", door="test")
     assert activation.activate(run.id)
     known = {"total_count": left, "discovered_at": database.now(), "discovery_due_at": None}
@@ -40,17 +41,17 @@ def listed(left, source="items", **values):
     return runs.get(run.id)
 
 
-def told(run, state=FRESH, active=200.0, others=(), sampled=None):
+def eta_of(run, state=FRESH, active=200.0, others=(), sampled=None):
     every = [run, *others]
-    beside = Beside(every, (), dict.fromkeys([one.id for one in every], "api"), sampled or {})
-    return eta(run, database.now(), state, Pace(0.0, active), beside)
+    running = RunningRuns(every, (), dict.fromkeys([one.id for one in every], "api"), sampled or {})
+    return eta(run, database.now(), state, Pace(0.0, active), running, last_retry_at=items.last_due(run.id))
 
 
 # --- against what happens ---------------------------------------------------------------------------------------------
 
 
 @on_sqlite
-def test_it_is_told_all_along_to_a_few_seconds(moved_clock, mock_api, import_from):
+def test_it_is_right_to_a_few_seconds_during_a_whole_run(moved_clock, mock_api, import_from):
     # Given 190 requests on 20/20 s and 80/100 s: four bursts, a wait, and so on for 220 s
     server = mock_api(items=188, limits="20/20,80/100")
     import_from(server.url, limits=(Limit(20, seconds=20), Limit(80, seconds=100)))
@@ -61,14 +62,14 @@ def test_it_is_told_all_along_to_a_few_seconds(moved_clock, mock_api, import_fro
             one = run_stats.run_stats(run)
             seen.append((clock.now(), one.eta_at, one.eta_seconds, one.eta_why))
 
-    # When they are imported, and somebody looks after each message
+    # When they are imported, and the end is computed after each message
     run = runner.run_inline(runner.start("items", who="test", door="test", send=False), look)
 
-    # Then each look told the end: as exactly as the samples, of an inline run every five seconds, know what was sent
-    off = [(told_for - run.ended_at).total_seconds() for _, told_for, _, _ in seen]
+    # Then each one is as exact as the samples, which an inline run takes every five seconds
+    off = [(eta_at - run.ended_at).total_seconds() for _, eta_at, _, _ in seen]
     assert len(off) > 40
     assert max(map(abs, off)) < 5.5
-    assert all(at + timedelta(seconds=seconds) == told_for for at, told_for, seconds, _ in seen)
+    assert all(at + timedelta(seconds=seconds) == eta_at for at, eta_at, seconds, _ in seen)
     assert any("80/100 s window decides" in why for *_, why in seen)
     assert any("window opens in" in why for *_, why in seen)
 
@@ -87,22 +88,22 @@ def test_it_is_told_all_along_to_a_few_seconds(moved_clock, mock_api, import_fro
 )
 @on_sqlite
 def test_known_budgets_have_known_ends(moved_clock, house, left, state, seconds):
-    assert told(listed(left), state).seconds == pytest.approx(seconds, rel=0.002, abs=0.1)
+    assert eta_of(listed(left), state).seconds == pytest.approx(seconds, rel=0.002, abs=0.1)
 
 
 @on_sqlite
-def test_the_samples_tell_when_a_window_opens_again(moved_clock, house):
+def test_the_samples_show_when_a_window_opens_again(moved_clock, house):
     # Given that 1,500 of 2,000 were used in bursts 45, 25 and 5 s ago
     run = listed(600)
     bursts = {"requests": 0}
     sampled = []
     for ago in (48, 45, 28, 25, 8, 5):
         bursts["requests"] += 500 if ago in (45, 25, 5) else 0
-        sampled.append(intervals.Mark(database.now() - timedelta(seconds=ago), requests=bursts["requests"]))
+        sampled.append(intervals.Counters(database.now() - timedelta(seconds=ago), requests=bursts["requests"]))
     Run.update(requests_count=1500).where(Run.id == run.id).execute()
 
     # Then 500 leave when the short window opens, and the last 100 when the first burst is over
-    found = told(runs.get(run.id), budget(500, 1500, opens_in_seconds=15), 1e6, sampled={run.id: sampled})
+    found = eta_of(runs.get(run.id), budget(500, 1500, opens_in_seconds=15), 1e6, sampled={run.id: sampled})
     assert found.seconds == pytest.approx(100.1 - 45, abs=2)
 
 
@@ -120,22 +121,22 @@ def test_what_a_run_took_that_has_ended_is_known_too(moved_clock, house):
     # When another one begins, which may take 500 at once, and 100 when the first burst is over: 42 s ago
     run = listed(600)
     clock.sleep(2)
-    others = running_runs.look(database.now())
+    others = running_runs.snapshot(database.now())
     state = budget(500, 1500, opens_in_seconds=17)
 
     # Then its end is that, and not all of a window later
     found = eta(run, database.now(), state, Pace(0.0, 1e6), others)
     assert [one.id for one in others.earlier] == [earlier.id]
     assert found.seconds == pytest.approx(100.1 - 44, abs=3)
-    assert eta(run, database.now(), state, Pace(0.0, 1e6), replace(others, earlier=(), _once={})).seconds > 75
+    assert eta(run, database.now(), state, Pace(0.0, 1e6), replace(others, earlier=(), _computed={})).seconds > 75
 
 
 @on_sqlite
 def test_a_window_that_the_run_cannot_fill_decides_nothing(moved_clock, house):
     run = listed(1000)
-    assert "500/20 s window decides: 25 items/s" in told(run).why
+    assert "500/20 s window decides: 25 items/s" in eta_of(run).why
     run.total_count = 2100
-    assert "2000/100 s window decides: 20 items/s" in told(run).why
+    assert "2000/100 s window decides: 20 items/s" in eta_of(run).why
 
 
 @on_sqlite
@@ -149,18 +150,18 @@ def test_what_was_sent_before_the_first_sample_is_known_too(moved_clock, house):
 
     # Then they stand in the way for another 51 s, which is over when 1,600 have left
     marks = intervals.samples_of([run.id])
-    assert told(runs.get(run.id), budget(0, 400), math.inf, sampled=marks).seconds == pytest.approx(60, abs=0.1)
+    assert eta_of(runs.get(run.id), budget(0, 400), math.inf, sampled=marks).seconds == pytest.approx(60, abs=0.1)
 
 
 @on_sqlite
 def test_a_day_s_window_costs_no_more_than_a_short_one(moved_clock, house):
-    # Given a budget of a million a day, of which 600,000 are used and nobody knows since when, and 100 a second
+    # Given a budget of a million a day, of which 600,000 are used at unknown times, and 100 a second
     limits = (Limit(100, seconds=1), Limit(1_000_000, seconds=86_400))
     state = budget(3, 600_000, limits=limits)
 
     # Then 300,000 requests take as long as the shorter one says, and five million as the longer one
-    assert told(listed(300_000), state, math.inf).seconds == pytest.approx(3_000, rel=0.01)
-    found = told(listed(5_000_000, "others"), state, math.inf)
+    assert eta_of(listed(300_000), state, math.inf).seconds == pytest.approx(3_000, rel=0.01)
+    found = eta_of(listed(5_000_000, "others"), state, math.inf)
     assert found.seconds == pytest.approx(5 * 86_400 + 600_000 / 100, rel=0.005)
 
 
@@ -182,12 +183,12 @@ def test_a_day_s_window_costs_no_more_than_a_short_one(moved_clock, house):
             "its API is paused for 5 min 0 s",
         ),
         (20_000, budget(0, 0, profile="paced"), 200.0, "the paced profile decides: 19.1 items/s"),
-        (0, FRESH, 200.0, "every item has ended; about to be closed"),
+        (0, FRESH, 200.0, "every item has ended; the run is about to be completed"),
     ],
 )
 @on_sqlite
-def test_what_decides_is_told_in_words(house, left, state, active, why):
-    assert told(listed(left), state, active).why == why
+def test_what_decides_is_said_in_words(house, left, state, active, why):
+    assert eta_of(listed(left), state, active).why == why
 
 
 def test_a_retry_that_is_due_last_decides(moved_clock, house):
@@ -197,35 +198,35 @@ def test_a_retry_that_is_due_last_decides(moved_clock, house):
     items.add(run.id, [due | {"external_id": "1", "due_at": database.now()}])
     items.add(run.id, [due | {"external_id": "2", "due_at": database.now() + timedelta(seconds=240)}])
 
-    found = told(run)
+    found = eta_of(run)
     assert (found.seconds, found.why) == (240, "a retry decides: the last one is due in 4 min 0 s")
 
     # And one that has ended decides nothing
     RunItem.update(status=ItemStatus.COMPLETED).where(RunItem.external_id == "2").execute()
-    assert told(run).seconds < 1
+    assert eta_of(run).seconds < 1
 
 
 @on_sqlite
 def test_runs_on_the_same_budget_share_it(moved_clock, house):
     # Given 10,000 left of a run, and other runs with a lot and with little left
     run, long, short = listed(10_000), listed(100_000, "long"), listed(1_000, "short")
-    alone = told(run)
+    alone = eta_of(run)
 
     # Then by lanes, until the other has ended; and one of higher priority goes first
-    beside_long, beside_short = told(run, others=[long]), told(run, others=[short])
-    assert beside_long.seconds == pytest.approx(20_000 / 20, rel=0.05)
-    assert beside_short.seconds == pytest.approx(11_000 / 20, rel=0.1)
-    assert alone.seconds < beside_short.seconds
-    assert beside_long.why == f"2000/100 s window decides: 20 items/s; shared with run {long.id}"
+    with_long, with_short = eta_of(run, others=[long]), eta_of(run, others=[short])
+    assert with_long.seconds == pytest.approx(20_000 / 20, rel=0.05)
+    assert with_short.seconds == pytest.approx(11_000 / 20, rel=0.1)
+    assert alone.seconds < with_short.seconds
+    assert with_long.why == f"2000/100 s window decides: 20 items/s; shared with run {long.id}"
     long.priority = 5
-    first = told(run, others=[long])
+    first = eta_of(run, others=[long])
     assert first.seconds == pytest.approx(110_000 / 20, rel=0.05)
     assert first.why.endswith(f"; run {long.id} goes first")
 
     # And those of other budgets, or of lower priority, do not count
     long.priority = -5
-    assert told(run, others=[long]) == alone
-    elsewhere = Beside([run, short], (), {run.id: "api", short.id: "other"}, {})
+    assert eta_of(run, others=[long]) == alone
+    elsewhere = RunningRuns([run, short], (), {run.id: "api", short.id: "other"}, {})
     assert eta(run, database.now(), FRESH, Pace(0.0, 200.0), elsewhere) == alone
 
 
@@ -233,9 +234,9 @@ def test_runs_on_the_same_budget_share_it(moved_clock, house):
 def test_items_that_take_several_requests_take_longer(moved_clock, house):
     run = listed(10_000)
 
-    found = eta(run, database.now(), FRESH, Pace(0.0, 200.0, requests_per_item=2.0), Beside())
+    found = eta(run, database.now(), FRESH, Pace(0.0, 200.0, requests_per_item=2.0), RunningRuns())
 
-    assert found.seconds == pytest.approx(told(listed(20_000, "others")).seconds, rel=0.01)
+    assert found.seconds == pytest.approx(eta_of(listed(20_000, "others")).seconds, rel=0.01)
     assert found.why == "2000/100 s window decides: 10 items/s"
 
 
@@ -243,7 +244,7 @@ def test_items_that_take_several_requests_take_longer(moved_clock, house):
 
 
 def works(run, seconds, count, waits=0.0):
-    """Let time pass, and the run end so many items at the end of it, all of it in samples."""
+    """Let time pass, and the run end `count` items at its end, all of it in samples."""
     clock.sleep(seconds)
     values = {Run.succeeded_count: Run.succeeded_count + count, Run.requests_count: Run.requests_count + count}
     values |= {Run.total_sleep_seconds: Run.total_sleep_seconds + waits}
@@ -254,7 +255,9 @@ def works(run, seconds, count, waits=0.0):
 def pace(run, sampled=True):
     now, run = database.now(), runs.get(run.id)
     marks = intervals.samples_of([run.id])[run.id] if sampled else ()
-    return pace_of(run, now, marks, held([run], now)[run.id])
+    pauses = pauses_of([run], now)[run.id]
+    since = count_since(run, now, marks, pauses)
+    return pace_of(run, now, marks, pauses, completed=_completed_since(run, since) if since else None)
 
 
 @on_sqlite
@@ -271,7 +274,7 @@ def test_the_active_pace_leaves_waiting_out(moved_clock, house):
     assert found.per_second == pytest.approx(5, rel=0.35)
     assert found.requests_per_item == pytest.approx(1, rel=0.1)
 
-    # And of a run without samples the whole life tells the same
+    # And a run without samples has the same, by its whole history
     assert pace(run, sampled=False).active_per_second == pytest.approx(50)
 
 
@@ -302,20 +305,20 @@ def test_what_the_list_itself_refused_is_no_pace(moved_clock, house):
 
 
 @on_sqlite
-def test_many_runs_on_a_budget_are_reckoned_once(moved_clock, house):
+def test_many_runs_on_a_budget_are_computed_once(moved_clock, house):
     # Given
     many = [listed(100, source=f"items{number}") for number in range(8)]
     samples.take(database.now())
     moved_clock.advance(2.0)
-    reckoned = []
-    beside = Beside(many, (), dict.fromkeys([run.id for run in many], "api"), {})
+    computed = []
+    running = RunningRuns(many, (), dict.fromkeys([run.id for run in many], "api"), {})
 
     # When
-    found = [beside.once_a_budget(run, lambda: reckoned.append(1) or "gates") for run in many]
+    found = [running.once_per_budget(run, lambda: computed.append(1) or "gates") for run in many]
 
     # Then
     assert found == ["gates"] * 8
-    assert len(reckoned) == 1
+    assert len(computed) == 1
 
 
 @on_sqlite
@@ -356,13 +359,13 @@ def test_a_run_of_which_nothing_has_come_has_no_end(moved_clock, house):
     reading, begun = listed(5, discovered_at=None), listed(5, "others")
     clock.sleep(5)
 
-    assert told(reading) is None
+    assert eta_of(reading) is None
     assert pace(begun).active_per_second is None
-    assert told(begun, active=pace(begun).active_per_second) is None
+    assert eta_of(begun, active=pace(begun).active_per_second) is None
 
 
 @on_sqlite
-def test_where_redis_is_away_there_is_no_end_to_tell(moved_clock, house, import_from):
+def test_where_redis_is_away_the_end_is_unknown(moved_clock, house, import_from):
     import_from("http://127.0.0.1:9", limits=TWO, connector=Connector("api", base_url="http://127.0.0.1:9", limits=TWO))
     run = listed(100)
     works(run, 10, 50)

@@ -1,4 +1,4 @@
-"""Health: what is down or lacking is named, with what to do; the figures cost little, whatever there is."""
+"""Health: what is down or missing is named, with its repair; and the metrics cost little, however much there is."""
 
 import sqlite3
 from datetime import timedelta
@@ -11,6 +11,7 @@ from tests.conftest import forget, free_port
 from workers import clock, settings
 from workers.connections import database, outages
 from workers.connections.database import db
+from workers.connections.trouble import Cause
 from workers.messaging import broker, presence, scheduler_heartbeat
 from workers.records import schema
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
@@ -25,11 +26,11 @@ def record(status: RunStatus) -> Run:
 
 
 def whats() -> list[str]:
-    return [lack.what for lack in health.health().lacks]
+    return [trouble.what for trouble in health.health().troubles]
 
 
 @pytest.fixture
-def manned(house):
+def staffed(house):
     """All that is needed runs."""
     presence.Heartbeat("worker", threads=8).write()
     scheduler_heartbeat.beat()
@@ -39,32 +40,32 @@ def manned(house):
 # --- what is down -----------------------------------------------------------------------------------------------------
 
 
-def test_where_all_runs_nothing_is_lacking(manned):
+def test_where_all_runs_there_is_no_trouble(staffed):
     found = health.health()
-    assert found.lacks == ()
+    assert found.troubles == ()
     assert [process.kind for process in found.processes] == ["worker"]
 
 
 @ON_ONE_DATABASE
-def test_without_a_worker_runs_stand_still_and_the_command_is_named(house):
+def test_without_a_worker_runs_are_stalled_and_the_command_is_named(house):
     # Given
     scheduler_heartbeat.beat()
     record(RunStatus.RUNNING)
 
     # Then
-    (lack,) = health.health().lacks
-    assert (lack.what, lack.is_down) == ("no worker runs", True)
-    assert lack.means.startswith("1 run stands still")
-    assert "`python -m workers worker`" in lack.repair
+    (trouble,) = health.health().troubles
+    assert (trouble.what, trouble.is_down) == ("no worker runs", True)
+    assert trouble.meaning.startswith("1 run is stalled")
+    assert "`python -m workers worker`" in trouble.repair
 
     # When there is nothing to do, it is no outage
     Run.update({Run.status: RunStatus.COMPLETED}).execute()
-    (lack,) = health.health().lacks
-    assert (lack.what, lack.is_down) == ("no worker runs", False)
+    (trouble,) = health.health().troubles
+    assert (trouble.what, trouble.is_down) == ("no worker runs", False)
 
 
 @ON_ONE_DATABASE
-def test_a_worker_that_fell_silent_is_missed_with_the_time_it_was_heard_of_last(house, moved_clock):
+def test_a_worker_without_a_heartbeat_is_missing_since_its_last_one(house, moved_clock):
     # Given
     presence.Heartbeat("worker").write()
     seen = clock.now()
@@ -74,35 +75,36 @@ def test_a_worker_that_fell_silent_is_missed_with_the_time_it_was_heard_of_last(
     scheduler_heartbeat.beat()
 
     # Then
-    assert whats() == [f"no worker runs: the last heartbeat came at {seen:%H:%M:%S} UTC"]
+    (trouble,) = health.health().troubles
+    assert (trouble.cause, trouble.since) == (Cause.NO_WORKER, seen)
 
 
 @ON_ONE_DATABASE
-def test_without_a_scheduler_nothing_starts_by_itself(house):
+def test_a_missing_scheduler_is_named(house):
     presence.Heartbeat("worker").write()
-    (lack,) = health.health().lacks
-    assert lack.what == "no scheduler has run here lately"
-    assert lack.means == "Nothing starts by itself, and what is lost stays lost."
-    assert lack.repair == "start `python -m workers scheduler`"
+    (trouble,) = health.health().troubles
+    assert trouble.what == "no scheduler runs"
+    assert trouble.meaning == "No scheduled run starts, and lost messages are not sent again."
+    assert trouble.repair == "start `python -m workers scheduler`"
 
 
 @ON_ONE_DATABASE
-def test_a_redis_that_is_away_is_named_once_and_nobody_is_accused(manned):
-    manned.setenv("SLUICE_REDIS_URL", f"redis://:s3cret-word@127.0.0.1:{free_port()}/0")
-    manned.setenv("SLUICE_BROKER_URL", "")
+def test_a_redis_that_is_away_is_named_once_and_no_process_is_reported_missing(staffed):
+    staffed.setenv("SLUICE_REDIS_URL", f"redis://:s3cret-word@127.0.0.1:{free_port()}/0")
+    staffed.setenv("SLUICE_BROKER_URL", "")
     settings.get_settings.cache_clear()
 
     found = health.health()
-    (lack,) = found.lacks
-    assert (lack.what, lack.is_down) == ("Redis does not answer", True)
-    assert "`python -m workers redis` starts one" in lack.repair
+    (trouble,) = found.troubles
+    assert (trouble.what, trouble.is_down) == ("Redis does not answer", True)
+    assert "`python -m workers redis` starts one" in trouble.repair
     assert found.processes is None
-    assert metrics.redis_figures() is None
+    assert metrics.redis_metrics() is None
     assert "s3cret" not in repr(found)
 
 
 @ON_ONE_DATABASE
-def test_a_redis_that_takes_no_writes_says_why(manned, redis_server):
+def test_a_redis_that_takes_no_writes_says_why(staffed, redis_server):
     # Given
     with redis.Redis.from_url(redis_server) as client:
         client.config_set("maxmemory", "1")
@@ -111,7 +113,7 @@ def test_a_redis_that_takes_no_writes_says_why(manned, redis_server):
             found = health.health()
         finally:
             client.config_set("maxmemory", "0")
-    assert [lack.what for lack in found.lacks] == ["Redis is out of memory"]
+    assert [trouble.what for trouble in found.troubles] == ["Redis is out of memory"]
     assert len(found.processes) == 1
 
 
@@ -124,32 +126,32 @@ def test_the_messages_of_the_queue_are_counted_those_for_later_too(house, redis_
     broker.send("finalize", 2, delay_seconds=60)
 
     # Then
-    assert metrics.work_figures().messages == 2
+    assert metrics.work_metrics().messages == 2
     assert "the broker does not answer" not in whats()
 
 
 @ON_ONE_DATABASE
-def test_a_broker_of_its_own_that_is_away_is_named(manned):
-    manned.setenv("SLUICE_BROKER_URL", f"redis://127.0.0.1:{free_port()}/0")
+def test_a_broker_of_its_own_that_is_away_is_named(staffed):
+    staffed.setenv("SLUICE_BROKER_URL", f"redis://127.0.0.1:{free_port()}/0")
     forget()
     assert whats() == ["the broker does not answer"]
-    assert metrics.work_figures().messages is None
+    assert metrics.work_metrics().messages is None
 
 
 @ON_ONE_DATABASE
-def test_a_database_that_is_away_is_named_and_the_rest_is_told(manned):
+def test_a_database_that_is_away_is_named_and_the_rest_is_shown(staffed):
     # Given
-    manned.setenv("SLUICE_DATABASE_URL", f"postgresql://me:s3cret-word@127.0.0.1:{free_port()}/x")
+    staffed.setenv("SLUICE_DATABASE_URL", f"postgresql://me:s3cret-word@127.0.0.1:{free_port()}/x")
     forget()
 
     # Then
     found = health.health()
-    (lack,) = found.lacks
-    assert (lack.what, lack.is_down) == ("the database does not answer", True)
-    assert lack.repair == "start it, or correct SLUICE_DATABASE_URL"
+    (trouble,) = found.troubles
+    assert (trouble.what, trouble.is_down) == ("the database does not answer", True)
+    assert trouble.repair == "start it, or correct SLUICE_DATABASE_URL"
     assert [process.kind for process in found.processes] == ["worker"]
-    assert metrics.database_figures() is None
-    assert metrics.work_figures() is None
+    assert metrics.database_metrics() is None
+    assert metrics.work_metrics() is None
     assert "s3cret" not in repr(found)
 
 
@@ -160,28 +162,29 @@ def test_a_database_without_our_tables_asks_for_the_migrations(environment, redi
     presence.Heartbeat("worker").write()
     scheduler_heartbeat.beat()
 
-    (lack,) = health.health().lacks
-    assert lack.what == "the database has no, or older, Sluice tables"
-    assert "`python -m workers migrate`" in lack.repair
-    assert metrics.database_figures().migration == ""
-    assert metrics.work_figures() is None
+    (trouble,) = health.health().troubles
+    assert trouble.what == "the database has no, or older, Sluice tables"
+    assert "`python -m workers migrate`" in trouble.repair
+    assert metrics.database_metrics().migration == ""
+    assert metrics.work_metrics() is None
 
 
 @ON_ONE_DATABASE
-def test_what_the_workers_cannot_do_with_the_database_is_told_though_the_page_can_read_it(manned, tmp_path):
+def test_what_the_workers_cannot_do_with_the_database_is_shown_though_the_page_can_read_it(staffed, tmp_path):
     # Given a worker that met a locked file
     other = sqlite3.connect(tmp_path / "locked.db", timeout=0, isolation_level=None)
     other.execute("BEGIN EXCLUSIVE")
     with pytest.raises(sqlite3.OperationalError) as met:
         sqlite3.connect(tmp_path / "locked.db", timeout=0).execute("CREATE TABLE x (y)")
     other.close()
+    met_at = clock.now()
     outages.report(_wrapped(met.value))
 
     # Then
-    (lack,) = health.health().lacks
-    assert lack.what.startswith("the workers cannot use the database: database is locked (")
-    assert lack.what.endswith(" UTC)")
-    assert lack.repair == "end the transaction that another program holds open in it"
+    (trouble,) = health.health().troubles
+    assert trouble.what == "the workers cannot use the database: database is locked"
+    assert trouble.since - met_at < timedelta(seconds=5)
+    assert trouble.repair == "end the transaction that another program holds open in it"
 
 
 def _wrapped(error: sqlite3.OperationalError) -> BaseException:
@@ -196,17 +199,17 @@ def _wrapped(error: sqlite3.OperationalError) -> BaseException:
 
 
 def test_the_figures_of_redis_and_of_the_database(house, database_url):
-    of_redis, of_database = metrics.redis_figures(), metrics.database_figures()
+    of_redis, of_database = metrics.redis_metrics(), metrics.database_metrics()
     assert of_redis.title.startswith(("Redis ", "Valkey "))
     assert of_redis.used_bytes > 100_000 and of_redis.latency_seconds > 0
     assert of_redis.persistence == "not appendonly: after a restart each budget waits for its windows"
     assert of_database.title.startswith("SQLite 3." if database_url.startswith("sqlite") else "PostgreSQL 1")
     assert of_database.size_bytes > 10_000
-    migrations = sorted(path.stem for path in (Path(schema.__file__).parent / "migrations").glob("0*.py"))
+    migrations = sorted(path.stem for path in Path(schema.__file__).with_name("migrations").glob("0*.py"))
     assert of_database.migration == migrations[-1]
 
 
-def test_what_there_is_to_do_is_counted_for_active_runs_and_no_further_than_anybody_reads(house):
+def test_what_there_is_to_do_is_counted_for_active_runs_and_up_to_a_limit(house):
     # Given a running run, and an ended one that does not count
     now = database.now()
     running, ended = record(RunStatus.RUNNING), record(RunStatus.COMPLETED)
@@ -219,9 +222,9 @@ def test_what_there_is_to_do_is_counted_for_active_runs_and_no_further_than_anyb
         Lane.create(run_id=run.id, lane=lane, due_at=due_at)
 
     # Then
-    found = metrics.work_figures()
+    found = metrics.work_metrics()
     assert (found.active_runs, found.lanes, found.overdue_lanes) == (1, 2, 1)
-    assert (found.due_items, found.in_hand_items) == (MOST_DUE, 7)
+    assert (found.due_items, found.claimed_items) == (MOST_DUE, 7)
 
 
 def record_items(run: Run, status: ItemStatus, due_at: object, count: int) -> None:
@@ -240,7 +243,7 @@ def test_due_items_are_counted_by_the_index_that_claims_use(house):
     record(RunStatus.RUNNING)
 
     # When
-    metrics.work_figures()
+    metrics.work_metrics()
 
     # Then
     db.obj.connection().set_trace_callback(None)

@@ -1,4 +1,4 @@
-"""History: the life of a run for charts: paces, waits where they were, standstills; the sum is what the run counted."""
+"""History: the paces, waits and pauses of a whole run for charts; their sums are what the run counted."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from workers import Connector, Limit, clock
 from workers.connections import database
 from workers.records import activation, runs, samples
 from workers.records.tables import Run, RunStatus, Sample
-from workers.reports import run_stats
+from workers.reports.budget_states import budget_state_of
 from workers.reports.history import history
 
 on_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -23,7 +23,7 @@ def run(moved_clock, import_from):
     return runs.get(run.id)
 
 
-def goes_on(run, seconds, *, waits=0.0, sample=True, **more):
+def works(run, seconds, *, waits=0.0, sample=True, **more):
     """Let time pass, and the run count more at the end of it."""
     clock.sleep(seconds)
     columns = {"succeeded": Run.succeeded_count, "failed": Run.failed_count, "requests": Run.requests_count}
@@ -35,18 +35,18 @@ def goes_on(run, seconds, *, waits=0.0, sample=True, **more):
         samples.take(database.now())
 
 
-def told(run):
+def history_of(run):
     return history(runs.get(run.id), database.now())
 
 
 def test_each_span_has_its_paces_and_its_counts(run):
     # Given a run of three spans of two seconds
-    goes_on(run, 2, succeeded=10, requests=12)
-    goes_on(run, 2, succeeded=20, failed=4, requests=30, hits=1)
-    goes_on(run, 2, succeeded=2, requests=2, sleeps=1, sample=False)
+    works(run, 2, succeeded=10, requests=12)
+    works(run, 2, succeeded=20, failed=4, requests=30, hits=1)
+    works(run, 2, succeeded=2, requests=2, sleeps=1, sample=False)
 
     # Then each point has them
-    points = told(run).points
+    points = history_of(run).points
     assert [point.items_per_second for point in points] == [5, 12, 1]
     assert [point.requests_per_second for point in points] == [6, 15, 1]
     assert [(point.done, point.succeeded, point.failed, point.skipped) for point in points] == [
@@ -59,20 +59,20 @@ def test_each_span_has_its_paces_and_its_counts(run):
 @on_sqlite
 def test_a_wait_is_shown_when_it_was_and_not_when_it_was_booked(run):
     # Given a run that worked for two seconds, waited for eight, and booked that two seconds later
-    goes_on(run, 2, succeeded=10)
+    works(run, 2, succeeded=10)
     for _ in range(4):
-        goes_on(run, 2)
-    goes_on(run, 2, succeeded=10, waits=8.0)
-    goes_on(run, 2, succeeded=10)
+        works(run, 2)
+    works(run, 2, succeeded=10, waits=8.0)
+    works(run, 2, succeeded=10)
 
     # Then the eight seconds before it was booked are the wait
-    assert [point.waiting_share for point in told(run).points] == [0, 0, 1, 1, 1, 1, 0]
+    assert [point.waiting_share for point in history_of(run).points] == [0, 0, 1, 1, 1, 1, 0]
 
 
 @on_sqlite
-def test_a_sleep_that_goes_on_is_shown_at_once(run):
+def test_a_sleep_that_is_not_over_is_shown(run):
     # Given a run that sleeps, for its API asked for a minute's pause
-    goes_on(run, 2, succeeded=10)
+    works(run, 2, succeeded=10)
     caller = Connector(
         "api-of-items", base_url="http://127.0.0.1:9", limits=(Limit(500, seconds=20), Limit(2000, seconds=100))
     ).permit_client(run.id)
@@ -83,64 +83,64 @@ def test_a_sleep_that_goes_on_is_shown_at_once(run):
     caller.flush()
 
     # When four seconds have passed
-    goes_on(run, 4)
+    works(run, 4)
     clock.sleep(2)
 
     # Then they count as waiting
-    assert [round(point.waiting_share, 2) for point in told(run).points] == [0, 1, 1]
+    assert [round(point.waiting_share, 2) for point in history_of(run).points] == [0, 1, 1]
 
 
 def test_a_pause_is_a_span_in_which_nothing_is_counted(run):
     # Given a run that was paused a second after its sample, for a minute
-    goes_on(run, 2, succeeded=10)
+    works(run, 2, succeeded=10)
     clock.sleep(1)
     runs.move(run.id, RunStatus.PAUSED, who="test", door="test")
     clock.sleep(60)
     runs.resume(run.id, who="test", door="test")
-    goes_on(run, 3, succeeded=12, waits=6.0)
+    works(run, 3, succeeded=12, waits=6.0)
 
     # Then the pace beside it is not thinned by it, nor does it count as waiting
-    life = told(run)
-    (span,) = life.held
+    past = history_of(run)
+    (span,) = past.pauses
     assert (span.begin - run.started_at, span.seconds) == (timedelta(seconds=3), 60)
-    assert [point.items_per_second for point in life.points] == pytest.approx([5, 3, 0, 3])
-    assert [point.seconds for point in life.points] == [2, 1, 60, 3]
-    assert [point.waiting_share for point in life.points] == pytest.approx([1, 1, 0, 1])
-    assert [point.done for point in life.points] == [10, 13, 13, 22]
+    assert [point.items_per_second for point in past.points] == pytest.approx([5, 3, 0, 3])
+    assert [point.seconds for point in past.points] == [2, 1, 60, 3]
+    assert [point.waiting_share for point in past.points] == pytest.approx([1, 1, 0, 1])
+    assert [point.done for point in past.points] == [10, 13, 13, 22]
 
 
 @on_sqlite
 def test_a_retry_gives_no_negative_pace(run):
     # Given a run of which ten items failed, and were tried again an hour later
-    goes_on(run, 2, succeeded=5, failed=10)
+    works(run, 2, succeeded=5, failed=10)
     runs.move(run.id, RunStatus.FAILED, who="test", door="test", detail="why")
     clock.sleep(3600)
     runs.move(run.id, RunStatus.PENDING, who="test", door="test", what="retried")
     Run.update(failed_count=0).where(Run.id == run.id).execute()
     activation.activate(run.id)
-    goes_on(run, 2, succeeded=6)
-    goes_on(run, 2, succeeded=4)
+    works(run, 2, succeeded=6)
+    works(run, 2, succeeded=4)
 
     # Then
-    life = told(run)
-    assert all(point.items_per_second >= 0 and point.requests_per_second >= 0 for point in life.points)
-    assert [span.seconds for span in life.held] == [3600]
-    assert (life.points[-1].done, life.points[-1].failed) == (15, 0)
+    past = history_of(run)
+    assert all(point.items_per_second >= 0 and point.requests_per_second >= 0 for point in past.points)
+    assert [span.seconds for span in past.pauses] == [3600]
+    assert (past.points[-1].done, past.points[-1].failed) == (15, 0)
 
 
 @on_sqlite
 def test_a_run_without_samples_has_its_start_and_its_end(run):
     # Given a run from before there were samples
-    goes_on(run, 50, succeeded=100, requests=101, waits=25.0, sample=False)
+    works(run, 50, succeeded=100, requests=101, waits=25.0, sample=False)
     Run.update(status=RunStatus.COMPLETED, ended_at=database.now()).where(Run.id == run.id).execute()
     clock.sleep(1000)
 
     # Then it ends where it ended
-    life = told(run)
-    (point,) = life.points
+    past = history_of(run)
+    (point,) = past.points
     assert (point.seconds, point.items_per_second, point.waiting_share) == (50, 2, 0.5)
-    assert (life.begin, life.end) == (run.started_at, run.started_at + timedelta(seconds=50))
-    assert life.held == ()
+    assert (past.begin, past.end) == (run.started_at, run.started_at + timedelta(seconds=50))
+    assert past.pauses == ()
 
 
 @on_sqlite
@@ -154,15 +154,15 @@ def test_a_run_that_has_not_begun_has_no_points(run):
 def test_however_it_went_the_points_add_up_to_what_the_run_counted(run):
     # Given a run whose samples were thinned, with a pause
     for second in range(40):
-        goes_on(run, 2, succeeded=second % 7, failed=second % 2, requests=second % 9, waits=second % 2 * 1.5)
+        works(run, 2, succeeded=second % 7, failed=second % 2, requests=second % 9, waits=second % 2 * 1.5)
     runs.move(run.id, RunStatus.PAUSED, who="test", door="test")
     clock.sleep(31)
     runs.resume(run.id, who="test", door="test")
-    goes_on(run, 5, succeeded=8)
+    works(run, 5, succeeded=8)
     Sample.delete().where(Sample.slot.bin_and(3) != 0).execute()
 
     # Then
-    points, now = told(run).points, runs.get(run.id)
+    points, now = history_of(run).points, runs.get(run.id)
     assert sum(p.items_per_second * p.seconds for p in points) == pytest.approx(now.succeeded_count + now.failed_count)
     assert sum(p.requests_per_second * p.seconds for p in points) == pytest.approx(now.requests_count)
     assert sum(p.waiting_share * p.seconds for p in points) == pytest.approx(now.total_sleep_seconds)
@@ -172,10 +172,10 @@ def test_however_it_went_the_points_add_up_to_what_the_run_counted(run):
 @on_sqlite
 def test_the_theoretical_pace_is_that_of_the_window_which_allows_least(run, house):
     # Given 500/20 s and 2000/100 s: 25 and 20 a second
-    life = told(run)
-    assert (life.theoretical_title, life.theoretical_per_second) == ("2000/100 s", pytest.approx(20, rel=0.002))
+    past = history_of(run)
+    assert (past.theoretical_title, past.theoretical_per_second) == ("2000/100 s", pytest.approx(20, rel=0.002))
 
-    # And where nobody can tell
-    assert run_stats.budget_of(Run(source="gone")) is None
+    # And where it is unknown
+    assert budget_state_of(Run(source="gone")) is None
     other = runs.create("gone", lanes=4, created_by="test", door="test")
-    assert (told(other).theoretical_title, told(other).theoretical_per_second) == ("", None)
+    assert (history_of(other).theoretical_title, history_of(other).theoretical_per_second) == ("", None)

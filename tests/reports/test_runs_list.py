@@ -11,7 +11,8 @@ from workers.monitor.html.badge import BADGES
 from workers.records import claims, runs
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
 from workers.reports import run_stats, runs_list
-from workers.reports.runs_list import LABELS, WITH_FAILURES, Wanted
+from workers.reports.labels import LABELS
+from workers.reports.runs_list import WITH_FAILURES, Wanted
 
 HOUR = timedelta(hours=1)
 
@@ -101,7 +102,7 @@ def test_sources_and_tenants_are_named_once_each(house: pytest.MonkeyPatch) -> N
     assert runs_list.tenants() == ["x", "y"]
 
 
-def test_counting_ends_where_nobody_counts_on(house: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_counting_ends_at_a_limit(house: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> None:
     row = {"source": "items", "lanes": 4, "created_by": "me", "status": RunStatus.COMPLETED}
     for chunk in chunked([row] * (runs_list.MOST + 7), 200):
         Run.insert_many(chunk).execute()
@@ -145,6 +146,8 @@ WAYS: list[dict[str, Any]] = [
     {"label": WITH_FAILURES},
     {"label": WITH_FAILURES, "source": "s1"},
     {"label": "failed", "source": "s1"},
+    *({"status": status.value} for status in RunStatus),
+    {"status": "completed", "source": "s1"},
     {"label": "completed", "tenant": "t7"},
     {"lately": True},
     {"lately": True, "source": "s1", "before": 5999},
@@ -159,6 +162,8 @@ def test_every_way_of_asking_is_explained_by_an_index(many: None) -> None:
     for way in WAYS:
         runs_list.newest(Wanted(**way), now)
         runs_list.count(Wanted(**way), now)
+    for wanted in ({}, {"source": "s1"}):
+        runs_list.newest_active_first(Wanted(**wanted), now)
     runs_list.active(20)
     runs_list.count_active()
     runs_list.sources()

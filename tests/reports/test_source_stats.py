@@ -1,4 +1,4 @@
-"""Source stats: how a source has done over its last runs, when it last did well, and when it runs next."""
+"""Source stats: success rate and duration over the last runs, the last success, and the next run."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -26,7 +26,7 @@ def test_a_source_without_runs_claims_nothing(house: pytest.MonkeyPatch) -> None
     assert of_items().success is None and of_items().average_seconds is None
 
 
-def test_success_is_told_by_the_last_twenty_runs_that_were_decided(house: pytest.MonkeyPatch) -> None:
+def test_success_is_computed_from_the_last_twenty_runs_that_were_decided(house: pytest.MonkeyPatch) -> None:
     # Given what is too old, of another source, called off, or never began
     past(RunStatus.FAILED)
     for _ in range(LAST - 5):
@@ -51,13 +51,13 @@ def test_success_is_told_by_the_last_twenty_runs_that_were_decided(house: pytest
     assert found.success == (LAST - 3) / (LAST - 1)
 
 
-def test_the_average_leaves_out_what_a_run_was_held(house: pytest.MonkeyPatch) -> None:
+def test_the_average_leaves_out_pauses(house: pytest.MonkeyPatch) -> None:
     past(seconds=60)
-    held = past(seconds=1000)
+    paused = past(seconds=1000)
     past(RunStatus.FAILED, seconds=5)
     for what, seconds in (("started", 0), ("paused", 10), ("resumed", 910)):
-        at = held.started_at + timedelta(seconds=seconds)
-        RunEvent.create(run_id=held.id, what=what, who="me", door="test", at=at)
+        at = paused.started_at + timedelta(seconds=seconds)
+        RunEvent.create(run_id=paused.id, what=what, who="me", door="test", at=at)
     assert of_items().average_seconds == pytest.approx((60 + 100) / 2)
 
 
@@ -80,7 +80,7 @@ def test_the_next_run_is_the_first_that_is_scheduled(house: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-def test_a_sparkline_tells_how_runs_ended_by_height_shape_and_word(house: pytest.MonkeyPatch) -> None:
+def test_a_sparkline_shows_how_runs_ended_by_height_shape_and_word(house: pytest.MonkeyPatch) -> None:
     # Given
     past()
     past(failed_count=1)

@@ -1,4 +1,4 @@
-"""Why: a run that does not move has a reason code, and each state has its own, at every door."""
+"""Why: a run without progress has a reason code, each state its own, the same on pages and commands."""
 
 import json
 from collections.abc import Callable
@@ -14,6 +14,7 @@ from tests.conftest import ROOT, free_port
 from workers import Limit, clock, settings
 from workers.cli.command_line import cli
 from workers.connections import outages
+from workers.connections.trouble import Trouble
 from workers.limiter.state import BudgetState, WindowState
 from workers.messaging import broker, presence, scheduler_heartbeat
 from workers.records import lanes, old_rows, runs, samples
@@ -21,7 +22,8 @@ from workers.records.tables import ItemStatus, Lane, RemovalState, Run, RunItem,
 from workers.reports import run_stats, why
 from workers.reports.budget_text import Closing
 from workers.reports.reasons import Reason
-from workers.reports.why import Around, Facts, Why
+from workers.reports.snapshot import RunFacts
+from workers.reports.why import Why
 from workers.reports.why_log import WhyLog
 from workers.reports.why_text import words
 
@@ -33,7 +35,7 @@ NOW = datetime.fromisoformat("2026-12-01T12:00:00+00:00")
 
 @dataclass
 class Stand:
-    """A run of ten items that has made no progress for a minute; `house` is what it stands on."""
+    """A run of ten items that has made no progress for a minute; `house` sets its environment."""
 
     run: Run
     house: pytest.MonkeyPatch
@@ -239,7 +241,7 @@ def broker_away(stand: Stand) -> None:
 
 def database_away(stand: Stand) -> None:
     pending(stand)
-    outages._tell_doors(outages.Trouble("the database cannot be used", "free disk space", "disk full"), OSError())
+    outages._report_in_redis(Trouble("the database cannot be used", "free disk space", "disk full"), OSError())
 
 
 def paused(stand: Stand) -> None:
@@ -327,8 +329,8 @@ def test_a_run_that_does_not_move_has_the_code_of_what_is_in_its_way(stand: Stan
 
 def test_the_command_line_answers_with_the_code(stand: Stand) -> None:
     items_claimed(stand)
-    told = CliRunner().invoke(cli, ["status", str(stand.run.id), "--json"])
-    assert json.loads(told.output)["why_code"] == "items_claimed"
+    answer = CliRunner().invoke(cli, ["status", str(stand.run.id), "--json"])
+    assert json.loads(answer.output)["why_code"] == "items_claimed"
     shown = CliRunner().invoke(cli, ["status", str(stand.run.id)])
     assert "items_claimed" in shown.output
 
@@ -390,7 +392,7 @@ OPEN = BudgetState("api", (replace(WINDOW, used=3),))
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_a_closed_budget_has_its_code(stand: Stand, budget: BudgetState, code: Closing | None) -> None:
     run = runs.get(stand.run.id)
-    still = Facts(run, run.started_at + timedelta(seconds=1), budget, Around(), ())
+    still = RunFacts(run, run.started_at + timedelta(seconds=1), budget)
 
     found = why.why(still)
 
@@ -425,20 +427,22 @@ def test_the_log_says_a_reason_once_when_two_looks_have_found_it_and_when_it_is_
     log = WhyLog()
 
     # When it is looked at, as at the start of a fleet, whose workers come a moment later
-    log.look()
+    log.check()
     assert caplog.messages == []
 
     # Then it is said when that lasts, once
     for _ in range(3):
-        log.look()
-    said = f"run {stand.run.id} of items does not move (no_worker): no worker runs; start `python -m workers worker`"
+        log.check()
+    said = (
+        f"run {stand.run.id} of items makes no progress (no_worker): no worker runs; start `python -m workers worker`"
+    )
     assert caplog.messages == [said]
 
     # And when it is over
     works(stand)
     stand.set(started_at=clock.now(), discovered_at=clock.now())
-    log.look()
-    assert caplog.messages[1:] == [f"run {stand.run.id} of items moves again"]
+    log.check()
+    assert caplog.messages[1:] == [f"run {stand.run.id} of items makes progress again"]
 
 
 def test_the_log_leaves_out_what_ends_by_itself(stand: Stand, caplog: Any) -> None:
@@ -447,6 +451,6 @@ def test_the_log_leaves_out_what_ends_by_itself(stand: Stand, caplog: Any) -> No
     log = WhyLog()
 
     for _ in range(3):
-        log.look()
+        log.check()
 
     assert caplog.messages == []

@@ -90,7 +90,7 @@ def test_a_list_page_must_have_a_body(sources):
         run = imported()
 
     assert run.status == RunStatus.FAILED
-    assert "things answered 304: it is unchanged, and there is no body to read. Ask without" in run.error_summary
+    assert "things answered 304: not modified, so there is no body. Send list requests without" in run.error_summary
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from difflib import get_close_matches
-from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
@@ -109,15 +108,12 @@ def _sources() -> list[CompletionItem]:
 
 
 def _runs() -> list[CompletionItem]:
-    if get_settings().database.startswith("sqlite:///") and not _sqlite_file().exists():
-        return []  # completing creates no database
+    path = database.sqlite_path(get_settings().database)
+    if path and not path.exists():
+        return []  # a look makes no database
     with database.connection():
         newest = Run.select(Run.id, Run.source, Run.status).order_by(Run.id.desc()).limit(_RUNS)
         return [CompletionItem(str(run.id), help=f"{run.source}, {run.status}") for run in newest]
-
-
-def _sqlite_file() -> Path:
-    return Path(get_settings().database.removeprefix("sqlite:///").partition("?")[0])
 
 
 def _at_most(look: Callable[[], Sequence[CompletionItem]]) -> Sequence[CompletionItem]:

@@ -20,7 +20,7 @@ from workers.errors import DependencyDown, UsageError
 from workers.limiter.budget import Budget
 from workers.limiter.state import BudgetState
 from workers.processes import signals
-from workers.reports import run_stats
+from workers.reports.budget_states import budget_state, known_budgets
 from workers.text.plain_text import one_line
 
 _LOOK_SECONDS = 1.0
@@ -86,7 +86,7 @@ class Choice:
         Raises:
           UsageError: A name is none of a budget; the message lists the known ones.
         """
-        found, warnings = run_stats.budgets()
+        found, warnings = known_budgets()
         for warning in warnings:
             self._warn_once(warning)
         self._known = self._known | found
@@ -102,7 +102,7 @@ class Choice:
         Raises:
           DependencyDown: Redis does not answer.
         """
-        return [run_stats.look(budget) for budget in self.budgets()]
+        return [budget_state(budget) for budget in self.budgets()]
 
     def _warn_once(self, warning: str) -> None:
         if warning not in self._warned:

@@ -50,8 +50,15 @@ def _plan(source: str | None, tenant: str | None) -> Plan:
     try:
         return planning.plan(source, tenant=tenant)
     except RetryableError as error:
-        hint = ": is it started?" if str(error).endswith("refuses connections") else ""
+        hint = ": is it started?" if _is_refused_connection(error) else ""
         raise RetryableError(f"{error}{hint}") from error
+
+
+def _is_refused_connection(error: BaseException | None) -> bool:
+    """Whether a refused connection led to an error."""
+    while error and not isinstance(error, ConnectionRefusedError):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _rows(made: Plan) -> Iterator[tuple[str, object]]:

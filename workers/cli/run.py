@@ -105,8 +105,8 @@ def _say_when(made: Run) -> None:
         say(f"run {made.id} waits for run {ahead.id} of {made.source}, which is {ahead.status}")
     elif made.status == RunStatus.SCHEDULED:
         say(f"run {made.id} of {made.source} starts at {instant(made.scheduled_at)}")
-        if warning := scheduler_heartbeat.no_scheduler():
-            say(warning)
+        if missing := scheduler_heartbeat.no_scheduler():
+            say(missing.sentence)
 
 
 def _work(made: Run) -> Run:

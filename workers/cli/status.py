@@ -14,23 +14,16 @@ from workers.cli.origin import tables
 from workers.cli.printing import AS_JSON, answer, instant, line, pairs, run_as_dict, say, show, table
 from workers.records import runs
 from workers.records.tables import ACTIVE, ENDED, Run, RunStatus
-from workers.reports import run_stats
+from workers.reports import labels, run_stats
 from workers.reports.efficiency import efficiency_text
 from workers.reports.failure_groups import FailureGroup, failure_groups
 from workers.sources.registry import get_registry
 from workers.text import sheet_cell
 from workers.text.durations import duration
 
-#: What else than its status a run can be called, and the status that it has then.
-_LABELS = {
-    "completed with failures": RunStatus.COMPLETED,
-    "overdue": RunStatus.SCHEDULED,
-    "pausing": RunStatus.PAUSED,
-    "skipped": RunStatus.CANCELLED,
-}
-_KNOWN = [*(s.value for s in RunStatus), *_LABELS]
-#: Runs with such a label are searched among this many of that status.
-_SEARCHED = 1000
+#: The statuses, and the labels that are no status.
+_STATUSES = [status.value for status in RunStatus]
+_KNOWN = [*_STATUSES, labels.WITH_FAILURES, labels.OVERDUE, labels.PAUSING, labels.SKIPPED]
 #: Of how many of the newest runs the list explains the failure.
 _NEWEST = 5
 
@@ -118,10 +111,8 @@ def _found(last: int, source: str | None, wanted: str | None) -> list[run_stats.
     """
     if source and not Run.select().where(Run.source == source).exists():
         get_registry()[source]
-    if wanted not in _LABELS:
-        return run_stats.recent_runs(last, source, wanted)
-    candidates = run_stats.recent_runs(_SEARCHED, source, _LABELS[wanted])
-    return [one for one in candidates if one.label == wanted][:last]
+    kind = {"status" if wanted in _STATUSES else "label": wanted} if wanted else {}
+    return run_stats.recent_runs(last, source or "", **kind)
 
 
 def _show_runs(found: list[run_stats.RunStats], *, as_json: bool) -> None:
@@ -184,12 +175,15 @@ _TITLES = {
     "why_code": "reason code",
 }
 _SECONDS = "_seconds"
+#: Figures for programs, which the sentences beside them contain.
+_IN_SENTENCES = ("eta_window", "why_window")
 
 
 def _figures(one: dict[str, Any]) -> dict[str, Any]:
     """Return the figures of a run that are known; of one that has not begun, none that is 0."""
     begun = one["started_at"] is not None
-    known = {name: value for name, value in one.items() if value not in (None, "") and (value or begun)}
+    shown = {name: value for name, value in one.items() if name not in _IN_SENTENCES}
+    known = {name: value for name, value in shown.items() if value not in (None, "") and (value or begun)}
     if known["label"] == known["status"]:
         del known["label"]
     return known

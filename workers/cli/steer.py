@@ -53,8 +53,8 @@ def reschedule(door: Door, source: str | None, *, at: datetime | None, tenant: s
         name = source or get_registry().only().name
         moved = _answer(runner.reschedule(name, at=at, tenant=tenant, **by).id, as_json=as_json)
         say(f"run {moved.id} of {moved.source} {_start_of(moved)}")
-        if at and (warning := scheduler_heartbeat.no_scheduler()):
-            say(warning)
+        if at and (missing := scheduler_heartbeat.no_scheduler()):
+            say(missing.sentence)
     return EXIT_DONE
 
 

@@ -150,19 +150,24 @@ def _report_full(error: BaseException) -> None:
         listener(error)
 
 
-def _sqlite(url: str) -> Database:
+def sqlite_path(url: str) -> Path | None:
+    """Return the path of the SQLite file that a URL names; None where it names none that processes can share."""
     name = url.removeprefix("sqlite:///").partition("?")[0]
-    if not url.startswith("sqlite:///") or not name or name == ":memory:":
+    return Path(name) if url.startswith("sqlite:///") and name and name != ":memory:" else None
+
+
+def _sqlite(url: str) -> Database:
+    path = sqlite_path(url)
+    if path is None:
         raise ConfigurationError(f"SLUICE_DATABASE_URL must name a file that processes can share. {_EXAMPLES}")
-    path = Path(name)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab"):
             pass
     except OSError as error:
         raise ConfigurationError(
-            f"The database file {path} cannot be written ({error.strerror}): "
-            "make its folder writable, or set SLUICE_DATA_DIR"
+            f"The database file {path} cannot be written ({error.strerror})",
+            repair="make its folder writable, or set SLUICE_DATA_DIR",
         ) from None
     return PooledSqliteDatabase(
         str(path),

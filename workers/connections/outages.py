@@ -4,11 +4,13 @@ An outage of the database cannot be recorded in the database. It is written to R
 and the command line show it as the reason why a run is stalled.
 """
 
+import json
 import logging
 import math
 import sqlite3
 import threading
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import redis
@@ -16,7 +18,8 @@ import redis
 from workers import clock
 from workers.connections import database, database_errors, redis_errors
 from workers.connections.redis_client import shared_quick_client
-from workers.connections.redis_errors import Trouble
+from workers.connections.redis_url import is_redis
+from workers.connections.trouble import Cause, Trouble
 from workers.errors import DependencyDown
 from workers.settings import get_settings
 from workers.text import redaction
@@ -71,8 +74,6 @@ _BY_SQLITE_CODE = {
     sqlite3.SQLITE_NOMEM: "give this machine more memory",
 }
 _START_IT = "start it, or correct SLUICE_DATABASE_URL"
-#: The text of `database_trouble` for SQLSTATE 53300.
-FULL = "Postgres has no connection left"
 
 
 class Outage:
@@ -159,7 +160,7 @@ def report(error: BaseException) -> bool:
             return True
         if database.is_away(cause) and not isinstance(cause, DependencyDown):
             what = database_trouble(cause)
-            (_full if what.what == FULL else _database).met(what)
+            (_full if what.cause is Cause.NO_CONNECTION_LEFT else _database).met(what)
             _report_in_redis(what, cause)
             return True
     return False
@@ -194,10 +195,19 @@ def reset() -> None:
         outage.forget()
 
 
-def reported() -> str:
-    """Return the report of a process that cannot use the database; empty where none reported in the last 45 s."""
+def reported_trouble() -> Trouble | None:
+    """Return the trouble that a process had with the database in the last 45 s, read from Redis; None: it had none."""
     value = _quietly(lambda client: client.get(_key()))
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else ""
+    return _read_trouble(value.decode("utf-8", "replace")) if isinstance(value, bytes) else None
+
+
+def _read_trouble(text: str) -> Trouble:
+    try:
+        value = json.loads(text)
+        since = datetime.fromisoformat(value["since"])
+        return Trouble(str(value["what"]), str(value["repair"]), since=since, cause=Cause(value["cause"]))
+    except (ValueError, KeyError, TypeError):  # a process of an older version wrote a sentence
+        return Trouble(text[:_LENGTH], "see the log of the workers", cause=Cause.DATABASE)
 
 
 def is_redis_away() -> bool:
@@ -211,12 +221,8 @@ def redis_trouble() -> Trouble | None:
     The probe is a write that changes nothing, because a Redis that is out of memory, or a replica, answers every read;
     and one command with two keys, as permits use, which a cluster refuses.
     """
-    probe = f"{get_settings().prefix}:probe"
     try:
-        with shared_quick_client(get_settings().redis_url).pipeline(transaction=False) as pipe:
-            pipe.setrange(probe, 0, "")
-            pipe.exists(probe, f"{probe}:2")
-            pipe.execute()
+        probe(shared_quick_client(get_settings().redis_url))
     except redis.RedisError as error:
         return redis_errors.trouble(error)
     except ValueError:  # its text can contain a part of the password
@@ -224,10 +230,23 @@ def redis_trouble() -> Trouble | None:
     return None
 
 
+def probe(client: "redis.Redis") -> None:
+    """Write to a Redis without changing anything, and read two keys at once.
+
+    Raises:
+      redis.RedisError: It cannot be written, or is a cluster.
+    """
+    key = f"{get_settings().prefix}:probe"
+    with client.pipeline(transaction=False) as pipe:
+        pipe.setrange(key, 0, "")
+        pipe.exists(key, f"{key}:2")
+        pipe.execute()
+
+
 def broker_trouble() -> Trouble | None:
     """Return why the broker's Redis does not answer, where it is not the Redis of the budgets; None where it does."""
     settings = get_settings()
-    if settings.broker == settings.redis_url or settings.broker.partition(":")[0] not in ("redis", "rediss", "unix"):
+    if settings.broker == settings.redis_url or not is_redis(settings.broker):
         return None
     try:
         shared_quick_client(settings.broker).ping()
@@ -240,14 +259,11 @@ def broker_trouble() -> Trouble | None:
 
 def database_trouble(error: BaseException) -> Trouble:
     """Return what an error of the database means."""
-    message = redaction.redact(database.explain(error))
+    said = redaction.redact(database.explain(error))
     cause = next((cause for cause in _causes(error) if database_errors.classify(cause)), error)
-    what = (
-        FULL
-        if database_errors.sqlstate(cause) == database_errors.TOO_MANY_CONNECTIONS
-        else "the database cannot be used"
-    )
-    return Trouble(what, _repair(cause), message)
+    if database_errors.sqlstate(cause) == database_errors.TOO_MANY_CONNECTIONS:
+        return Trouble("Postgres has no connection left", _repair(cause), said, cause=Cause.NO_CONNECTION_LEFT)
+    return Trouble("the database cannot be used", _repair(cause), said, cause=Cause.DATABASE)
 
 
 def _repair(error: BaseException) -> str:
@@ -265,20 +281,22 @@ def _causes(error: BaseException | None) -> list[BaseException]:
     return causes
 
 
-def _report_in_redis(what: Trouble, error: BaseException) -> None:
+def _report_in_redis(trouble: Trouble, error: BaseException) -> None:
+    """Write a trouble of the database to Redis, where pages and commands read it."""
     global _reported_at
     with _report_lock:
         now = clock.monotonic()
         if now - _reported_at < _REPORT_AGAIN_SECONDS:
             return
         _reported_at = now
-    at = f"{clock.now():%H:%M:%S} UTC"
-    # The server's address and user are for the log. The page shows this text to every viewer.
-    hidden = database_errors.is_of_no_connection(error) or "://" in what.said
-    why = "it refuses the connection" if hidden else what.said
-    text = what.what if what.what == FULL else f"the workers cannot use the database: {why}"
-    text = f"{text} ({at}): {what.repair}; the work then continues automatically"
-    _quietly(lambda client: client.set(_key(), text[:_LENGTH], ex=_REPORT_TTL_SECONDS))
+    # The address and the user are for the log: every viewer of the page can read this.
+    hidden = database_errors.is_of_no_connection(error) or "://" in trouble.said
+    said = "it refuses the connection" if hidden else trouble.said
+    is_full = trouble.cause is Cause.NO_CONNECTION_LEFT
+    what = trouble.what if is_full else f"the workers cannot use the database: {said}"
+    value = {"what": what[:_LENGTH], "repair": trouble.repair[:_LENGTH], "since": clock.now().isoformat()}
+    text = json.dumps(value | {"cause": trouble.cause})
+    _quietly(lambda client: client.set(_key(), text, ex=_REPORT_TTL_SECONDS))
 
 
 def _key() -> str:

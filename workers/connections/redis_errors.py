@@ -1,33 +1,20 @@
 """Explains an error of Redis: what is wrong, and the repair. The page, the command line and the log use these texts."""
 
 import re
-from dataclasses import dataclass
 
 import redis
 from redis.exceptions import AskError, ClusterCrossSlotError, ClusterError, RedisClusterException, TryAgainError
 
+from workers.connections.trouble import Cause, Trouble
 from workers.text import redaction
 
 _ERROR_LENGTH = 200
 
 
-@dataclass(frozen=True)
-class Trouble:
-    """What is wrong with Redis or with the database.
-
-    Attributes:
-      what(str): A clause: `Redis is out of memory`.
-      repair(str): What a person can do.
-      said(str): The error's own message, or its name.
-    """
-
-    what: str
-    repair: str
-    said: str = ""
-
-
 AWAY = "Redis does not answer"
-UNREADABLE = Trouble("SLUICE_REDIS_URL cannot be read", "write it as redis://:password@host:port/0")
+UNREADABLE = Trouble(
+    "SLUICE_REDIS_URL cannot be read", "write it as redis://:password@host:port/0", cause=Cause.REDIS_REFUSES
+)
 _CLUSTER = ("Redis runs as a cluster, and Sluice needs a single server", "let SLUICE_REDIS_URL name a single server")
 _CLUSTER_ERRORS = (AskError, ClusterCrossSlotError, ClusterError, RedisClusterException, TryAgainError)
 #: What is wrong, and the repair, by the first word of a Redis error.
@@ -63,7 +50,7 @@ _BY_TEXT = (
 
 def cluster() -> Trouble:
     """Return the trouble with a Redis that runs as a cluster."""
-    return Trouble(*_CLUSTER)
+    return Trouble(*_CLUSTER, cause=Cause.REDIS_REFUSES)
 
 
 def trouble(error: BaseException) -> Trouble:
@@ -75,14 +62,13 @@ def trouble(error: BaseException) -> Trouble:
     text = redaction.redact(str(error)).strip()[:_ERROR_LENGTH]
     known = _BY_FIRST_WORD.get(_first_word(error)) or _by_class_or_text(error)
     if known:
-        return Trouble(*known, said=text or type(error).__name__)
+        return Trouble(*known, said=text or type(error).__name__, cause=Cause.REDIS_REFUSES)
     if isinstance(error, redis.ResponseError):
-        return Trouble(f"Redis refuses a command ({text})", "see its log", said=text)
+        return Trouble(f"Redis refuses a command ({text})", "see its log", said=text, cause=Cause.REDIS_REFUSES)
     if isinstance(error, redis.InvalidResponse):
-        return Trouble(
-            "the program at SLUICE_REDIS_URL is not a Redis", "correct SLUICE_REDIS_URL", said=type(error).__name__
-        )
-    return Trouble(AWAY, "start it, or correct SLUICE_REDIS_URL", said=type(error).__name__)
+        said = type(error).__name__
+        return Trouble("the program at SLUICE_REDIS_URL is not a Redis", "correct it", said, cause=Cause.REDIS_REFUSES)
+    return Trouble(AWAY, "start it, or correct SLUICE_REDIS_URL", type(error).__name__, cause=Cause.REDIS_AWAY)
 
 
 def _by_class_or_text(error: BaseException) -> tuple[str, str] | None:

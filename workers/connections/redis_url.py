@@ -1,14 +1,18 @@
 """Parses a Redis URL into host, port, path and database, and tests whether anything listens there. Hides passwords."""
 
-import ipaddress
 import socket
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis.connection import SSLConnection, parse_url
 
+from workers.connections.loopback import is_loopback
 from workers.errors import ConfigurationError
+
+
+def is_redis(url: str) -> bool:
+    """Return whether a URL names a Redis, by its scheme."""
+    return url.partition(":")[0] in ("redis", "rediss", "unix")
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,9 @@ class Address:
             parts = parse_url(url)  # type: ignore[no-untyped-call]
         except ValueError:  # its text can contain a part of the password
             raise ConfigurationError(
-                "SLUICE_REDIS_URL cannot be read: write redis://:password@host:port/0, rediss://... or unix:///path,"
-                " with the special characters of the password as %XX"
+                "SLUICE_REDIS_URL cannot be read",
+                repair="write redis://:password@host:port/0, rediss://... or unix:///path,"
+                " with the special characters of the password as %XX",
             ) from None
         return cls(
             host=parts.get("host", "localhost"),
@@ -52,9 +57,7 @@ class Address:
         """Whether `python -m workers redis` can serve this address: on this machine and without TLS."""
         if self.path or self.tls:
             return bool(self.path)
-        with suppress(ValueError):
-            return ipaddress.ip_address(self.host).is_loopback
-        return self.host == "localhost"
+        return is_loopback(self.host)
 
     def listens(self) -> bool:
         """Return whether any program accepts connections here."""
@@ -85,5 +88,6 @@ def in_use(address: Address) -> ConfigurationError:
     """Return the error that another program than Redis uses an address."""
     other = "unix:///tmp/sluice.sock" if address.path else "redis://127.0.0.1:6380/0"
     return ConfigurationError(
-        f"{address} is used by a program that does not answer as a Redis: stop it, or set SLUICE_REDIS_URL={other}"
+        f"{address} is used by a program that does not answer as a Redis",
+        repair=f"stop it, or set SLUICE_REDIS_URL={other}",
     )

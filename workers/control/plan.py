@@ -5,19 +5,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from workers import clock
+from workers.control import first_page
 from workers.control.estimate import Estimate, ListSample, Plan, lanes_of
 from workers.engine import list_page as pages
-from workers.errors import LongWait, PermanentError, RateLimited, UsageError
-from workers.failures import FailureClass
-from workers.limiter.permits import PermitClient
+from workers.errors import LongWait, RateLimited, UsageError
 from workers.records import model_database, run_connector
 from workers.records.watermark import Watermark
-from workers.reports import budget_text, run_stats
-from workers.settings import get_settings
+from workers.reports import budget_text
+from workers.reports.budget_states import budget_state
 from workers.sources.connector import Connector
 from workers.sources.contracts import ImportSource
 from workers.sources.registry import get_registry
-from workers.sources.request_purpose import asking
 from workers.text.error_text import describe
 
 
@@ -48,7 +46,7 @@ def plan(source_name: str | None = None, *, tenant: str | None = None) -> Plan:
     except RateLimited as closed:
         until = budget_text.instant(clock.now(), closed.wait_seconds)
         raise RateLimited(closed.wait_seconds, f"{closed.reason}, until {until}") from closed
-    return Estimate(source, tenant, connector, sample, run_stats.look(connector.budget)).plan()
+    return Estimate(source, tenant, connector, sample, budget_state(connector.budget)).plan()
 
 
 @dataclass(frozen=True)
@@ -81,45 +79,14 @@ def _connector(source: ImportSource, tenant: str | None) -> Connector:
 
 def _ask(source: ImportSource, connector: Connector) -> ListSample:
     """Send the list request as discovery does, and read the answer."""
-    request = _first_request(source)
+    request = first_page.request_for(source)
     permits = connector.permit_client(watermark=Watermark(connector.name))
-    try:
-        _await_permit(permits, connector)
-        sent_at = clock.monotonic()
-        with asking(f"{source.name} list page 1"):
-            data = connector.get_json(request, permits)
-        took = clock.monotonic() - sent_at
-    finally:
-        permits.flush()
-    page = pages.read(source, data, 1)
-    sample = ListSample(page, len(source.get_list_items(data)), took, connector.weigh(request))
+    answer = first_page.fetch(source, connector, permits, request)
+    page = pages.read(source, answer.data, first_page.FIRST_CURSOR)
+    found = len(source.get_list_items(answer.data))
+    sample = ListSample(page, found, answer.answer_seconds, connector.weigh(request))
     _look_at_details(sample, connector)
     return sample
-
-
-def _first_request(source: ImportSource) -> Any:
-    try:
-        return source.get_list_request(1, source.per_page)
-    except Exception as error:  # whatever a user's code raises
-        title = type(source).__name__
-        raise PermanentError(f"{title}.get_list_request fails: {describe(error)}", FailureClass.BUG) from error
-
-
-def _await_permit(permits: PermitClient, connector: Connector) -> None:
-    """Take the permit ahead of the request, so that the wait for it is not taken for the API's.
-
-    Raises:
-      RateLimited: It is to be had later than a person should wait for.
-    """
-    ends_at = clock.monotonic() + get_settings().max_wait_seconds
-    permits.max_wait_seconds = 0.0
-    while True:
-        try:
-            permits.reserve(connector.timeout_seconds)
-            return
-        except RateLimited as closed:
-            if clock.monotonic() + closed.wait_seconds > ends_at or clock.sleep(closed.wait_seconds):
-                raise
 
 
 def _look_at_details(sample: ListSample, connector: Connector) -> None:

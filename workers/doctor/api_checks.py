@@ -1,4 +1,4 @@
-"""What the doctor asks an API: one list page, with a permit as any other, and what the answer's headers say."""
+"""API checks: requests one list page of an API with a permit, and compares its headers with the configured limits."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any
 
 from workers import clock
+from workers.control import first_page
 from workers.doctor import database_checks
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.doctor.source_checks import most_in
@@ -22,24 +23,22 @@ from workers.records.watermark import Watermark
 from workers.sources.connector import Connector
 from workers.sources.contracts import ImportSource
 from workers.sources.registry import get_registry
-from workers.sources.request_purpose import asking
 from workers.text import redaction
 from workers.text.durations import duration
 from workers.text.error_text import describe
 
 _CLOCKS_APART_SECONDS = 5.0
 _SLOW_SECONDS = 5.0
-_FIRST_CURSOR = 1
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(eq=False)
 class Witness(PermitClient):
-    """A permit client that keeps what the answer to its one request said, a refusal's too.
+    """A permit client that keeps the status and headers of the response to its one request.
 
     Attributes:
-      status: 0 where there was no answer.
-      took_seconds: From the permit to the answer's headers.
+      status: 0 where there was no response.
+      took_seconds: From the permit to the response's headers.
     """
 
     status: int = 0
@@ -62,9 +61,9 @@ def sources_to_ask() -> list[ImportSource]:
 
 
 def ask(source: ImportSource) -> Iterator[Finding]:
-    """Ask an API for the first page of a source's list: one request, and never a second.
+    """Request the first list page of a source from its API: exactly one request.
 
-    It is the API of the source's own connector; which ones its tenants have, only their runs know.
+    It is the API of the source's own connector; only runs know the connectors of tenants.
 
     Raises:
       peewee.PeeweeException: The database cannot be used; a permit needs it.
@@ -72,24 +71,25 @@ def ask(source: ImportSource) -> Iterator[Finding]:
     connector, area = source.connector, _area(source.connector)
     with database_checks.tables() as there:
         if not there:
-            yield error(area, "it was not asked: a permit is noted in the database", "make its tables first")
+            yield error(
+                area,
+                "it was not asked, because a permit needs the database",
+                "create its tables first: `python -m workers migrate`",
+            )
             return
     try:
-        request = source.get_list_request(_FIRST_CURSOR, source.per_page)
-    except Exception as why:  # of the user's own code
-        yield error(area, f"{source.name}: {describe(why)}", f"correct get_list_request of {type(source).__name__}")
+        request = first_page.request_for(source)
+    except PermanentError as why:
+        yield error(area, f"{source.name}: {why.what}", f"correct get_list_request of {type(source).__name__}")
         return
     witness = _witness(connector)
     try:
-        with asking(f"{source.name} list page 1"):
-            data = connector.get_json(request, witness)
+        answer = first_page.fetch(source, connector, witness, request)
     except SluiceError as why:
         yield _refusal(source, witness, why)
     else:
         yield from _speed(connector, witness)
-        yield from _page(source, data)
-    finally:
-        witness.flush()
+        yield from _page(source, answer.data)
     if witness.status:
         yield from _headers(connector, witness)
 
@@ -104,15 +104,17 @@ def _witness(connector: Connector) -> Witness:
 
 
 def _refusal(source: ImportSource, witness: Witness, why: SluiceError) -> Finding:
-    """Return what became of a request that brought no page."""
+    """Return the finding for a request that brought no page."""
     area = _area(source.connector)
     if isinstance(why, RateLimited):
         what = str(why) if witness.status else f"it was not asked: {why}"
-        return warning(area, what, "ask again then; `python -m workers budgets` tells more")
+        return warning(area, what, "ask again then; `python -m workers budgets` shows more")
     if isinstance(why, AuthError):
         return error(area, str(why), f"correct auth=, or the headers, of the connector {source.connector.name!r}")
     if isinstance(why, RetryableError):
-        return error(area, str(why), f"see whether {source.connector.base_url} is right, and can be reached from here")
+        return error(
+            area, str(why), f"check that {source.connector.base_url} is right, and can be reached from this machine"
+        )
     if isinstance(why, PermanentError):
         return _of_a_redirect(area, witness) or refused(area, why, "correct get_list_request of its source")
     return met(area, why)
@@ -122,18 +124,18 @@ def _of_a_redirect(area: str, witness: Witness) -> Finding | None:
     if not 300 <= witness.status < 400 or witness.status == HTTPStatus.NOT_MODIFIED:
         return None
     goal = redaction.excerpt(witness.headers.get("Location", ""), 200)
-    whither = f" to {goal}" if goal else ""
+    where = f" to {goal}" if goal else ""
     fix = "set base_url, or get_list_request, to the final address"
-    return error(area, f"it answered {witness.status}: it redirects{whither}, which is not followed", fix)
+    return error(area, f"it answered {witness.status}: it redirects{where}, and redirects are not followed", fix)
 
 
 def _speed(connector: Connector, witness: Witness) -> Iterator[Finding]:
     kind = witness.headers.get("Content-Type", "no content type")
-    said = f"it answered {witness.status} in {witness.took_seconds:.2f} s ({redaction.excerpt(kind, 60)})"
+    state = f"it answered {witness.status} in {witness.took_seconds:.2f} s ({redaction.excerpt(kind, 60)})"
     if witness.took_seconds > _SLOW_SECONDS:
-        yield warning(_area(connector), said, "ask it for smaller pages: per_page of the source")
+        yield warning(_area(connector), state, "request smaller pages: per_page of the source")
     else:
-        yield ok(_area(connector), said)
+        yield ok(_area(connector), state)
 
 
 # --- the page
@@ -142,7 +144,7 @@ def _speed(connector: Connector, witness: Witness) -> Iterator[Finding]:
 def _page(source: ImportSource, data: Any) -> Iterator[Finding]:
     area, title = _area(source.connector), type(source).__name__
     try:
-        read = list_page.read(source, data, _FIRST_CURSOR)
+        read = list_page.read(source, data, first_page.FIRST_CURSOR)
     except PermanentError as why:
         yield error(area, f"{source.name}: {why}", f"correct get_list_items or next_cursor of {title}{_keys(data)}")
         return
@@ -151,19 +153,19 @@ def _page(source: ImportSource, data: Any) -> Iterator[Finding]:
         return
     total = "" if read.total is None else f" of {read.total:,}"
     last = ", and it is the last page" if read.next_cursor is None else ""
-    said = f"{source.name}: the page holds {len(read.models):,} items{total}{last}"
+    state = f"{source.name}: the page holds {len(read.models):,} items{total}{last}"
     if read.refused:
         where = next(iter(read.refused.values()))
         what = f"{source.name}: {len(read.refused):,} items of the page cannot be used, as: {where}"
         yield error(area, what, f"correct create_model_from_list_item of {title}, or the model's get_external_id")
     elif read.models or read.skipped:
-        yield ok(area, said)
+        yield ok(area, state)
     else:
         yield warning(area, f"{source.name}: the page holds no items", f"see get_list_items of {title}{_keys(data)}")
 
 
 def _keys(data: Any) -> str:
-    """Say what the page holds, for who looks for its items there."""
+    """Return what the page contains, to help find its items."""
     if not isinstance(data, Mapping):
         return f"; the page is a {type(data).__name__}"
     return f"; the page has {redaction.excerpt(json.dumps(list(data)[:12], ensure_ascii=False), 200)}"
@@ -174,11 +176,11 @@ def _keys(data: Any) -> str:
 
 def _headers(connector: Connector, witness: Witness) -> Iterator[Finding]:
     yield from _clock(connector, witness)
-    said = quotas(witness.headers, witness.received_at)
-    if not said:
-        what = "its headers tell no limits: the configured ones are trusted"
+    named = quotas(witness.headers, witness.received_at)
+    if not named:
+        what = "its headers name no limits: the configured ones are used"
         yield ok(_area(connector), f"{what} ({_configured(connector.budget)})")
-    for quota in said:
+    for quota in named:
         if quota.limit is not None:
             yield _of_quota(connector, quota)
 
@@ -189,11 +191,11 @@ def _clock(connector: Connector, witness: Witness) -> Iterator[Finding]:
     with suppress(ValueError, TypeError, IndexError, OverflowError):
         there = parsedate_to_datetime(witness.headers.get("Date", ""))
     if there is None:
-        yield ok(area, "it does not tell its time: a Retry-After that is a date is read by this machine's clock")
+        yield ok(area, "it sends no Date: a Retry-After that is a date is read by this machine's clock")
         return
     if witness.headers.get("Age", "0").strip() != "0":
-        fix = "let get_list_request ask past it, with a Cache-Control header"
-        yield warning(area, "the answer came out of a cache: the list, and its limits, may be old", fix)
+        fix = "bypass it: send a Cache-Control header in get_list_request"
+        yield warning(area, "the response came out of a cache: the list, and its limits, can be old", fix)
         return
     sent = witness.received_at - timedelta(seconds=witness.took_seconds / 2)
     ahead = (there.replace(tzinfo=there.tzinfo or UTC) - sent).total_seconds() + 0.5  # it has whole seconds only
@@ -201,27 +203,29 @@ def _clock(connector: Connector, witness: Witness) -> Iterator[Finding]:
         yield ok(area, "its clock and this machine's agree")
         return
     where = "ahead of" if ahead > 0 else "behind"
-    what = f"its clock is {duration(abs(ahead))} {where} this machine's, and instants it names are by its own"
+    what = f"its clock is {duration(abs(ahead))} {where} this machine's, and the instants in its headers are by its own"
     yield warning(
-        area, what, "set this machine's by NTP: `timedatectl set-ntp true`; if it is right, tell the API's owner"
+        area,
+        what,
+        "set this machine's by NTP: `timedatectl set-ntp true`; or inform the owner of the API",
     )
 
 
 def _of_quota(connector: Connector, quota: Quota) -> Finding:
-    """Compare a limit that a header named with the configured ones."""
+    """Compare a limit that a header names with the configured ones."""
     area, budget, most = _area(connector), connector.budget, quota.limit or 0
     if quota.seconds is None:
         return _of_nameless(connector, quota)
     named = f"{quota.header} says {most:,}/{quota.seconds:g} s"
     let_through = most_in(budget.limits, quota.seconds)
     if let_through > most:
-        what = f"{named}, and the configured limits ({_configured(budget)}) let {let_through:,} through in that time"
+        what = f"{named}, and the configured limits ({_configured(budget)}) allow {let_through:,} in that time"
         index = budget.window_of(quota)
         instead = "" if index is None else f", instead of {budget.limits[index]},"
         fix = f"write Limit({most}, seconds={quota.seconds:g}){instead} into the limits of {connector.name!r}"
         return error(area, what, fix)
     if let_through < most:
-        return ok(area, f"{named}: more than is configured ({_configured(budget)}), so it could be faster")
+        return ok(area, f"{named}: more than is configured ({_configured(budget)}), so imports could be faster")
     return ok(area, f"{named}, as configured")
 
 
@@ -231,7 +235,7 @@ def _of_nameless(connector: Connector, quota: Quota) -> Finding:
     if any(limit.requests == most for limit in budget.limits):
         return ok(area, f"{named}, as configured ({_configured(budget)})")
     what = f"{named}, and no configured limit has that number ({_configured(budget)})"
-    return warning(area, what, f"see the API's documents, and correct the limits of {connector.name!r}")
+    return warning(area, what, f"see the API's documentation, and correct the limits of {connector.name!r}")
 
 
 def _configured(budget: Budget) -> str:
@@ -239,6 +243,6 @@ def _configured(budget: Budget) -> str:
 
 
 def longest_wait_seconds(sources: Sequence[ImportSource]) -> float:
-    """Return how long asking one of these may take at most."""
+    """Return how long a request to one of these APIs can take at most."""
     longest = max((source.connector.timeout_seconds for source in sources), default=0.0)
     return longest + max((source.connector.limiter.max_wait_seconds for source in sources), default=0.0)

@@ -1,4 +1,4 @@
-"""What the doctor asks the database: whether it can be used, has our tables, and has room for every thread."""
+"""Database checks: checks that the database works, has Sluice's tables, and has a connection for every thread."""
 
 import os
 import sqlite3
@@ -20,40 +20,41 @@ from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.doctor.redis_checks import apart
 from workers.errors import ConfigurationError, DependencyDown
 from workers.records import schema
-from workers.records.tables import Run, RunStatus
+from workers.records.tables import Run
+from workers.reports import labels
 from workers.scheduling import schedule_stats
 from workers.settings import Settings, get_settings
 
-#: RETURNING and materialized CTEs, which claims are made of.
+#: The oldest versions with RETURNING and materialized CTEs, which claims need.
 _OLDEST_SQLITE, _OLDEST_POSTGRES = (3, 35), 12
-#: Filesystems of other machines: SQLite's WAL needs memory that its users share.
+#: Network filesystems: SQLite's WAL needs shared memory of one machine.
 _REMOTE = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.s3fs", "vboxsf")
 _SLOW_SECONDS = 0.05
 _ASKED = 3
 #: Connections of the scheduler (1), the page and a few commands.
 _OTHERS = 10
-#: Connections of a worker process beside its threads': the flusher's, the sampler's, and that of who stops it.
+#: Connections of a worker process beside its threads': of the flusher, of the sampler, and for stopping.
 _OF_A_PROCESS = 3
-#: Sessions that are not this installation's.
+#: Sessions of other programs than this installation.
 _OTHERS_CONNECTIONS = """
     SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL AND NOT coalesce(datname = current_database()
     AND usename = current_user AND application_name = current_setting('application_name'), false)
 """
-#: A run is overdue for longer than a scheduler needs to see it.
+#: After how many ticks of the scheduler a run counts as overdue.
 _TICKS = 3
 _MIGRATE = "`python -m workers migrate --create-models`"
 
 
 def connection(patience_milliseconds: int = 3_000) -> Iterator[Finding]:
-    """Check that the database answers, what it is, and that it can be written.
+    """Check that the database answers, its version, and that it can be written.
 
     Parameters:
-      patience_milliseconds(int): How long it waits for another writer of a SQLite file.
+      patience_milliseconds(int): How long to wait for another writer of a SQLite file.
     """
     found = get_settings()
-    path = _file(found)
+    path = database.sqlite_path(found.database)
     if not is_there():
-        yield error("database", f"{path} is not there yet", _MIGRATE)
+        yield error("database", f"{path} does not exist yet", _MIGRATE)
         return
     if path:
         yield from _place(path)
@@ -71,12 +72,12 @@ def connection(patience_milliseconds: int = 3_000) -> Iterator[Finding]:
 
 
 def overdue() -> Iterator[Finding]:
-    """Check that somebody starts the runs whose time has come."""
+    """Check that a scheduler starts the due runs."""
     with tables() as there:
         if not there:
             return
         late = database.now() - timedelta(seconds=_TICKS * get_settings().tick_seconds)
-        waiting = Run.select().where(Run.status == RunStatus.SCHEDULED, Run.scheduled_at < late)
+        waiting = Run.select().where(labels.has_label(labels.OVERDUE, late))
         run = waiting.order_by(Run.scheduled_at).first()
     if run:
         what = f"run {run.id} of {run.source} is overdue since {run.scheduled_at:%Y-%m-%d %H:%M:%S} UTC"
@@ -84,31 +85,31 @@ def overdue() -> Iterator[Finding]:
 
 
 def schedules() -> Iterator[Finding]:
-    """Check that the stored schedules can be kept."""
+    """Check that the stored schedules can be read, and have their next runs."""
     with tables() as there:
         found = schedule_stats.all_schedules() if there else ()
     for one in found:
         name = one.source if one.tenant is None else f"{one.source}, tenant {one.tenant}"
         if one.trouble:
-            yield refused("schedules", f"{name}: {one.trouble}", "`python -m workers schedule --help` tells how")
+            yield error("schedules", f"{name}: {one.trouble}", "`python -m workers schedule --help` shows how")
         elif one.paused_at:
             yield ok("schedules", f"{name}: {one.cron}, paused")
         elif one.next_run_id is None:
-            what = f"{name}: {one.cron}, and nobody has made its next run"
+            what = f"{name}: {one.cron}, and its next run has not been created"
             yield warning("schedules", what, "start `python -m workers scheduler`")
         else:
             yield ok("schedules", f"{name}: {one.in_words}, {one.timezone}")
 
 
 def is_there() -> bool:
-    """Whether there is a database to connect to: a look must not make an empty file."""
-    path = _file(get_settings())
+    """Whether there is a database to connect to: a check must not create an empty file."""
+    path = database.sqlite_path(get_settings().database)
     return path is None or path.exists()
 
 
 @contextmanager
 def tables() -> Iterator[bool]:
-    """Hold a connection, where there is a database, and give whether our tables are in it.
+    """Connect, where there is a database, and yield whether it has Sluice's tables.
 
     Raises:
       DependencyDown: It does not answer.
@@ -118,13 +119,6 @@ def tables() -> Iterator[bool]:
         return
     with database.connection():
         yield schema.is_migrated()
-
-
-def _file(settings: Settings) -> Path | None:
-    """Return the path of the SQLite file; None for a server, or a URL that cannot be read."""
-    url = settings.database
-    name = url.removeprefix("sqlite:///").partition("?")[0]
-    return Path(name) if url.startswith("sqlite:///") and name and name != ":memory:" else None
 
 
 def _migrations() -> Iterator[Finding]:
@@ -140,11 +134,13 @@ def _speed() -> Iterator[Finding]:
         began = clock.monotonic()
         db.execute_sql("SELECT 1").fetchone()
         took.append(clock.monotonic() - began)
-    said = f"it answers in {statistics.median(took) * 1000:.1f} ms"
+    state = f"it answers in {statistics.median(took) * 1000:.1f} ms"
     if statistics.median(took) > _SLOW_SECONDS:
-        yield warning("database", f"{said}: each claim and commit takes several times that", "run the workers near it")
+        yield warning(
+            "database", f"{state}: each claim and commit takes several times as long", "run the workers near it"
+        )
     else:
-        yield ok("database", said)
+        yield ok("database", state)
 
 
 # --- SQLite
@@ -162,7 +158,7 @@ def _place(path: Path) -> Iterator[Finding]:
 
 
 def _filesystem(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
-    """Return the kind of filesystem a file is on; empty where the system does not tell."""
+    """Return the type of the filesystem of a file; empty where that is unknown."""
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:
@@ -173,14 +169,14 @@ def _filesystem(path: Path, mounts: Path = Path("/proc/mounts")) -> str:
 
 
 def _rights(path: Path) -> Iterator[Finding]:
-    """Check who may write the file, and those that SQLite keeps beside it."""
+    """Check who can write the file, and the files that SQLite keeps beside it."""
     parts = [path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")]
     for part in parts:
         if part.exists() and not os.access(part, os.W_OK):
             fix = f"`chown` it, and what is beside it, to the user that the workers run as: {path.name}*"
             yield error("database", f"{part} cannot be written by this user", fix, down=True)
     if path.stat().st_mode & stat.S_IWOTH:
-        yield warning("database", f"everybody on this machine may write {path}", f"chmod o-w {path}")
+        yield warning("database", f"every user of this machine can write {path}", f"chmod o-w {path}")
 
 
 def _sqlite(patience_milliseconds: int) -> Iterator[Finding]:
@@ -188,7 +184,7 @@ def _sqlite(patience_milliseconds: int) -> Iterator[Finding]:
     if sqlite3.sqlite_version_info < _OLDEST_SQLITE:
         yield error("database", f"SQLite {version} is too old", "use a Python whose SQLite is 3.35 or newer")
     else:
-        yield ok("database", f"SQLite {version} at {get_settings().database.removeprefix('sqlite:///')}")
+        yield ok("database", f"SQLite {version} at {database.sqlite_path(get_settings().database)}")
     mode = str(db.obj.journal_mode)
     if mode != "wal":
         fix = "put its folder on a local disk that can lock files, or use Postgres"
@@ -217,11 +213,11 @@ def _write(patience_milliseconds: int) -> Iterator[Finding]:
 
 def _postgres(settings: Settings) -> Iterator[Finding]:
     version = int(_shown("server_version_num"))
-    said = f"Postgres {_shown('server_version')}"
+    state = f"Postgres {_shown('server_version')}"
     if version < _OLDEST_POSTGRES * 10_000:
-        yield error("database", f"{said} is too old", f"use Postgres {_OLDEST_POSTGRES} or newer")
+        yield error("database", f"{state} is too old", f"use Postgres {_OLDEST_POSTGRES} or newer")
         return
-    yield ok("database", said)
+    yield ok("database", state)
     yield from _may_write()
     yield from _pooler(settings)
     yield from _room(settings)
@@ -245,7 +241,7 @@ def _may_write() -> Iterator[Finding]:
 
 
 def _lacking_rights() -> str:
-    """Name the tables of ours that this user may not change."""
+    """Return the names of Sluice's tables that this user may not change."""
     lacking = "NOT has_table_privilege(oid, 'SELECT') OR NOT has_table_privilege(oid, 'INSERT')"
     lacking += " OR NOT has_table_privilege(oid, 'UPDATE') OR NOT has_table_privilege(oid, 'DELETE')"
     found = db.execute_sql(
@@ -256,7 +252,7 @@ def _lacking_rights() -> str:
 
 
 def _pooler(settings: Settings) -> Iterator[Finding]:
-    """Check whether a pooler is in front of Postgres, and that it is known."""
+    """Check whether a pooler is in front of Postgres, and that the settings say so."""
     if settings.database_pooler == "transaction":
         yield ok("database", "SLUICE_DATABASE_POOLER=transaction: no statement is prepared")
     elif is_pooled(db.connection()):
@@ -265,15 +261,15 @@ def _pooler(settings: Settings) -> Iterator[Finding]:
 
 
 def _room(settings: Settings) -> Iterator[Finding]:
-    """Check the connections that may be open against the threads, each of which keeps one, and what others use."""
+    """Check that there are enough connections: one for each thread, beside those of other programs."""
     most, others = _most_connections(), _asked(_OTHERS_CONNECTIONS)
     needed = settings.worker_processes * (settings.worker_threads + _OF_A_PROCESS) + _OTHERS
-    said = f"{most} connections may be open, others use {others}, and this installation needs up to {needed}"
+    state = f"{most} connections may be open, others use {others}, and this installation needs up to {needed}"
     if needed + others > most:
         more = int(_shown("max_connections")) + needed + others - most
-        yield warning("database", said, f"set max_connections={more} in postgresql.conf, or run fewer threads")
+        yield warning("database", state, f"set max_connections={more} in postgresql.conf, or run fewer threads")
     else:
-        yield ok("database", said)
+        yield ok("database", state)
 
 
 def _most_connections() -> int:

@@ -1,4 +1,4 @@
-"""The doctor looks at everything that an import stands on, and says what it found, each finding with its fix."""
+"""Examination: runs all checks of `doctor`, each in a thread with a deadline, and yields their findings."""
 
 import threading
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from workers.text.plain_text import one_line
 
 __all__ = ["Finding", "Level", "examine"]
 
-#: Each server is waited for 5 s at most; a folder whose disk is gone, or a user's module, may take forever.
+#: A check waits 5 s for a server; but a folder on a lost disk, or a module of the user, can hang for ever.
 _PATIENCE_SECONDS = 20.0
 
 _WITHOUT_SETTINGS: tuple[tuple[str, Check], ...] = (
@@ -41,18 +41,18 @@ _WITH_SETTINGS: tuple[tuple[str, Check], ...] = (
     ("workers", redis_checks.workers),
     ("workers", redis_checks.scheduler),
     ("workers", database_checks.overdue),
-    ("runs", run_checks.standing),
+    ("runs", run_checks.stalled),
 )
-#: Without these nothing goes on.
+#: The servers without which no import works.
 _SERVERS = {"redis", "database"}
-#: What has nothing to say of its own where the database is away.
-_NEED_DATABASE = (source_checks.models, database_checks.schedules, database_checks.overdue, run_checks.standing)
+#: Checks that are left out where the database does not answer.
+_NEED_DATABASE = (source_checks.models, database_checks.schedules, database_checks.overdue, run_checks.stalled)
 
 
 def examine(*, ask: bool = False) -> Iterator[Finding]:
-    """Look at everything, and yield each finding as soon as it is known.
+    """Run all checks, and yield each finding as soon as it is known.
 
-    Nothing is raised: what cannot be found out is a finding. Nothing is changed, but by `ask`, which takes permits.
+    It raises nothing: a check that fails is a finding. It changes nothing, except that `ask` uses permits.
 
     Parameters:
       ask(bool): Send one list request to each API, too.
@@ -62,7 +62,7 @@ def examine(*, ask: bool = False) -> Iterator[Finding]:
     try:
         get_settings()
     except ConfigurationError:
-        return  # which has been said, and nothing else can be looked at
+        return  # a finding says so, and no other check works without settings
     _hide_passwords()
     down: set[str] = set()
     for area, check in _WITH_SETTINGS:
@@ -77,9 +77,9 @@ def examine(*, ask: bool = False) -> Iterator[Finding]:
 
 def _ask(*, down: bool) -> Iterator[Finding]:
     if down:
-        yield error("APIs", "none was asked: that takes Redis and the database", "mend these first")
+        yield error("APIs", "none was asked, because that needs Redis and the database", "repair these first")
         return
-    with suppress(ConfigurationError):  # which has been said
+    with suppress(ConfigurationError):  # a finding says so
         sources = api_checks.sources_to_ask()
         patience = _PATIENCE_SECONDS + api_checks.longest_wait_seconds(sources)
         for source in sources:
@@ -87,10 +87,10 @@ def _ask(*, down: bool) -> Iterator[Finding]:
 
 
 def _findings(area: str, check: Check, patience_seconds: float = _PATIENCE_SECONDS) -> Iterator[Finding]:
-    """Yield what a check finds out, in a thread of its own: one that hangs is left behind, and ends with the process.
+    """Yield the findings of a check, which runs in a thread: one that hangs is abandoned, and ends with the process.
 
     Parameters:
-      patience_seconds(float): How long each finding is waited for.
+      patience_seconds(float): How long to wait for each finding.
     """
     found: SimpleQueue[Finding | None] = SimpleQueue()
     threading.Thread(target=_run, args=(area, check, found), name=f"doctor-{area}", daemon=True).start()
@@ -98,7 +98,7 @@ def _findings(area: str, check: Check, patience_seconds: float = _PATIENCE_SECON
         try:
             finding = found.get(timeout=patience_seconds)
         except Empty:
-            what = f"this was not found out within {patience_seconds:g} s"
+            what = f"this check did not finish within {patience_seconds:g} s"
             yield error(area, what, "see whether its server, or its disk, hangs", down=area in _SERVERS)
             return
         if finding is None:
@@ -117,7 +117,7 @@ def _run(area: str, check: Check, found: "SimpleQueue[Finding | None]") -> None:
 
 
 def _clean(finding: Finding) -> Finding:
-    """Return a finding as it may be shown: what an API or a user's code said stands in some."""
+    """Return a finding without secrets: some contain the text of an API, or of the user's code."""
     what, fix = (one_line(redaction.redact(text)) for text in (finding.what, finding.fix))
     return replace(finding, what=what, fix=fix)
 

@@ -1,4 +1,4 @@
-"""Finding: what the doctor found out about one thing, how bad it is, and the fix."""
+"""Finding: the result of one check of `doctor`: its level, what was found, and the fix."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,18 +8,16 @@ from peewee import PeeweeException
 from redis.exceptions import RedisError
 
 from workers.connections import database, outages, redis_errors
+from workers.connections.trouble import Trouble
 from workers.errors import DependencyDown, SluiceError
 from workers.text.error_text import describe
 
-#: A sentence of ours ends with its fix, after a colon. What stands before it is a clause, not the name of a class.
-_SHORTEST_CLAUSE = 4
-
 
 class Level(StrEnum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
     OK = "ok"
-    #: It works, and something is about to go wrong, or slower than it must.
+    #: It works, but is about to fail, or is slower than necessary.
     WARNING = "warning"
     #: Something does not work.
     ERROR = "error"
@@ -27,13 +25,13 @@ class Level(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found out about one thing.
+    """The result of one check.
 
     Attributes:
       area: What it is about: python, redis, database, ...
-      what: What there is, or is the matter. It holds no secret.
-      fix: What a person can do, or type; empty where nothing is the matter.
-      down: Whether it says that Redis or the database cannot be used.
+      what: The state, or the problem. It holds no secret.
+      fix: What a person can do, or type; empty where there is no problem.
+      down: Whether Redis or the database cannot be used.
     """
 
     area: str
@@ -58,20 +56,17 @@ def error(area: str, what: str, fix: str, *, down: bool = False) -> Finding:
     return Finding(area, Level.ERROR, what, fix, down)
 
 
-def refused(area: str, why: BaseException | str, otherwise: str) -> Finding:
-    """Return what a sentence of ours says, and the fix it ends with.
+def refused(area: str, why: SluiceError, otherwise: str) -> Finding:
+    """Return what an error says, and its repair.
 
     Parameters:
-      why(BaseException | str): The sentence.
-      otherwise(str): The fix, where the sentence has none of its own.
+      otherwise(str): The fix, where the error names none.
     """
-    what, _, fix = str(why).rpartition(": ")
-    whole = len(what.split()) < _SHORTEST_CLAUSE
-    return error(area, str(why), otherwise) if whole else error(area, what, fix)
+    return error(area, why.what, why.repair or otherwise)
 
 
 def met(area: str, why: BaseException) -> Finding:
-    """Return what an exception says that a check met with, and did not expect."""
+    """Return the finding for an exception that a check did not expect."""
     cause = why.__cause__ if isinstance(why, DependencyDown) and why.__cause__ else why
     if isinstance(cause, RedisError):
         return in_words(area, redis_errors.trouble(cause))
@@ -81,13 +76,11 @@ def met(area: str, why: BaseException) -> Finding:
         return refused(area, why, "see docs/operations.md")
     if isinstance(why, PeeweeException):
         return error(area, f"the database refuses: {database.explain(why)}", "see its log, and the rights of its user")
-    return error(
-        area, f"this could not be found out: {describe(why)}", "see whether the rest of the findings tells why"
-    )
+    return error(area, f"this check failed: {describe(why)}", "see whether another finding explains it")
 
 
-def in_words(area: str, trouble: redis_errors.Trouble, variable: str = "SLUICE_REDIS_URL") -> Finding:
-    """Return what is the matter with Redis or with the database.
+def in_words(area: str, trouble: Trouble, variable: str = "SLUICE_REDIS_URL") -> Finding:
+    """Return the finding for a trouble of Redis or the database.
 
     Parameters:
       variable(str): The setting that names this Redis.

@@ -1,4 +1,4 @@
-"""What the doctor looks at on this machine: Python, packages, settings, files, ports, and what a process may open."""
+"""Machine checks: checks Python, packages, settings, files, ports and open-file limits of this machine."""
 
 import http.client
 import re
@@ -14,13 +14,13 @@ from pathlib import Path
 
 from workers.doctor.finding import Finding, error, ok, refused, warning
 from workers.errors import ConfigurationError
-from workers.processes import preflight
+from workers.processes import page_access, preflight
 from workers.settings import Settings, get_settings
 from workers.text.secret_names import is_secret
 
 _PACKAGE = "sluice-importer"
 _OLDEST_PYTHON = (3, 11)
-#: What a worker thread keeps open: the database's files or connection, two of Redis, one of the API; and the process.
+#: The files that a worker thread keeps open (database, two of Redis, one of the API), and that its process does.
 _FILES_A_THREAD, _FILES_A_PROCESS = 6, 64
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 1_000_000_000, 100_000_000
 _URL_WITH_PASSWORD = re.compile(r"://[^\s/]*:[^\s/]+@")
@@ -38,19 +38,23 @@ def python(version: tuple[int, ...] = sys.version_info[:3], stage: str = sys.ver
     """Check the version of Python.
 
     Parameters:
-      stage(str): "final", or what comes before.
+      stage(str): "final", or a pre-release stage.
     """
     said = ".".join(map(str, version))
     if version < _OLDEST_PYTHON:
-        yield error("python", f"Python {said} is too old for Sluice", "install 3.11 or newer, and a venv made with it")
+        yield error(
+            "python",
+            f"Python {said} is too old for Sluice",
+            "install Python 3.11 or newer, and make a new venv",
+        )
     elif stage != "final":
-        yield warning("python", f"Python {said} is not released yet ({stage})", "use a released one")
+        yield warning("python", f"Python {said} is not released yet ({stage})", "use a released version")
     else:
         yield ok("python", f"Python {said}")
 
 
 def packages(wanted: list[str] | None = None) -> Iterator[Finding]:
-    """Check that the packages are those that Sluice was made for.
+    """Check that the installed packages are of the versions that Sluice needs.
 
     Parameters:
       wanted(list[str] | None): Requirements, as pyproject.toml has them; None: Sluice's own.
@@ -101,7 +105,7 @@ def _numbers(version: str) -> list[int]:
 
 
 def settings() -> Iterator[Finding]:
-    """Check that the settings can be read and go together, and what `.env` names."""
+    """Check that the settings can be read and fit together, and the names in `.env`."""
     found = get_settings()
     yield ok("settings", f"readable; {_origin()}")
     least = 2 * found.request_timeout_seconds
@@ -128,7 +132,7 @@ def _env_file(path: Path) -> Iterator[Finding]:
         yield from _line_of_env(export, name.upper())
     others_may_read = path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH)
     if others_may_read and _holds_a_secret(text):
-        yield warning("files", f"{path} holds a password or a key, and others may read it", f"chmod 600 {path}")
+        yield warning("files", f"{path} holds a password or a key, and other users can read it", f"chmod 600 {path}")
 
 
 def _holds_a_secret(text: str) -> bool:
@@ -143,10 +147,10 @@ def _line_of_env(export: str, name: str) -> Iterator[Finding]:
     known = [f"SLUICE_{field.upper()}" for field in Settings.model_fields]
     if name not in known:
         near = get_close_matches(name, known, n=1)
-        meant = f"write {near[0]}" if near else "take it out; docs/settings.md lists every setting"
-        yield warning("settings", f"{name} in .env is no setting, and does nothing", meant)
+        meant = f"write {near[0]}" if near else "remove it; docs/settings.md lists every setting"
+        yield warning("settings", f"{name} in .env is no setting, and has no effect", meant)
     elif export:
-        yield warning("settings", f"{name} stands behind an export in .env: honcho ignores it", "take the export out")
+        yield warning("settings", f"{name} has an export before it in .env: honcho ignores it", "remove the export")
 
 
 def files() -> Iterator[Finding]:
@@ -157,7 +161,7 @@ def files() -> Iterator[Finding]:
             preflight.check_folder(folder)
             yield ok("files", f"the data folder {folder.absolute()} can be written")
         else:
-            yield ok("files", f"the data folder {folder.absolute()} is not there yet: it is made when it is needed")
+            yield ok("files", f"the data folder {folder.absolute()} does not exist yet: it is created when needed")
     except ConfigurationError as why:
         yield refused("files", why, "make it writable")
     yield from _disk(folder.absolute())
@@ -175,14 +179,14 @@ def _disk(folder: Path) -> Iterator[Finding]:
         yield ok("files", what)
 
 
-# --- what a process may open, and the ports
+# --- open files, and ports
 
 
 def open_files(most: int | None = None) -> Iterator[Finding]:
-    """Check how many files a process may open against the threads that are configured.
+    """Check that a process may open enough files for the configured threads.
 
     Parameters:
-      most(int | None): How many; None: as this process.
+      most(int | None): The limit; None: this process's.
     """
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] if most is None else most
     threads = get_settings().worker_threads
@@ -198,17 +202,13 @@ def open_files(most: int | None = None) -> Iterator[Finding]:
 
 
 def ports() -> Iterator[Finding]:
-    """Check the ports of the page and of the mock API: free, or taken by these."""
+    """Check that the ports of the page and of the mock API are free, or in use by them."""
     found = get_settings()
-    host = found.monitor_host
-    if host not in ("localhost", "::1") and not host.startswith("127."):
-        yield error(
-            "ports",
-            f"SLUICE_MONITOR_HOST={host} would let others in, and the page asks for no password: it will not start",
-            "leave it at 127.0.0.1, and put a proxy with authentication in front",
-        )
-    else:
-        yield from _port(host, found.monitor_port, ("the page", "SLUICE_MONITOR_PORT", "/_stcore/health"))
+    try:
+        page_access.check()
+        yield from _port(found.monitor_host, found.monitor_port, ("the page", "SLUICE_MONITOR_PORT", "/_stcore/health"))
+    except ConfigurationError as why:
+        yield refused("ports", why, "docs/access.md explains how people log in to the page")
     yield from _port("127.0.0.1", found.mock_port, ("the mock API", "SLUICE_MOCK_PORT", "/health"))
 
 
@@ -221,8 +221,7 @@ def _port(host: str, port: int, whose: tuple[str, str, str]) -> Iterator[Finding
         if _answers(host, port, path):
             yield ok("ports", f"{what} answers on port {port}")
         else:
-            found = refused("ports", why, "")
-            yield warning("ports", found.what, found.fix)
+            yield warning("ports", why.what, why.repair)
 
 
 def _answers(host: str, port: int, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the doctor asks Redis, and the broker: whether they can keep budgets and messages, and who takes these."""
+"""Redis checks: checks that Redis and the broker can keep budgets and messages, and that workers take them."""
 
 import re
 import socket
@@ -13,30 +13,31 @@ import redis
 from redis.exceptions import BusyLoadingError, NoPermissionError, RedisError, ResponseError
 
 from workers import clock
-from workers.connections import redis_errors, redis_probe, redis_url
+from workers.connections import outages, redis_errors, redis_url
 from workers.connections.redis_client import probe_client
-from workers.doctor.finding import Finding, error, in_words, ok, refused, warning
+from workers.doctor.finding import Finding, error, in_words, ok, warning
 from workers.errors import ConfigurationError
 from workers.messaging import presence, scheduler_heartbeat
 from workers.messaging.broker import make_broker
 from workers.messaging.presence import Process
-from workers.reports.metrics import messages
+from workers.processes import preflight
+from workers.reports.metrics import Persistence, messages, persistence
 from workers.settings import get_settings
 from workers.sources.registry import get_registry
 from workers.text.durations import duration
 
 _PATIENCE_SECONDS = 5.0
-#: limiter.lua uses nothing newer; before 6.0 not even redis-py's greeting is understood.
+#: limiter.lua needs this version; before 6.0 redis-py cannot even connect.
 _OLDEST = (6, 2)
-#: What speaks Redis's language, and has never been tried.
+#: Servers with the Redis protocol that Sluice has not been tested with.
 _UNTRIED = ("dragonfly_version", "garnet_version")
 _PINGS = 5
 _SLOW_SECONDS = 0.02
 _CLOCKS_APART_SECONDS = 5.0
 _NEARLY_FULL = 0.9
-#: So many sources that a worker does not know are named.
+#: How many sources that a worker does not know are named.
 _MOST_NAMED = 5
-#: What of limiter.lua's a server might not have, or its access list forbid. It changes nothing.
+#: Uses the functions of limiter.lua that a server can lack, or its access list forbid. It changes nothing.
 _PROBE = """
 return {#struct.pack('>I8', 1), #cmsgpack.pack({1}), #cjson.encode({1}), redis.call('TIME')[1],
   redis.call('EXISTS', KEYS[1])}
@@ -49,18 +50,18 @@ def budgets_redis() -> Iterator[Finding]:
 
 
 def broker() -> Iterator[Finding]:
-    """Check the broker, where it is not that Redis."""
+    """Check the broker, where it is another server than the Redis of the budgets."""
     found = get_settings()
     scheme = found.broker.partition(":")[0]
     if found.broker == found.redis_url:
         return
-    if scheme in ("redis", "rediss", "unix"):
+    if redis_url.is_redis(found.broker):
         yield from _server("broker", found.broker, "SLUICE_BROKER_URL")
     elif scheme == "stub":
         yield warning("broker", "stub:// keeps messages in one process: no worker gets them", "unset SLUICE_BROKER_URL")
     else:
         try:
-            make_broker(found.broker)  # which refuses what it cannot be
+            make_broker(found.broker)  # raises what it cannot use
             yield from _listens(found.broker)
         except ValueError:  # its text may hold a piece of the password
             yield error("broker", "SLUICE_BROKER_URL cannot be read", "write it as amqp://user:password@host:port/name")
@@ -75,21 +76,21 @@ def _listens(url: str) -> Iterator[Finding]:
         what = f"the broker at {host}:{port} does not answer ({why.strerror or type(why).__name__})"
         yield error("broker", what, "start it, or correct SLUICE_BROKER_URL", down=True)
     else:
-        yield ok("broker", f"{host}:{port} accepts connections; whether it is RabbitMQ, the worker's log tells")
+        yield ok("broker", f"{host}:{port} accepts connections; the log of a worker shows whether it is RabbitMQ")
 
 
 def workers() -> Iterator[Finding]:
-    """Check that a process takes messages, and that each one knows the sources there are."""
+    """Check that a worker takes messages, and that each worker knows all sources."""
     waiting = "" if (count := messages()) is None else f"; {count:,} messages in the queue"
     try:
         found = presence.processes()
     except (RedisError, ValueError):
-        return  # which `_server` has told of
+        return  # `_server` reports it
     taking = [process for process in found if process.takes_messages]
     if not taking:
-        stopping = any(process.kind == "worker" and process.alive for process in found)
-        nobody = "every worker was asked to stop" if stopping else presence.no_worker(found)
-        yield warning("workers", f"{nobody}{waiting}", "start `python -m workers worker`")
+        missing = presence.no_worker(found)
+        what = missing.headline if missing else "every worker was asked to stop"
+        yield warning("workers", f"{what}{waiting}", "start `python -m workers worker`")
         return
     threads, count = sum(process.threads for process in taking), len(taking)
     several = "1 worker process takes" if count == 1 else f"{count:,} worker processes take"
@@ -99,7 +100,7 @@ def workers() -> Iterator[Finding]:
 
 def _outdated(taking: Sequence[Process]) -> Iterator[Finding]:
     """Name the workers that started before the sources changed."""
-    with suppress(ConfigurationError):  # which another check tells
+    with suppress(ConfigurationError):  # another check reports it
         known = sorted(get_registry())
         for process in taking:
             if lacking := [name for name in known if not process.knows(name)]:
@@ -110,10 +111,10 @@ def _outdated(taking: Sequence[Process]) -> Iterator[Finding]:
 
 
 def scheduler() -> Iterator[Finding]:
-    """Check that a scheduler has left word lately."""
-    what, _, means = scheduler_heartbeat.no_scheduler().partition(": ")
-    if what:
-        yield warning("workers", f"{what}: {means.partition(', until')[0]}", "start `python -m workers scheduler`")
+    """Check that a scheduler runs."""
+    if missing := scheduler_heartbeat.no_scheduler():
+        meaning = missing.meaning.removesuffix(".")
+        yield warning("workers", f"{missing.headline}. {meaning}", missing.repair)
 
 
 # --- one server
@@ -127,15 +128,13 @@ def _server(area: str, url: str, variable: str) -> Iterator[Finding]:
     """
     try:
         address = redis_url.Address.of(url)
-        name = redis_probe.probe(url, _PATIENCE_SECONDS)
-        if name is None and address.local and address.listens():
-            raise redis_url.in_use(address)
+        name = preflight.find_redis(url, _PATIENCE_SECONDS)
     except BusyLoadingError as why:
         yield in_words(area, redis_errors.trouble(why), variable)
         return
     except ConfigurationError as why:
-        found = refused(area, str(why).replace("SLUICE_REDIS_URL", variable), f"correct {variable}")
-        yield error(area, found.what, found.fix, down=True)
+        what, fix = (text.replace("SLUICE_REDIS_URL", variable) for text in (why.what, why.repair))
+        yield error(area, what, fix or f"correct {variable}", down=True)
         return
     if name is None:
         start = "start it (`python -m workers redis` does)" if address.local else "start it"
@@ -150,7 +149,7 @@ def _look_into(area: str, client: "redis.Redis", title: str, variable: str) -> I
         info: Any = client.info()
     except RedisError as why:
         trouble = redis_errors.trouble(why)
-        yield warning(area, f"{title} does not tell about itself: {trouble.what}", "allow INFO to its user")
+        yield warning(area, f"{title} does not answer INFO: {trouble.what}", "allow INFO to its user")
         info = {}
     yield from _version(area, info, title)
     yield from _use(area, client, info, variable)
@@ -164,7 +163,7 @@ def _look_into(area: str, client: "redis.Redis", title: str, variable: str) -> I
 def _version(area: str, info: dict[str, Any], title: str) -> Iterator[Finding]:
     number = re.match(r"(\d+)\.(\d+)", str(info.get("redis_version", "")))
     if any(name in info for name in _UNTRIED):
-        yield warning(area, f"{title}: Sluice has not been tried with it", "use Redis 6.2 or newer, or Valkey")
+        yield warning(area, f"{title}: Sluice has not been tested with it", "use Redis 6.2 or newer, or Valkey")
     elif number and (int(number[1]), int(number[2])) < _OLDEST:
         yield error(area, f"{title} is too old", "install Redis 6.2 or newer, or Valkey")
     else:
@@ -172,17 +171,17 @@ def _version(area: str, info: dict[str, Any], title: str) -> Iterator[Finding]:
 
 
 def _use(area: str, client: "redis.Redis", info: dict[str, Any], variable: str) -> Iterator[Finding]:
-    """Check that it is one server that can be written, and that scripts run in it."""
+    """Check that it is a single server, can be written, and runs scripts."""
     mode = info.get("redis_mode", "standalone")
     if mode == "cluster":
         yield in_words(area, redis_errors.cluster(), variable)
         return
     if mode != "standalone":
-        yield error(area, f"it runs as a {mode}, and Sluice needs a server", f"let {variable} name a single server")
+        yield error(area, f"it runs as a {mode}; Sluice needs a single server", f"let {variable} name a single server")
         return
     prefix = get_settings().prefix
     try:
-        client.setrange(f"{prefix}:probe", 0, "")  # as `outages.redis_trouble`: a write that changes nothing
+        outages.probe(client)
         client.register_script(_PROBE)(keys=[f"{prefix}:probe", f"{prefix}:probe:2"])
     except RedisError as why:
         yield in_words(area, redis_errors.trouble(why), variable)
@@ -198,37 +197,35 @@ def _memory(area: str, info: dict[str, Any], cli: str) -> Iterator[Finding]:
     if policy is None:
         return
     bounded = f"maxmemory {most / 1e6:,.0f} MB, {used / 1e6:,.0f} used" if most else "no maxmemory"
-    said = f"maxmemory-policy {policy}, {bounded}"
+    state = f"maxmemory-policy {policy}, {bounded}"
     fix = f"`{cli} CONFIG SET maxmemory-policy noeviction`, and the same in its configuration"
     if policy == "noeviction":
         if most and used > _NEARLY_FULL * most:
-            yield warning(area, f"nearly out of memory: {said}", "raise its maxmemory")
+            yield warning(area, f"nearly out of memory: {state}", "raise its maxmemory")
         else:
-            yield ok(area, said)
+            yield ok(area, state)
     elif most and policy.startswith("allkeys"):
-        yield error(area, f"{said}: it may evict a budget, or a message", fix)
-    else:  # nothing is evicted yet; or only what expires, which ours does not
-        yield warning(area, f"{said}: a budget that is evicted is forgotten", fix)
+        yield error(area, f"{state}: it can evict a budget, or a message", fix)
+    else:  # nothing is evicted yet; or only keys that expire, and budgets do not
+        yield warning(area, f"{state}: a budget that is evicted is forgotten", fix)
 
 
 def _persistence(area: str, client: "redis.Redis", info: dict[str, Any], cli: str) -> Iterator[Finding]:
-    if "aof_enabled" not in info:
-        return
-    failed = [name for name in ("rdb_last_bgsave_status", "aof_last_write_status") if info.get(name) == "err"]
-    if failed:
-        yield warning(area, f"its last save failed ({failed[0]})", "see its log; free disk space where it runs")
-    elif info["aof_enabled"]:
+    kept = persistence(info)
+    if kept is Persistence.SAVE_FAILED:
+        yield warning(area, "its last save failed", "see its log; free disk space where it runs")
+    elif kept is Persistence.APPEND_ONLY:
         yield ok(area, "appendonly yes: a restart keeps the budgets")
-    else:
+    elif kept is Persistence.NOT_APPEND_ONLY:
         lost = "after a restart each budget waits until its windows have passed"
-        kept = "only snapshots are kept" if _saves(client) else "nothing is kept on disk"
-        yield warning(area, f"{kept}: {lost}", f"`{cli} CONFIG SET appendonly yes`, and the same in its configuration")
+        saved = "only snapshots are saved" if _saves(client) else "nothing is saved to disk"
+        yield warning(area, f"{saved}: {lost}", f"`{cli} CONFIG SET appendonly yes`, and the same in its configuration")
 
 
 def _saves(client: "redis.Redis") -> bool:
     with suppress(NoPermissionError, ResponseError):
-        told: Any = client.config_get("save")
-        return bool(told.get("save"))
+        config: Any = client.config_get("save")
+        return bool(config.get("save"))
     return True
 
 
@@ -239,11 +236,11 @@ def _speed(area: str, client: "redis.Redis") -> Iterator[Finding]:
         client.ping()
         took.append(clock.monotonic() - began)
     median = statistics.median(took)
-    said = f"it answers in {median * 1000:.1f} ms"
+    state = f"it answers in {median * 1000:.1f} ms"
     if median > _SLOW_SECONDS:
-        yield warning(area, f"{said}: each permit takes so long at least", "run the workers near it")
+        yield warning(area, f"{state}: each permit takes at least as long", "run the workers near it")
     else:
-        yield ok(area, said)
+        yield ok(area, state)
 
 
 def _time(area: str, client: "redis.Redis") -> Iterator[Finding]:
@@ -254,16 +251,16 @@ def _time(area: str, client: "redis.Redis") -> Iterator[Finding]:
 
 
 def apart(area: str, ahead: float) -> Iterator[Finding]:
-    """Say how far a clock is from this machine's.
+    """Compare a clock with this machine's.
 
     Parameters:
-      ahead(float): By how many seconds it is ahead.
+      ahead(float): How far it is ahead, in seconds.
     """
     if abs(ahead) < _CLOCKS_APART_SECONDS:
         yield ok(area, "its clock and this machine's agree")
         return
     where = "ahead of" if ahead > 0 else "behind"
-    what = f"its clock is {duration(abs(ahead))} {where} this machine's: times that are shown may be wrong by that"
+    what = f"its clock is {duration(abs(ahead))} {where} this machine's: displayed times can be wrong by that"
     yield warning(area, what, "set both by NTP: `timedatectl set-ntp true`")
 
 

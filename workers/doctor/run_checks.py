@@ -1,4 +1,4 @@
-"""What the doctor looks at in the runs: which of those that are running do not move, and why."""
+"""Run checks: checks which running runs make no progress, and why."""
 
 from collections.abc import Iterator
 
@@ -9,12 +9,12 @@ from workers.records import runs
 from workers.reports import run_stats
 from workers.reports.reasons import NEEDS_A_PERSON, Reason
 
-#: So many running runs are looked at.
+#: How many running runs are checked.
 _MOST = 20
 
 
-def standing() -> Iterator[Finding]:
-    """Check whether the running runs move."""
+def stalled() -> Iterator[Finding]:
+    """Check whether the running runs make progress."""
     if not database_checks.is_there():
         return
     with database.connection():

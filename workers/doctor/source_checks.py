@@ -1,20 +1,21 @@
-"""What the doctor looks at in the sources: contracts and names, their models' tables, their addresses and limits."""
+"""Source checks: checks the sources, the tables of their models, and the address and limits of their APIs."""
 
-import ipaddress
 import math
 import socket
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import Any
 from urllib.parse import urlsplit
 
 from workers import clock
 from workers.connections import database
+from workers.connections.loopback import is_loopback
 from workers.doctor import database_checks
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.errors import ConfigurationError, DependencyDown
 from workers.limiter.budget import Limit
-from workers.reports import budget_text, run_stats
+from workers.records import model_database, table_check
+from workers.reports import budget_text
+from workers.reports.budget_states import budget_state
 from workers.settings import get_settings
 from workers.sources.connector import Connector
 from workers.sources.contracts import ImportSource
@@ -25,7 +26,7 @@ _ANSWER_SECONDS = 2.0
 
 
 def registry() -> Iterator[Finding]:
-    """Check that the sources can be read, and that each is what it must be."""
+    """Check that the sources can be loaded, and that each one is valid."""
     try:
         known = get_registry()
     except ConfigurationError as why:
@@ -34,17 +35,17 @@ def registry() -> Iterator[Finding]:
         yield error("sources", f"{found.what}{cause}", found.fix)
         return
     if not known:
-        yield warning("sources", f"{get_settings().sources} lists no source", "docs/write-a-source.md tells how")
+        yield warning("sources", f"{get_settings().sources} lists no source", "docs/write-a-source.md shows how")
     for source in known.values():
         yield ok("sources", f"{source.name}: {source.model.__name__} from {source.connector.base_url}")
 
 
 def models() -> Iterator[Finding]:
-    """Check that the table of each model is there, with its columns."""
+    """Check that the table of each model exists, with its columns and its unique index."""
     for source in _sources():
         try:
             yield from _table(source)
-        except Exception as why:  # another database of the user's may fail in any way
+        except Exception as why:  # a database of the user's own can fail in any way
             yield met("sources", why)
 
 
@@ -58,12 +59,12 @@ def connectors() -> Iterator[Finding]:
 
 
 def budgets() -> Iterator[Finding]:
-    """Check what each API's answers have taught its budget."""
+    """Check what each budget has learned from its API's responses."""
     for connector in apis():
         try:
-            state = run_stats.look(connector.budget)
+            state = budget_state(connector.budget)
         except (DependencyDown, ValueError):  # Redis is away, or its URL cannot be read
-            return  # the findings about Redis tell why
+            return  # the findings about Redis explain it
         slowed, closed = budget_text.slowed(state), budget_text.why_closed(state, clock.now())
         if slowed:
             relearn = f"correct the limits in the source; then `python -m workers budgets {connector.name} --relearn`"
@@ -81,7 +82,7 @@ def _sources() -> Sequence[ImportSource]:
     try:
         return list(get_registry().values())
     except ConfigurationError:
-        return ()  # `registry` tells why
+        return ()  # `registry` reports it
 
 
 def _where(cause: BaseException) -> str:
@@ -93,35 +94,35 @@ def _where(cause: BaseException) -> str:
 
 
 def _table(source: ImportSource) -> Iterator[Finding]:
-    meta = source.model._meta
-    place = meta.database
-    if place is None:
-        fix = "write `database = workers.db` into its class Meta"
-        yield error("sources", f"{source.name}: the model {source.model.__name__} has no database", fix)
-        return
-    if database.is_ours(source.model):
-        if not database_checks.is_there():
-            return
-        with database.connection():
-            yield from _columns(source, database.db)
-    else:
-        with place.connection_context():
-            yield from _columns(source, place)
+    title = type(source).__name__
+    try:
+        if database.is_ours(source.model):
+            if not database_checks.is_there():
+                return
+            with database.connection():
+                yield from _columns(source, title)
+        else:
+            table_check.check_named(title, source.model)
+            with model_database.connected(source.model):
+                yield from _columns(source, title)
+    except ConfigurationError as why:
+        yield refused("sources", why, "see docs/write-a-source.md")
 
 
-def _columns(source: ImportSource, place: Any) -> Iterator[Finding]:
+def _columns(source: ImportSource, title: str) -> Iterator[Finding]:
     meta = source.model._meta
-    name = meta.table_name
-    if not place.table_exists(name, schema=meta.schema):
-        make = "`python -m workers migrate --create-models` makes it"
-        yield error("sources", f"{source.name}: there is no table {name}", make)
-        return
-    there = {column.name for column in place.get_columns(name, meta.schema)}
-    if lacking := sorted(set(meta.columns) - there):
-        what = f"{source.name}: the table {name} has no {', '.join(lacking)}, which {source.model.__name__} names"
+    place, name = meta.database, meta.table_name
+    missing: set[str] = set()
+    if source.model.table_exists():
+        missing = set(meta.columns) - {column.name for column in place.get_columns(name, meta.schema)}
+    if missing:
+        what = (
+            f"{source.name}: the table {name} has no {', '.join(sorted(missing))}, which {source.model.__name__} names"
+        )
         yield error("sources", what, "add what is missing with a migration of yours: Sluice never alters your tables")
-    else:
-        yield ok("sources", f"{source.name}: the table {name} fits")
+        return
+    table_check.check(title, source.model, source.unique_by)
+    yield ok("sources", f"{source.name}: the table {name} fits")
 
 
 # --- connectors
@@ -129,16 +130,16 @@ def _columns(source: ImportSource, place: Any) -> Iterator[Finding]:
 
 def _address(connector: Connector) -> Iterator[Finding]:
     parts = urlsplit(connector.base_url)
-    if connector.sends_credentials and parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        what = f"{connector.name}: {connector.base_url} is plain http: its credentials can be read on the way"
+    if connector.sends_credentials and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        what = f"{connector.name}: {connector.base_url} is plain http: its credentials can be read in transit"
         yield warning("sources", what, "let base_url begin with https://, if the API has it")
 
 
 def _listening(connector: Connector) -> Iterator[Finding]:
-    """Check that something listens where an API is said to be on this machine."""
+    """Check that a server listens at an API's address, where that is on this machine."""
     parts = urlsplit(connector.base_url)
     host, port = parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80)
-    if not _is_loopback(host):
+    if not is_loopback(host):
         return
     try:
         socket.create_connection((host, port), timeout=_ANSWER_SECONDS).close()
@@ -147,19 +148,12 @@ def _listening(connector: Connector) -> Iterator[Finding]:
         what = f"nothing listens at {connector.base_url.rstrip('/')}, the API of {_users(connector)}"
         yield warning("sources", what, f"start it{mock}, or correct base_url")
     except OSError:
-        return  # --ask tells more
+        return  # --ask says more
 
 
 def _users(connector: Connector) -> str:
-    """Name the sources that import from an API."""
+    """Return the names of the sources that import from an API."""
     return ", ".join(source.name for source in _sources() if source.connector.base_url == connector.base_url)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _timeout(connector: Connector) -> Iterator[Finding]:
@@ -169,7 +163,7 @@ def _timeout(connector: Connector) -> Iterator[Finding]:
         get_settings().request_timeout_seconds,
     )
     if timeout != default and lease < 2 * timeout:  # the default is a finding of the settings
-        what = f"{connector.name}: a request may take {timeout:g} s, and a claim is over after {lease:g} s"
+        what = f"{connector.name}: a request can take {timeout:g} s, and a claim expires after {lease:g} s"
         yield warning("sources", what, f"set SLUICE_LEASE_SECONDS={2 * timeout:g}, or a shorter timeout_seconds")
 
 
@@ -178,10 +172,10 @@ def _limits(connector: Connector) -> Iterator[Finding]:
     for limit in limits:
         others = [other for other in limits if other is not limit]
         if others and (most := most_in(others, limit.seconds)) <= limit.requests:
-            what = f"{connector.name}: the limit {limit} never holds: the others let {most:,} through in its time"
-            yield warning("sources", what, f"correct {limit} in the connector's limits, or leave it out")
+            what = f"{connector.name}: the limit {limit} never applies: the other limits allow {most:,} in its time"
+            yield warning("sources", what, f"correct {limit} in the connector's limits, or remove it")
 
 
 def most_in(limits: Sequence[Limit], seconds: float) -> int:
-    """Return how many requests some limits let through in a time, at the most."""
+    """Return how many requests some limits allow within `seconds` at most."""
     return min(limit.requests * math.ceil(seconds / limit.seconds - 1e-9) for limit in limits)

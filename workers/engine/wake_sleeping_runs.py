@@ -14,7 +14,7 @@ from workers.connections.fault_isolation import isolated
 from workers.messaging import broker
 from workers.records import claims, cursor, lanes, priority, runs
 from workers.records.tables import Run
-from workers.reports import run_stats
+from workers.reports.budget_states import budget_state_of
 from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _sleeps_long(run_id: int, until: datetime) -> bool:
 
 
 def _is_open(run: Run) -> bool:
-    state = run_stats.budget_of(run)
+    state = budget_state_of(run)
     if state is None or not state.known:
         return state is not None  # the first request makes it known: that happens once
     return not state.canary and state.opens_in_seconds < _OPEN_SECONDS

@@ -14,6 +14,7 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.errors import BrokerConnectionError
 
 from workers.connections.redis_client import redis_client
+from workers.connections.redis_url import is_redis
 from workers.errors import ConfigurationError, DependencyDown
 from workers.messaging.consumer import SteadyRedisBroker
 from workers.messaging.middleware import DatabaseConnection, RateLimiterMiddleware
@@ -35,7 +36,7 @@ def make_broker(url: str) -> dramatiq.Broker:
     """
     scheme = urlsplit(url).scheme
     middleware = [DatabaseConnection(), RateLimiterMiddleware()]
-    if scheme in ("redis", "rediss", "unix"):
+    if is_redis(url):
         return SteadyRedisBroker(
             client=_client(url),
             namespace=f"{get_settings().prefix}:queue",

@@ -20,6 +20,7 @@ import redis
 from workers import clock
 from workers.connections.database import storable
 from workers.connections.redis_client import shared_quick_client
+from workers.connections.trouble import Cause, Trouble
 from workers.settings import get_settings
 from workers.version import VERSION
 
@@ -99,8 +100,8 @@ def processes() -> tuple[Process, ...]:
     return tuple(sorted(filter(None, found), key=lambda p: (order.index(p.kind), not p.alive, p.host, p.since, p.pid)))
 
 
-def no_worker(found: Sequence[Process] | None = None) -> str:
-    """Return that no worker runs, and when the last one did; empty if one runs, or Redis does not answer.
+def no_worker(found: Sequence[Process] | None = None) -> Trouble | None:
+    """Return that no worker runs, and since when; None where one does, or where Redis does not answer.
 
     Parameters:
       found(Sequence[Process] | None): What `processes` returned; None: call it here.
@@ -108,11 +109,11 @@ def no_worker(found: Sequence[Process] | None = None) -> str:
     try:
         workers = [process for process in (processes() if found is None else found) if process.kind == "worker"]
     except (redis.RedisError, ValueError):  # its text can hold a part of the password
-        return ""
+        return None
     if any(process.alive for process in workers):
-        return ""
+        return None
     last = max((process.seen for process in workers), default=None)
-    return f"no worker runs: the last heartbeat came at {last:%H:%M:%S} UTC" if last else "no worker runs"
+    return Trouble("no worker runs", "start `python -m workers worker`", since=last, cause=Cause.NO_WORKER)
 
 
 def no_worker_knows(source: str, found: Sequence[Process] | None = None) -> bool:

@@ -11,6 +11,7 @@ import redis
 
 from workers import clock
 from workers.connections.redis_client import shared_quick_client
+from workers.connections.trouble import Cause, Trouble
 from workers.settings import get_settings
 
 #: When the heartbeat of a scheduler is overdue; and of one that a cron job calls with `--once`.
@@ -18,7 +19,8 @@ _LOOP_SECONDS, ONCE_SECONDS = 30.0, 900.0
 #: How long Redis keeps the last heartbeat.
 _REMEMBERED_SECONDS = 7 * 86_400
 
-_START_IT = "no scheduled run starts, and lost work is not recovered, until `python -m workers scheduler` runs"
+_MEANING = "No scheduled run starts, and lost messages are not sent again."
+_REPAIR = "start `python -m workers scheduler`"
 
 
 def beat(*, once: bool = False) -> None:
@@ -32,18 +34,22 @@ def beat(*, once: bool = False) -> None:
     _ask(lambda client: client.set(_key(), text, ex=_REMEMBERED_SECONDS))
 
 
-def no_scheduler() -> str:
-    """Return that no scheduler runs, and the repair; empty if one runs, or Redis does not answer."""
+def no_scheduler() -> Trouble | None:
+    """Return that no scheduler runs, and since when; None where one does, or where Redis does not answer."""
     found = _ask(lambda client: client.get(_key()) or b"")
     if not isinstance(found, bytes):
-        return ""
+        return None
     try:
         seen, expected = (datetime.fromisoformat(part) for part in found.decode().split())
     except ValueError:
-        return f"no scheduler has run in the last seven days: {_START_IT}"
+        return _missing(None)
     if clock.now() <= expected:
-        return ""
-    return f"no scheduler has run since {seen:%Y-%m-%d %H:%M:%S} UTC: {_START_IT}"
+        return None
+    return _missing(seen)
+
+
+def _missing(since: datetime | None) -> Trouble:
+    return Trouble("no scheduler runs", _REPAIR, meaning=_MEANING, since=since, is_down=False, cause=Cause.NO_SCHEDULER)
 
 
 def declare(source: str, declared: str) -> None:

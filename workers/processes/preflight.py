@@ -2,6 +2,7 @@
 
 import socket
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from redis.exceptions import BusyLoadingError
@@ -25,17 +26,27 @@ def check() -> None:
 
 
 def check_redis(url: str) -> None:
-    """Check that a Redis, or nothing, listens at the address of Redis.
+    """Check that a Redis, or nothing, listens at a URL.
 
     Raises:
-      ConfigurationError: Another program does, or the Redis refuses the connection.
+      ConfigurationError: Something else does, or the Redis refuses the connection.
+    """
+    with suppress(BusyLoadingError):  # it is a Redis, and will answer
+        find_redis(url, timeout_seconds=1.0)
+
+
+def find_redis(url: str, timeout_seconds: float) -> str | None:
+    """Return the name and version of the Redis at a URL; None where nothing listens there.
+
+    Raises:
+      ConfigurationError: Something else listens there, or the Redis refuses the connection.
+      BusyLoadingError: It is a Redis that cannot answer yet.
     """
     address = redis_url.Address.of(url)
-    try:
-        if redis_probe.probe(url, 1.0) is None and address.local and address.listens():
-            raise redis_url.in_use(address)
-    except BusyLoadingError:
-        pass  # it is a Redis, and will answer
+    name = redis_probe.probe(url, timeout_seconds)
+    if name is None and address.local and address.listens():
+        raise redis_url.in_use(address)
+    return name
 
 
 def check_folder(folder: Path) -> None:
@@ -50,8 +61,8 @@ def check_folder(folder: Path) -> None:
             pass
     except OSError as error:
         raise ConfigurationError(
-            f"The data folder {folder.absolute()} cannot be written ({error.strerror}): "
-            f"make it writable, or set SLUICE_DATA_DIR to one that is"
+            f"The data folder {folder.absolute()} cannot be written ({error.strerror})",
+            repair="make it writable, or set SLUICE_DATA_DIR to one that is",
         ) from None
 
 
@@ -73,6 +84,6 @@ def check_port(host: str, port: int, what: str, variable: str) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise ConfigurationError(
-                f"Port {port} for {what} cannot be used ({error.strerror}): "
-                f"stop the program that listens there, or set {variable} to another port"
+                f"Port {port} for {what} cannot be used ({error.strerror})",
+                repair=f"stop the program that listens there, or set {variable} to another port",
             ) from None

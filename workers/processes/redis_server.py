@@ -16,7 +16,7 @@ import redis
 
 from workers import clock
 from workers.connections.redis_client import probe_client
-from workers.connections.redis_probe import probe, server_name
+from workers.connections.redis_probe import probe, server_name, wait_for_redis
 from workers.connections.redis_url import Address, in_use
 from workers.errors import ConfigurationError, DependencyDown
 from workers.limiter.ledger import confirm_clean_stop

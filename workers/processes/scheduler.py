@@ -45,7 +45,7 @@ def tick(late_seconds: float = 0.0) -> bool:
         reaper.reap,
         wake_sleeping_runs.wake_sleepers,
         lambda: retention.tidy(_TIDY_SECONDS),
-        _why_log.look_in_time,
+        _why_log.check_in_time,
     )
     with database.connection():
         failures = fault_isolation.failures()

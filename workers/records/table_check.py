@@ -17,10 +17,15 @@ def check_named(title: str, model: type[Model]) -> None:
       ConfigurationError: It has none.
     """
     theirs = model._meta.database
+    if theirs is None:
+        raise ConfigurationError(
+            f"{title}: the model {model.__name__} has no database",
+            repair="write `database = workers.db` into its class Meta",
+        )
     if getattr(theirs, "obj", theirs) is None or theirs.deferred:
         raise ConfigurationError(
-            f"{title}: the database of {model.__name__} has no name: call its init() or initialize() where your "
-            f"models are defined"
+            f"{title}: the database of {model.__name__} has no name",
+            repair="call its init() or initialize() where your models are defined",
         )
 
 
@@ -36,8 +41,8 @@ def check(title: str, model: type[Model], unique_by: str | Iterable[str]) -> Non
     """
     if not model.table_exists():  # type: ignore[no-untyped-call]
         raise ConfigurationError(
-            f"The database has no table {model._meta.table_name!r} for {model.__name__}: create it, "
-            f"or let `python -m workers migrate --create-models` do it"
+            f"The database has no table {model._meta.table_name!r} for {model.__name__}",
+            repair="create it, or let `python -m workers migrate --create-models` do it",
         )
     keys = model_keys.fields(model, unique_by)
     columns = CommaNodeList([Entity(key.column_name) for key in keys])
@@ -56,5 +61,6 @@ def check(title: str, model: type[Model], unique_by: str | Iterable[str]) -> Non
         listed = ", ".join(key.column_name for key in keys)
         raise ConfigurationError(
             f"{title}: the table {model._meta.table_name!r} has no unique index on ({listed}), by which rows are found "
-            f"again, so a second import would double every row: create one ({database.explain(error)})"
+            f"again, so a second import would double every row",
+            repair=f"create one ({database.explain(error)})",
         ) from error

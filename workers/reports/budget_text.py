@@ -1,4 +1,4 @@
-"""Budget words: why a budget is closed, and what makes it slower than configured. Every door says it in these."""
+"""Budget text: words why a budget is closed, and why it is slower than configured, for all pages and commands."""
 
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -6,12 +6,12 @@ from enum import StrEnum
 from workers.limiter.state import BudgetState, WindowState
 from workers.text.durations import duration, wait
 
-#: What opens sooner than this is open, as people see it.
+#: A budget that opens sooner than this is shown as open.
 _SOON_SECONDS = 0.5
 
 
 class Closing(StrEnum):
-    """Why nothing may be sent now: the codes of `reasons.Reason` for a closed budget."""
+    """Why no request may be sent now: the codes of `reasons.Reason` for a closed budget."""
 
     API_PAUSE = "api_pause"
     CANARY = "canary"
@@ -22,7 +22,7 @@ class Closing(StrEnum):
 
 
 def closing(state: BudgetState) -> Closing | None:
-    """Return why nothing may be sent now; None where the budget is open, or is about to be."""
+    """Return why no request may be sent now; None where the budget is open, or is about to be."""
     if state.paused_for_seconds:
         return Closing.API_PAUSE
     if state.canary:
@@ -36,7 +36,7 @@ def closing(state: BudgetState) -> Closing | None:
 
 
 def why_closed(state: BudgetState, now: datetime) -> str:
-    """Return why nothing may be sent now, and until when; empty where the budget is open, or is about to be.
+    """Return in words why no request may be sent now, and until when; empty where the budget is open, or about to be.
 
     Parameters:
       state(BudgetState): The budget.
@@ -62,7 +62,7 @@ def why_closed(state: BudgetState, now: datetime) -> str:
 
 
 def slowed(state: BudgetState) -> str:
-    """Return what makes a budget slower than its limits as they are configured, and why; empty where nothing does."""
+    """Return what makes a budget slower than its configured limits, and why; empty where nothing does."""
     parts = []
     if state.profile == "paced":
         parts.append(f"paced: {state.profile_why}")
@@ -77,18 +77,18 @@ def slowed(state: BudgetState) -> str:
 
 
 def fullest(state: BudgetState) -> WindowState | None:
-    """Return the longest window without room for a request; None where all have some."""
+    """Return the longest window without room for a request; None where all have room."""
     full = (window for window in state.windows if window.used + state.weight > window.in_force)
     return max(full, key=lambda window: window.limit.seconds, default=None)
 
 
 def taken_as_full(state: BudgetState, window: WindowState) -> bool:
-    """Return whether a window counts what may have been sent, because state was lost."""
+    """Return whether a window is taken as full, because its state was lost."""
     longest = max(other.limit.window_microseconds for other in state.windows)
     return state.taken_as_full_seconds > (longest - window.limit.window_microseconds) / 1e6
 
 
 def instant(now: datetime, in_seconds: float) -> str:
-    """Return when that is: `14:03:22 UTC`, with its date where that is another day's."""
+    """Return an instant as text: `14:03:22 UTC`, with its date where it is not today."""
     at = now + timedelta(seconds=in_seconds)
     return f"{at:%H:%M:%S} UTC" if at.date() == now.date() else f"{at:%Y-%m-%d %H:%M:%S} UTC"

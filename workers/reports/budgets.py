@@ -1,4 +1,4 @@
-"""Budget use: every budget as it is now, who uses it, and the pace it allows in the long run."""
+"""Budgets: lists every budget with its state, the runs that use it, and the pace it allows in the long run."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from workers.limiter.budget import Budget, Limit
 from workers.limiter.state import BudgetState
 from workers.records import run_connector, schema
 from workers.records.tables import ACTIVE, Run
-from workers.reports import run_stats
+from workers.reports.budget_states import budget_state, known_budgets
 from workers.reports.eta import steady
 from workers.sources.registry import get_registry
 
@@ -31,12 +31,12 @@ class BudgetUse:
 
     Attributes:
       limits, share: As they are configured.
-      state: As it is now; None where Redis cannot tell.
+      state: As it is now; None where Redis does not answer.
       per_second: The requests a second that its windows allow in the long run, as they are now; as they are
-        configured, where Redis cannot tell.
-      decided_by: Which of them decides that.
-      sources: Those whose connector has it.
-      users: The active runs that use it, the oldest first; None where the database cannot tell.
+        configured, where Redis does not answer.
+      decided_by: The window that decides it.
+      sources: The sources whose connector has it.
+      users: The active runs that use it, the oldest first; None where the database does not answer.
     """
 
     name: str
@@ -50,26 +50,26 @@ class BudgetUse:
 
 
 def budget_uses(*, redis_answers: bool = True) -> tuple[tuple[BudgetUse, ...], tuple[str, ...]]:
-    """Return every budget, those in use first, and a sentence for each thing that keeps one from being told.
+    """Return every budget, those in use first, and a sentence for each gap: what could not be read.
 
     Parameters:
-      redis_answers(bool): Whether it is asked at all: a Redis that hangs costs time.
+      redis_answers(bool): False: Redis is not read, because waiting for one that hangs takes time.
 
     Raises:
       ConfigurationError: SLUICE_SOURCES cannot be used.
     """
-    found, troubles = run_stats.budgets()
+    budgets, gaps = known_budgets()
     users = _users()
     answers, uses = redis_answers, []
-    for budget in found.values():
-        state, answers = _look(budget) if answers else (None, False)  # one that does not answer is asked once
+    for budget in budgets.values():
+        state, answers = _read(budget) if answers else (None, False)  # a Redis that does not answer is asked once
         uses.append(_use(budget, state, None if users is None else tuple(users.get(budget.name, ()))))
-    return tuple(sorted(uses, key=lambda use: (not use.users, use.name))), tuple(troubles)
+    return tuple(sorted(uses, key=lambda use: (not use.users, use.name))), tuple(gaps)
 
 
-def _look(budget: Budget) -> tuple[BudgetState | None, bool]:
+def _read(budget: Budget) -> tuple[BudgetState | None, bool]:
     try:
-        return run_stats.look(budget), True
+        return budget_state(budget), True
     except DependencyDown:
         return None, False
 
@@ -95,7 +95,7 @@ def _configured(budget: Budget) -> tuple[float, str]:
 
 
 def _users() -> dict[str, list[User]] | None:
-    """Return the active runs by the name of their budget; None where the database cannot tell."""
+    """Return the active runs by the name of their budget; None where the database does not answer."""
     try:
         with database.connection():
             active = list(Run.select().where(Run.status.in_(ACTIVE)).order_by(Run.id)) if schema.is_migrated() else []
@@ -103,6 +103,6 @@ def _users() -> dict[str, list[User]] | None:
         return None
     found: dict[str, list[User]] = {}
     for run in active:
-        if budget := run_connector.budget_of(run):  # `run_stats.budgets` reports those without
+        if budget := run_connector.budget_of(run):  # `known_budgets` reports the runs without one
             found.setdefault(budget.name, []).append(User(run.id, run.source, run.tenant, str(run.status)))
     return found

@@ -1,4 +1,4 @@
-"""Failure groups: a run's failed items, those that failed alike together; and the items one by one."""
+"""Failure groups: groups a run's failed items by class and fingerprint, and lists the failed items."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,11 +14,11 @@ _CHUNK = 1000
 
 @dataclass(frozen=True)
 class FailureGroup:
-    """Items of a run that failed alike.
+    """Failed items of a run with the same class and fingerprint.
 
     Attributes:
       failure_class: One of `failures.FailureClass`.
-      fingerprint: What their reasons have in common; see `failures.fingerprint`.
+      fingerprint: Identifies what their reasons have in common; see `failures.fingerprint`.
       count: How many there are.
       reason: The reason of the first of them.
       external_id: The id of the first of them.
@@ -55,7 +55,7 @@ class FailedItem:
     """An item of a run that failed.
 
     Attributes:
-      retriable: Whether it can be tried again: one that was refused from the list has no row to fill.
+      retriable: Whether it can be retried: an item that the list refused has no row to fill.
     """
 
     external_id: str
@@ -70,11 +70,11 @@ class FailedItem:
 def failed_items(
     run_id: int, *, failure_class: str | None = None, fingerprint: str | None = None, limit: int = 50
 ) -> tuple[Sequence[FailedItem], int]:
-    """Return the first of a run's failed items, those that failed alike together, and how many there are.
+    """Return the first of a run's failed items, grouped, and how many there are.
 
     Parameters:
       failure_class(str | None): Only those filed under it.
-      fingerprint(str | None): Only those that failed alike.
+      fingerprint(str | None): Only those with this fingerprint.
       limit(int): How many are returned at most.
     """
     wanted = RunItem.select().where(RunItem.run_id == run_id, HAS_FAILED)
@@ -99,14 +99,14 @@ def _failed(item: RunItem) -> FailedItem:
 
 
 def first_failed(run_id: int, group: FailureGroup, limit: int = 10) -> Sequence[FailedItem]:
-    """Return the first items of a group, uncounted: it is cheap however many there are."""
+    """Return the first items of a group, without counting them: cheap for any number of items."""
     alike = _alike(group.failure_class or None, group.fingerprint or None)
     found = RunItem.select().where(RunItem.run_id == run_id, HAS_FAILED, alike).order_by(RunItem.id)
     return [_failed(item) for item in found.limit(limit)]
 
 
 def retriable_count(run_id: int, failure_class: str | None = None, fingerprint: str | None = None) -> int:
-    """Return how many failed items of a run can be tried again. *Warning:* it looks at each of them.
+    """Return how many failed items of a run can be retried. *Warning:* it reads each of them.
 
     Parameters:
       failure_class(str | None), fingerprint(str | None): As for `failed_items`.
@@ -130,9 +130,9 @@ def known_ids(run_id: int, external_ids: Iterable[str]) -> set[str]:
 
 
 def retriable_counts(run_id: int) -> dict[tuple[str, str], int]:
-    """Return how many failed items of a run can be tried again, by class and fingerprint.
+    """Return how many failed items of a run can be retried, by class and fingerprint.
 
-    *Warning:* it looks at each of them.
+    *Warning:* it reads each of them.
     """
     kind = (RunItem.failure_class, RunItem.failure_fingerprint)
     wanted = RunItem.select(*kind, fn.COUNT(RunItem.id)).where(
@@ -143,11 +143,11 @@ def retriable_counts(run_id: int) -> dict[tuple[str, str], int]:
 
 
 def failed_chunks(run_id: int) -> Iterator[Sequence[FailedItem]]:
-    """Yield all failed items of a run, those that failed alike together, some at a time: so many are in memory.
+    """Yield all failed items of a run, grouped, in chunks that fit into memory.
 
-    Each is read by a query of its own, so that no snapshot is held while somebody takes them.
+    Each chunk is read by a query of its own, so that no database snapshot stays open while a client downloads them.
 
-    *Warning:* what is tried again meanwhile is left out, and what fails meanwhile may be.
+    *Warning:* items that are retried meanwhile are left out; items that fail meanwhile can be left out.
     """
     kinds = RunItem.select(RunItem.failure_class, RunItem.failure_fingerprint).where(
         RunItem.run_id == run_id, HAS_FAILED

@@ -1,7 +1,7 @@
-"""Forecast: how long so many requests take under a budget as it is now. Arithmetic only: nothing is asked or read.
+"""Forecast: computes how long a number of requests takes under a budget as it is now; it reads nothing.
 
-One request after the other is set at the first instant at which every rule lets it leave. Beyond so many requests the
-steady rate is taken: then they leave in the same pattern again and again.
+Each request is simulated: it is sent at the first instant that every rule allows. Above a number of requests the steady
+rate is used instead, because the pattern repeats.
 """
 
 import math
@@ -11,17 +11,17 @@ from typing import NamedTuple
 
 from workers.limiter.state import BudgetState, WindowState
 
-#: So many list pages, and so many details, are set one by one.
+#: How many list pages, and how many details, are simulated one by one.
 _ONE_BY_ONE = 20_000
 
 
 class Rule(NamedTuple):
-    """A request leaves `seconds` after the one `places` before it at the earliest.
+    """A request is sent at least `seconds` after the one `places` before it.
 
     Parameters:
       places(int): How many.
       seconds(float): How long.
-      from_answer(bool): Whether that begins with the answer of the one before, or with its leaving.
+      from_answer(bool): Whether that time begins when the earlier request is answered, or when it is sent.
     """
 
     places: int
@@ -30,7 +30,7 @@ class Rule(NamedTuple):
 
 
 class Gate(NamedTuple):
-    """Only the first `requests` leave within `seconds` from now: what is used already is in the way of the others."""
+    """Only the first `requests` are sent within `seconds` from now: earlier use leaves no room for the others."""
 
     requests: int
     seconds: float
@@ -38,14 +38,14 @@ class Gate(NamedTuple):
 
 @dataclass(frozen=True)
 class Work:
-    """What is to be sent: list pages one after the other, then details on some strands.
+    """The requests to send: list pages one after the other, then details on a number of strands.
 
     Parameters:
       pages(int), details(int): How many requests.
       page_seconds(float), detail_seconds(float): How long an answer takes.
       page_pause_seconds(float), detail_pause_seconds(float): From an answer to the next request of the same strand.
-      strands(int): How many details may be under way at a time.
-      apart_seconds(float): From one detail to the next, of whatever strand.
+      strands(int): How many details can be in flight at a time.
+      apart_seconds(float): From one detail to the next, on any strand.
     """
 
     pages: int
@@ -59,7 +59,7 @@ class Work:
 
     @property
     def instant(self) -> "Work":
-        """The same, answered at once, with no pause and as many strands as there are requests: limits alone decide."""
+        """The same work with immediate answers, no pauses and a strand for each request: only the limits decide."""
         return Work(self.pages, self.details, strands=max(1, self.pages + self.details))
 
 
@@ -67,20 +67,20 @@ def seconds_for(work: Work, rules: Sequence[Rule], gates: Iterable[Gate] = (), o
     """Return the seconds from now to the last answer.
 
     Parameters:
-      work(Work): What is to be sent.
-      rules(Sequence[Rule]): What the budget lets leave.
-      gates(Iterable[Gate]): What it has given already.
-      one_by_one(int): Of each kind, so many requests are set one by one.
+      work(Work): The requests.
+      rules(Sequence[Rule]): What the budget allows.
+      gates(Iterable[Gate]): What delays the first requests: permits that were given before.
+      one_by_one(int): How many requests of each kind are simulated one by one.
     """
     of_pages, of_details = [*rules, *_page_rules(work)], [*rules, *_detail_rules(work)]
     pages, skipped = _shortened(work.pages, of_pages, work.page_seconds, one_by_one)
     details, more = _shortened(work.details, of_details, work.detail_seconds, one_by_one)
-    line = _Line(list(gates))
-    line.send(pages, work.page_seconds, of_pages)
+    schedule = _Schedule(list(gates))
+    schedule.send(pages, work.page_seconds, of_pages)
     if pages:
-        line.gates.append(Gate(pages, line.answered[-1] + work.page_pause_seconds))  # the list is in by then
-    line.send(details, work.detail_seconds, of_details)
-    return skipped + more + max(line.answered, default=0.0)
+        schedule.gates.append(Gate(pages, schedule.answered[-1] + work.page_pause_seconds))  # the list is in by then
+    schedule.send(details, work.detail_seconds, of_details)
+    return skipped + more + max(schedule.answered, default=0.0)
 
 
 def _page_rules(work: Work) -> list[Rule]:
@@ -92,34 +92,34 @@ def _detail_rules(work: Work) -> list[Rule]:
 
 
 @dataclass
-class _Line:
-    """The requests in their order: when each leaves, and when it is answered."""
+class _Schedule:
+    """The requests in their order: when each is sent, and when it is answered."""
 
     gates: list[Gate]
-    left: list[float] = field(default_factory=list)
+    sent: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)
 
     def send(self, requests: int, answer_seconds: float, rules: Sequence[Rule]) -> None:
-        """Let so many more leave."""
-        left, answered, gates = self.left, self.answered, sorted(self.gates)
-        waits = [(rule.places, rule.seconds, answered if rule.from_answer else left) for rule in rules]
-        at, passed = left[-1] if left else 0.0, 0
-        for number in range(len(left), len(left) + requests):
+        """Schedule `requests` more."""
+        sent, answered, gates = self.sent, self.answered, sorted(self.gates)
+        waits = [(rule.places, rule.seconds, answered if rule.from_answer else sent) for rule in rules]
+        at, passed = sent[-1] if sent else 0.0, 0
+        for number in range(len(sent), len(sent) + requests):
             while passed < len(gates) and number >= gates[passed].requests:
                 at = max(at, gates[passed].seconds)
                 passed += 1
             for places, seconds, since in waits:
                 if number >= places and since[number - places] + seconds > at:
                     at = since[number - places] + seconds
-            left.append(at)
+            sent.append(at)
             answered.append(at + answer_seconds)
 
 
 def _shortened(requests: int, rules: Iterable[Rule], answer_seconds: float, most: int) -> tuple[int, float]:
-    """Leave out whole rounds of what is slowest: each is as long as the one before, once the pattern is steady.
+    """Leave out whole rounds of the slowest rule: once the pattern is steady, each round takes the same time.
 
     Returns:
-      tuple[int, float]: How many requests are left, `most` if that can be; the seconds that the others take.
+      tuple[int, float]: How many requests are left, `most` if possible; the seconds that the others take.
     """
     skipped = 0.0
     for rule in sorted(rules, key=lambda rule: _interval(rule, answer_seconds), reverse=True):
@@ -137,38 +137,38 @@ def _interval(rule: Rule, answer_seconds: float) -> float:
 
 
 def steady_seconds(work: Work, rules: Sequence[Rule]) -> float:
-    """Return how long such work takes in the long run, when windows are used up again and again."""
+    """Return how long this work takes in the long run, when the windows are used up repeatedly."""
     each_page = max(_interval(rule, work.page_seconds) for rule in [*rules, *_page_rules(work)])
     each_detail = max(_interval(rule, work.detail_seconds) for rule in [*rules, *_detail_rules(work)])
     return work.pages * each_page + work.details * each_detail
 
 
-# --- what a budget's state comes to -----------------------------------------------------------------------------------
+# --- rules and gates of a budget's state ------------------------------------------------------------------------------
 
 
 def rules_of(state: BudgetState, weight: float = 1.0) -> list[Rule]:
-    """Return what a budget lets leave from now on.
+    """Return the rules by which a budget lets requests be sent from now on.
 
     Parameters:
       state(BudgetState): The budget.
-      weight(float): As how many requests the API counts one.
+      weight(float): The weight of one request.
     """
     rules = [Rule(_places(window, weight), _length(window, state)) for window in state.windows]
     return rules + (_paced(rules, state) if state.profile == "paced" else [])
 
 
 def gates_of(state: BudgetState, weight: float = 1.0) -> list[Gate]:
-    """Return what stands in the way of the first requests: what is used of the windows, and when it opens.
+    """Return what delays the first requests: what is used of the windows, and when they open.
 
-    How long ago was used what is used is not told. It is taken for as late as it can be: what a shorter window does
-    not count is at least as old as that window is long. Parameters as for `rules_of`.
+    The state does not contain when a window was used. The latest possible time is assumed: use that a shorter window
+    does not count is at least as old as that window is long. Parameters as for `rules_of`.
     """
     gates = [Gate(0, state.opens_in_seconds)] if state.opens_in_seconds else []
     windows = sorted(state.windows, key=lambda window: window.limit.window_microseconds)
     for at, window in enumerate(windows):
         for younger, shorter in zip([0.0, *(_length(one, state) for one in windows)], windows[: at + 1], strict=False):
             room = window.in_force - min(shorter.used, window.in_force)
-            if shorter.used and room:  # of a full window the budget itself says when it opens
+            if shorter.used and room:  # when a full window opens, the budget's state says
                 gates.append(Gate(max(1, math.floor(room / weight)), _length(window, state) - younger))
     return gates
 
@@ -182,9 +182,9 @@ def _length(window: WindowState, state: BudgetState) -> float:
 
 
 def _paced(rules: Sequence[Rule], state: BudgetState) -> list[Rule]:
-    """Return the pace beside the windows, as limiter.lua keeps it: a burst, a rate, and so many in flight.
+    """Return the rules of the paced profile, as limiter.lua applies them: a burst, a rate, requests in flight.
 
-    The rate is kept by whole bursts: the last request may leave as much earlier as a burst takes.
+    The rate is kept by whole bursts: the last request can be sent earlier by the length of a burst.
     """
     bursts = [window.limit.burst or rule.places for window, rule in zip(state.windows, rules, strict=True)]
     pairs = [(rule, min(burst, rule.places)) for rule, burst in zip(rules, bursts, strict=True)]

@@ -1,102 +1,92 @@
-"""Health: what is down, or lacking, that keeps the work from going on."""
+"""Health: checks Redis, broker, database, workers and scheduler, and lists the troubles that stop work."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis
 from peewee import PeeweeException
 
 from workers.connections import database, outages
-from workers.connections.redis_errors import AWAY, Trouble
+from workers.connections.redis_url import is_redis
+from workers.connections.trouble import Cause, Trouble
 from workers.errors import ConfigurationError, DependencyDown
 from workers.messaging import presence, scheduler_heartbeat
 from workers.messaging.presence import Process
 from workers.records import schema
 from workers.records.tables import Run, RunStatus
-from workers.reports.metrics import is_redis, messages
+from workers.reports.metrics import messages
 from workers.settings import get_settings
 
-_GOES_ON = "nothing is lost, and all goes on by itself when that is over."
-_MIGRATE = "`python -m workers migrate` makes them"
-
-
-@dataclass(frozen=True)
-class Lack:
-    """Something that is down, or that nobody runs.
-
-    Attributes:
-      what: A clause: `no worker runs`.
-      means: What comes of it; a sentence.
-      repair: What to do about it; commands stand between backticks.
-      is_down: Whether the work stands still for it now; else it would, or will.
-    """
-
-    what: str
-    means: str
-    repair: str
-    is_down: bool = True
+_RECOVERS = "No data is lost; work continues automatically afterwards."
+_NOTHING_SENT = f"No request is sent to an API. {_RECOVERS}"
+_NO_MESSAGE = f"No message reaches a worker. {_RECOVERS}"
+_NOTHING_SAVED = f"No item is claimed or committed. {_RECOVERS}"
 
 
 @dataclass(frozen=True)
 class Health:
-    """What is known at a glance.
+    """The state of what an import depends on.
 
     Attributes:
-      lacks: What is down, the root of it first; empty where all is well.
-      processes: Those that live, and those that were missed lately; None where Redis cannot tell.
+      troubles: What is down or missing, the root cause first; empty where all is well.
+      processes: Those that are alive, or were lately; None where Redis does not answer.
     """
 
-    lacks: tuple[Lack, ...]
+    troubles: tuple[Trouble, ...]
     processes: tuple[Process, ...] | None
 
 
 def health() -> Health:
-    """Return what is down or lacking. A handful of small questions; nothing is asked of a Redis that is away."""
+    """Return what is down or missing. A few small queries; a Redis that does not answer is asked once."""
     trouble = outages.redis_trouble()
-    found = _processes() if trouble is None or trouble.what != AWAY else None
-    lacks = [_of_redis(trouble)] if trouble else []
-    lacks += _broker()
-    lacks += _database(trouble)
-    if found is not None:
-        lacks += _worker(found)
-        lacks += _scheduler()
-    return Health(tuple(lacks), found)
+    processes = None if trouble and trouble.cause is Cause.REDIS_AWAY else _processes()
+    troubles = [_of_redis(trouble)] if trouble else []
+    troubles += _broker()
+    troubles += _database(is_redis_down=trouble is not None)
+    if processes is not None:
+        troubles += _worker(processes)
+        missing = scheduler_heartbeat.no_scheduler()
+        troubles += [missing] if missing else []
+    return Health(tuple(troubles), processes)
 
 
-# --- what is down
+def _of_redis(trouble: Trouble) -> Trouble:
+    is_away = trouble.cause is Cause.REDIS_AWAY
+    repair = f"{trouble.repair}; `python -m workers redis` starts one" if is_away else trouble.repair
+    return replace(trouble, meaning=_NOTHING_SENT, repair=repair)
 
 
-def _of_redis(trouble: Trouble) -> Lack:
-    repair = f"{trouble.repair}; `python -m workers redis` starts one" if trouble.what == AWAY else trouble.repair
-    return Lack(trouble.what, f"Nothing is sent to an API, {_GOES_ON}", repair)
-
-
-def _broker() -> Iterator[Lack]:
-    """Look at the broker, where it is a Redis of its own; RabbitMQ's health is told by the log of the workers."""
+def _broker() -> Iterator[Trouble]:
+    """Check the broker, where it is a Redis of its own; RabbitMQ's state is in the log of the workers."""
     settings = get_settings()
     if settings.broker == settings.redis_url or not is_redis(settings.broker):
         return
     if messages() is None:
-        means = f"No message reaches a worker, {_GOES_ON}"
-        yield Lack("the broker does not answer", means, "start it, or correct SLUICE_BROKER_URL")
+        repair = "start it, or correct SLUICE_BROKER_URL"
+        yield Trouble("the broker does not answer", repair, meaning=_NO_MESSAGE, cause=Cause.BROKER_AWAY)
 
 
-def _database(trouble: Trouble | None) -> Iterator[Lack]:
-    stands = f"Nothing is claimed or committed, {_GOES_ON}"
+def _database(*, is_redis_down: bool) -> Iterator[Trouble]:
     try:
         if not schema.is_migrated():
-            yield Lack("the database has no, or older, Sluice tables", "Workers and scheduler wait for them.", _MIGRATE)
+            yield Trouble(
+                "the database has no, or older, Sluice tables",
+                "`python -m workers migrate` makes them",
+                meaning="Workers and scheduler wait for them.",
+                cause=Cause.NO_TABLES,
+            )
             return
     except ConfigurationError as error:
-        yield Lack("the database cannot be used", stands, str(error))
+        yield Trouble("the database cannot be used", str(error), meaning=_NOTHING_SAVED, cause=Cause.DATABASE)
         return
     except (DependencyDown, PeeweeException) as error:
-        met = outages.database_trouble(error)
-        yield Lack(met.what if met.what == outages.FULL else "the database does not answer", stands, met.repair)
+        trouble = outages.database_trouble(error)
+        is_full = trouble.cause is Cause.NO_CONNECTION_LEFT
+        what = trouble.what if is_full else "the database does not answer"
+        yield replace(trouble, what=what, said="", meaning=_NOTHING_SAVED)
         return
-    if not trouble and (told := outages.reported()):
-        what, _, repair = told.rpartition(" UTC): ")
-        yield Lack(f"{what} UTC)" if what else told, stands, repair.partition(";")[0])
+    if not is_redis_down and (reported := outages.reported_trouble()):
+        yield replace(reported, meaning=_NOTHING_SAVED)
 
 
 def _processes() -> tuple[Process, ...] | None:
@@ -106,21 +96,17 @@ def _processes() -> tuple[Process, ...] | None:
         return None
 
 
-def _worker(found: Sequence[Process]) -> Iterator[Lack]:
-    what = presence.no_worker(found)
-    if not what:
-        return
-    waiting = _runs_to_do()
-    start = "start `python -m workers worker`"
-    if waiting:
-        stands = "1 run stands still" if waiting == 1 else f"{waiting:,} runs stand still"
-        yield Lack(what, f"{stands}, unless worked off inline.", start)
-    else:
-        yield Lack(what, "What is started now waits for one.", start, is_down=False)
+def _worker(processes: Sequence[Process]) -> Iterator[Trouble]:
+    missing = presence.no_worker(processes)
+    if missing and (waiting := _runs_to_do()):
+        stalled = "1 run is stalled" if waiting == 1 else f"{waiting:,} runs are stalled"
+        yield replace(missing, meaning=f"{stalled}, unless they run inline.")
+    elif missing:
+        yield replace(missing, meaning="Runs that are started now wait for a worker.", is_down=False)
 
 
 def _runs_to_do() -> int:
-    """Return how many runs a worker would work at; 0 where the database cannot tell."""
+    """Return how many runs a worker would work on; 0 where the database does not answer."""
     try:
         with database.connection():
             wanted = Run.status.in_((RunStatus.RUNNING, RunStatus.PENDING))
@@ -128,10 +114,3 @@ def _runs_to_do() -> int:
             return count
     except (DependencyDown, ConfigurationError, PeeweeException):
         return 0
-
-
-def _scheduler() -> Iterator[Lack]:
-    what, _, means = scheduler_heartbeat.no_scheduler().partition(": ")
-    if what:
-        comes = means.partition(", until")[0]
-        yield Lack(what, f"{comes[:1].upper()}{comes[1:]}.", "start `python -m workers scheduler`", is_down=False)

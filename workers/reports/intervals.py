@@ -1,4 +1,4 @@
-"""Course: how a run's counters went up, from its samples: what it did, and how long it waited, from one to the next."""
+"""Intervals: splits a run's samples into intervals: items, requests and time spent waiting for the API in each."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,12 +10,12 @@ from workers.records.samples import slot_of
 from workers.records.tables import Run, Sample
 from workers.reports.pauses import Span
 
-#: Nearer to the end than that, a sample is left out: what came in so short a time says nothing.
+#: A sample nearer to the end than this is left out: an interval that short says nothing about the pace.
 _TOO_NEAR = timedelta(seconds=1)
 
 
-class Mark(NamedTuple):
-    """A run's counters at a time. Between two samples they are reckoned, and need not be whole."""
+class Counters(NamedTuple):
+    """A run's counters at an instant. Between two samples they are interpolated, and can be fractions."""
 
     at: datetime
     succeeded: float = 0.0
@@ -27,19 +27,19 @@ class Mark(NamedTuple):
     waiting_seconds: float = 0.0
 
 
-class Stretch(NamedTuple):
-    """What a run did from one mark to the next.
+class Interval(NamedTuple):
+    """What a run did between two readings of its counters.
 
     Parameters:
-      before(Mark), after(Mark): The marks.
-      waiting_seconds(float): How long it was kept waiting by its API.
-      held(bool): Whether it stood still by somebody's will.
+      before(Counters), after(Counters): The readings.
+      waiting_seconds(float): How long its API made it wait.
+      is_pause(bool): Whether it was paused, or had ended before its retry.
     """
 
-    before: Mark
-    after: Mark
+    before: Counters
+    after: Counters
     waiting_seconds: float
-    held: bool = False
+    is_pause: bool = False
 
     @property
     def seconds(self) -> float:
@@ -47,7 +47,7 @@ class Stretch(NamedTuple):
 
     @property
     def ended(self) -> float:
-        """Items that ended; a retry, which makes failed items open again, takes none of them away."""
+        """Items that ended; a retry, which makes failed items open again, does not make it smaller."""
         before, after = self.before, self.after
         succeeded, failed = after.succeeded - before.succeeded, after.failed - before.failed
         return max(0.0, succeeded) + max(0.0, failed) + max(0.0, after.skipped - before.skipped)
@@ -57,37 +57,37 @@ class Stretch(NamedTuple):
         return max(0.0, self.after.requests - self.before.requests)
 
 
-def samples_of(run_ids: Iterable[int], since: datetime | None = None) -> dict[int, list[Mark]]:
+def samples_of(run_ids: Iterable[int], since: datetime | None = None) -> dict[int, list[Counters]]:
     """Return the samples of some runs by run, the oldest first, in one query.
 
     Parameters:
-      since(datetime | None): Only those since then; None: all there are.
+      since(datetime | None): Only samples since then; None: all.
     """
     columns = (Sample.run_id, Sample.at, Sample.succeeded, Sample.failed, Sample.skipped, Sample.requests)
     query = Sample.select(*columns, Sample.hits, Sample.sleeps, Sample.waiting_seconds)
     query = query.where(Sample.run_id.in_(list(run_ids)))
     if since:
         query = query.where(Sample.slot >= slot_of(since))
-    found: defaultdict[int, list[Mark]] = defaultdict(list)
+    found: defaultdict[int, list[Counters]] = defaultdict(list)
     rows: Any = query.order_by(Sample.run_id, Sample.slot).tuples()
     for run_id, *values in rows:
-        found[run_id].append(Mark(*values))
+        found[run_id].append(Counters(*values))
     return found
 
 
-def marks(run: Run, sampled: Sequence[Mark], end: datetime, sleeping_seconds: float = 0.0) -> list[Mark]:
-    """Return the samples up to `end`, and what the run's row says then.
+def series(run: Run, samples: Sequence[Counters], end: datetime, sleeping_seconds: float = 0.0) -> list[Counters]:
+    """Return the samples up to `end`, and the counters of the run's row as the last element.
 
     Parameters:
-      sampled(Sequence[Mark]): Its samples, the oldest first.
+      samples(Sequence[Counters]): The run's samples, the oldest first.
       end(datetime): When the row was read; or when the run ended.
-      sleeping_seconds(float): How long the sleep that goes on has lasted: the row has only those that are over.
+      sleeping_seconds(float): The age of the current sleep: the row counts only those that are over.
     """
-    return [*(mark for mark in sampled if mark.at <= end - _TOO_NEAR), _of_row(run, end, sleeping_seconds)]
+    return [*(sample for sample in samples if sample.at <= end - _TOO_NEAR), _of_row(run, end, sleeping_seconds)]
 
 
-def _of_row(run: Run, at: datetime, sleeping_seconds: float) -> Mark:
-    return Mark(
+def _of_row(run: Run, at: datetime, sleeping_seconds: float) -> Counters:
+    return Counters(
         at,
         run.succeeded_count,
         run.failed_count,
@@ -99,42 +99,43 @@ def _of_row(run: Run, at: datetime, sleeping_seconds: float) -> Mark:
     )
 
 
-def stretches(marked: Sequence[Mark], held: Sequence[Span] = ()) -> list[Stretch]:
-    """Return what came between the marks, the oldest first, cut where the run began to stand still and went on.
+def intervals_between(readings: Sequence[Counters], pauses: Sequence[Span] = ()) -> list[Interval]:
+    """Return the intervals between readings, the oldest first; each begin and end of a pause splits one.
 
     Parameters:
-      marked(Sequence[Mark]): The oldest first.
-      held(Sequence[Span]): When it stood still.
+      readings(Sequence[Counters]): The oldest first.
+      pauses(Sequence[Span]): When the run was paused.
     """
-    cut = _cut(marked, held)
-    found: list[Stretch] = []
-    owed = 0.0  # a sleep is booked when it is over: it was before that, in earlier stretches, too
-    for before, after in reversed(list(pairwise(cut))):
-        stood_still = any(span.begin <= before.at and after.at <= span.end for span in held)
-        owed += max(0.0, after.waiting_seconds - before.waiting_seconds)
-        waited = 0.0 if stood_still else min(owed, (after.at - before.at).total_seconds())
-        owed -= waited
-        found.append(Stretch(before, after, waited, stood_still))
+    split = _split(readings, pauses)
+    found: list[Interval] = []
+    unbooked = 0.0  # a sleep is booked when it is over: part of it lies in earlier intervals
+    for before, after in reversed(list(pairwise(split))):
+        is_pause = any(span.begin <= before.at and after.at <= span.end for span in pauses)
+        unbooked += max(0.0, after.waiting_seconds - before.waiting_seconds)
+        waited = 0.0 if is_pause else min(unbooked, (after.at - before.at).total_seconds())
+        unbooked -= waited
+        found.append(Interval(before, after, waited, is_pause))
     return found[::-1]
 
 
-def _cut(marked: Sequence[Mark], held: Sequence[Span]) -> list[Mark]:
-    """Add marks where a run began to stand still and where it went on; between these two nothing is counted."""
-    cut = list(marked[:1])
-    for before, after in pairwise(marked):
-        edges = {edge for span in held for edge in (span.begin, span.end) if before.at < edge < after.at}
+def _split(readings: Sequence[Counters], pauses: Sequence[Span]) -> list[Counters]:
+    """Add a reading at each begin and end of a pause; within a pause nothing is counted."""
+    split = list(readings[:1])
+    for before, after in pairwise(readings):
+        edges = {edge for span in pauses for edge in (span.begin, span.end) if before.at < edge < after.at}
         if edges:
-            whole = _moving(before.at, after.at, held)
-            cut += [_between(before, after, edge, _moving(before.at, edge, held) / whole) for edge in sorted(edges)]
-        cut.append(after)
-    return cut
+            whole = _working_seconds(before.at, after.at, pauses)
+            shares = {edge: _working_seconds(before.at, edge, pauses) / whole for edge in edges}
+            split += [_interpolated(before, after, edge, shares[edge]) for edge in sorted(edges)]
+        split.append(after)
+    return split
 
 
-def _moving(begin: datetime, end: datetime, held: Sequence[Span]) -> float:
-    still = sum(max(0.0, (min(end, s.end) - max(begin, s.begin)).total_seconds()) for s in held)
-    return max(1e-6, (end - begin).total_seconds() - still)
+def _working_seconds(begin: datetime, end: datetime, pauses: Sequence[Span]) -> float:
+    paused = sum(max(0.0, (min(end, span.end) - max(begin, span.begin)).total_seconds()) for span in pauses)
+    return max(1e-6, (end - begin).total_seconds() - paused)
 
 
-def _between(before: Mark, after: Mark, at: datetime, part: float) -> Mark:
-    part = min(1.0, part)
-    return Mark(at, *(a + (b - a) * part for a, b in zip(before[1:], after[1:], strict=True)))
+def _interpolated(before: Counters, after: Counters, at: datetime, share: float) -> Counters:
+    share = min(1.0, share)
+    return Counters(at, *(a + (b - a) * share for a, b in zip(before[1:], after[1:], strict=True)))

@@ -1,36 +1,20 @@
-"""The read side: what a person asks of a run, as plain values. Nothing here writes."""
+"""Run stats: the figures of a run as plain values, as every page, command and JSON answer shows them."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import lru_cache
-from typing import Any
-
-from peewee import InterfaceError, OperationalError
 
 from workers.connections import database
-from workers.connections.redis_client import shared_quick_client
-from workers.errors import DependencyDown
-from workers.limiter.budget import Budget
-from workers.limiter.rate_limiter import RateLimiter
-from workers.limiter.state import BudgetState
-from workers.records import claims, request_weights, run_connector, schema
-from workers.records.tables import ACTIVE, Run, RunEvent, RunStatus
-from workers.reports import budget_text, running_runs, why, why_text
-from workers.reports.eta import eta
+from workers.records import claims
+from workers.records.tables import Run, RunEvent
+from workers.reports import budget_text, labels, runs_list, snapshot, why, why_text
+from workers.reports.eta import Eta, eta
 from workers.reports.pace import Pace, pace_of
-from workers.reports.pauses import Held, held
-from workers.reports.reasons import Reason
-from workers.reports.running_runs import Beside
-from workers.reports.why import Around, Facts
-from workers.settings import get_settings
-from workers.sources.registry import get_registry
+from workers.reports.runs_list import Wanted
+from workers.reports.snapshot import RunFacts
 
-#: A run that was made for a slot and never began: its slot was overtaken or missed, or somebody called it off.
-_SKIPPED = (Run.status == RunStatus.CANCELLED) & Run.slot_at.is_null(False) & Run.started_at.is_null()
-_FEW = 5
-#: An end that is farther than ten years is told as a length of time, and not as a date.
+#: An end farther away than ten years is shown as a duration, and not as a date.
 _FORESEEN_SECONDS = 10 * 365 * 86_400.0
 
 
@@ -41,17 +25,18 @@ class RunStats:
     Attributes:
       total: None until the first list page is in; final once `discovered`.
       percent: Ended items of all, rounded down: 999 of 1,000 is 99. None while the list is still being read.
-      active_seconds, waiting_seconds, idle_seconds, held_seconds: The parts of `duration_seconds`: at work, kept
-        waiting by its API, without a worker, Redis or a database, held by a person or between its end and a retry. They
-        stop growing at the end.
+      active_seconds, waiting_seconds, idle_seconds, held_seconds: The parts of `duration_seconds`: at work, waiting for
+        its API, without a worker, Redis or a database, paused or between its end and a retry. They stop growing at the
+        end.
       rows_created, rows_updated, rows_unchanged: What its list did to the rows of its model; details are not counted.
-      requests: What was sent for it, list pages and repeated ones included.
+      requests: How many were sent for it, list pages and repeated ones included.
       efficiency: sleeps / (hits + sleeps), 0 to 1; None where nothing has waited yet.
       per_second: Items completed each second: over the last minute, or over all of a run that is not running.
-      pace_seconds: Over how long that is; less than a minute of a run that has just begun, or gone on.
-      eta_seconds, eta_at: When it will end; None where that cannot be told, and `eta_why` is empty.
+      pace_seconds: Over how long that was measured; less than a minute for a run that has just started or resumed.
+      eta_seconds, eta_at: When it will end; None where that is unknown, and `eta_why` is empty.
       eta_why: What decides that: a window of its budget, its own pace, a retry.
-      why: Why nothing, or nothing more, happens now; empty where it simply works or has ended.
+      eta_window, why_window: The title of the window that `eta_why`, or `why`, is about; empty where there is none.
+      why: Why it makes no progress now; empty where it works or has ended.
       why_code: The same as a code: one of `reasons.Reason`, or empty.
       slowed: What makes its budget slower than configured: paced, longer windows, a limit the API named; and why.
     """
@@ -88,8 +73,10 @@ class RunStats:
     eta_seconds: float | None
     eta_at: datetime | None
     eta_why: str
+    eta_window: str
     why: str
     why_code: str
+    why_window: str
     slowed: str
     error_summary: str | None
     created_by: str
@@ -111,48 +98,63 @@ class RunStats:
         return self.sleeps / (self.hits + self.sleeps) if self.hits + self.sleeps else None
 
 
-def run_stats(
-    run: Run,
-    now: datetime | None = None,
-    around: Around | None = None,
-    stood: Mapping[int, Held] | None = None,
-    others: Beside | None = None,
-) -> RunStats:
-    """Return the figures of a run as it was read.
+@dataclass(frozen=True)
+class _Times:
+    """How the time since a run's start was spent, in seconds; `moving` is what was not a pause."""
+
+    duration: float
+    moving: float
+    waiting: float
+    idle: float
+
+    @classmethod
+    def of(cls, facts: RunFacts) -> "_Times":
+        run = facts.run
+        duration = ((run.ended_at or facts.now) - run.started_at).total_seconds() if run.started_at else 0.0
+        moving = max(0.0, duration - facts.pauses.seconds)
+        idle = run.idle_seconds
+        if facts.is_running and not facts.sleeping_seconds:  # an inline run takes no samples in its sleep
+            idle += why.silent_seconds(facts)
+        return cls(duration, moving, min(run.total_sleep_seconds + facts.sleeping_seconds, moving), idle)
+
+
+def run_stats(run: Run) -> RunStats:
+    """Return the figures of a run, as it was read."""
+    return of(snapshot.take([run]).facts(run))
+
+
+def all_stats(found: Sequence[Run]) -> list[RunStats]:
+    """Return the figures of these runs, in this order; what they have in common is read once."""
+    taken = snapshot.take(found)
+    return [of(taken.facts(run)) for run in found]
+
+
+def recent_runs(limit: int = 25, source: str = "", *, status: str = "", label: str = "") -> list[RunStats]:
+    """Return the newest runs; where no status and no label is wanted, active runs first and few skipped slots.
 
     Parameters:
-      now(datetime | None): When that was.
-      around(Around | None): What `why.around` said then; None: it is asked here.
-      stood(Mapping[int, Held] | None): What `held` said then; None: it is asked here.
-      others(Beside | None): What `beside.look` said then; None: it is asked here, where the run is running.
+      limit(int): How many at most.
+      source(str): Only runs of this source.
+      status(str): Only runs in this status, whatever their label.
+      label(str): Only runs with this label: one of `labels.LABELS`.
     """
-    now = now or database.now()
-    running = run.status == RunStatus.RUNNING
-    if around is None:
-        around = why.around() if running else Around()
-    budget = budget_of(run) if run.status in ACTIVE and not is_redis_away(around) else None
-    duration = ((run.ended_at or now) - run.started_at).total_seconds() if run.started_at else 0.0
-    sleeping = budget.sleeping_seconds if budget and running else 0.0  # a sleep is booked to the run only when it ends
-    stood_still = (held([run], now) if stood is None else stood).get(run.id, Held())
-    moving = max(0.0, duration - stood_still.seconds)
-    waiting = min(run.total_sleep_seconds + sleeping, moving)
-    idle = run.idle_seconds
-    facts = Facts(run, now, budget, around, still=stood_still)
-    pace, ends = Pace(_average(run, moving), seconds=moving), None
-    if running:
-        others = running_runs.look(now) if others is None else others
-        facts = replace(facts, sampled=others.sampled.get(run.id, ()))
-        idle += 0.0 if sleeping else why.silent_seconds(facts)  # an inline run takes no samples in its sleep
-        pace = pace_of(run, now, facts.sampled, stood_still, sleeping)
-        ends = eta(run, now, budget, pace, others) if budget and not why.standstill(facts) else None
-    reason = why.why(facts)
+    wanted, now = Wanted(source=source, status=status, label=label), database.now()
+    query = runs_list.newest if status or label else runs_list.newest_active_first
+    return all_stats(query(wanted, now, limit))
+
+
+def of(facts: RunFacts) -> RunStats:
+    """Return the figures of a run, computed from what was read about it."""
+    run, now, times, reason = facts.run, facts.now, _Times.of(facts), why.why(facts)
+    pace = _pace(facts, times)
+    end = _end(facts, pace) if facts.is_running else None
     return RunStats(
         id=run.id,
         kind=run.kind,
         source=run.source,
         tenant=run.tenant,
         status=str(run.status),
-        label=_label(run, now),
+        label=labels.label_of(run, now, claims.has_any),
         priority=run.priority,
         lanes=run.lanes,
         scheduled_at=run.scheduled_at,
@@ -169,145 +171,54 @@ def run_stats(
         requests=run.requests_count,
         hits=run.rate_limit_hits_count,
         sleeps=run.rate_limit_sleeps_count,
-        duration_seconds=max(0.0, duration),
-        active_seconds=max(0.0, moving - waiting - idle),
-        waiting_seconds=waiting,
-        idle_seconds=min(idle, moving - waiting),
-        held_seconds=max(0.0, duration - moving),
+        duration_seconds=max(0.0, times.duration),
+        active_seconds=max(0.0, times.moving - times.waiting - times.idle),
+        waiting_seconds=times.waiting,
+        idle_seconds=min(times.idle, times.moving - times.waiting),
+        held_seconds=max(0.0, times.duration - times.moving),
         per_second=pace.per_second,
         pace_seconds=pace.seconds,
-        eta_seconds=ends.seconds if ends else None,
-        eta_at=_at(now, ends.seconds) if ends else None,
-        eta_why=ends.why if ends else "",
+        eta_seconds=end.seconds if end else None,
+        eta_at=_at(now, end.seconds) if end else None,
+        eta_why=end.why if end else "",
+        eta_window=end.window if end else "",
         why=why_text.words(reason, now) if reason else "",
         why_code=str(reason.code) if reason else "",
-        slowed=budget_text.slowed(budget) if budget else "",
+        why_window=reason.window if reason else "",
+        slowed=budget_text.slowed(facts.budget) if facts.budget else "",
         error_summary=run.error_summary,
         created_by=run.created_by,
         created_at=run.created_at,
     )
 
 
-def recent_runs(limit: int = 25, source: str | None = None, status: str | None = None) -> list[RunStats]:
-    """Return the newest runs, active ones first.
-
-    Parameters:
-      limit(int): How many at most.
-      source(str | None): Only those of this source.
-      status(str | None): Only those in this status; None: in any, and of skipped slots only the newest few, for a night
-        without a scheduler leaves many.
-    """
-    wanted = Run.select().where(Run.source == source) if source else Run.select()
-    if status:
-        found = list(wanted.where(Run.status == status).order_by(Run.id.desc()).limit(limit))
-    else:
-        found = _newest(wanted.where(~_SKIPPED), limit) + _newest(wanted.where(_SKIPPED), _FEW)
-        found = sorted(found, key=_newest_first)[:limit]
-    return all_stats(found)
+def _pace(facts: RunFacts, times: _Times) -> Pace:
+    """Return the pace of a running run, or the average of any other."""
+    run = facts.run
+    if facts.is_running:
+        return pace_of(
+            run,
+            facts.now,
+            facts.samples,
+            facts.pauses,
+            sleeping_seconds=facts.sleeping_seconds,
+            completed=facts.completed,
+        )
+    return Pace(run.succeeded_count / times.moving if times.moving > 0 else 0.0, seconds=times.moving)
 
 
-def all_stats(found: Sequence[Run]) -> list[RunStats]:
-    """Return the figures of these runs, in this order; what they have in common is asked once."""
-    now = database.now()
-    any_running = any(run.status == RunStatus.RUNNING for run in found)
-    around = why.around() if any_running else Around()
-    others = running_runs.look(now) if any_running else Beside()
-    stood = held(found, now)
-    return [run_stats(run, now, around, stood, others) for run in found]
-
-
-def _newest(query: Any, limit: int) -> list[Run]:
-    return list(query.order_by(Run.status.in_(ACTIVE).desc(), Run.id.desc()).limit(limit))
-
-
-def _newest_first(run: Run) -> tuple[bool, int]:
-    return run.status not in ACTIVE, -run.id
-
-
-def is_redis_away(around: Around) -> bool:
-    """Whether Redis does not answer: then it is not asked for budgets either."""
-    return around.outage is not None and around.outage.code == Reason.REDIS_AWAY
-
-
-def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
-    """Return the run's timeline, the newest first."""
-    return list(RunEvent.select().where(RunEvent.run_id == run_id).order_by(RunEvent.id.desc()).limit(limit))
-
-
-def budget_of(run: Run) -> BudgetState | None:
-    """Return the state of a run's budget, for what its next request weighs; None where Redis or the source is away."""
-    try:
-        return look(run_connector.of(run).budget, math.ceil(request_weights.detail_weight(run)))
-    except Exception:  # a user's get_connector may fail in any way; that must not hide the other runs
+def _end(facts: RunFacts, pace: Pace) -> Eta | None:
+    """Return when a running run ends; None where its budget is unknown, or a person must act first."""
+    if facts.budget is None or why.stopped_by(facts):
         return None
-
-
-def budgets() -> tuple[dict[str, Budget], list[str]]:
-    """Return the budgets there are, and which ones cannot be told.
-
-    Returns:
-      tuple[dict[str, Budget], list[str]]: By name, those of the sources' connectors, then those that active runs use
-        instead (tenants); and a sentence for each thing that is in the way of naming them all, or of any permit.
-    """
-    found = {source.connector.budget.name: source.connector.budget for source in get_registry().values()}
-    troubles = []
-    try:
-        with database.connection():
-            for run in _active_runs():
-                connector = run_connector.connector_or_error(run)
-                if isinstance(connector, Exception):
-                    kind = getattr(connector, "kind", type(connector).__name__)
-                    troubles.append(f"run {run.id}: its budget is unknown, because get_connector failed ({kind})")
-                else:
-                    found.setdefault(connector.budget.name, connector.budget)
-    except (DependencyDown, OperationalError, InterfaceError):
-        troubles.append("the database does not answer: only the budgets that sources name are known")
-    around = why.around()
-    if around.outage and not is_redis_away(around):  # who looks at a Redis that is away is told so
-        troubles.append(why_text.words(around.outage, database.now()))
-    return found, troubles
-
-
-def look(budget: Budget, weight: int = 1) -> BudgetState:
-    """Return the state of a budget.
-
-    Parameters:
-      weight(int): What a request weighs that waits for it.
-
-    Raises:
-      DependencyDown: Redis does not answer.
-    """
-    settings = get_settings()
-    return _looker(budget, settings.redis_url, settings.prefix).snapshot(weight)
-
-
-@lru_cache(maxsize=1024)
-def _looker(budget: Budget, redis_url: str, prefix: str) -> RateLimiter:
-    """Return a limiter that only looks, and quickly: who asks each second must not hang where Redis does."""
-    return RateLimiter(budget, shared_quick_client(redis_url), prefix=prefix)
-
-
-def _active_runs() -> list[Run]:
-    active = Run.select().where(Run.status.in_(ACTIVE)).order_by(Run.id)
-    return list(active) if schema.is_migrated() else []
+    return eta(facts.run, facts.now, facts.budget, pace, facts.running, last_retry_at=facts.last_retry_at)
 
 
 def _at(now: datetime, in_seconds: float) -> datetime | None:
-    """Return when that is; None where it is beyond what can be foreseen."""
+    """Return the instant; None where it is too far away to be foreseen."""
     return now + timedelta(seconds=in_seconds) if in_seconds < _FORESEEN_SECONDS else None
 
 
-def _average(run: Run, duration: float) -> float:
-    return run.succeeded_count / duration if duration > 0 else 0.0
-
-
-def _label(run: Run, now: datetime) -> str:
-    if run.status == RunStatus.SCHEDULED and run.scheduled_at <= now:
-        return "overdue"
-    if run.status == RunStatus.CANCELLED and run.slot_at and run.started_at is None:
-        return "skipped"
-    if run.status == RunStatus.COMPLETED and run.failed_count:
-        return "completed with failures"
-    if run.status == RunStatus.PAUSED and claims.has_any(run.id):
-        return "pausing"
-    return str(run.status)
+def events(run_id: int, limit: int = 50) -> Sequence[RunEvent]:
+    """Return the run's timeline, the newest event first."""
+    return list(RunEvent.select().where(RunEvent.run_id == run_id).order_by(RunEvent.id.desc()).limit(limit))

@@ -1,30 +1,24 @@
-"""The runs list: the runs that somebody wants to see, the newest first, a page at a time. Each query has an index."""
+"""Runs list: queries the runs that pages and commands list, the newest first, a page at a time, each by an index."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from peewee import SQL, fn
-
 from workers.connections import database
-from workers.records.tables import ACTIVE, IS_OPEN, LABEL, ItemStatus, Run, RunItem, RunStatus
+from workers.records.tables import ACTIVE, LABEL, Run, RunStatus
+from workers.reports import labels
 
 #: The kinds of run there are.
 KINDS = ("import",)
-#: What a run may be called: its status, or what people say instead (`stats.RunStats.label`).
-LABELS = (
-    *("running", "pausing", "paused", "pending", "scheduled", "overdue"),
-    *("completed", "completed with failures", "failed", "cancelled", "skipped"),
-)
-#: What may also be asked for: whatever has failed items, however it is called.
+#: A filter beside the labels: runs with failed items, whatever their label.
 WITH_FAILURES = "with failures"
-_MAY_HAVE_FAILURES = ("running", "paused", "pending", "completed with failures", "failed", "cancelled")
-_BEGUN = ("running", "paused", "completed", "completed with failures", "failed", "cancelled")
+_MAY_HAVE_FAILURES = ("running", "paused", "pending", labels.WITH_FAILURES, "failed", "cancelled")
+_BEGUN = ("running", "paused", *labels.SUCCEEDED, "failed", "cancelled")
 PAGE = 50
-#: Counted, and named, are so many at most.
+#: How many runs are counted, and tenants named, at most.
 MOST = 1_000
 
-#: Of skipped slots the newest few are listed unless they are asked for: a night without a scheduler leaves many.
+#: How many skipped slots are listed, unless they are filtered for: a night without a scheduler leaves many.
 _FEW_SKIPPED = 5
 _LATELY = timedelta(hours=24)
 _ABOVE_ALL = 2**63 - 1
@@ -41,10 +35,11 @@ SELECT value FROM found WHERE value IS NOT NULL LIMIT {most}
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which runs somebody wants to see; what is empty leaves nothing out.
+    """A filter of runs; an empty field leaves no run out.
 
     Attributes:
-      label: One of LABELS, or WITH_FAILURES.
+      label: One of `labels.LABELS`, or WITH_FAILURES.
+      status: A `RunStatus`: the runs of every label it can have.
       lately: Only those that ended, ran or waited in the last 24 hours.
       before: Only those with a lower id: an older page.
     """
@@ -53,33 +48,41 @@ class Wanted:
     source: str = ""
     tenant: str = ""
     label: str = ""
+    status: str = ""
     lately: bool = False
     before: int = 0
 
     @property
     def narrows(self) -> bool:
         """Whether it leaves any run out, older pages aside."""
-        return bool(self.kind or self.source or self.tenant or self.label or self.lately)
+        return bool(self.kind or self.source or self.tenant or self.label or self.status or self.lately)
 
 
 def newest(wanted: Wanted, now: datetime, limit: int = PAGE) -> list[Run]:
     """Return the newest of the wanted runs.
 
     Parameters:
-      now(datetime): What `lately` and *overdue* are reckoned from.
+      now(datetime): What `lately` and *overdue* refer to.
       limit(int): How many at most.
     """
     return list(_listed(wanted, now).order_by(Run.id.desc()).limit(limit))
 
 
+def newest_active_first(wanted: Wanted, now: datetime, limit: int = PAGE) -> list[Run]:
+    """Return the newest of the wanted runs, the running and paused ones before all others. As `newest` otherwise."""
+    running = list(_query(wanted, now).where(Run.status.in_(ACTIVE)).order_by(Run.id.desc()).limit(limit))
+    others = [run for run in newest(wanted, now, limit) if run.status not in ACTIVE]
+    return (running + others)[:limit]
+
+
 def count(wanted: Wanted, now: datetime) -> int:
-    """Return how many runs are wanted, of all pages; more than MOST are one more."""
+    """Return how many runs are wanted, on all pages; MOST + 1 where there are more than MOST."""
     ids = _listed(replace(wanted, before=0), now).select(Run.id).order_by(Run.id.desc())
     return len(list(ids.limit(MOST + 1).tuples()))  # .count() would leave out the order, and with it the index
 
 
 def active(limit: int) -> list[Run]:
-    """Return runs that are running or paused: the running ones first, then those that began first."""
+    """Return runs that are running or paused: the running ones first, the oldest of them first."""
     running_first = Run.status == RunStatus.RUNNING
     return list(Run.select().where(Run.status.in_(ACTIVE)).order_by(running_first.desc(), Run.id).limit(limit))
 
@@ -101,10 +104,10 @@ def sources() -> list[str]:
 
 
 def tenants(source: str = "") -> list[str]:
-    """Return whom there are runs for, MOST at the most.
+    """Return the tenants that have runs, MOST of them at most.
 
     Parameters:
-      source(str): Only runs of this one, as far as the newest MOST of them tell; empty: of all.
+      source(str): Only those in the newest MOST runs of this source; empty: of all sources.
     """
     if not source:
         return _distinct(Run.tenant)
@@ -116,11 +119,13 @@ def tenants(source: str = "") -> list[str]:
 
 
 def _listed(wanted: Wanted, now: datetime) -> Any:
-    if wanted.label:
+    if wanted.label or wanted.status:
         return _query(wanted, now)
-    skipped = _query(replace(wanted, label="skipped", before=0), now).select(Run.id)
-    few = [run.id for run in skipped.order_by(Run.id.desc()).limit(_FEW_SKIPPED)]
-    return _query(wanted, now).where((LABEL != "skipped") | Run.id.in_(few))
+    skipped = _query(replace(wanted, label=labels.SKIPPED, before=0), now).select(Run.id)
+    few: Any = skipped.order_by(Run.id.desc()).limit(_FEW_SKIPPED)
+    if wanted.lately:  # as a subquery, it would let Postgres read the whole table
+        few = [run.id for run in few]
+    return _query(wanted, now).where((LABEL != labels.SKIPPED) | Run.id.in_(few))
 
 
 def _query(wanted: Wanted, now: datetime) -> Any:
@@ -128,27 +133,18 @@ def _query(wanted: Wanted, now: datetime) -> Any:
     for column, value in ((Run.kind, wanted.kind), (Run.source, wanted.source), (Run.tenant, wanted.tenant)):
         if value:
             query = query.where(column == value)
-    if wanted.label:
-        query = query.where(_is_called(wanted.label, now))
+    if wanted.label == WITH_FAILURES:
+        query = query.where(LABEL.in_(_MAY_HAVE_FAILURES) & (Run.failed_count > 0))
+    elif wanted.label:
+        query = query.where(labels.has_label(wanted.label, now))
+    if wanted.status:
+        query = query.where(LABEL.in_(labels.LABELS_OF_STATUS[wanted.status]))
     older = Run.id < (wanted.before or _ABOVE_ALL)
     return query.where(Run.id.in_(_lately(now, older)) if wanted.lately else older)
 
 
-def _is_called(label: str, now: datetime) -> Any:
-    if label == WITH_FAILURES:
-        return LABEL.in_(_MAY_HAVE_FAILURES) & (Run.failed_count > 0)
-    if label in ("scheduled", "overdue"):
-        has_come = Run.scheduled_at <= now
-        return (Run.status == RunStatus.SCHEDULED) & (has_come if label == "overdue" else ~has_come)
-    if label in ("paused", "pausing"):
-        claimed = (RunItem.run_id == Run.id) & (RunItem.status == ItemStatus.PROCESSING) & IS_OPEN
-        in_hand = fn.EXISTS(RunItem.select(SQL("1")).where(claimed))
-        return (Run.status == RunStatus.PAUSED) & (in_hand if label == "pausing" else ~in_hand)
-    return label == LABEL
-
-
 def _lately(now: datetime, older: Any) -> Any:
-    """Return the ids of what ended, ran or waited in the last 24 hours: each part has an index of its own."""
+    """Return the ids of the runs that ended, ran or waited in the last 24 hours: each part has an index of its own."""
     ended = Run.ended_at.is_null(False) & (Run.ended_at >= now - _LATELY)
     ids = Run.select(Run.id).where(older)
     return (

@@ -1,6 +1,6 @@
-"""Source stats: how a source has done lately, over its last runs, and when it runs next."""
+"""Source stats: computes the success rate and average duration of each source, over its last runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -9,13 +9,13 @@ from peewee import fn
 
 from workers.connections import database
 from workers.records.tables import LABEL, Run, RunStatus
-from workers.reports.pauses import Held, held
+from workers.reports.labels import SUCCEEDED, WITH_FAILURES
+from workers.reports.pauses import Pauses, pauses_of
 
-#: So many of the last ended runs are looked at.
+#: How many of its last runs a source is judged by.
 LAST = 20
-#: And so many of all that ended last.
+#: How many of the runs that ended last are read, of all sources.
 _LATELY = 100
-_SUCCEEDED = ("completed", "completed with failures")
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class PastRun:
     Attributes:
       label: completed, completed with failures, failed or cancelled.
       total: Its items; None where its list was never read.
-      seconds: How long it took, what it was held left out.
+      seconds: How long it took, without its pauses.
     """
 
     id: int
@@ -38,7 +38,7 @@ class PastRun:
 
 @dataclass(frozen=True)
 class SourceStats:
-    """How a source does.
+    """How well a source does.
 
     Attributes:
       runs: Its last runs that began and ended, the oldest first.
@@ -54,16 +54,16 @@ class SourceStats:
     @property
     def succeeded(self) -> int:
         """How many of `runs` completed, with failed items or without."""
-        return sum(run.label in _SUCCEEDED for run in self.runs)
+        return sum(run.label in SUCCEEDED for run in self.runs)
 
     @property
     def with_failures(self) -> int:
         """How many of those had failed items."""
-        return sum(run.label == "completed with failures" for run in self.runs)
+        return sum(run.label == WITH_FAILURES for run in self.runs)
 
     @property
     def decided(self) -> int:
-        """How many of `runs` completed or failed: one that was called off says nothing of its source."""
+        """How many of `runs` completed or failed: a cancelled run says nothing about its source."""
         return sum(run.label != RunStatus.CANCELLED for run in self.runs)
 
     @property
@@ -74,12 +74,12 @@ class SourceStats:
     @property
     def average_seconds(self) -> float | None:
         """How long a run takes that completes; None where none did."""
-        took = [run.seconds for run in self.runs if run.label in _SUCCEEDED]
+        took = [run.seconds for run in self.runs if run.label in SUCCEEDED]
         return sum(took) / len(took) if took else None
 
 
 def source_stats(names: Iterable[str]) -> dict[str, SourceStats]:
-    """Return how these sources do, by name. It takes some indexed queries a source: not for each second.
+    """Return how these sources do, by name. It takes some indexed queries a source: too many for every second.
 
     Parameters:
       names(Iterable[str]): Sources, registered or not.
@@ -87,13 +87,13 @@ def source_stats(names: Iterable[str]) -> dict[str, SourceStats]:
     wanted = list(names)
     lately = _ended_lately()
     last = {name: _last(name, lately) for name in wanted}
-    stood = held([run for runs in last.values() for run in runs], database.now())
+    pauses = pauses_of([run for runs in last.values() for run in runs], database.now())
     scheduled = _scheduled()
-    return {name: _of(name, last[name], stood, scheduled.get(name)) for name in wanted}
+    return {name: _of(name, last[name], pauses, scheduled.get(name)) for name in wanted}
 
 
-def _of(name: str, last: Sequence[Any], stood: Any, next_at: datetime | None) -> SourceStats:
-    runs = tuple(_past(run, stood.get(run.id, Held())) for run in reversed(last))
+def _of(name: str, last: Sequence[Any], pauses: Mapping[int, Pauses], next_at: datetime | None) -> SourceStats:
+    runs = tuple(_past(run, pauses.get(run.id, Pauses())) for run in reversed(last))
     return SourceStats(name, runs, _last_success(name, runs), next_at)
 
 
@@ -101,7 +101,7 @@ def _last(name: str, lately: Sequence[Any]) -> list[Any]:
     """Return the source's runs that ended last, the latest first, with their labels.
 
     Parameters:
-      lately(Sequence[Any]): What `_ended_lately` found: an old run that was tried again is not among the newest.
+      lately(Sequence[Any]): The result of `_ended_lately`: an old run that was retried is not among the newest.
     """
     newest = _ended().where(Run.source == name).order_by(Run.id.desc()).limit(LAST)
     found = {run.id: run for run in (*newest, *(run for run in lately if run.source == name))}
@@ -109,8 +109,8 @@ def _last(name: str, lately: Sequence[Any]) -> list[Any]:
 
 
 def _ended_lately() -> list[Any]:
-    """Return what ended last, of all sources."""
-    has_items = Run.items_removed_at.is_null()  # as what was tried again has; said so, an index has the order
+    """Return the runs that ended last, of all sources."""
+    has_items = Run.items_removed_at.is_null()  # a retried run has items; with this condition, an index has the order
     return list(_ended().where(has_items).order_by(Run.ended_at.desc(), Run.id.desc()).limit(_LATELY))
 
 
@@ -120,17 +120,17 @@ def _ended() -> Any:
     return Run.select(*columns, LABEL.alias("label")).where(ended)
 
 
-def _past(run: Any, stood: Held) -> PastRun:
-    seconds = (run.ended_at - run.started_at).total_seconds() - stood.seconds
+def _past(run: Any, pauses: Pauses) -> PastRun:
+    seconds = (run.ended_at - run.started_at).total_seconds() - pauses.seconds
     return PastRun(run.id, run.label, run.total_count, run.failed_count, run.ended_at, max(0.0, seconds))
 
 
 def _last_success(name: str, runs: Sequence[PastRun]) -> datetime | None:
     """Return when the source last completed a run: one of its last, or one before them."""
-    found = [run.ended_at for run in runs if run.label in _SUCCEEDED]
+    found = [run.ended_at for run in runs if run.label in SUCCEEDED]
     if found or len(runs) < LAST:
         return max(found, default=None)
-    newest = [_newest(name, label) for label in _SUCCEEDED]
+    newest = [_newest(name, label) for label in SUCCEEDED]
     return max((at for at in newest if at), default=None)
 
 

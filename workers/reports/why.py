@@ -1,48 +1,47 @@
-"""Why a run does not move: the only place that decides it, from the database, Redis and the processes that live.
+"""Why: decides why a run makes no progress, as a reason code with its values; `why_text` words it.
 
-A running run that has made no progress for ten seconds always has a reason. `why_words` says it.
+A running run that has made no progress for ten seconds always has a reason. No other module decides one.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-import redis
-
 from workers.connections import outages
-from workers.connections.redis_errors import AWAY, Trouble
-from workers.limiter.state import BudgetState
+from workers.connections.trouble import Cause, Trouble
 from workers.messaging import presence, scheduler_heartbeat
 from workers.messaging.presence import Process
 from workers.records import activation, claims, cursor, items, lanes, old_rows, priority
 from workers.records.samples import SLOT_SECONDS
 from workers.records.tables import ENDED, IS_OPEN, ItemStatus, Lane, RemovalState, Run, RunItem, RunStatus
 from workers.reports import budget_text
-from workers.reports.intervals import Mark
-from workers.reports.pauses import Held
+from workers.reports.budget_text import Closing
+from workers.reports.intervals import Counters
 from workers.reports.reasons import Reason
+from workers.reports.snapshot import RunFacts
 from workers.settings import get_settings
 from workers.sources.registry import get_registry
 
-#: A sample so young was taken by a process that works on the run, be it inline.
+#: A sample younger than this was taken by a process that works on the run, an inline one included.
 _FRESH = timedelta(seconds=10)
-#: What stands still for less is not asked about: requests take some seconds.
+#: A run that made progress within this time needs no reason: requests take some seconds.
 _QUIET = timedelta(seconds=5)
 _SLOT = timedelta(seconds=SLOT_SECONDS)
 
 
 @dataclass(frozen=True)
 class Why:
-    """Why a run does not move.
+    """Why a run makes no progress.
 
     Attributes:
       code: For programs.
-      what: What an API, Redis, a row said; or a name. For `why_words`.
+      what: The detail that `why_text` puts into the reason's sentence: an error, a name.
       repair: What a person can do about it.
       until: Until when it lasts, or since when, where that is known.
-      run_id: The run that is in its way.
-      number: Of what there is more than one: items, threads, seconds.
+      run_id: The other run that it waits for.
+      number: A count for the sentence: items, threads, seconds.
+      window: The title of the window that is full, `2000/100 s`; empty where it is about no window.
     """
 
     code: Reason
@@ -51,56 +50,11 @@ class Why:
     until: datetime | None = None
     run_id: int = 0
     number: int = 0
+    window: str = ""
 
 
-@dataclass(frozen=True)
-class Around:
-    """What all running runs have in common at one time: asked once for all of them.
-
-    Attributes:
-      outage: What keeps every run from moving.
-      processes: Those that live, or did lately; None where Redis cannot say.
-    """
-
-    outage: Why | None = None
-    processes: Sequence[Process] | None = None
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What is known of a run.
-
-    Attributes:
-      run: As it was read.
-      now: When that was, by the database's clock.
-      budget: Its budget then; None where it could not be read.
-      sampled: Its latest samples, the oldest first.
-      still: When it stood still by a person's will.
-    """
-
-    run: Run
-    now: datetime
-    budget: BudgetState | None = None
-    around: Around = field(default_factory=Around)
-    sampled: Sequence[Mark] = ()
-    still: Held = field(default_factory=Held)
-
-
-def around() -> Around:
-    """Look at Redis, the database and the processes. It asks nothing of a Redis that is away."""
-    trouble = outages.redis_trouble()
-    if trouble:
-        return Around(_of_redis(trouble))
-    if told := outages.reported():
-        return Around(Why(Reason.DATABASE_AWAY, told))
-    try:
-        return Around(None, presence.processes())
-    except (redis.RedisError, ValueError):
-        return Around()
-
-
-def why(facts: Facts) -> Why | None:
-    """Return why a run does not move; None where it does, or has ended."""
+def why(facts: RunFacts) -> Why | None:
+    """Return why a run makes no progress; None where it makes some, or has ended."""
     run = facts.run
     if run.status in ENDED:
         return None
@@ -111,8 +65,8 @@ def why(facts: Facts) -> Why | None:
     if run.status == RunStatus.PENDING:
         ahead = activation.active(run.source, run.tenant)
         return Why(Reason.BEHIND, run_id=ahead.id) if ahead else Why(Reason.STARTING)
-    looks: tuple[Callable[[Facts], Why | None], ...] = (
-        standstill,
+    checks: tuple[Callable[[RunFacts], Why | None], ...] = (
+        stopped_by,
         _list_again,
         _crashed,
         _gives_way,
@@ -120,34 +74,34 @@ def why(facts: Facts) -> Why | None:
         _reading if run.discovered_at is None else _working,
         _quiet,
     )
-    return next(filter(None, (look(facts) for look in looks)), None)
+    return next(filter(None, (check(facts) for check in checks)), None)
 
 
-def standstill(facts: Facts) -> Why | None:
-    """Return what keeps a running run from going on until a person has done something; its end is not foreseen."""
-    if facts.around.outage:
-        return facts.around.outage
-    if facts.around.processes is None:
+def stopped_by(facts: RunFacts) -> Why | None:
+    """Return what stops a running run until a person acts: its end cannot be foreseen."""
+    if facts.fleet.outage:
+        return _of_outage(facts.fleet.outage)
+    if facts.fleet.processes is None:
         return None
-    taking = [process for process in facts.around.processes if process.takes_messages]
+    taking = [process for process in facts.fleet.processes if process.takes_messages]
     if not taking:
-        return None if _is_fresh(facts) else _no_worker(facts.around.processes)
+        return None if _is_fresh(facts) else _no_worker(facts.fleet.processes)
     source = facts.run.source
     if any(process.knows(source) for process in taking) or _works_elsewhere(facts):
         return None
-    # Where this process does not know it either, to restart the workers is of no use.
+    # Where this process does not know the source either, restarting the workers does not help.
     return Why(Reason.SOURCE_NOT_ON_WORKERS if source in get_registry() else Reason.SOURCE_UNKNOWN, source)
 
 
 def _no_worker(found: Sequence[Process]) -> Why:
-    nobody = presence.no_worker(found)
-    return Why(Reason.NO_WORKER, nobody) if nobody else Why(Reason.WORKERS_STOPPING)
+    missing = presence.no_worker(found)
+    return Why(Reason.NO_WORKER, missing.headline, missing.repair) if missing else Why(Reason.WORKERS_STOPPING)
 
 
-def _works_elsewhere(facts: Facts) -> bool:
-    """Whether a process works on the run that is none of the workers: an inline run moves, asks, or waits for its API.
+def _works_elsewhere(facts: RunFacts) -> bool:
+    """Whether a process that is no worker works on the run: an inline run makes progress, or waits for its API.
 
-    That it is sampled does not say it where workers live: these sample every run.
+    Where workers are alive, fresh samples do not prove it: workers sample every run.
     """
     if not _is_fresh(facts):
         return False
@@ -155,54 +109,56 @@ def _works_elsewhere(facts: Facts) -> bool:
     return closed or facts.now - quiet_since(facts) < _QUIET or _asks(facts)
 
 
-def _asks(facts: Facts) -> bool:
+def _asks(facts: RunFacts) -> bool:
     run = facts.run
     if run.discovered_at is not None:
         return claims.has_any(run.id)
     return bool(run.discovery_attempts and run.discovery_due_at and run.discovery_due_at > facts.now)
 
 
-def _of_redis(trouble: Trouble) -> Why:
-    code = Reason.REDIS_AWAY if trouble.what == AWAY else Reason.REDIS_REFUSES
-    return Why(code, trouble.what, trouble.repair)
+def _of_outage(trouble: Trouble) -> Why:
+    redis = {Cause.REDIS_AWAY: Reason.REDIS_AWAY, Cause.REDIS_REFUSES: Reason.REDIS_REFUSES}
+    code = redis.get(trouble.cause, Reason.DATABASE_AWAY) if trouble.cause else Reason.DATABASE_AWAY
+    return Why(code, trouble.headline, trouble.repair, trouble.since)
 
 
-def _is_fresh(facts: Facts) -> bool:
-    """Whether a process takes samples, a worker or one that works inline: who does, samples every run."""
-    return bool(facts.sampled) and facts.now - facts.sampled[-1].at < _FRESH
+def _is_fresh(facts: RunFacts) -> bool:
+    """Whether a process takes samples now: a worker, or an inline run. Each of them samples every run."""
+    return bool(facts.samples) and facts.now - facts.samples[-1].at < _FRESH
 
 
-def silent_seconds(facts: Facts) -> float:
-    """Return for how long a running run has had no sample since its last, where that is long: none works on it."""
-    if not facts.sampled:
-        return 0.0  # not known yet: who takes the first one books it
-    since = max(facts.still.went_on_at or facts.sampled[-1].at, facts.sampled[-1].at + _SLOT)
+def silent_seconds(facts: RunFacts) -> float:
+    """Return how long a running run has had no sample, in seconds; 0 where that is short: a process works on it."""
+    if not facts.samples:
+        return 0.0  # not known yet: the process that takes the first sample books it
+    since = max(facts.pauses.resumed_at or facts.samples[-1].at, facts.samples[-1].at + _SLOT)
     return (facts.now - since).total_seconds() if facts.now - since > _FRESH else 0.0
 
 
 # --- not running ------------------------------------------------------------------------------------------------------
 
 
-def _ahead(facts: Facts) -> Why:
+def _ahead(facts: RunFacts) -> Why:
     run = facts.run
     if run.scheduled_at > facts.now:
         return Why(Reason.SCHEDULED, until=run.scheduled_at)
-    return Why(Reason.OVERDUE, scheduler_heartbeat.no_scheduler(), until=run.scheduled_at)
+    missing = scheduler_heartbeat.no_scheduler()
+    return Why(Reason.OVERDUE, missing.sentence if missing else "", until=run.scheduled_at)
 
 
-def _paused(facts: Facts) -> Why:
-    """Say who paused it; and where its budget is paused, too, until when resuming is of no use."""
+def _paused(facts: RunFacts) -> Why:
+    """Return who paused it; and where its budget is paused, too, until when resuming has no effect."""
     closed = facts.budget.paused_for_seconds if facts.budget else 0.0
     until = facts.now + timedelta(seconds=closed) if closed else None
-    if said := facts.run.error_summary:
-        return Why(Reason.PAUSED_ITSELF, said, until=until)
+    if summary := facts.run.error_summary:
+        return Why(Reason.PAUSED_ITSELF, summary, until=until)
     return Why(Reason.PAUSED, until=until)
 
 
-# --- what is in its way -----------------------------------------------------------------------------------------------
+# --- what it waits for -----------------------------------------------------------------------------------------------
 
 
-def _list_again(facts: Facts) -> Why | None:
+def _list_again(facts: RunFacts) -> Why | None:
     run = facts.run
     if run.discovered_at is not None or not run.error_summary or cursor.sleeps(run):
         return None
@@ -211,38 +167,41 @@ def _list_again(facts: Facts) -> Why | None:
     return None
 
 
-def _crashed(facts: Facts) -> Why | None:
-    """Return the error that every lane of a run has ended in that has not ended for good."""
+def _crashed(facts: RunFacts) -> Why | None:
+    """Return the error in which every open lane of a run has crashed."""
     crash = lanes.last_crash(facts.run.id) if facts.run.discovered_at else None
     if crash is None or lanes.well(facts.run.id):
         return None
     return Why(Reason.LANES_BACK_OFF, crash.crash_reason or "", until=crash.due_at, number=crash.crashes)
 
 
-def _gives_way(facts: Facts) -> Why | None:
+def _gives_way(facts: RunFacts) -> Why | None:
     first = priority.first_on_its_budget(facts.run) if facts.run.discovered_at else None
     return Why(Reason.GIVES_WAY, run_id=first.id, number=first.priority) if first else None
 
 
-def _closed(facts: Facts) -> Why | None:
-    """Return what keeps a running run from its API; None where its budget is open, or cannot be told here."""
+def _closed(facts: RunFacts) -> Why | None:
+    """Return why a running run sends no request; None where its budget is open, or its source is not known here."""
     if facts.run.source not in get_registry():
         return None if _is_known_to_a_worker(facts) else Why(Reason.SOURCE_UNKNOWN, facts.run.source)
     if facts.budget is None:
         return Why(Reason.BUDGET_UNKNOWN)
-    code = budget_text.closing(facts.budget)
-    return Why(Reason(code), budget_text.why_closed(facts.budget, facts.now)) if code else None
+    code, window = budget_text.closing(facts.budget), budget_text.fullest(facts.budget)
+    if code is None:
+        return None
+    title = window.title if window and code in (Closing.WINDOW_FULL, Closing.WINDOW_TAKEN_AS_FULL) else ""
+    return Why(Reason(code), budget_text.why_closed(facts.budget, facts.now), window=title)
 
 
-def _is_known_to_a_worker(facts: Facts) -> bool:
-    """Whether a worker says that it knows the source, or the run moves: then this process is older than the source."""
-    taking = [process for process in facts.around.processes or () if process.takes_messages]
-    says_so = any(facts.run.source in (process.sources or ()) for process in taking)
-    return says_so or (_is_fresh(facts) and facts.now - quiet_since(facts) < _QUIET)
+def _is_known_to_a_worker(facts: RunFacts) -> bool:
+    """Whether a worker knows the source, or the run makes progress: then this process is older than the source."""
+    taking = [process for process in facts.fleet.processes or () if process.takes_messages]
+    is_known = any(facts.run.source in (process.sources or ()) for process in taking)
+    return is_known or (_is_fresh(facts) and facts.now - quiet_since(facts) < _QUIET)
 
 
-def _reading(facts: Facts) -> Why | None:
-    """Return what keeps a run, whose budget is open, from reading its list."""
+def _reading(facts: RunFacts) -> Why | None:
+    """Return why a run whose budget is open does not read its list."""
     run = facts.run
     if run.discovery_due_at and run.discovery_due_at < _silent(facts.now):
         return _lost()
@@ -251,8 +210,8 @@ def _reading(facts: Facts) -> Why | None:
     return Why(Reason.NOTES_ROWS) if copying else None
 
 
-def _working(facts: Facts) -> Why | None:
-    """Return what keeps a run, whose list is known and whose budget is open, from its items."""
+def _working(facts: RunFacts) -> Why | None:
+    """Return why a run whose list is complete and whose budget is open does not work on its items."""
     run = facts.run
     due = items.next_due(run.id)
     if due is None and run.options.get("fresh") and (removal := old_rows.get(run.id)):
@@ -265,20 +224,20 @@ def _working(facts: Facts) -> Why | None:
 
 
 def _silent(now: datetime) -> datetime:
-    """Return before when a message must have been expected that has surely been lost."""
+    """Return the instant before which a due message is certainly lost."""
     return now - timedelta(seconds=3 * get_settings().lane_lease_seconds)
 
 
 def _lost() -> Why:
     missing = scheduler_heartbeat.no_scheduler()
-    return Why(Reason.NO_SCHEDULER, missing) if missing else Why(Reason.LANES_SILENT)
+    return Why(Reason.NO_SCHEDULER, missing.headline, missing.repair) if missing else Why(Reason.LANES_SILENT)
 
 
-# --- what is said only once nothing has moved for some seconds --------------------------------------------------------
+# --- reasons that need some seconds without progress ------------------------------------------------------------------
 
 
-def _quiet(facts: Facts) -> Why | None:
-    """Return what a run waits for that has made no progress for some seconds, though nothing is in its way."""
+def _quiet(facts: RunFacts) -> Why | None:
+    """Return what a run waits for that has made no progress for some seconds, though it could work."""
     since = quiet_since(facts)
     if facts.now - since < _QUIET:
         return None
@@ -286,14 +245,14 @@ def _quiet(facts: Facts) -> Why | None:
     return found or _queue(facts, since)
 
 
-def quiet_since(facts: Facts) -> datetime:
-    """Return since when a running run has made no progress, as far as its samples know, to two seconds."""
+def quiet_since(facts: RunFacts) -> datetime:
+    """Return since when a running run has made no progress, to two seconds, according to its samples."""
     run = facts.run
-    began = facts.still.went_on_at or run.started_at or run.created_at
+    began = facts.pauses.resumed_at or run.started_at or run.created_at
     since, counters = began, _counters(run)
-    for mark in facts.sampled:
-        if _counters_of(mark, run) != counters:
-            since = max(began, min(facts.now, mark.at + _SLOT))
+    for sample in facts.samples:
+        if _counters_of(sample, run) != counters:
+            since = max(began, min(facts.now, sample.at + _SLOT))
     return max(since, run.discovered_at) if run.discovered_at and run.discovered_at > since else since
 
 
@@ -302,17 +261,17 @@ def _counters(run: Run) -> tuple[float, ...]:
     return ended if run.discovered_at else (*ended, run.requests_count)
 
 
-def _counters_of(mark: Mark, run: Run) -> tuple[float, ...]:
-    ended = (mark.succeeded, mark.failed, mark.skipped)
-    return ended if run.discovered_at else (*ended, mark.requests)
+def _counters_of(sample: Counters, run: Run) -> tuple[float, ...]:
+    ended = (sample.succeeded, sample.failed, sample.skipped)
+    return ended if run.discovered_at else (*ended, sample.requests)
 
 
-def _list_page(facts: Facts) -> Why | None:
+def _list_page(facts: RunFacts) -> Why | None:
     due = facts.run.discovery_due_at
     return Why(Reason.LIST_CLAIMED, until=due) if due and due > facts.now else None
 
 
-def _items(facts: Facts) -> Why | None:
+def _items(facts: RunFacts) -> Why | None:
     run_id = facts.run.id
     if items.next_due(run_id) is None and _all_ended(facts.run):
         return Why(Reason.FINALIZING)
@@ -326,16 +285,16 @@ def _all_ended(run: Run) -> bool:
     return run.succeeded_count + run.failed_count + run.skipped_count >= (run.total_count or 0)
 
 
-def _queue(facts: Facts, since: datetime) -> Why:
-    """Return why its messages do not reach a thread."""
+def _queue(facts: RunFacts, since: datetime) -> Why:
+    """Return why no worker thread gets its messages."""
     if trouble := outages.broker_trouble():
         return Why(Reason.BROKER_AWAY, trouble.what, trouble.repair)
-    taking = [process for process in facts.around.processes or () if process.takes_messages]
+    taking = [process for process in facts.fleet.processes or () if process.takes_messages]
     threads = sum(process.threads for process in taking)
     if threads and sum(process.busy_lanes or 0 for process in taking) >= threads:
         return Why(Reason.THREADS_BUSY, number=threads)
-    if missing := scheduler_heartbeat.no_scheduler():  # what was lost stays lost
-        return Why(Reason.NO_SCHEDULER, missing)
+    if missing := scheduler_heartbeat.no_scheduler():  # lost messages are not sent again
+        return Why(Reason.NO_SCHEDULER, missing.headline, missing.repair)
     waits = Lane.select().where(Lane.run_id == facts.run.id, Lane.due_at.is_null(False)).exists()
     if waits or facts.run.discovered_at is None:
         return Why(Reason.QUEUED)

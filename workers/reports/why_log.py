@@ -1,6 +1,6 @@
-"""The log's door to why: a line where a running run stops moving for a reason a person should know, and when it moves.
+"""Why log: logs, once, when a running run stops making progress for a reason that a person must mend, and its end.
 
-It is the scheduler's: one process of a fleet, usually.
+The scheduler does it: usually one process of a fleet.
 """
 
 import logging
@@ -12,40 +12,40 @@ from workers.reports.reasons import NEEDS_A_PERSON, Reason
 
 log = logging.getLogger(__name__)
 
-#: How often it looks, and at so many running runs.
+#: How often the running runs are checked, and how many of them.
 _EVERY_SECONDS, _MOST = 10.0, 50
 
 
 class WhyLog:
-    """Remembers what it has said of each run: a reason is said once, when two looks in a row have found it.
+    """Remembers which reason it has logged for each run: a reason is logged once, when two checks in a row found it.
 
-    At the start of a fleet the scheduler is there before the workers.
+    One check is not enough: at the start of a fleet the scheduler runs before the workers.
     """
 
     def __init__(self) -> None:
-        self._said: dict[int, str] = {}
+        self._logged: dict[int, str] = {}
         self._found: dict[int, str] = {}
         self._next_at = 0.0
 
-    def look_in_time(self) -> None:
-        """Look at the running runs, where the last look is long enough ago."""
+    def check_in_time(self) -> None:
+        """Check the running runs, unless the last check was less than ten seconds ago."""
         if clock.monotonic() >= self._next_at:
             self._next_at = clock.monotonic() + _EVERY_SECONDS
-            self.look()
+            self.check()
 
-    def look(self) -> None:
-        """Say what is new. Within a connection to the database."""
+    def check(self) -> None:
+        """Log what is new. Call it within a connection to the database."""
         found = {one.id: one for one in run_stats.all_stats(runs.running()[:_MOST])}
-        for run_id in self._said.keys() - found.keys():
-            del self._said[run_id]
+        for run_id in self._logged.keys() - found.keys():
+            del self._logged[run_id]
         for run_id, one in found.items():
             code = one.why_code if one.why_code and Reason(one.why_code) in NEEDS_A_PERSON else ""
             if code and self._found.get(run_id) != code:
                 continue
-            if code and self._said.get(run_id) != code:
-                log.warning("run %d of %s does not move (%s): %s", run_id, one.source, code, one.why)
-            elif self._said.get(run_id) and not one.why_code:
-                log.info("run %d of %s moves again", run_id, one.source)
+            if code and self._logged.get(run_id) != code:
+                log.warning("run %d of %s makes no progress (%s): %s", run_id, one.source, code, one.why)
+            elif self._logged.get(run_id) and not one.why_code:
+                log.info("run %d of %s makes progress again", run_id, one.source)
             if code or not one.why_code:
-                self._said[run_id] = code
+                self._logged[run_id] = code
         self._found = {run_id: one.why_code for run_id, one in found.items()}

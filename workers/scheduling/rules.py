@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from workers.cron import CatchUp, Cron, read_catch_up
-from workers.records.tables import Run, RunStatus, Schedule
+from workers.records.tables import OVERTAKEN, Run, RunStatus, Schedule
 
 #: How many missed slots get a row each (the oldest row mentions those before it), and how many runs can be pending.
 MOST_ROWS = 1_000
@@ -161,7 +161,7 @@ def _future(cron: Cron, runs: Sequence[Run], future: Sequence[Run], now: datetim
 
 
 def _overtaken(slot: datetime) -> str:
-    return f"overtaken by the run of {slot:%Y-%m-%d %H:%M} UTC"
+    return f"{OVERTAKEN} by the run of {slot:%Y-%m-%d %H:%M} UTC"
 
 
 def _slot(run: Run) -> datetime:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from workers.connections import database
+from workers.connections.trouble import Trouble
 from workers.cron import Cron, read_catch_up
 from workers.errors import SluiceError
 from workers.messaging import scheduler_heartbeat
@@ -74,7 +75,7 @@ def _future_runs() -> dict[int | None, Run]:
     return {run.schedule_id: run for run in Run.select().where(Run.status == RunStatus.SCHEDULED, own)}
 
 
-def _stats(schedule: Schedule, future: Run | None, missing: str, now: datetime) -> ScheduleStats:
+def _stats(schedule: Schedule, future: Run | None, missing: Trouble | None, now: datetime) -> ScheduleStats:
     in_words, trouble = "", ""
     next_at: tuple[datetime, ...] = ()
     try:
@@ -110,10 +111,10 @@ def _stats(schedule: Schedule, future: Run | None, missing: str, now: datetime) 
     )
 
 
-def _unattended(future: Run | None, missing: str, now: datetime) -> str:
+def _unattended(future: Run | None, missing: Trouble | None, now: datetime) -> str:
     if missing and future and future.slot_at <= now:
-        return f"its slot of {future.slot_at:%Y-%m-%d %H:%M} UTC has passed: {missing}"
-    return missing
+        return f"its slot of {future.slot_at:%Y-%m-%d %H:%M} UTC has passed: {missing.sentence}"
+    return missing.sentence if missing else ""
 
 
 def _next(cron: Cron, first: datetime | None, now: datetime) -> tuple[datetime, ...]:

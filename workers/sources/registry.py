@@ -35,7 +35,7 @@ class Registry(Mapping[str, ImportSource]):
         for source in sources:
             _check(source)
             if source.name in self._sources:
-                raise ConfigurationError(f"Two sources are named {source.name!r}: give each a name of its own")
+                raise ConfigurationError(f"Two sources are named {source.name!r}", repair="give each a name of its own")
             self._sources[source.name] = source
         _check_budgets(self._sources.values())
 
@@ -82,8 +82,8 @@ def get_registry() -> Registry:
     except ModuleNotFoundError as error:
         if error.name and module_name.startswith(error.name):
             raise ConfigurationError(
-                f"SLUICE_SOURCES={module_name}:{attribute} names a module that is not here. "
-                f"Run from your project's folder, or set SLUICE_SOURCES to the module that lists your sources."
+                f"SLUICE_SOURCES={module_name}:{attribute} names a module that is not here",
+                repair="run from your project's folder, or set SLUICE_SOURCES to the module that lists your sources",
             ) from None
         raise ConfigurationError(f"SLUICE_SOURCES: {module_name} cannot be imported") from error
     except ConfigurationError:
@@ -92,18 +92,19 @@ def get_registry() -> Registry:
         raise ConfigurationError(f"SLUICE_SOURCES: {module_name} cannot be imported") from error
     sources = getattr(module, attribute, None)
     if not isinstance(sources, (list, tuple)):
-        raise ConfigurationError(f"{module_name}.py has no list named {attribute}: write {attribute} = [YourSource()]")
+        repair = f"write {attribute} = [YourSource()]"
+        raise ConfigurationError(f"{module_name}.py has no list named {attribute}", repair=repair)
     return Registry(sources)
 
 
 def _check(source: object) -> None:
     if not isinstance(source, ImportSource):
         hint = "write its instance, with ()" if isinstance(source, type) else "it must be an ImportSource"
-        raise ConfigurationError(f"{source!r} is not a source: {hint}")
+        raise ConfigurationError(f"{source!r} is not a source", repair=hint)
     title = type(source).__name__
     for attribute in ("name", "model", "connector"):
         if not hasattr(source, attribute):
-            raise ConfigurationError(f"{title} has no {attribute}: set it on the class")
+            raise ConfigurationError(f"{title} has no {attribute}", repair="set it on the class")
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,59}", source.name):
         raise ConfigurationError(
             f"{title}: the name {source.name!r} must be 1 to 60 lower-case letters, digits, - and _"

@@ -36,11 +36,6 @@ def is_own(headers: Mapping[str, str]) -> bool:
     return origin.scheme in ("http", "https") and bool(host) and origin.netloc.lower() == host.lower()
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    return host == "localhost" or (is_number(host) and ip_address(host).is_loopback)
-
-
 def is_number(name: str) -> bool:
     """Return whether a host is an IP address."""
     try:

@@ -12,11 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
-from workers.errors import ConfigurationError
-from workers.monitor.access import hosts, password
+from workers.monitor.access import password
 from workers.monitor.access.login_page import go, logout_page, page, password_page
 from workers.monitor.access.login_throttle import Tries
 from workers.monitor.access.session import Ended, Role, Session, Sessions
+from workers.processes import page_access
 from workers.settings import Settings, get_settings
 from workers.text.durations import duration
 
@@ -59,24 +59,14 @@ def get_login() -> Login | None:
 
 
 def check() -> None:
-    """See whether the page may be served where the settings have it.
+    """Check that the page may be served where the settings have it, and that the login's files can be written.
 
     Raises:
-      ConfigurationError: Others could reach it, and nothing asks who they are; or the login is not set up.
+      ConfigurationError: Others could reach it without a login; or the login is not set up.
     """
-    settings = get_settings()
-    if settings.monitor_login == "oidc":
-        from workers.monitor.access import oidc
-
-        oidc.check()
-    elif not _hashes(settings) and not hosts.is_loopback(settings.monitor_host):
-        raise ConfigurationError(
-            f"SLUICE_MONITOR_HOST={settings.monitor_host} would let others in, and no password is set: "
-            "`python -m workers password` makes the line for .env that sets one (docs/access.md). "
-            "Or leave it at 127.0.0.1, where only this machine reaches it"
-        )
-    else:
-        get_login()  # its files can be written, or it says so now
+    page_access.check()
+    if get_settings().monitor_login == "password":
+        get_login()
 
 
 class PasswordLogin:

@@ -13,13 +13,10 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from streamlit import auth_util, user_info
-from streamlit.errors import StreamlitAuthError
-from streamlit.web.server.server_util import get_cookie_secret
+from streamlit import user_info
 from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_NAME
 from streamlit.web.server.starlette.starlette_websocket import _get_signed_cookie_with_chunks
 
-from workers.errors import ConfigurationError
 from workers.monitor.access.login_page import go, leave_page, logout_page, oidc_page, page, refused_page
 from workers.monitor.access.session import Ended, Role, Session
 from workers.settings import get_settings
@@ -28,32 +25,6 @@ log = logging.getLogger(__name__)
 
 #: Of Streamlit: the way to the provider, the way back, and the way out.
 _START, _BACK, _OUT = "/auth/login", "/oauth2callback", "/auth/logout"
-_SECRET_LENGTH = 32
-
-
-def check() -> None:
-    """See whether people could log in.
-
-    Raises:
-      ConfigurationError: They could not, or all could; the message names the fix.
-    """
-    settings = get_settings()
-    if not auth_util.is_authlib_installed():
-        raise ConfigurationError("SLUICE_MONITOR_LOGIN=oidc needs Authlib: pip install 'sluice-importer[oidc]'")
-    if not settings.monitor_operators and not settings.monitor_viewers:
-        raise ConfigurationError(
-            "SLUICE_MONITOR_LOGIN=oidc lets nobody in: name them in SLUICE_MONITOR_OPERATORS and SLUICE_MONITOR_VIEWERS"
-        )
-    try:
-        auth_util.validate_auth_credentials("default")
-    except StreamlitAuthError as error:
-        said = " ".join(str(error).split())
-        raise ConfigurationError(f"SLUICE_MONITOR_LOGIN=oidc: {said} docs/access.md has an example") from None
-    if len(get_cookie_secret()) < _SECRET_LENGTH:
-        raise ConfigurationError(
-            f"cookie_secret in .streamlit/secrets.toml has fewer than {_SECRET_LENGTH} characters, so that somebody "
-            "could guess it and be anybody: python -c 'import secrets; print(secrets.token_hex(32))' prints a good one"
-        )
 
 
 class OidcLogin:

@@ -3,6 +3,7 @@
 import streamlit as st
 from streamlit import config, runtime
 
+from workers.connections.loopback import is_loopback
 from workers.monitor.access import hosts, wall
 from workers.monitor.access.login import get_login
 from workers.monitor.access.session import Role, Session
@@ -70,7 +71,7 @@ def _is_served() -> bool:
 
 def _is_private() -> bool:
     """Return whether only this machine reaches the page: Streamlit by itself listens everywhere."""
-    return hosts.is_loopback(config.get_option("server.address") or "")
+    return is_loopback(config.get_option("server.address") or "")
 
 
 def _is_careful() -> bool:

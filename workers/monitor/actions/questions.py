@@ -11,7 +11,8 @@ from workers.monitor.actions.confirm import Question
 from workers.monitor.html.formatting import count, duration, so_many
 from workers.records import activation, idempotency_keys, old_rows, run_end
 from workers.records.tables import ACTIVE, ENDED, Run, RunStatus
-from workers.reports import budget_text, eta, run_stats
+from workers.reports import budget_text, eta
+from workers.reports.budget_states import budget_state_of
 from workers.reports.failure_groups import FailureGroup, retriable_count
 
 #: So much of a reason is repeated in a question.
@@ -38,7 +39,7 @@ def pause(run: Run) -> Question:
 def resume(run: Run) -> Question:
     """Ask whether to go on with a paused run."""
     going = f"{_open(run)} will be asked for" if run.discovered_at else "its list will be read on from where it stopped"
-    state = run_stats.budget_of(run)
+    state = budget_state_of(run)
     closed = budget_text.why_closed(state, database.now()) if state else ""
     not_yet = (f"Its API will not be asked yet: {closed}.",) if closed else ()
     return Question(
@@ -179,7 +180,7 @@ def _next(run: Run) -> str:
 
 
 def _again(run: Run, number: int) -> str:
-    state = run_stats.budget_of(run)
+    state = budget_state_of(run)
     per_second = eta.steady(state)[0] if state else 0.0
     time = f", about {duration(max(1.0, number / per_second))} of its API's budget" if per_second else ""
     each = "It will be asked for again" if number == 1 else "Each will be asked for again"

@@ -12,7 +12,7 @@ from workers.monitor.actions.confirm import Question
 from workers.monitor.html.button import button
 from workers.monitor.html.markup import Html, fill
 from workers.monitor.readings.log_throttle import complain
-from workers.reports import run_stats
+from workers.reports.budget_states import known_budgets
 
 _PRESS = "relearn "
 
@@ -53,7 +53,7 @@ def _has_learned(state: BudgetState) -> bool:
 
 
 def _relearn(name: str) -> str:
-    known, _ = run_stats.budgets()
+    known, _ = known_budgets()
     if name not in known:
         raise SluiceError(f"No source and no active run has the budget {name} any more.")
     try:

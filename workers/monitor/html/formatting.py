@@ -14,6 +14,7 @@ from workers.text.durations import duration
 __all__ = [
     "count",
     "counts",
+    "done_of_all",
     "duration",
     "efficiency",
     "local",
@@ -57,12 +58,24 @@ def measured(run: RunStats) -> str:
     return "last minute" if run.pace_seconds >= 59.5 else f"last {max(1, math.ceil(run.pace_seconds))} s"
 
 
-def counts(run: RunStats) -> str:
-    """Return how far a run has come: `412 of 1,000 · 3 failed · 0 skipped`."""
+def counts(run: RunStats, *, zeros: bool = True) -> str:
+    """Return how far a run has come: `412 of 1,000 · 3 failed · 0 skipped`.
+
+    Parameters:
+      zeros(bool): False: without the counts that are 0.
+    """
+    if not run.discovered and not run.ended_at:
+        return done_of_all(run)
+    others = [f"{count(n)} {what}" for n, what in ((run.failed, "failed"), (run.skipped, "skipped")) if n or zeros]
+    return " · ".join([done_of_all(run), *others])
+
+
+def done_of_all(run: RunStats) -> str:
+    """Return how many items have ended: `412 of 1,000`."""
     if not run.discovered and not run.ended_at:
         return f"reading the list: {count(run.total or 0)} found so far"
     whole = f"{count(run.total or 0)}" if run.discovered else f"{count(run.total or 0)} found before the list broke off"
-    return f"{count(run.done)} of {whole} · {count(run.failed)} failed · {count(run.skipped)} skipped"
+    return f"{count(run.done)} of {whole}"
 
 
 def spent(run: RunStats) -> str:

@@ -5,6 +5,7 @@ from datetime import UTC
 
 from workers.monitor.html.formatting import count
 from workers.monitor.html.markup import Html, fill, join
+from workers.reports.labels import WITH_FAILURES
 from workers.reports.source_stats import LAST, PastRun
 
 _WIDTH, _STEP, _HEIGHT = 6, 8, 26
@@ -19,7 +20,7 @@ _BAR = """
 #: What stands on a bar, so that it is told by its shape, too: a dot, a cross.
 _DOT = '<circle cx="{middle}" cy="{y}" r="1.6"/>'
 _CROSS = '<path d="M{left} {top}l4 4m0-4l-4 4"/>'
-_KINDS = {"completed": "good", "completed with failures": "warn", "failed": "bad"}
+_KINDS = {"completed": "good", WITH_FAILURES: "warn", "failed": "bad"}
 
 
 def sparkline(runs: Sequence[PastRun]) -> Html:
@@ -47,7 +48,7 @@ def _bar(run: PastRun, x: int) -> Html:
 def _tall(run: PastRun) -> float:
     if run.label == "failed":
         return _HIGH
-    if run.label != "completed with failures":
+    if run.label != WITH_FAILURES:
         return _LOW
     return round(_SOME + (_HIGH - _SOME) * min(1.0, run.failed / max(run.total or 0, 1)), 1)
 
@@ -55,7 +56,7 @@ def _tall(run: PastRun) -> float:
 def _mark(run: PastRun, x: int, top: float) -> Html:
     if run.label == "failed":
         return fill(_CROSS, left=x + 1, top=top - 5)
-    if run.label == "completed with failures":
+    if run.label == WITH_FAILURES:
         return fill(_DOT, middle=x + _WIDTH / 2, y=top - 3)
     return fill("")
 

@@ -19,7 +19,7 @@ from workers.monitor.sections.error_table import error_table
 from workers.monitor.sections.metric_cards import figure_cards
 from workers.monitor.sections.process_table import process_table
 from workers.reports.health import Health
-from workers.reports.metrics import database_figures, redis_figures, work_figures
+from workers.reports.metrics import database_metrics, redis_metrics, work_metrics
 
 #: How often these are read, in seconds: they move slowly.
 _WORK_SECONDS, _SERVERS_SECONDS, _ERRORS_SECONDS = 2.0, 10.0, 3.0
@@ -43,8 +43,8 @@ def _draw(zone: tzinfo) -> Iterator[Piece]:
 
 def _state(health: Health) -> Html:
     """Return the page in a line."""
-    if health.lacks:
-        things = "1 thing is" if len(health.lacks) == 1 else f"{len(health.lacks)} things are"
+    if health.troubles:
+        things = "1 thing is" if len(health.troubles) == 1 else f"{len(health.troubles)} things are"
         return fill('<i class="sl-icon sl-i-alert"></i>{things} down or lacking', things=things)
     alive = [process for process in health.processes or () if process.alive]
     threads = sum(process.threads for process in alive)
@@ -54,9 +54,9 @@ def _state(health: Health) -> Html:
 
 def _figures(*, redis_answers: bool) -> Html:
     return figure_cards(
-        shared(("work figures", redis_answers), _WORK_SECONDS, partial(work_figures, redis_answers=redis_answers)),
-        shared("redis figures", _SERVERS_SECONDS, redis_figures) if redis_answers else None,
-        shared("database figures", _SERVERS_SECONDS, database_figures),
+        shared(("work figures", redis_answers), _WORK_SECONDS, partial(work_metrics, redis_answers=redis_answers)),
+        shared("redis figures", _SERVERS_SECONDS, redis_metrics) if redis_answers else None,
+        shared("database figures", _SERVERS_SECONDS, database_metrics),
     )
 
 

@@ -12,9 +12,8 @@ from workers.monitor.readings.cache import EACH_TICK_SECONDS, shared
 from workers.monitor.readings.database_reading import reading
 from workers.records import activation, items, runs
 from workers.records.tables import ACTIVE, ENDED, IS_OPEN, ItemStatus, Run, RunEvent, RunItem, RunStatus
-from workers.reports import run_stats, why
+from workers.reports import run_stats, snapshot
 from workers.reports.run_stats import RunStats
-from workers.reports.why import Around
 
 #: What is stuck is so for minutes.
 _STUCK_SECONDS = 5.0
@@ -66,13 +65,12 @@ def _read(run_id: int) -> RunSheet | None:
     except UnknownRun:
         return None
     now = database.now()
-    around = why.around() if run.status == RunStatus.RUNNING else Around()
-    asked = run.status in ACTIVE and not run_stats.is_redis_away(around)
+    facts = snapshot.take([run], now).facts(run)
     return RunSheet(
         now=now,
         run=run,
-        stats=run_stats.run_stats(run, now, around),
-        budget=run_stats.budget_of(run) if asked else None,
+        stats=run_stats.of(facts),
+        budget=facts.budget,
         in_hand=_in_hand(run_id) if run.status not in ENDED else 0,
         again=items.wait_again(run_id, now, MOST_AGAIN) if run.status == RunStatus.RUNNING else (0, ""),
         events=tuple(run_stats.events(run_id, MOST_EVENTS)),

@@ -2,16 +2,17 @@
 
 from datetime import datetime, tzinfo
 
+from workers.connections.trouble import Trouble
 from workers.monitor.html.formatting import sentence
 from workers.monitor.html.markup import Html, fill, join, prose
 from workers.monitor.readings.cache import shared
-from workers.reports.health import Health, Lack, health
+from workers.reports.health import Health, health
 
 #: For so long what is known of it is good: an outage of so many seconds may pass unsaid.
 _SECONDS = 2.0
 
-_BANNER = '<section class="sl-banner" role="status" aria-label="what is down">{lacks}</section>'
-_LACK = """
+_BANNER = '<section class="sl-banner" role="status" aria-label="what is down">{troubles}</section>'
+_TROUBLE = """
 <div class="sl-lack sl-{tone}"><i class="sl-icon sl-i-{shape}"></i>
 <p><b>{what}.</b> {means} <span>{label} {repair}.</span></p></div>
 """
@@ -24,20 +25,20 @@ def current() -> Health:
 
 def banner(health: Health, zone: tzinfo, now: datetime) -> Html:
     """Return what is down or lacking, a line each, with times in that zone; empty where nothing is."""
-    if not health.lacks:
+    if not health.troubles:
         return fill("")
-    return fill(_BANNER, lacks=join(_lack(lack, zone, now) for lack in health.lacks))
+    return fill(_BANNER, troubles=join(_trouble(trouble, zone, now) for trouble in health.troubles))
 
 
-def _lack(lack: Lack, zone: tzinfo, now: datetime) -> Html:
+def _trouble(trouble: Trouble, zone: tzinfo, now: datetime) -> Html:
     return fill(
-        _LACK,
-        tone="bad" if lack.is_down else "warn",
-        shape="cross" if lack.is_down else "alert",
-        what=sentence(_capital(lack.what), zone, now),
-        means=prose(lack.means),
+        _TROUBLE,
+        tone="bad" if trouble.is_down else "warn",
+        shape="cross" if trouble.is_down else "alert",
+        what=sentence(_capital(trouble.headline), zone, now),
+        means=prose(trouble.meaning),
         label="To do:",
-        repair=prose(lack.repair.rstrip(".")),
+        repair=prose(trouble.repair.rstrip(".")),
     )
 
 

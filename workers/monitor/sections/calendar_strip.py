@@ -8,16 +8,17 @@ from workers.monitor.html.badge import BADGES
 from workers.monitor.html.formatting import local, sentence
 from workers.monitor.html.markup import Html, fill, join
 from workers.monitor.html.schedule_text import day_and_time
+from workers.reports import labels
 from workers.scheduling.calendar import BLOCK_HOURS, Part, Row, Strip
 
 #: Outcomes that no badge has; and words for them where they are said of several.
-_MARKS = BADGES | {"overtaken": ("skip", "calm")}
+_MARKS = BADGES | {labels.OVERTAKEN_LABEL: ("skip", "calm")}
 _WORDS = {"scheduled": "coming"}
 #: So many lines has the list, the newest: who wants more, goes to the runs.
 _LISTED = 60
 #: A mark has room for no larger number: more than that fill their block, and the number is told with the rest.
 _ROOM = 99
-_NOTABLE = ("failed", "completed with failures", "overtaken", "skipped", "cancelled", "overdue")
+_NOTABLE = ("failed", labels.WITH_FAILURES, labels.OVERTAKEN_LABEL, labels.SKIPPED, "cancelled", labels.OVERDUE)
 
 _STRIP = """
 <section class="sl-section"><h3 class="sl-title">This week <span>{about}</span></h3>

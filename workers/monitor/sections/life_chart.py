@@ -91,7 +91,7 @@ def life(past: History, total: int | None) -> Life | None:
         allowed=allowed,
         title=past.theoretical_title,
         beyond=beyond,
-        has_held=bool(past.held),
+        has_held=bool(past.pauses),
         has_hits=any(point.hits for point in past.points),
         has_waits=any(point.waiting_share > 0 for point in past.points),
         has_failed=any(point.failed for point in past.points),
@@ -131,13 +131,13 @@ def _progress(past: History, total: int | None) -> pd.DataFrame:
 
 
 def _held_spans(past: History) -> pd.DataFrame:
-    edges = [(past.begin, past.begin), *((span.begin, span.end) for span in past.held)]
+    edges = [(past.begin, past.begin), *((span.begin, span.end) for span in past.pauses)]
     begins, ends = zip(*edges, strict=True)
     return pd.DataFrame(
         {
             "begin": pd.to_datetime(begins, utc=True),
             "end": pd.to_datetime(ends, utc=True),
-            "shown": [0.0] + [1.0] * len(past.held),
+            "shown": [0.0] + [1.0] * len(past.pauses),
         }
     )
 
@@ -169,7 +169,7 @@ def _finite(per_second: float | None) -> float | None:
 
 def _stood_still(point: Point, past: History) -> bool:
     middle = point.at - timedelta(seconds=point.seconds / 2)
-    return any(span.begin <= middle <= span.end for span in past.held)
+    return any(span.begin <= middle <= span.end for span in past.pauses)
 
 
 def _axis(seconds: float) -> str:

@@ -3,21 +3,21 @@
 from workers.monitor.html.formatting import count, so_many
 from workers.monitor.html.icon_label import mark
 from workers.monitor.html.markup import Html, fill, join
-from workers.reports.metrics import MOST_DUE, DatabaseFigures, RedisFigures, WorkFigures
+from workers.reports.metrics import MOST_DUE, DatabaseMetrics, RedisMetrics, WorkMetrics
 from workers.version import VERSION
 
 _NEARLY_FULL = 0.9
 _FACTS = '<div class="sl-card sl-facts"><h3 class="sl-title">{title}</h3><dl>{facts}</dl></div>'
 
 
-def figure_cards(work: WorkFigures | None, redis: RedisFigures | None, database: DatabaseFigures | None) -> Html:
+def figure_cards(work: WorkMetrics | None, redis: RedisMetrics | None, database: DatabaseMetrics | None) -> Html:
     """Return the cards; None stands for what does not answer."""
     return fill(
         '<div class="sl-fact-cards">{cards}</div>', cards=join([_work(work), _redis(redis), _database(database)])
     )
 
 
-def _work(figures: WorkFigures | None) -> Html:
+def _work(figures: WorkMetrics | None) -> Html:
     if figures is None:
         return _silent("Work", "the database does not answer")
     overdue = mark("warn", "alert", f"{count(figures.overdue_lanes)} overdue: the scheduler wakes them")
@@ -28,12 +28,12 @@ def _work(figures: WorkFigures | None) -> Html:
         ("Active runs", count(figures.active_runs)),
         ("Lanes", join([lanes, overdue], " ") if figures.overdue_lanes else lanes),
         ("Items due now", _at_least(figures.due_items)),
-        ("Items in hand", _at_least(figures.in_hand_items)),
+        ("Items in hand", _at_least(figures.claimed_items)),
         ("Queue", messages),
     )
 
 
-def _redis(figures: RedisFigures | None) -> Html:
+def _redis(figures: RedisMetrics | None) -> Html:
     if figures is None:
         return _silent("Redis", "it does not answer, or may not tell")
     return _facts(
@@ -46,7 +46,7 @@ def _redis(figures: RedisFigures | None) -> Html:
     )
 
 
-def _memory(figures: RedisFigures) -> Html | str:
+def _memory(figures: RedisMetrics) -> Html | str:
     if figures.limit_bytes is None:
         return f"{_size(figures.used_bytes)}, no limit"
     said = f"{_size(figures.used_bytes)} of {_size(figures.limit_bytes)}"
@@ -54,7 +54,7 @@ def _memory(figures: RedisFigures) -> Html | str:
     return mark("warn", "alert", f"{said}: nearly full, raise its maxmemory") if full else said
 
 
-def _database(figures: DatabaseFigures | None) -> Html:
+def _database(figures: DatabaseMetrics | None) -> Html:
     if figures is None:
         return _silent("Database", "it does not answer")
     return _facts(

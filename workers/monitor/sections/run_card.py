@@ -6,7 +6,7 @@ from workers.limiter.state import BudgetState
 from workers.monitor.html.bar import bar
 from workers.monitor.html.formatting import (
     count,
-    counts,
+    done_of_all,
     duration,
     efficiency,
     measured,
@@ -97,7 +97,7 @@ def _percent(run: RunStats) -> str:
 def _counts(run: RunStats) -> str:
     if run.started_at is None:
         return "" if run.ended_at else "not begun"
-    return counts(run).split(" · ")[0]  # the others stand below
+    return done_of_all(run)  # the others stand below
 
 
 def _left(run: RunStats) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 from workers.monitor.html import links
 from workers.monitor.html.formatting import count
 from workers.monitor.html.markup import Html, fill, join
-from workers.reports.runs_list import KINDS, LABELS, MOST, WITH_FAILURES, Wanted
+from workers.reports.labels import LABELS
+from workers.reports.runs_list import KINDS, MOST, WITH_FAILURES, Wanted
 
 #: What the filter by status offers.
 STATUSES = (*LABELS, WITH_FAILURES)

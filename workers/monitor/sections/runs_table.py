@@ -73,13 +73,8 @@ def _progress(run: RunStats) -> Html:
         '<div class="sl-mini">{bar}<b>{percent}</b></div>{counts}',
         bar=bar(run),
         percent=percent,
-        counts=_sub(_short(run)),
+        counts=_sub(counts(run, zeros=False)),
     )
-
-
-def _short(run: RunStats) -> str:
-    """Return the counts without those that are 0."""
-    return " · ".join(part for part in counts(run).split(" · ") if not part.startswith("0 ") or " of " in part)
 
 
 def _rate(run: RunStats) -> Html:
@@ -106,8 +101,7 @@ def _told(texts: Iterable[str], zone: tzinfo, today: datetime) -> list[Html]:
 
 def _decides(run: RunStats) -> str:
     """Return what decides when a run ends; nothing where it waits for that very window, and says so."""
-    window = run.eta_why.partition(" window ")[0]
-    return "" if window != run.eta_why and f"window {window} " in run.why else run.eta_why
+    return "" if run.eta_window and run.eta_window == run.why_window else run.eta_why
 
 
 def _took(run: RunStats) -> Html:
