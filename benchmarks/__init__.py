@@ -1,1 +1,1 @@
-"""Where the README's figures come from: fleets of real processes against the mock API (benchmarks/README.md)."""
+"""Measure fleets of real processes against the mock API: the README's figures (benchmarks/README.md)."""

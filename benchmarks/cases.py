@@ -1,4 +1,4 @@
-"""The named cases: what is imported from what, by how many, and the bounds each must keep."""
+"""Define the benchmark cases: which API, how many items and processes, and the bounds that each case must keep."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -26,7 +26,7 @@ class Case:
       settings: More SLUICE_* variables.
       slack_seconds: By how much the span may be over the floor, apart from response times; None: no bound.
       mishap: What is done to the fleet, at even distances, `mishaps` times.
-      lost_seconds: Longest time without a request after each mishap; None: requests go on.
+      lost_seconds: Longest time without a request after each mishap; None: requests do not stop.
       newcomers: How many runs of one item are started beside it; it is cancelled when the last one has been served.
     """
 

@@ -1,4 +1,4 @@
-"""What a permit costs: acquire and complete, against bare round trips of a script that does nothing, in one run."""
+"""Measure the cost of a permit: acquire and complete, against bare round trips of a script that does nothing."""
 
 import statistics
 import threading
@@ -80,7 +80,7 @@ def measure(redis_url: str, rounds: int = ROUNDS, say: Callable[[str], None] = l
     Parameters:
       redis_url: The Redis, whose only client this should be.
       rounds: How often each way is gone; they take turns, so that the machine's noise meets them all.
-      say: Told what is measured.
+      say: Called with the name of what is measured.
     """
     costs = []
     for threads in _BLOCK_CALLS:

@@ -1,4 +1,4 @@
-"""One process of a crowd: threads that each wait for their turn and make a request, until all requests are made.
+"""Run one process of a crowd: threads that each wait for a permit and make a request, until all requests are made.
 
     python -m benchmarks.crowd PEER API_URL REDIS_URL PREFIX LIMITS REQUESTS THREADS
 

@@ -1,4 +1,4 @@
-"""A third host, for the page: ten sources on one budget; and a database after a month: 1,000 runs, a million items."""
+"""Fill a database as after a month (1,000 runs, a million items), with ten sources on one budget, for the page."""
 
 import hashlib
 import json
@@ -65,7 +65,7 @@ class Shape:
 
     Parameters:
       done(int), failed(int), open(int): How many of its items are in, failed, and not yet tried.
-      begin(datetime), end(datetime | None): When; None: it goes on.
+      begin(datetime), end(datetime | None): When; None: it is still running.
     """
 
     id: int
@@ -80,7 +80,7 @@ class Shape:
 
 
 def month(runs: int, items: int, now: datetime) -> list[Shape]:
-    """Return the runs of a month. The last one goes on and has four tenths of all items; the one before has a tenth,
+    """Return the runs of a month. The last one is running and has four tenths of all items, the one before a tenth,
     and half of these failed.
 
     Parameters:

@@ -1,4 +1,4 @@
-"""A fresh database for one fleet, and plain SQL on it: rows are not read through what is measured."""
+"""Make a fresh database for one fleet, and query it with plain SQL instead of the code that is measured."""
 
 import sqlite3
 import uuid

@@ -1,4 +1,4 @@
-"""How long workers take to stop, from SIGTERM to the exit: python benchmarks/drain.py --help. Works from any folder."""
+"""Measure how long workers take from SIGTERM to the exit: python benchmarks/drain.py --help. From any folder."""
 
 import json
 import os
@@ -27,7 +27,7 @@ LANES = 16
 _DRAIN_SECONDS = 10.0
 _HONCHO_SECONDS = 4.0
 _READY_SECONDS = 90.0
-#: The window stays closed for so long: all lanes sleep in their threads, which is the most they may be told to.
+#: How long the window stays closed: all lanes sleep in their threads, the longest sleep that is allowed.
 _WINDOW_SECONDS = 30
 _ITEMS = 1_000
 _WIDTH = 118
@@ -124,7 +124,7 @@ def _postgresql_only(context: click.Context, option: click.Parameter, url: str) 
               help="A PostgreSQL server; default: an SQLite file.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
 def main(times: int, honcho: bool, in_flight: bool, database: str, as_json: bool) -> None:
-    """Stop two worker processes with 16 lanes at work, again and again, in one run that goes on in between.
+    """Stop two worker processes with 16 lanes at work, again and again, in one run that continues in between.
 
     Exit codes: 0 every bound was kept, 1 one was missed, 2 usage, 3 the fleet did not come up.
     """

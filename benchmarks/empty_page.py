@@ -1,4 +1,4 @@
-"""A page with nothing on it, drawn each second: what Streamlit itself costs for a session."""
+"""Draw a page with nothing on it once a second: the cost of Streamlit alone for a session."""
 
 import streamlit as st
 

@@ -1,4 +1,4 @@
-"""A whole fleet of real processes in a folder of its own, on free ports: Redis, the mock API, workers, the scheduler.
+"""Start a whole fleet of real processes in a temporary folder, on free ports: Redis, mock API, workers, scheduler.
 
     with Fleet(items=100, limits="50/2") as fleet:
         run_id = fleet.start_run()
@@ -67,12 +67,12 @@ class RunRow:
 
 
 class Fleet:
-    """A fleet, up within the `with` block; `start` and `stop` do the same for who needs them apart.
+    """A fleet, up within the `with` block; `start` and `stop` do the same for callers that need them apart.
 
     Parameters:
       items: How many items the mock API has.
       limits: What the mock API enforces: REQUESTS/SECONDS, separated by commas.
-      client_limits: What the importer is told instead; empty: the same.
+      client_limits: What the importer is configured with instead; empty: the same.
       mock_options: More of `python -m mock_server --help`, as `["--latency", "0.05"]`.
       processes: Worker processes.
       threads: Threads of each.
@@ -161,7 +161,7 @@ class Fleet:
             shutil.rmtree(self.folder, ignore_errors=True)
         if asked_too_long or left:
             raise FleetError(
-                f"killed, for they did not end in {STOP_SECONDS:g} s: {', '.join(asked_too_long) or 'none'}; "
+                f"killed because they did not end in {STOP_SECONDS:g} s: {', '.join(asked_too_long) or 'none'}; "
                 f"process ids still in {self.folder}: {left or 'none'}"
             )
 
@@ -201,7 +201,7 @@ class Fleet:
         }
 
     def start_again(self, name: str) -> None:
-        """Start a process of the fleet that has ended once more, as it was started; its log goes on."""
+        """Start a process of the fleet that has ended once more, as it was started; it appends to its log."""
         self._spawn(name, *self._arguments[name])
 
     def _spawn(self, name: str, *arguments: str) -> None:
@@ -209,7 +209,7 @@ class Fleet:
         with (self.folder / f"{name}.log").open("ab") as log:
             self._started[name] = subprocess.Popen(
                 [sys.executable, "-m", *arguments],
-                cwd=self.folder,  # no .env of the repository is read here, and who works here is one of ours
+                cwd=self.folder,  # no .env is read here, and the fleet's processes are found by it
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -234,7 +234,7 @@ class Fleet:
             time.sleep(LOOK_SECONDS)
 
     def check_alive(self) -> None:
-        """See that no process has ended by itself.
+        """See that no process has ended unasked.
 
         Raises:
           FleetError: One has; its last words are in the message.
@@ -255,12 +255,12 @@ class Fleet:
         return False
 
     def _all_consume(self) -> bool:
-        # dramatiq's register of who has asked for messages; before the first run nobody else is in it.
+        # dramatiq's register of the processes that asked for messages; before the first run it has no other process.
         prefix = self.environment.get("SLUICE_PREFIX", "sluice")
         with redis.Redis.from_url(self.redis_url, socket_timeout=2) as client:
             return int(client.zcard(f"{prefix}:queue:__heartbeats__")) >= self._processes
 
-    # --- what it is told, and asked
+    # --- commands and queries
 
     def command(self, *arguments: str, seconds: float = COMMAND_SECONDS) -> str:
         """Return what `python -m workers ARGUMENTS` prints.
@@ -308,7 +308,7 @@ class Fleet:
           Its last state: not an ended one where the time was over first.
 
         Raises:
-          FleetError: A process ended by itself meanwhile.
+          FleetError: A process ended unasked meanwhile.
         """
         ends_at = time.monotonic() + seconds
         while True:

@@ -1,4 +1,4 @@
-"""The floor: the least time in which a number of requests can be made, whoever makes them."""
+"""Compute the shortest possible time for a number of requests under given limits."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The sources that `habits.py` imports with: the benchmarks' own, and one whose tenants each have a budget of a day."""
+"""List the sources that `habits.py` imports: the benchmarks' own, and one whose tenants each have a daily budget."""
 
 import os
 

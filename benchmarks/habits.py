@@ -1,9 +1,8 @@
-"""What real APIs do to a fleet, each habit against its bound: python benchmarks/habits.py [CASE ...]
+"""Measure a fleet against an API that misbehaves as real ones do: python benchmarks/habits.py [CASE ...]
 
 Every case starts an API that has one habit, and a fleet of real processes, and ends within two minutes.
 """
 
-import http.server
 import json
 import sys
 import threading
@@ -13,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.fleet import Fleet
 from benchmarks.floor import floor_seconds
 from mock_server import Window
+from workers import testing
 
 Answer = tuple[int, dict[str, str]]
 WELL: Answer = (200, {})
@@ -42,20 +41,18 @@ class Api:
     url: str = ""
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def answer(self, target: str) -> tuple[int, dict[str, str], Any]:
-        path, query = urlsplit(target).path, parse_qs(urlsplit(target).query)
+    def answer(self, request: testing.Request) -> testing.Response:
+        path, query = request.path, request.query
         with self._lock:
             now = time.monotonic()
             began = self.asked[0][0] if self.asked else now
             status, headers = self.habit(path, len(self.asked) + 1, now - began)
             self.asked.append((now, path, status))
         if status != 200:
-            return status, headers, {"message": "not now"}
-        return (
-            status,
-            headers,
-            self._item(path) if path[-1].isdigit() else self._page(int(query["page"][0]), int(query["perPage"][0])),
-        )
+            return testing.Response(status, {"message": "not now"}, headers)
+        if path[-1].isdigit():
+            return testing.Response(status, self._item(path), headers)
+        return testing.Response(status, self._page(int(query["page"]), int(query["perPage"])), headers)
 
     def _page(self, page: int, per_page: int) -> dict[str, Any]:
         ids = range((page - 1) * per_page + 1, min(page * per_page, self.items) + 1)
@@ -75,39 +72,16 @@ class Api:
 
 @contextmanager
 def serving(api: Api) -> Iterator[Api]:
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
-
-        def do_GET(self) -> None:
-            status, headers, body = api.answer(self.path)
-            text = json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in {
-                "Content-Type": "application/json",
-                "Content-Length": str(len(text)),
-                **headers,
-            }.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        api.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with testing.api(api.answer) as server:
+        api.url = server.url
         yield api
-        server.shutdown()
 
 
 @contextmanager
 def fleet(api: Api, limits: str, **settings: str) -> Iterator[Fleet]:
-    """A fleet that imports from an API, its client told these limits."""
-    told = {"DEMO_API_URL": api.url, "SLUICE_SOURCES": "benchmarks.habit_sources:SOURCES"}
-    with Fleet(items=1, limits="1000/1", client_limits=limits, settings=told | settings) as started:
+    """A fleet that imports from an API, configured with these limits."""
+    variables = {"DEMO_API_URL": api.url, "SLUICE_SOURCES": "benchmarks.habit_sources:SOURCES"}
+    with Fleet(items=1, limits="1000/1", client_limits=limits, settings=variables | settings) as started:
         yield started
 
 
@@ -170,7 +144,7 @@ def one_stray_429() -> Result:
 
 
 def the_longest_pause() -> Result:
-    """Retry-After equal to the longest pause: waited out, by itself."""
+    """Retry-After equal to the longest pause: waited out automatically."""
     begun: list[float] = []
 
     def habit(path: str, number: int, at: float) -> Answer:
@@ -187,7 +161,7 @@ def the_longest_pause() -> Result:
 
 
 def a_renewed_penalty() -> Result:
-    """A penalty of 10 s that each try renews: out of it by itself."""
+    """A penalty of 10 s that each try renews: left automatically."""
     until: list[float] = [0.0]
 
     def habit(path: str, number: int, at: float) -> Answer:
@@ -212,10 +186,10 @@ def relearn_wakes() -> Result:
             time.sleep(0.1)
         before, why = len(api.asked), json.loads(started.command("status", str(run), "--json"))
         started.command("budgets", "benchmark", "--relearn")
-        told = time.monotonic()
-        while len(api.asked) == before and time.monotonic() < told + 20:
+        relearned_at = time.monotonic()
+        while len(api.asked) == before and time.monotonic() < relearned_at + 20:
             time.sleep(0.01)
-        after = api.asked[before][0] - told if len(api.asked) > before else 20.0
+        after = api.asked[before][0] - relearned_at if len(api.asked) > before else 20.0
         why = json.loads(started.command("status", str(run), "--json"))
     return Result(
         f"slept after {before} requests; the next {after:.2f} s after relearn ({why['status']})", after <= 2.0

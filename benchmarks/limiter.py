@@ -1,4 +1,4 @@
-"""Set the limiter beside others, and measure its cost: python benchmarks/limiter.py --help. Works from any folder."""
+"""Compare the limiter with others, and measure its cost: python benchmarks/limiter.py --help. From any folder."""
 
 import json
 import os
@@ -79,7 +79,7 @@ _json = click.option("--json", "as_json", is_flag=True, help="Answer with JSON."
 def main(context: click.Context) -> None:
     """Measure the limiter. Without a command: cost, memory and versus, one after the other.
 
-    Exit codes: 0 every bound of ours was kept, 1 one was missed, 2 usage, 3 a process did not come up.
+    Exit codes: 0 Sluice kept every bound, 1 one was missed, 2 usage, 3 a process did not come up.
     """
     signal.signal(signal.SIGTERM, _leave)
     if context.invoked_subcommand is None:
@@ -246,7 +246,7 @@ def _print(report: Report) -> None:
     for check in report.missed:
         console.print(f"[red]missed:[/] {check.name}: {check}", highlight=False)
     if not report.missed:
-        console.print(f"every bound of ours was kept ({len(report.checks)})", highlight=False)
+        console.print(f"Sluice kept every bound ({len(report.checks)})", highlight=False)
 
 
 def _versus_tables(results: list[versus.Result]) -> Iterable[Table]:
@@ -294,7 +294,7 @@ def _cost_table(measured: list[costs.Cost]) -> Table:
 
 
 def _memory_table(measured: list[memories.Memory]) -> Table:
-    title = f"Bytes in Redis at the most, {memories.LANES} lanes; bound of ours {memories.BOUND_BYTES:,}"
+    title = f"Bytes in Redis at the most, {memories.LANES} lanes; bound of Sluice {memories.BOUND_BYTES:,}"
     table = Table("client", "permits", "bytes", "keys", title=title)
     for memory in measured:
         figures = [f"{figure:,}" for figure in (memory.permits, memory.most_bytes, memory.most_keys)]

@@ -1,4 +1,4 @@
-"""A host for the planning benchmark: the demo's items, and the same from a list that says all there is to know."""
+"""List the sources of the planning benchmark: the demo's items, and the same from a list that needs no details."""
 
 from benchmarks.sources import BenchmarkSource
 from models import Item

@@ -1,4 +1,4 @@
-"""A Redis and a mock API of a benchmark's own, each a process on a free port of this machine."""
+"""Start a Redis and a mock API for one benchmark, each as a process on a free port of this machine."""
 
 import re
 import socket
@@ -24,7 +24,7 @@ _GREETING = re.compile(r"(http://[^/\s]+)/api")
 
 
 class LoopbackError(Exception):
-    """A process of the benchmark did not come up, or ended by itself."""
+    """A process of the benchmark did not start, or ended unasked."""
 
 
 def python(*arguments: str, **more: object) -> "subprocess.Popen[str]":

@@ -1,4 +1,4 @@
-"""One case, measured: the fleet runs it, and what came of it is set beside the bounds."""
+"""Measure one case: run it on a fleet, and compare the results with the bounds."""
 
 import operator
 import os
@@ -86,7 +86,7 @@ def measure(case: Case, *, database: str = "", keep: bool = False, say: Callable
       case: Which one.
       database: As `Fleet` takes it.
       keep: Leave the fleet's folder behind; it is kept in any case where a bound is missed.
-      say: Told, every half second, where the case stands.
+      say: Called every half second with the progress of the case.
 
     Raises:
       FleetError: The fleet did not come up, lost a process, or did not go away.
@@ -181,7 +181,7 @@ def _meet_all(case: Case, mishap: Mishap, fleet: Fleet, say: Callable[[str], Non
 
 
 def _losses(case: Case, mishaps: list[Met], watch: RequestWatch, outcome: Outcome) -> Check:
-    """Tell how soon requests were sent again, beside how soon that is provably safe."""
+    """Word how soon requests were sent again, and how soon that is provably safe."""
     for met in mishaps:
         look_back(met, watch)
         first = met.first_request_seconds

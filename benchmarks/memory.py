@@ -1,4 +1,4 @@
-"""What a budget takes in Redis: the same traffic through each limiter, and the bytes of all its keys as it goes on."""
+"""Measure the memory of a budget in Redis: the same traffic through each limiter, and the bytes of all its keys."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from benchmarks.measure import Check
 from benchmarks.peers import Place, Queue, Turn
 from mock_server import Window, parse_limits
 
-#: L = 2,000. The windows are shorter than the API's, for what is kept does not depend on their length.
+#: L = 2,000. The windows are shorter than the API's, because what is kept does not depend on their length.
 LIMITS = "500/1,2000/4"
-#: Who is asked by itself. dramatiq's counts are a few hundred bytes, and 20,000 permits take it minutes.
+#: The default limiters. dramatiq's counts are a few hundred bytes, and 20,000 permits take it minutes.
 PEERS = ("ours", "limits", "pyrate-limiter")
 PERMITS = 20_000
 LANES = 16
@@ -64,7 +64,7 @@ def measure_all(
       redis_url: The Redis, without a database's number: each limiter has a database to itself.
       limits: What each keeps.
       permits: How many each grants.
-      say: Told which is done.
+      say: Called with the name of the limiter that is measured.
     """
     windows = parse_limits(limits)
 

@@ -1,4 +1,4 @@
-"""What is done to a fleet in the middle of a run: when, and how soon requests are sent again."""
+"""Kill or flush parts of a fleet in the middle of a run, and measure how soon requests are sent again."""
 
 import time
 from collections.abc import Callable
@@ -42,10 +42,10 @@ class Met:
 
 
 def meet(mishap: Mishap, after_requests: int, fleet: Fleet, seconds: float, say: Callable[[str], None]) -> Met | None:
-    """Wait until so many requests have been accepted, and let it happen.
+    """Wait until `requests` requests have been accepted, and let it happen.
 
     Returns:
-      What happened; None where there were not so many requests in `seconds`.
+      What happened; None where fewer were accepted within `seconds`.
 
     Raises:
       FleetError: Redis did not come back.

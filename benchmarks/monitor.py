@@ -1,4 +1,4 @@
-"""What the page costs on a large database: python benchmarks/monitor.py --help. Works from any folder."""
+"""Measure the page on a large database: python benchmarks/monitor.py --help. Works from any folder."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ from benchmarks.watcher import Watcher
 _RUNS, _ITEMS = 1_000, 1_000_000
 #: A tick takes so long at most, by the median.
 _TICK_SECONDS = 0.1
-#: Ten browsers cost so many times one at most.
+#: The most that ten browsers can cost, as a multiple of one.
 _TEN_FOR_ONE = 2.0
 _COSTS = ("cpu_ms_a_second", "redis_commands")
 _FIRST_TICKS = 5
@@ -54,7 +54,7 @@ class Site:
 
     @property
     def pages(self) -> dict[str, str]:
-        """The pages there are: a run twice, the largest one while it goes on and one with very many failures."""
+        """The pages there are: a run twice, the largest one while it is running and one with very many failures."""
         return {
             "runs": "",
             "run (running)": f"run?id={self.runs}",
@@ -206,13 +206,13 @@ def _explained(site: Site, name: str, page: str) -> list[dict[str, Any]]:
     """Draw a page twice in this process, and explain what the second time asked the database."""
     from workers.connections import database
 
-    heard = _Statements()
+    statements = _Statements()
     for _ in range(2):
-        heard.clear()
+        statements.clear()
         _draw(page)
     rows = []
     with database.connection():
-        for (sql, parameters), times in heard.counted().items():
+        for (sql, parameters), times in statements.counted().items():
             if _LARGE.search(sql):
                 plan = _plan(site, sql, parameters)
                 rows.append(
@@ -284,7 +284,7 @@ def _plan(site: Site, sql: str, parameters: tuple[Any, ...]) -> str:
 
 
 def _small(site: Site) -> set[str]:
-    """Return the tables that PostgreSQL rightly reads whole, for they have few rows, where many of them are wanted."""
+    """Return the tables that PostgreSQL rightly reads whole because they are small, where many of them are wanted."""
     from workers.connections.database import db
 
     if site.database_url.startswith("sqlite:"):
@@ -366,7 +366,7 @@ def _site(database: str, runs: int, items: int, serve: bool = True) -> Iterator[
 
 @contextmanager
 def _empty_page(site: Site) -> Iterator[Site]:
-    """Serve a page with nothing on it, as `site` is served but for the wall, and with the same Redis: idle by then."""
+    """Serve a page with nothing on it, as `site` is served, without the wall, and with the same Redis: idle by then."""
     port = _free_port()
     options = {"port": port, "address": "127.0.0.1", "headless": "true", "fileWatcherType": "none"}
     flags = [f"--server.{name}={value}" for name, value in options.items()]

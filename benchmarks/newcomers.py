@@ -1,4 +1,4 @@
-"""Runs of one item while another run has very many waiting: how soon each is served."""
+"""Start runs of one item beside a run of many items, and measure how soon each is served."""
 
 import math
 import time
@@ -32,13 +32,13 @@ class Served:
 
 
 def serve(count: int, fleet: Fleet, watch: RequestWatch, say: Callable[[str], None]) -> list[Served]:
-    """Start so many newcomers, one after the other, each a little later into a closed window.
+    """Start `count` newcomers, one after the other, each a little later into a closed window.
 
     Returns:
       What came of each: of fewer, where windows did not close, or opened while newcomers were being started.
 
     Raises:
-      FleetError: A process ended by itself meanwhile.
+      FleetError: A process ended unasked meanwhile.
     """
     served: list[Served] = []
     for number in range(2 * count):
@@ -76,7 +76,7 @@ def _is_closed(watch: RequestWatch, seconds: float) -> bool:
 
 
 def _serve_one(fleet: Fleet, watch: RequestWatch) -> Served | None:
-    """Return None where the window opened while it was being started: then nobody knows which opening is its next."""
+    """Return None where the window opened while it was being started: then its next opening is not known."""
     began = time.monotonic()
     run_id = fleet.start_run("one")
     started = time.monotonic()

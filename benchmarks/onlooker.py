@@ -1,4 +1,4 @@
-"""Who looks at the mock's counts again and again, from outside: what it notes is one look late at most."""
+"""Poll the mock API's counts from outside, again and again: what it notes is at most one poll late."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The limiters that are set side by side: ours and others, each used as its own documentation says, in a few lines."""
+"""Adapt the limiters that are compared: Sluice's and others, each used as its own documentation says."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -83,7 +83,7 @@ class _Ours(Turn):
 
 
 def limiter_of(place: Place, profile: Profile = "burst") -> RateLimiter:
-    """Return a limiter of ours for a place."""
+    """Return a Sluice limiter for a place."""
     limits = [Limit(window.limit, seconds=window.seconds) for window in place.windows]
     return RateLimiter(Budget("bench", limits, profile=profile), redis_client(place.redis_url), prefix=place.prefix)
 
@@ -104,7 +104,7 @@ class _Limits(Turn):
         self._limiter, self._items, self._name = limiter, items, name
 
     def wait(self) -> None:
-        # First asked, then hit, for what one limit has counted before the other refuses cannot be given back.
+        # First test, then hit: what one limit has counted before the other refuses cannot be given back.
         while not (self._all(self._limiter.test) and self._all(self._limiter.hit)):
             full = [item for item in self._items if not self._limiter.test(item, self._name)]
             opens = max((self._limiter.get_window_stats(item, self._name).reset_time for item in full), default=0.0)

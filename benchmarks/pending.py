@@ -1,4 +1,4 @@
-"""What a run of very many items costs while they wait: python benchmarks/pending.py --help. Works from any folder."""
+"""Measure a run of very many items while they are pending: python benchmarks/pending.py --help. From any folder."""
 
 import json
 import os
@@ -147,7 +147,7 @@ def main(items: int, database: str, as_json: bool, keep: bool) -> None:
 
 
 def follow(fleet: Fleet, items: int) -> Course:
-    """Import so many items, and look at the fleet once a second.
+    """Import `items` items, and look at the fleet once a second.
 
     Raises:
       FleetError: The run did not end in time, or not as it should.
@@ -293,8 +293,8 @@ def _print(course: Course, checks: list[Check], database: str) -> None:
     found = facts(course)
     for share, passes in found["passes_seconds"].items():
         for name, spread in passes.items():
-            told = ", ".join(f"{word} {1000 * seconds:.1f} ms" for word, seconds in spread.items())
-            print(f"{name}, at {share} of the run, {_PASSES} times: {told}")
+            medians = ", ".join(f"{word} {1000 * seconds:.1f} ms" for word, seconds in spread.items())
+            print(f"{name}, at {share} of the run, {_PASSES} times: {medians}")
     print(
         f"{found['items_per_second_first_tenth']:,.0f} items/s in the first tenth, "
         f"{found['items_per_second_last_tenth']:,.0f} in the last; {found['seconds']:,.0f} s in all; "

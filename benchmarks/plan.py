@@ -1,4 +1,4 @@
-"""What `plan` says, beside how long the same run then takes: python benchmarks/plan.py [CASE ...]. From any folder."""
+"""Compare what `plan` predicts with the real duration: python benchmarks/plan.py [CASE ...]. From any folder."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Bursts of 429s, as an onlooker sees them."""
+"""Group the 429s that an onlooker saw into bursts."""
 
 from dataclasses import dataclass
 from typing import Any

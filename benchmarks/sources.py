@@ -1,4 +1,4 @@
-"""A second host: the demo's items, from an API whose limits BENCH_LIMITS names (as the mock's --limits).
+"""List the benchmarks' sources: the demo's items, from an API whose limits BENCH_LIMITS names (as the mock's --limits).
 
 Three sources share its budget: all items, very many, and one.
 """
@@ -23,7 +23,7 @@ api = Connector(
 
 class BenchmarkSource(ItemSource):
     connector = api
-    schedule = None  # a run that begins by itself would spoil the figures
+    schedule = None  # a scheduled run would spoil the figures
 
 
 class ManySource(BenchmarkSource):

@@ -1,4 +1,4 @@
-"""Limiters side by side: the same requests, by the same crowd, to the same server, cell by cell."""
+"""Compare limiters: the same requests, by the same crowd, to the same server, one cell after the other."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ class Cell:
       peer: The limiter's name.
       algorithm: How the server counts.
       jitter_seconds: The most that is added to the server's latency.
-      limits: What the server allows, and the limiter is told.
+      limits: What the server allows, and the limiter is configured with.
       requests: How many are made in all.
     """
 
@@ -59,7 +59,7 @@ class Cell:
 
     @property
     def bound_seconds(self) -> float:
-        """The longest span of ours: 1.01 of the floor, and one longest response for each window that opens."""
+        """The longest span allowed: 1.01 of the floor, and one longest response for each window that opens."""
         opened = sum(count for _, count in closings(self.windows, self.requests))
         return _OVER_FLOOR * self.floor_seconds + opened * (LATENCY_SECONDS + self.jitter_seconds)
 
@@ -122,7 +122,7 @@ class Result:
         }
 
 
-#: Told how many requests of a cell have been accepted.
+#: Called with how many requests of a cell have been accepted.
 Look = Callable[[Cell, int], None]
 
 
@@ -147,8 +147,8 @@ def measure_all(
       wanted: Which.
       redis_url: Where the limiters count; each cell has a prefix of its own.
       parallel: How many at a time.
-      look: Told, every half second, how many requests a cell has made.
-      done: Told what came of each.
+      look: Called every half second with how many requests a cell has made.
+      done: Called with the result of each.
 
     Returns:
       The results, in the order of the cells.

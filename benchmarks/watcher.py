@@ -1,4 +1,4 @@
-"""A watcher: a session of the page as a browser has one, without the browser. It asks for ticks and times them."""
+"""Watch the page as a browser's session does, without the browser: ask for ticks and time them."""
 
 import time
 from dataclasses import dataclass, field

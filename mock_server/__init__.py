@@ -1,4 +1,4 @@
-"""The mock API: a rate-limited server to import from, with its own data and its own count of every request.
+"""Serve the mock API: a rate-limited server to import from, with its own data and its own count of every request.
 
 It imports nothing from the importer, so that a bug in the importer's limiter cannot hide behind the same bug here.
 

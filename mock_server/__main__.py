@@ -1,4 +1,4 @@
-"""The command line of the mock API: `python -m mock_server --help`."""
+"""Start the mock API from the command line: `python -m mock_server --help`."""
 
 import errno
 import os
@@ -48,7 +48,7 @@ Algorithms, how a window counts:
 {_table(ALGORITHMS)}
 
 \b
-Headers, how the answers tell it:
+Headers, in which responses state the limits:
 {_table(STYLES)}
 
 \b
@@ -78,7 +78,7 @@ def _parsed_by(parse: Callable[[str], Parsed]) -> Callable[[click.Context, click
 @click.option("--burst", type=int, help="How many requests gcra lets in at once; the whole limit if not given.")
 @click.option("--recount-rejected", is_flag=True, help="Count refused requests too: for the algorithm log.")
 @click.option("--headers", default="x-ratelimit", show_default=True, type=click.Choice(list(STYLES)),
-              help="How the answers tell the limits.")  # fmt: skip
+              help="The headers that state the limits.")  # fmt: skip
 @click.option("--host", default="127.0.0.1", show_default=True, help="The address to listen on.")
 @click.option("--port", default=8001, show_default=True, envvar="SLUICE_MOCK_PORT", show_envvar=True,
               help="The port to listen on; 0 takes a free one.")  # fmt: skip

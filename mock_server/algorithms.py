@@ -1,4 +1,4 @@
-"""The algorithms: the ways in which a window counts the requests of one caller.
+"""Count the requests of one caller in a window: fixed windows, sliding logs, token buckets and others.
 
 Instants are nanoseconds since 1970 by a clock that never steps back, whole numbers, so that no rounding moves an edge.
 """
@@ -19,7 +19,7 @@ ALGORITHMS = {
 
 
 class Count(ABC):
-    """One caller's use of one window. It is asked and told in the order of the instants.
+    """One caller's use of one window. Calls must come in the order of their instants.
 
     Attributes:
       window: The limit.
@@ -36,15 +36,15 @@ class Count(ABC):
 
     @abstractmethod
     def take(self, now_ns: int) -> None:
-        """Count a request. One that is refused is counted by a log only, and only where it is told to."""
+        """Count a request. A refused one is counted by a log only, and only where it is configured to."""
 
     @abstractmethod
     def reset_ns(self, now_ns: int) -> int:
-        """Return how long until all of the capacity is there again, if nobody sends; for a window, until it ends."""
+        """Return how long until all of the capacity is free again, if no request comes; for a window, until it ends."""
 
     @abstractmethod
     def retry_ns(self, now_ns: int) -> int:
-        """Return how long until the next request is let in, if nobody else sends; 0 where it would be now."""
+        """Return how long until the next request is let in, if no other comes before; 0 where it would be now."""
 
 
 class FirstHitWindows(Count):

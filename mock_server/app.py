@@ -1,4 +1,4 @@
-"""The Flask app: which path answers what, and what happens to a request around its answer."""
+"""Answer each path (the Flask app): limits, faults and delays around every response."""
 
 import ipaddress
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from mock_server.stats import Stats
 
 MAX_BODY_BYTES = 32 * 1024
 
-# How the server tells the app whether the caller has hung up.
+# The key under which the app finds whether the caller has closed the connection.
 CALLER_IS_GONE = "mock_server.caller_is_gone"
 HOLD_STEP_SECONDS = 0.2
 
@@ -119,7 +119,7 @@ def _add_admin(app: Flask, limiter: Limiter, stats: Stats) -> None:
 
     @app.get("/stats")
     def show_stats() -> Response:
-        return jsonify(stats.told() | {"windows": limiter.seen()})
+        return jsonify(stats.as_dict() | {"windows": limiter.seen()})
 
     @app.post("/stats/reset")
     def reset_stats() -> Response:
@@ -145,7 +145,7 @@ def _is_loopback(address: str | None) -> bool:
 
 
 def _hold(clock: Clock, seconds: float, caller_is_gone: Callable[[], bool] | None) -> None:
-    """Hold an answer until its time is over, the server stops, or nobody waits for it: a thread is precious."""
+    """Delay a response until its time is over, the server stops or the caller has gone: threads are few."""
     slept = 0.0
     while slept < seconds and clock.sleep(HOLD_STEP_SECONDS):
         slept += HOLD_STEP_SECONDS

@@ -1,4 +1,4 @@
-"""The catalogue: every item made from its id and the seed, and what callers have changed since."""
+"""Make every item from its id and the seed, and keep what callers have changed."""
 
 import hashlib
 from typing import Any

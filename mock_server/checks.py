@@ -1,4 +1,4 @@
-"""The checks: every value of a request is hostile until it has passed here."""
+"""Check every value of a request before it is used."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The clock: the only place where the mock reads time or sleeps, so that tests can move it."""
+"""Read time and sleep, for the whole mock API, so that tests can move its clock."""
 
 import threading
 import time
@@ -32,5 +32,5 @@ class Clock:
         return not self._stopping.wait(seconds)
 
     def stop(self) -> None:
-        """Wake every sleeper and let nobody sleep again."""
+        """Wake every sleeping thread; later sleeps return at once."""
         self._stopping.set()

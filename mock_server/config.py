@@ -1,4 +1,4 @@
-"""The settings of one mock server, checked when they are made."""
+"""Hold the settings of one mock server, and check them when they are made."""
 
 import math
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ class MockConfig:
       seed: Decides the catalogue, the delays and the faults.
       threads: How many requests are answered at once; the rest queue, uncounted.
       algorithm: How the windows count: one of ALGORITHMS.
-      headers: How the answers tell it: one of STYLES.
+      headers: The style in which responses state the limits: one of STYLES.
       burst: How many requests `gcra` lets in at once, at most the smallest limit; the whole limit when None.
       recount_rejected: Count refused requests too: for `log` only.
 

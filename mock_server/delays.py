@@ -1,4 +1,4 @@
-"""The delay of an answer, and which part of it is spent before the request is counted."""
+"""Draw the delay of a response, and the part of it that passes before the request is counted."""
 
 import random
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The faults: the ways an answer can go wrong, and the dice that choose."""
+"""Spoil a response: the kinds of faults, and the random choice between them."""
 
 import itertools
 import random
@@ -95,7 +95,7 @@ def spoil(response: Response, kind: str, reset_connection: Callable[[], NoReturn
 
     Parameters:
       response: The right answer.
-      kind: What strikes it. `timeout` leaves it as it is: whoever sends it sends it late.
+      kind: What strikes it. `timeout` leaves it as it is: it is sent late.
       reset_connection: Resets the connection; None where there is no socket, as under Flask's test client.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The headers: the ways in which APIs tell their limits, and what is left of them."""
+"""Write the response headers in which APIs state their limits and what remains of them."""
 
 from mock_server.limiter import Reading, Verdict
 from mock_server.limits import NANOSECONDS, Window
@@ -16,7 +16,7 @@ def limit_headers(style: str, verdict: Verdict) -> dict[str, str]:
     """Return the headers an answer carries; none without limits.
 
     A limit that a remaining number is measured against is what the window lets in at once: with a small burst, the
-    burst. The policies tell the limit itself. Seconds are rounded up: these headers have whole ones only.
+    burst. The policies state the limit itself. Seconds are rounded up: these headers have whole ones only.
 
     Parameters:
       style: One of STYLES.

@@ -1,4 +1,4 @@
-"""The limiter: every window for every caller, what it says to a request, and the most it has seen."""
+"""Admit or refuse a request by every window of its caller, and record the most that each window has held."""
 
 import threading
 from collections import deque
@@ -20,7 +20,7 @@ class Reading:
       window: The limit.
       capacity: How many requests it lets in at once: the limit, or a smaller burst.
       remaining: How many of them it would let in now.
-      reset_ns: How long until all of them are there again, if nobody sends; for a window, until it ends.
+      reset_ns: How long until all of them are free again, if no request comes; for a window, until it ends.
     """
 
     window: Window
@@ -43,7 +43,7 @@ class Verdict:
       at_ns: When it was judged, on the monotonic clock.
       epoch_ns: When that was, since 1970.
       readings: Where each window stands after this request.
-      retry_ns: How long until a request is let in, if nobody else sends; 0 where it would be now.
+      retry_ns: How long until a request is let in, if no other comes before; 0 where it would be now.
     """
 
     accepted: bool

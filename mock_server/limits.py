@@ -1,4 +1,4 @@
-"""The limits: so many requests in so many seconds, and how they are written."""
+"""Parse and hold the limits: at most N requests in S seconds, written as "N/S"."""
 
 import math
 import re

@@ -1,4 +1,4 @@
-"""The server: the app under waitress in a thread, on a real socket, with a way to reset a connection."""
+"""Run the app under waitress in a thread, on a real socket, with a way to reset a connection."""
 
 import contextlib
 import http.client
@@ -83,7 +83,7 @@ class RunningServer:
             return
         self._clock.stop()
         # Waitress's loop owns the sockets: the listener is closed by it, so that nothing new comes in. What is
-        # left is closed with the loop and the answering threads gone, when nobody can write to a closed number.
+        # left is closed with the loop and the answering threads gone, when no thread can write to a closed number.
         self._in_the_loop(lambda: wasyncore.dispatcher.close(self._waitress))
         self._waitress.task_dispatcher.shutdown(timeout=STOP_SECONDS)
         left: dict[int, Any] = {}
@@ -152,7 +152,7 @@ class _Channel(HTTPChannel):  # type: ignore[misc, unused-ignore]
 
     def caller_is_gone(self) -> bool:
         """Look whether the caller has closed the connection, taking nothing from it."""
-        # Waitress reads nothing while a request is answered, so only a look at the socket can tell.
+        # Waitress reads nothing while a request is answered, so only the socket itself shows it.
         try:
             return bool(self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b"")
         except BlockingIOError:

@@ -1,4 +1,4 @@
-"""The record of what the mock saw, told at /stats."""
+"""Record the requests that the mock API received, for /stats."""
 
 import threading
 from collections import Counter
@@ -62,11 +62,11 @@ class Stats:
                 self._faults[fault] += 1
 
     def reset(self) -> None:
-        """Set every count to zero. Seconds go on counting from the server's start."""
+        """Set every count to zero. Seconds still count from the server's start."""
         with self._lock:
             self._forget()
 
-    def told(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the counts, in types JSON has.
 
         Returns:

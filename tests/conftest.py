@@ -1,15 +1,9 @@
-"""What the tests stand on: a real Redis, both databases, a mock API, and a clock that can be moved."""
+"""Fixtures of all tests: a real Redis, both databases, a mock API, a browser, and a clock that can be moved."""
 
-import contextlib
 import os
-import shutil
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +13,15 @@ import redis
 
 from mock_server import Clock as MockClock
 from mock_server import MockConfig, RunningServer, parse_limits, serve_in_thread
-from workers import Connector, Limit, RateLimiter, clock, settings
-from workers.connections import database, outages
-from workers.messaging import broker
+from tests.helpers.machine import ROOT, forget, missing
+from tests.helpers.postgres_clusters import cluster
+from workers import Connector, Limit, RateLimiter, clock, testing
+from workers.connections import database
 from workers.records import schema
-from workers.sources import registry
-from workers.text import known_secrets
 
-ROOT = Path(__file__).resolve().parent.parent
+TEN = (Limit(10, seconds=60),)
 CHROMIUM = ["/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome"]
 QUIET = "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
-IN_CI = bool(os.environ.get("CI"))
 
 for variable in [name for name in os.environ if name.startswith("SLUICE_")]:
     del os.environ[variable]
@@ -40,27 +32,6 @@ sys.path.insert(0, str(ROOT))
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the file that takes longest: a process works off a whole file, and the other would wait for it."""
     items.sort(key=lambda item: item.path.name != "test_fleet.py")
-
-
-def missing(what: str) -> None:
-    """Skip aloud where a server is missing; in CI that is a failure."""
-    if IN_CI:
-        pytest.fail(f"{what} is missing, and CI must have it (.ci/run installs it)")
-    pytest.skip(f"{what} is missing: .ci/run installs it")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_until(true: Callable[[], object], seconds: float = 10.0, what: str = "it") -> None:
-    """Wait for something real to happen in another process."""
-    ends_at = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < ends_at, f"{what} did not happen within {seconds} s"
-        time.sleep(0.02)
 
 
 @pytest.fixture(scope="module")
@@ -79,27 +50,9 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[str]:
-    """A Redis of our own, without persistence; its URL."""
-    from workers.processes.redis_data_folder import find_binary
-
-    port = free_port()
-    folder = tempfile.mkdtemp(prefix="sluice-redis-")
-    command = [find_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
-    process = subprocess.Popen([*command, "--dir", folder], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    url = f"redis://127.0.0.1:{port}/0"
-    client = redis.Redis.from_url(url)
-
-    def answers() -> bool:
-        with contextlib.suppress(redis.ConnectionError):
-            return bool(client.ping())
-        return False
-
-    wait_until(answers, what="the test Redis")
-    client.close()
-    yield url
-    process.terminate()
-    process.wait(10)
-    shutil.rmtree(folder, ignore_errors=True)
+    """A Redis without persistence, for all tests of this process; its URL."""
+    with testing.redis_server() as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -111,29 +64,9 @@ def client(redis_server: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
-    """A Postgres cluster of our own; the URL of its server, without a database."""
-    from tests.helpers.postgres_folder import postgres_folder
-
-    folder = postgres_folder()
-    if folder is None:
-        missing("PostgreSQL")
-    home = tempfile.mkdtemp(prefix="sluice-postgres-")
-    as_user: list[str] = []
-    if os.geteuid() == 0:  # Postgres refuses to run as root
-        shutil.chown(home, "postgres")
-        as_user = [shutil.which("runuser") or "/usr/sbin/runuser", "-u", "postgres", "--"]
-    port = free_port()
-    options = f"-p {port} -k {home} -c listen_addresses=127.0.0.1 -c fsync=off -c max_connections=300"
-
-    def run(*command: str) -> None:
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=home)
-
-    run(*as_user, f"{folder}/initdb", "-D", f"{home}/data", "-A", "trust", "-U", "sluice")
-    control = [*as_user, f"{folder}/pg_ctl", "-D", f"{home}/data", "-w"]
-    run(*control, "-o", options, "-l", f"{home}/log", "start")
-    yield f"postgresql://sluice@127.0.0.1:{port}"
-    run(*control, "-m", "immediate", "stop")
-    shutil.rmtree(home, ignore_errors=True)
+    """A Postgres cluster for all tests of this process; the URL of its server, without a database."""
+    with cluster("max_connections=300") as address:
+        yield f"postgresql://sluice@{address}"
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -149,17 +82,6 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     yield f"{server}/{name}"
     with psycopg.connect(f"{server}/postgres", autocommit=True) as connection:
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def forget() -> None:
-    """Let the process read its settings, its sources and its connections anew."""
-    database.disconnect()
-    outages.reset()
-    known_secrets.forget()
-    for cached in (settings.get_settings, registry.get_registry, broker.get_broker):
-        cached.cache_clear()
-    clock.stop_requested.clear()
-    clock.use(clock.Clock())
 
 
 @pytest.fixture
@@ -188,7 +110,7 @@ def house(environment: pytest.MonkeyPatch, redis_server: str, database_url: str)
 @pytest.fixture
 def new(client: redis.Redis, moved_clock: clock.MovedClock) -> Callable[..., RateLimiter]:
     """new(Limit(...), ...): a limiter of a fresh budget, in moved time."""
-    from tests.helpers.limiting import limiter_on
+    from tests.helpers.limiters import limiter_on
 
     return lambda *limits, **options: limiter_on(client, *limits, **options)
 
@@ -205,11 +127,9 @@ class MovedMockClock(MockClock):
 
 @pytest.fixture
 def moved_clock(environment: pytest.MonkeyPatch) -> Iterator[clock.MovedClock]:
-    """Time that passes only when somebody sleeps, or when the test says so."""
-    moved = clock.MovedClock()
-    clock.use(moved)
-    yield moved
-    clock.use(clock.Clock())
+    """A clock that moves only when the code sleeps or the test advances it."""
+    with testing.moved_clock() as moved:
+        yield moved
 
 
 @pytest.fixture
@@ -228,22 +148,32 @@ def mock_api() -> Iterator[Callable[..., RunningServer]]:
 
 
 @pytest.fixture
+def connect(environment: pytest.MonkeyPatch, redis_server: str) -> Callable[..., Connector]:
+    """connect(url, timeout_seconds=..., ...): a connector whose budget is a test's own."""
+    environment.setenv("SLUICE_REDIS_URL", redis_server)
+    environment.setenv("SLUICE_MAX_WAIT_SECONDS", "0")
+
+    def make(base_url: str, name: str = "api", limits: Sequence[Limit] = TEN, **options) -> Connector:
+        return Connector(name, base_url=base_url, limits=limits, **({"timeout_seconds": 5.0} | options))
+
+    return make
+
+
+@pytest.fixture
 def import_from(house: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Register the demo's source for an API: import_from(url, limits=[...], name="items", **attributes)."""
     from sources import ItemSource
-    from tests.helpers import hosts
+    from tests.helpers import registered_sources
 
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
-    hosts.SOURCES.clear()
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
+    registered_sources.SOURCES.clear()
 
     def register(url: str, *, limits: tuple[Limit, ...] = (Limit(500, seconds=20),), **attributes: Any) -> Any:
         name = attributes.setdefault("name", "items")
         attributes.setdefault("connector", Connector(f"api-of-{name}", base_url=url, limits=limits))
         attributes.setdefault("schedule", None)
         source = type("TestSource", (ItemSource,), attributes)()
-        hosts.SOURCES.append(source)
-        settings.get_settings.cache_clear()
-        registry.get_registry.cache_clear()
+        registered_sources.register(source)
         return source
 
     return register

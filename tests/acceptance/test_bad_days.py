@@ -1,8 +1,5 @@
-"""What goes wrong ends as a readable failure of that item or run; never a hang, and the rest is imported."""
+"""Failures end as a readable reason of their item or run: nothing hangs, and the rest is imported."""
 
-import http.server
-import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,7 +9,7 @@ from peewee import OperationalError
 
 from mock_server import Fault
 from models import Item
-from workers import ConfigurationError, Limit, Skip, UnknownSource
+from workers import ConfigurationError, Limit, Skip, UnknownSource, testing
 from workers.control import runner
 from workers.engine.discovery import discover
 from workers.messaging import broker
@@ -29,30 +26,15 @@ def start_inline():
 def api(answers: dict[str, tuple[int, object]], content_type: str = "application/json") -> Iterator[str]:
     """A server that says exactly these things: path -> (status, body)."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            status, body = answers.get(self.path.split("?")[0], (404, {"message": "nothing here"}))
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", content_type)
-            self.send_header("Content-Length", str(len(data)))
-            if 300 <= status < 400:
-                self.send_header("Location", "http://127.0.0.1:1/elsewhere")
-            self.end_headers()
-            self.wfile.write(data)
+    def answer(request: testing.Request) -> testing.Response:
+        status, body = answers.get(request.path, (404, {"message": "nothing here"}))
+        headers = {"Content-Type": content_type}
+        if 300 <= status < 400:
+            headers["Location"] = "http://127.0.0.1:1/elsewhere"
+        return testing.Response(status, body, headers)
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with testing.api(answer) as server:
+        yield server.url
 
 
 def page(*items: object) -> tuple[int, object]:
@@ -134,7 +116,7 @@ def test_a_limit_set_too_high_earns_one_hit_a_burst_and_one_pause_for_all(moved_
     # When it imports 102 things
     run = start_inline()
 
-    # Then it is told off once a window, and all comes in
+    # Then it is refused once a window, and every item is imported
     assert (run.status, run.succeeded_count) == (RunStatus.COMPLETED, 100)
     rejected = requests.get(f"{server.url}/stats", timeout=5).json()["rejected"]
     assert 1 <= run.rate_limit_hits_count <= 2
@@ -237,7 +219,7 @@ def test_an_item_is_not_blamed_for_a_commit_that_fails_while_it_waits(moved_cloc
     refused = []
     type(source).model = Refusing
 
-    # When the run goes on
+    # When the run continues
     run = start_inline()
 
     # Then every item is in, none was asked for twice or failed

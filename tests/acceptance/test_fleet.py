@@ -44,7 +44,7 @@ def database(request):
     return f"{request.getfixturevalue('postgres_server')}/postgres"
 
 
-def told_to_stop(fleet, number=signal.SIGTERM):
+def send_stop(fleet, number=signal.SIGTERM):
     """Signal the workers' whole group, as honcho and terminals do."""
     worker = fleet._started.pop("worker")
     os.killpg(worker.pid, number)
@@ -138,11 +138,11 @@ def test_redis_killed_in_mid_run_and_emptied_when_it_is_back_costs_neither_an_it
         assert killed not in fleet._children("redis")
         assert fleet.mock_stats()["accepted"] < 122
 
-        # Then nobody is refused, and the run completes with exact counts
+        # Then no request is refused, and the run completes with exact counts
         check_all_in(fleet, run_id, items=120)
 
 
-def test_workers_told_to_stop_in_mid_wait_give_everything_back_within_four_seconds():
+def test_workers_stopped_in_mid_wait_give_everything_back_within_four_seconds():
     # Given lanes that wait in their threads for a window that opens in half a minute
     in_threads = {"HONCHO_PROCESS_NAME": "worker.1", "SLUICE_MAX_WAIT_SECONDS": "30"}
     with Fleet(items=ITEMS, limits="60/30", settings=in_threads) as fleet:
@@ -150,8 +150,8 @@ def test_workers_told_to_stop_in_mid_wait_give_everything_back_within_four_secon
         fleet.wait_until(lambda: fleet.run_row(run_id).succeeded >= 58, 30, "the window is used up")
         fleet.wait_until(lambda: held(fleet) >= 16, 10, "each lane has claimed")
 
-        # When the group is told to stop, and told again at once, as honcho and a terminal do
-        worker = told_to_stop(fleet)
+        # When the group gets a signal to stop, and another at once, as from honcho and a terminal
+        worker = send_stop(fleet)
         began = time.monotonic()
         time.sleep(0.2)
         os.killpg(worker.pid, signal.SIGTERM)
@@ -167,7 +167,7 @@ def test_workers_told_to_stop_in_mid_wait_give_everything_back_within_four_secon
         fleet.wait_until(lambda: messages(fleet, "acks", "sluice.DQ") == 16, 10, "they hold the messages")
 
         # When their terminal is closed, then the messages go back, too
-        worker = told_to_stop(fleet, signal.SIGHUP)
+        worker = send_stop(fleet, signal.SIGHUP)
         assert worker.wait(10) == 0
         all_given_back(fleet)
         assert messages(fleet, "queue", "sluice.DQ") + messages(fleet, "queue", "sluice") == 16
@@ -178,7 +178,7 @@ def test_a_fleet_that_was_stopped_goes_on_where_it_was():
     with Fleet(items=ITEMS, limits=LIMITS, mock_options=["--latency", "0.3"]) as fleet:
         run_id = fleet.start_run()
         fleet.wait_until(lambda: in_flight(fleet, run_id) > 4, 30, "some are in flight")
-        worker = told_to_stop(fleet)
+        worker = send_stop(fleet)
 
         # When these have been answered, then they are committed, and the others given back
         assert worker.wait(15) == 0
@@ -199,8 +199,8 @@ def test_requests_that_outlast_the_drain_are_given_up_and_their_permits_go_on_co
         run_id = fleet.start_run()
         fleet.wait_until(lambda: in_flight(fleet, run_id) >= 8, 30, "many are in flight")
 
-        # When the workers are told to stop
-        worker = told_to_stop(fleet)
+        # When the workers get a signal to stop
+        worker = send_stop(fleet)
         began = time.monotonic()
 
         # Then they end in time, what they had goes back with its attempt, and none is marked failed
@@ -231,7 +231,7 @@ def test_a_second_signal_ends_the_supervisor_and_its_workers_at_once():
         worker.terminate()
         began = time.monotonic()
 
-        # When the supervisor alone is told again and again, and one of them cannot hear
+        # When the supervisor alone gets signals again and again, and one worker process is stopped (SIGSTOP)
         os.kill(children[0], signal.SIGSTOP)
         try:
             while worker.poll() is None:
@@ -266,7 +266,7 @@ def test_workers_whose_supervisor_is_killed_end_by_themselves_and_give_their_ite
         victim = fleet.kill_worker_child()
         time.sleep(0.5)
 
-        # When it goes on, then it sees that, and replaces it
+        # When it continues, then it sees that, and replaces it
         supervisor.send_signal(signal.SIGCONT)
         fleet.wait_until(lambda: len(set(fleet.worker_children()) - {victim}) == 2, 10, "it is replaced")
 
@@ -291,11 +291,11 @@ def test_workers_end_in_time_though_neither_the_database_nor_redis_answers():
         fleet.wait_until(lambda: fleet.run_row(run_id).succeeded > 20, 30, "it has begun")
         (redis_server,) = fleet._children("redis")
 
-        # When somebody holds the database, Redis hangs, and the workers are told to stop
+        # When a lock is held on the database, Redis hangs, and the workers get a signal to stop
         with closing(sqlite3.connect(fleet.database_url.removeprefix("sqlite:///"), isolation_level=None)) as lock:
             lock.execute("BEGIN EXCLUSIVE")
             os.kill(redis_server, signal.SIGSTOP)
-            worker = told_to_stop(fleet)
+            worker = send_stop(fleet)
             began = time.monotonic()
             try:
                 # Then they end in time nevertheless
@@ -323,11 +323,11 @@ def test_a_run_is_paused_resumed_and_cancelled_from_the_command_line():
         time.sleep(1.0)
         assert fleet.run_row(run_id).succeeded == stood < ITEMS
 
-        # When it is resumed, it goes on at once; and a second run waits behind it until it is cancelled
+        # When it is resumed, it continues at once; and a second run waits behind it until it is cancelled
         second = fleet.start_run()
         fleet.command("resume", str(run_id))
         assert fleet.run_row(second).status == "pending"
-        fleet.wait_until(lambda: fleet.run_row(run_id).succeeded > stood, 5, "it goes on")
+        fleet.wait_until(lambda: fleet.run_row(run_id).succeeded > stood, 5, "the run continues")
         fleet.command("cancel", str(run_id))
         check_all_in(fleet, second)
         assert fleet.run_row(run_id).status == "cancelled"
@@ -340,8 +340,8 @@ def test_a_list_page_that_outlasts_the_drain_goes_back_with_its_attempt():
         page = "SELECT discovery_attempts, discovery_due_at <= datetime('now', '+2 seconds') FROM sluice_runs"
         fleet.wait_until(lambda: fleet.query(page)[0][0] == 1, 10, "the page is asked for")
 
-        # When the workers are told to stop
-        worker = told_to_stop(fleet)
+        # When the workers get a signal to stop
+        worker = send_stop(fleet)
         assert worker.wait(10) == 0
 
         # Then it is due at once, with its attempt, and announced

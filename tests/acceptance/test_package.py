@@ -1,4 +1,4 @@
-"""A user's own project beside ours: the built wheel, their models.py, their sources, their API."""
+"""A user's project with the built wheel: its own models.py, its own sources, its own API."""
 
 import ast
 import contextlib
@@ -20,13 +20,13 @@ import zipfile
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 import pytest
 
-from tests.conftest import ROOT, free_port, wait_until
+from tests.helpers.machine import ROOT, free_port, wait_until
+from workers import testing
 
 TOKEN = "open-sesame"
 #: What the API sells; a sku is a word that no URL holds unquoted.
@@ -109,15 +109,18 @@ SOURCES = [ProductSource()]
 # --- their API --------------------------------------------------------------------------------------------------------
 
 
-class Shop(ThreadingHTTPServer):
+class Shop:
     """An API of another shape: a word for a cursor, a bearer token, and 20 requests in any half second."""
 
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Answer)
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url = ""
         self.answers: list[int] = []
         self._recent: deque[float] = deque()
         self._lock = threading.Lock()
+
+    def answer(self, request: testing.Request) -> testing.Response:
+        status = self.admit(request.headers["Authorization"])
+        return testing.Response(status, self._found(request) if status == 200 else {"message": "no"})
 
     def admit(self, authorization: str | None) -> int:
         """Count a request, and return the status it deserves."""
@@ -135,42 +138,21 @@ class Shop(ThreadingHTTPServer):
             self.answers.append(status)
             return status
 
-
-class Answer(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: Shop
-
-    def do_GET(self) -> None:
-        status = self.server.admit(self.headers["Authorization"])
-        path, query = urlsplit(self.path).path, parse_qs(urlsplit(self.path).query)
-        body = json.dumps(self._found(path, query) if status == 200 else {"message": "no"}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def _found(self, path: str, query: dict[str, list[str]]) -> object:
-        if path != "/v2/products":
-            return {"product": CATALOGUE[unquote(path.removeprefix("/v2/products/"))]}
-        begin = int(query["after"][0].removeprefix("from-")) if "after" in query else 0
-        end = begin + int(query["limit"][0])
+    def _found(self, request: testing.Request) -> object:
+        if request.path != "/v2/products":
+            return {"product": CATALOGUE[unquote(request.path.removeprefix("/v2/products/"))]}
+        begin = int(request.query["after"].removeprefix("from-")) if "after" in request.query else 0
+        end = begin + int(request.query["limit"])
         page = [{"sku": sku, "title": CATALOGUE[sku]["title"]} for sku in SKUS[begin:end]]
         return {"products": page, "cursor": f"from-{end}" if end < len(SKUS) else None}
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 @pytest.fixture
 def shop() -> Iterator[Shop]:
-    with Shop() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+    shop = Shop()
+    with testing.api(shop.answer) as server:
+        shop.url = server.url
+        yield shop
 
 
 # --- our wheel, and their project -------------------------------------------------------------------------------------
@@ -238,7 +220,7 @@ class Project:
             return list(db.execute(sql))
 
     def processes(self) -> dict[int, str]:
-        """What runs in this folder or below it, whoever started it (Linux only)."""
+        """Every process that runs in this folder or below it (Linux only)."""
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended meanwhile, or is a zombie
@@ -279,9 +261,9 @@ def assert_imported(project: Project, shop: Shop, run_id: str) -> None:
     wanted = [(s, p["title"], round(float(p["price"]) * 100), p["stock"]) for s, p in CATALOGUE.items()]
     assert project.rows("SELECT sku, title, price_cents, stock FROM products ORDER BY sku") == wanted
     assert shop.answers == [200] * (3 + len(CATALOGUE))
-    told = json.loads(project.run("sluice", "status", run_id, "--json"))
+    status = json.loads(project.run("sluice", "status", run_id, "--json"))
     wanted_figures = {"source": "products", "status": "completed", "total": 60, "succeeded": 60, "failed": 0, "hits": 0}
-    assert {name: told[name] for name in wanted_figures} == wanted_figures
+    assert {name: status[name] for name in wanted_figures} == wanted_figures
 
 
 # --- the wheel --------------------------------------------------------------------------------------------------------
@@ -387,7 +369,7 @@ def test_their_import_runs_through_workers_of_their_own(project: Project, shop: 
 
 @contextlib.contextmanager
 def started(project: Project, *commands: str) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    """Their processes, told to stop all at once as honcho does it; what they said is shown where something fails."""
+    """Their processes, stopped all at once as honcho does it; their log is shown when the test fails."""
     log = project.folder / "log"
     processes: list[subprocess.Popen[bytes]] = []
     with log.open("wb") as out:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.conftest import ROOT, free_port, wait_until
+from tests.helpers.machine import ROOT, free_port, wait_until
 from workers import Budget, Connector, Limit, RateLimiter, clock
 from workers.cli.budget_view import as_text
 from workers.connections import database

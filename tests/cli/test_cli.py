@@ -19,7 +19,7 @@ import pytest
 import redis
 
 from sources import api
-from tests.conftest import ROOT, forget, free_port
+from tests.helpers.machine import ROOT, forget, free_port
 from workers import RateLimiter, clock
 from workers.cli import progress
 from workers.cli.command_line import SECTIONS, cli, main

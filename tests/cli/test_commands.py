@@ -9,7 +9,7 @@ import time
 import pytest
 
 from mock_server import Fault
-from tests.conftest import ROOT, free_port, wait_until
+from tests.helpers.machine import ROOT, free_port, wait_until
 from workers.connections import database
 from workers.records import runs
 from workers.records.tables import Run, RunStatus

@@ -11,9 +11,9 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 
-from tests.conftest import ROOT
+from tests.helpers.machine import ROOT
+from tests.helpers.monitor_process import run_workers, served
 from tests.helpers.own_redis import OwnRedis
-from tests.helpers.serving import run_workers, served
 from workers.monitor.access import password
 
 PASSWORDS = {"SLUICE_MONITOR_PASSWORD": "correct horse battery", "SLUICE_MONITOR_VIEWER_PASSWORD": "only looking here"}

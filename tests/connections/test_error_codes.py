@@ -11,8 +11,8 @@ import pytest
 import requests
 
 from models import Item
-from tests.conftest import free_port
-from tests.helpers.clusters import cluster
+from tests.helpers.machine import free_port
+from tests.helpers.postgres_clusters import cluster
 from workers.cli import exit_codes
 from workers.connections import database, database_errors, outages
 from workers.connections.database_errors import Fault

@@ -17,7 +17,7 @@ from dramatiq.worker import Worker
 
 from benchmarks.fleet import Fleet
 from models import Item
-from tests.conftest import ROOT, free_port, wait_until
+from tests.helpers.machine import ROOT, free_port, wait_until
 from tests.helpers.own_redis import OwnRedis
 from workers import DependencyDown, Limit, RateLimited, RateLimiter, clock
 from workers.connections import database, outages, redis_errors

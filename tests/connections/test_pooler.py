@@ -10,7 +10,7 @@ import requests
 
 from benchmarks.fleet import Fleet
 from models import Item
-from tests.helpers.clusters import pgbouncer
+from tests.helpers.postgres_clusters import pgbouncer
 from workers import settings
 from workers.connections import database
 from workers.connections.commit_retry import retry_commit

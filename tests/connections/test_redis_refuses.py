@@ -8,7 +8,7 @@ import pytest
 import redis
 from redis import exceptions
 
-from tests.conftest import free_port
+from tests.helpers.machine import free_port
 from tests.helpers.own_redis import OwnRedis
 from workers import settings
 from workers.connections import outages, redis_errors

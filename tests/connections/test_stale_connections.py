@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.helpers.keeping import keeping
-from tests.sources.test_connector import connect, use_of
+from tests.helpers.connectors import use_of
+from tests.helpers.keep_alive import keep_alive_server
 from workers import Limit, clock
 from workers.control import runner
 from workers.errors import RetryableError
@@ -19,8 +19,6 @@ from workers.records.tables import RunItem, RunStatus
 from workers.sources import transport
 from workers.sources.connector import Connector
 from workers.sources.missing_response import is_stale
-
-__all__ = ["connect"]  # a fixture of the neighbour's
 
 
 def ask(connector: Connector, method: str = "GET") -> int:
@@ -44,7 +42,7 @@ def closed_by_now(seconds: float = 0.15) -> None:
 @pytest.mark.parametrize("method", ["GET", "POST"])
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 def test_a_connection_that_was_closed_while_idle_is_not_used_again(connect, how, method):
-    with keeping(idle_seconds=0.05, idle_close=how) as server:
+    with keep_alive_server(idle_seconds=0.05, idle_close=how) as server:
         connector = connect(server.url)
         ask(connector)
         closed_by_now()
@@ -57,7 +55,7 @@ def test_a_connection_that_was_closed_while_idle_is_not_used_again(connect, how,
 
 
 def test_a_server_that_closes_after_each_answer_and_does_not_say_so_costs_a_connection_each(connect):
-    with keeping(closes_after_each=True) as server:
+    with keep_alive_server(closes_after_each=True) as server:
         connector = connect(server.url)
         for _ in range(3):
             ask(connector)
@@ -84,7 +82,7 @@ def test_a_server_that_closes_after_each_answer_and_does_not_say_so_costs_a_conn
 )
 def test_a_connection_that_was_idle_for_long_is_not_used_again(connect, moved_clock, header, idle_seconds, connections):
     # Given a server that keeps the connection, or what stands before it and drops without a word
-    with keeping(header=header) as server:
+    with keep_alive_server(header=header) as server:
         connector = connect(server.url)
         ask(connector)
         clock.sleep(idle_seconds)
@@ -100,7 +98,7 @@ def test_a_connection_that_was_idle_for_long_is_not_used_again(connect, moved_cl
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 def test_what_a_kept_connection_swallows_is_asked_again_on_a_new_one_with_a_permit_of_its_own(connect, method, how):
-    with keeping(answers=1, swallows=how) as server:
+    with keep_alive_server(answers=1, swallows=how) as server:
         connector = connect(server.url)
         ask(connector)
 
@@ -113,7 +111,7 @@ def test_what_a_kept_connection_swallows_is_asked_again_on_a_new_one_with_a_perm
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
 def test_what_may_have_been_done_is_not_asked_twice(connect, method):
-    with keeping(answers=1) as server:
+    with keep_alive_server(answers=1) as server:
         connector = connect(server.url)
         ask(connector)
 
@@ -132,7 +130,7 @@ def test_what_may_have_been_done_is_not_asked_twice(connect, method):
 )
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 def test_a_request_of_which_an_answer_had_begun_is_not_asked_again(connect, piece, how):
-    with keeping(answers=1, swallows=how, before_closing=piece) as server:
+    with keep_alive_server(answers=1, swallows=how, before_closing=piece) as server:
         connector = connect(server.url)
         ask(connector)
 
@@ -143,7 +141,7 @@ def test_a_request_of_which_an_answer_had_begun_is_not_asked_again(connect, piec
 
 
 def test_a_new_connection_that_is_closed_is_no_kept_one(connect):
-    with keeping(answers=0) as server:
+    with keep_alive_server(answers=0) as server:
         connector = connect(server.url)
 
         with pytest.raises(RetryableError, match=r"the connection broke \(ConnectionError\)"):
@@ -154,7 +152,7 @@ def test_a_new_connection_that_is_closed_is_no_kept_one(connect):
 
 def test_a_request_is_asked_again_once(connect):
     # Given a server that stops answering altogether
-    with keeping(answers=1) as server:
+    with keep_alive_server(answers=1) as server:
         connector = connect(server.url)
         ask(connector)
         server.answers = 0
@@ -168,7 +166,7 @@ def test_a_request_is_asked_again_once(connect):
 
 def test_the_second_try_does_not_take_another_kept_connection(connect):
     # Given four kept connections, all of which swallow what comes next
-    with keeping(answers=1) as server, ThreadPoolExecutor(4) as pool:
+    with keep_alive_server(answers=1) as server, ThreadPoolExecutor(4) as pool:
         connector = connect(server.url)
         together = threading.Barrier(4)
 
@@ -189,7 +187,7 @@ def test_the_second_try_does_not_take_another_kept_connection(connect):
 
 def test_a_server_that_drops_idle_connections_without_a_sign_is_found_out_once(connect, moved_clock):
     # Given connections that swallow whatever comes after 2 s of idleness
-    with keeping(swallows_after_seconds=2.0) as server:
+    with keep_alive_server(swallows_after_seconds=2.0) as server:
         connector = connect(server.url, limits=(Limit(1000, seconds=1),))
         for _ in range(6):
             ask(connector)
@@ -206,7 +204,7 @@ def test_a_server_that_drops_idle_connections_without_a_sign_is_found_out_once(c
 
 def test_without_a_permit_for_the_second_try_the_reset_is_what_is_told(connect):
     # Given a budget of two requests
-    with keeping(answers=1) as server:
+    with keep_alive_server(answers=1) as server:
         connector = connect(server.url, limits=(Limit(2, seconds=60),))
         ask(connector)
 
@@ -218,7 +216,7 @@ def test_without_a_permit_for_the_second_try_the_reset_is_what_is_told(connect):
 
 
 def test_a_server_that_hangs_is_not_asked_again(connect):
-    with keeping(answers=1, swallows="hang") as server:
+    with keep_alive_server(answers=1, swallows="hang") as server:
         connector = connect(server.url, timeout_seconds=0.3)
         ask(connector)
 
@@ -267,7 +265,7 @@ def tls(certificate: tuple[Path, Path], version: ssl.TLSVersion) -> ssl.SSLConte
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_a_tls_connection_is_used_again_until_it_is_closed(certificate, send, version):
-    with keeping(context=tls(certificate, version), idle_seconds=0.2) as server:
+    with keep_alive_server(context=tls(certificate, version), idle_seconds=0.2) as server:
         assert [send(server.url) for _ in range(3)] == [b"{}"] * 3
         assert server.connections == 1
         closed_by_now(0.4)
@@ -280,7 +278,7 @@ def test_a_tls_connection_is_used_again_until_it_is_closed(certificate, send, ve
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 @pytest.mark.parametrize("how", ["FIN", "RST"])
 def test_a_tls_connection_that_swallows_a_request_is_known_as_stale(certificate, send, how, version):
-    with keeping(context=tls(certificate, version), answers=1, swallows=how) as server:
+    with keep_alive_server(context=tls(certificate, version), answers=1, swallows=how) as server:
         send(server.url)
 
         with pytest.raises(requests.RequestException) as caught:
@@ -294,7 +292,7 @@ def test_a_tls_connection_that_swallows_a_request_is_known_as_stale(certificate,
 
 def test_a_run_on_connections_that_swallow_every_other_request_spends_no_attempt(import_from, mock_api, house):
     # Given an API behind a server that answers one request of each connection and swallows the next
-    with keeping(answers=1) as server:
+    with keep_alive_server(answers=1) as server:
         pages = b'{"data": [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}], "next_page_url": null}'
         detail = b'{"description": "b", "price": 1}'
         bodies = iter([pages, detail, detail])

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from benchmarks.fleet import Fleet
-from tests.helpers.clusters import cluster
+from tests.helpers.postgres_clusters import cluster
 from workers import clock, settings
 from workers.connections import database, outages
 from workers.connections.pool import IDLE_SECONDS, Pool

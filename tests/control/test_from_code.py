@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 import workers
-from tests.conftest import ROOT, free_port
+from tests.helpers.machine import ROOT, free_port
 from workers import clock, settings
 from workers.connections import database
 from workers.messaging import broker

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.floor import floor_seconds
 from mock_server import Fault, parse_limits
 from models import Item
-from tests.helpers.limiting import SECOND, move_to, now_us, use
+from tests.helpers.limiters import SECOND, move_to, now_us, use
 from workers import Connector, Limit, RateLimiter
 from workers.cli.plan import plan as command
 from workers.control.plan import plan

@@ -1,8 +1,6 @@
 """Several runs on one budget: a small one is served at the next opening, equals get equal parts, a stopped one ends."""
 
-import http.server
 import itertools
-import json
 import threading
 import time
 from collections import Counter
@@ -14,10 +12,10 @@ import pytest
 import redis
 
 from benchmarks.fleet import Fleet
-from tests.helpers.limiting import (
+from tests.helpers.limiter_traffic import Traffic
+from tests.helpers.limiters import (
     SECOND,
     Asleep,
-    Traffic,
     fall_asleep,
     granted,
     limiter_on,
@@ -27,7 +25,7 @@ from tests.helpers.limiting import (
     refusal,
     use,
 )
-from workers import Limit, RateLimiter, clock
+from workers import Limit, RateLimiter, clock, testing
 from workers.connections import database
 from workers.control import runner
 from workers.errors import RateLimited
@@ -261,52 +259,31 @@ def test_stops_of_long_ago_are_not_kept(new):
 # --- a run that was stopped, with its lanes ---------------------------------------------------------------------------
 
 
-class Api(http.server.ThreadingHTTPServer):
+class Api:
     """Twenty items. `at[n]` is called when the nth detail was asked for, before it is answered."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[str] = []
         self.at: dict[int, Callable[[], None]] = {}
         self.lock = threading.Lock()
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url = ""
 
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Api
-
-    def do_GET(self):
-        path = self.path.split("?")[0]
-        number = path.removeprefix("/api/items").lstrip("/")
-        body: object = {"data": [{"id": n, "name": "a"} for n in range(1, 21)], "next_page_url": None}
-        if number:
-            body = {"id": int(number), "name": "a", "description": "b", "price": 1}
-            with self.server.lock:
-                self.server.asked.append(number)
-                self.server.at.pop(len(self.server.asked), lambda: None)()
-        data = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_):
-        pass
+    def answer(self, request: testing.Request) -> object:
+        number = request.path.removeprefix("/api/items").lstrip("/")
+        if not number:
+            return {"data": [{"id": n, "name": "a"} for n in range(1, 21)], "next_page_url": None}
+        with self.lock:
+            self.asked.append(number)
+            self.at.pop(len(self.asked), lambda: None)()
+        return {"id": int(number), "name": "a", "description": "b", "price": 1}
 
 
 @contextmanager
 def api() -> Iterator[Api]:
-    server = Api()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    api = Api()
+    with testing.api(api.answer) as server:
+        api.url = server.url
+        yield api
 
 
 def by_status(run_id: int) -> Counter[str]:

@@ -9,7 +9,7 @@ import redis
 from dramatiq.errors import BrokerConnectionError
 
 from models import Item
-from tests.conftest import wait_until
+from tests.helpers.machine import wait_until
 from workers import UsageError, clock, settings
 from workers.connections import database
 from workers.control import runner

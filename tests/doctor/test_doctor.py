@@ -15,9 +15,9 @@ from peewee import CharField, SqliteDatabase
 
 from models import Item
 from sources import ItemSource
-from tests.conftest import ROOT, free_port
+from tests.helpers.machine import ROOT, free_port
 from tests.helpers.own_redis import OwnRedis
-from tests.sources.test_hostile_answers import api, http, page, row
+from tests.helpers.raw_api import api, http, page, row
 from workers import Connector, Limit, clock
 from workers.connections import database
 from workers.doctor import api_checks, database_checks, machine_checks, redis_checks, run_checks, source_checks

@@ -1,7 +1,5 @@
 """Commits: the outcomes of a batch are written once, together and soon; they are kept while the database is away."""
 
-import http.server
-import json
 import sqlite3
 import threading
 import time
@@ -14,8 +12,8 @@ import pytest
 import requests
 
 from models import Item
-from tests.conftest import wait_until
-from workers import clock
+from tests.helpers.machine import wait_until
+from workers import clock, testing
 from workers.connections import database
 from workers.control import runner
 from workers.engine import detail, flusher
@@ -108,32 +106,16 @@ def work(lane):
 
 @contextmanager
 def slow_api(answer):
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            last = self.path.partition("?")[0].rpartition("/")[2]
-            body = {"data": [{"id": n, "name": "a"} for n in (1, 2)]}
-            if last != "items":
-                body = {"id": last, "description": "b", "price": 1}
-            if last == "2":
-                answer.wait(20)
-            data = json.dumps(body).encode()
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+    def respond(request):
+        last = request.path.rpartition("/")[2]
+        if last == "items":
+            return {"data": [{"id": n, "name": "a"} for n in (1, 2)]}
+        if last == "2":
+            answer.wait(20)
+        return {"id": last, "description": "b", "price": 1}
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with testing.api(respond) as server:
+        yield server.url
 
 
 # --- the database is away

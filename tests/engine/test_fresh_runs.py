@@ -1,26 +1,21 @@
 """--fresh: rows that are no longer in the list are removed at the end of a run with a complete list; no other rows."""
 
-import json
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import peewee
 import pytest
 import requests
 
 from models import Item
-from tests.helpers import hosts
-from workers import ConfigurationError, Limit, Skip, UsageError, clock
+from tests.helpers import registered_sources
+from workers import ConfigurationError, Limit, Skip, UsageError, clock, testing
 from workers.connections import database
 from workers.control import runner
 from workers.engine import fresh_runs as fresh_rows
-from workers.engine import row_removal
 from workers.engine.discovery import discover
 from workers.engine.finalize import finalize
 from workers.engine.fresh_runs import sources_of_table
@@ -49,47 +44,28 @@ Page = list[dict[str, Any]] | int
 class Api:
     """A list of pages. `on_page` is called before each answer, with the page's number."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    def __init__(self) -> None:
+        self.url = ""
         self.pages: list[Page] = []
         self.total: int | None = None
         self.on_page: Callable[[int], None] = lambda number: None
 
-    def answer(self, number: int) -> tuple[int, Any]:
+    def answer(self, request: testing.Request) -> testing.Response:
+        number = int(request.query["page"])
         self.on_page(number)
         page = self.pages[number - 1] if self.pages else []
         if isinstance(page, int):
-            return page, {}
+            return testing.Response(page, {})
         following = {"next_page_url": "more"} if number < len(self.pages) else {}
-        return 200, {"data": page, "total": self.total} | following
+        return testing.Response(200, {"data": page, "total": self.total} | following)
 
 
 @pytest.fixture
 def api() -> Iterator[Api]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
-
-        def do_GET(self) -> None:
-            status, data = served.answer(int(parse_qs(urlsplit(self.path).query)["page"][0]))
-            body = json.dumps(data).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *args: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    served = Api(f"http://127.0.0.1:{server.server_port}")
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield served
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    api = Api()
+    with testing.api(api.answer) as server:
+        api.url = server.url
+        yield api
 
 
 class Listed(Item):
@@ -466,7 +442,7 @@ def with_its_own_connector(source: Any) -> dict[str, Any]:
 
 
 def with_another_source_on_its_table(source: Any) -> dict[str, Any]:
-    hosts.SOURCES.append(type("Other", (type(source),), {"name": "others"})())
+    registered_sources.SOURCES.append(type("Other", (type(source),), {"name": "others"})())
     runner.get_registry.cache_clear()
     return {}
 
@@ -1118,36 +1094,34 @@ def test_rows_that_refer_to_each_other_all_go(import_from, moved_clock, api, siz
     assert (run.status, left(Node)) == (RunStatus.COMPLETED, {"keep"})
 
 
-def test_a_row_that_another_run_brings_before_it_is_deleted_stays(source, api, monkeypatch):
-    there("a", "b")
-    api.pages = [rows("a")]
-    delete = row_removal._delete
+def test_a_row_that_another_run_brings_before_it_is_deleted_stays(source, api):
+    # Given four old rows, which are removed by halves because another table refers to the last one
+    keys = there("keep", "a", "b", "c", "d")
+    Order.create_table()
+    Order.create(item=keys["d"])
+    api.pages = [rows("keep")]
 
-    def after_a_page_of_another_run(*args):
-        with database.db.atomic():
-            fresh_rows.seen(source, list(args[2]))
-        return delete(*args)
+    # When another run's list brings a row of the second half while the first half is removed
+    hooked(source, on_delete=lambda n: fresh_rows.seen(source, [str(keys["c"])]) if n == 2 else None)
+    run = fresh()
 
-    monkeypatch.setattr(row_removal, "_delete", after_a_page_of_another_run)
-
-    assert fresh().status == RunStatus.COMPLETED
-    assert left() == {"a", "b"}
+    # Then it stays, as the row that is referred to
+    assert left() == {"keep", "c", "d"}
+    assert "1 row of items that is no longer in the list could not be removed" in run.error_summary
 
 
-def test_a_cancel_in_the_middle_says_how_many_rows_are_gone(source, api, monkeypatch):
+def test_a_cancel_in_the_middle_says_how_many_rows_are_gone(source, api, moved_clock):
+    # Given a removal whose turn ends with each 500 rows
     there(*range(1200))
     api.pages = [rows("a")]
+    hooked(source, on_delete=lambda number: moved_clock.advance(5))
     run = start()
-    remove, times = row_removal._remove, []
 
-    def cancel_after_the_first(*args):
-        remove(*args)
-        times.append(args)
-        if len(times) == 1:
+    def cancel_after_the_first(run):
+        if run.status == RunStatus.RUNNING and Removal.select().where(Removal.removed_count > 0).exists():
             runner.cancel(run.id, **ANN)
 
-    monkeypatch.setattr(row_removal, "_remove", cancel_after_the_first)
-    run = runner.run_inline(run)
+    run = runner.run_inline(run, cancel_after_the_first)
 
     assert (run.status, Item.select().count()) == (RunStatus.CANCELLED, 701)
     assert said(run, "removed").startswith("500 rows that were no longer in the list")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from peewee import OperationalError, TextField
 
-from tests.helpers.things import Detailed, fresh_model, imported, items_of, register, serving
+from tests.helpers.model_imports import Detailed, fresh_model, imported, items_of, register, serving
 from workers import Connector, Limit
 from workers.connections import database
 from workers.control import runner

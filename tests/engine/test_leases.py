@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.fleet import Fleet
 from models import Item
-from tests.conftest import ROOT
+from tests.helpers.machine import ROOT
 from workers import clock
 from workers.connections import database
 from workers.control import runner
@@ -17,7 +17,7 @@ from workers.records import claims, commits, items, lanes, run_end, runs
 from workers.records.commits import Outcome
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 
-#: The item of tests/helpers/hosts_poison.py that kills its process.
+#: The item of tests/helpers/poison_source.py that kills its process.
 POISON = "7"
 
 
@@ -139,7 +139,7 @@ def test_an_item_that_was_lost_in_its_last_attempt_fails_without_another_request
 def test_a_poison_item_fails_after_five_attempts_though_its_worker_process_dies_each_time():
     # Given an item that kills the process that fills its row
     settings = {
-        "SLUICE_SOURCES": "tests.helpers.hosts_poison:SOURCES",
+        "SLUICE_SOURCES": "tests.helpers.poison_source:SOURCES",
         "PYTHONPATH": str(ROOT),
         "SLUICE_REQUEST_TIMEOUT_SECONDS": "1",
         "SLUICE_LEASE_SECONDS": "2",

@@ -7,7 +7,7 @@ import pytest
 import requests
 from peewee import IntegerField
 
-from tests.helpers.things import Complete, fresh_model, imported, items_of, notes_of, register, serving
+from tests.helpers.model_imports import Complete, fresh_model, imported, items_of, notes_of, register, serving
 from workers.control import runner
 from workers.errors import ConfigurationError, PermanentError, Skip
 from workers.records import runs

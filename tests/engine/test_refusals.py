@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from peewee import CharField, Model
 
-from tests.helpers import hosts
-from tests.helpers.things import Api, Complete, Detailed, fresh_model, imported, items_of, register, serving
+from tests.helpers import registered_sources
+from tests.helpers.model_imports import Api, Complete, Detailed, fresh_model, imported, items_of, register, serving
 from workers import Connector, Limit
 from workers.connections import database
 from workers.control import runner
@@ -224,8 +224,8 @@ def test_items_that_need_no_request_wait_for_no_permit(house, moved_clock):
         class Meta:
             database = database.db
 
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
-    hosts.SOURCES.clear()
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
+    registered_sources.SOURCES.clear()
     begun = moved_clock.monotonic()
     with serving(PAGE) as api:
         connector = Connector("one-a-day", base_url=api.url, limits=[Limit(1, seconds=86_400)])

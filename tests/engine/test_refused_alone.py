@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.limiting import SECOND, ask, beside, move_by, move_to, refusal, use
+from tests.helpers.limiters import SECOND, ask, beside, move_by, move_to, refusal, use
 from workers import Limit, RateLimiter
 from workers.errors import RateLimited, Refused
 from workers.limiter.permits import Subject

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from models import Item
-from tests.helpers import hosts
-from tests.helpers.limiting import use
+from tests.helpers import registered_sources
+from tests.helpers.limiters import use
 from workers import Connector, Limit, clock, settings
 from workers.connections import database
 from workers.control import runner
@@ -148,7 +148,7 @@ def test_a_limit_that_was_raised_in_the_code_wakes_runs_that_wait_for_the_old_on
     assert wake_sleeping_runs.wake_sleepers() == 0
 
     # When its source is started again with fifty
-    hosts.SOURCES.clear()
+    registered_sources.SOURCES.clear()
     import_from("http://127.0.0.1:1", limits=(Limit(50, seconds=86_400),))
 
     assert wake_sleeping_runs.wake_sleepers() == 2

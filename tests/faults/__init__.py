@@ -1,1 +1,1 @@
-"""The seeded fault run: fleets of real processes, and a schedule of what is done to them. `python tests/faults`."""
+"""The seeded fault run: fleets of real processes, and a schedule of faults for each seed. `python -m tests.faults`."""

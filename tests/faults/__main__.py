@@ -1,4 +1,4 @@
-"""Strike whole fleets, seed by seed: python -m tests.faults [--seeds 20] [--database both]. Works from any folder."""
+"""Run fleets under faults, seed by seed: python -m tests.faults [--seeds 20] [--database both]. From any folder."""
 
 import json
 import signal
@@ -16,7 +16,7 @@ from rich.table import Table
 from benchmarks.fleet import FleetError
 from tests.faults.facts import Facts, breaches
 from tests.faults.fault_run import fault_run
-from tests.faults.postgres import Cluster, ClusterError
+from tests.helpers.postgres_clusters import Cluster, ClusterError
 
 _DATABASES = {"sqlite": ["sqlite"], "postgres": ["postgres"], "both": ["sqlite", "postgres"]}
 _WIDTH = 118
@@ -28,7 +28,7 @@ _WIDTH = 118
 @click.option("--database", default="both", show_default=True, type=click.Choice(list(_DATABASES)),
               help="What each seed runs on. Postgres is started in a cluster of its own.")  # fmt: skip
 @click.option("--short", is_flag=True, help="160 items and three or four faults, as in `make test`.")
-@click.option("--items", type=click.IntRange(50), help="So many items instead of 1,000, or 160.")
+@click.option("--items", type=click.IntRange(50), help="How many items, instead of 1,000 or 160.")
 @click.option("--json", "as_json", is_flag=True, help="Answer with JSON.")
 @click.option("--keep", is_flag=True, help="Keep the fleets' folders, with their logs.")
 def main(*, seeds: int, first: int, database: str, short: bool, items: int | None, as_json: bool, keep: bool) -> None:
@@ -42,7 +42,7 @@ def main(*, seeds: int, first: int, database: str, short: bool, items: int | Non
         with ExitStack() as stack:
             clusters: dict[str, Cluster | None] = {"sqlite": None}
             if "postgres" in _DATABASES[database]:
-                clusters["postgres"] = stack.enter_context(Cluster())
+                clusters["postgres"] = stack.enter_context(Cluster("max_connections=200"))
             for seed in range(first, first + seeds):
                 for name in _DATABASES[database]:
                     _say(f"seed {seed} on {name}")

@@ -1,4 +1,4 @@
-"""The facts of one fault run, and what they break: a pure function from facts to a list of breaches."""
+"""Check the facts of one fault run: a pure function from facts to a list of breaches."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from tests.faults.schedule import Fault, Kind
 
 #: Faults after which a worker process's lanes are lost, or come back after their leases.
 _ONE_PROCESS = {Kind.CHILD_KILLED, Kind.CHILD_STOPPED}
-#: Faults after which no lane of the fleet can commit what it has in hand.
+#: Faults after which no lane of the fleet can commit what it has fetched.
 _ALL_PROCESSES = {Kind.ALL_KILLED, Kind.POSTGRES_RESTARTED, Kind.POSTGRES_BROKEN_OFF}
 #: Why a run may not move though no fault has struck: its limits, slow answers, the pause between two looks.
 ALWAYS = frozenset(
@@ -118,7 +118,7 @@ class Facts:
       died: Workers and schedulers that ended though no fault had struck them.
       left: What was said of processes that had to be killed in the end.
       reasons: Codes of why the run did not move, each second that it had not for ten: when, and which.
-      unexplained: When it did not move, and no door said why.
+      unexplained: When it did not move, and `status` gave no reason.
     """
 
     seed: int
@@ -169,7 +169,7 @@ class Facts:
 
         A worker process has as many lanes at work as threads, at most the run's lanes. Killing it loses them; stopping
         it for 5 s lets their leases run out, and what they bring afterwards is no longer theirs. Without its database
-        no lane can commit, so all that are at work may be lost. Whoever drains, commits; and without Redis or the
+        no lane can commit, so all that are at work can be lost. A draining process commits; and without Redis or the
         supervisor, the scheduler, everyone can commit: these faults cost nothing.
         """
         kinds = [struck.fault.kind for struck in self.struck]
@@ -232,7 +232,7 @@ def _properties(facts: Facts) -> Iterable[tuple[str, bool]]:
     yield f"{len(facts.unexplained)} times it did not move, and nothing said why", not facts.unexplained
     strange = unexpected(facts)
     yield f"it did not move for reasons that no fault explains: {strange}", not strange
-    yield f"not everybody could be stopped in the end: {facts.left}", not facts.left
+    yield f"not every process could be stopped in the end: {facts.left}", not facts.left
 
 
 def _without_zeros(counts: dict[str, int]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""One fault run: a fleet, a run, the schedule of a seed, and the facts of what came of it."""
+"""Run one seed: a fleet, a run, the schedule's faults, and the facts at the end."""
 
 import json
 import sqlite3
@@ -13,10 +13,10 @@ import psycopg
 
 from benchmarks.fleet import ROOT, FleetError, RunRow
 from tests.faults.facts import PER_PAGE, Facts, Shape, Struck, breaches
-from tests.faults.postgres import Cluster
 from tests.faults.schedule import Fault, schedule
 from tests.faults.stillness import Stillness, code_of
-from tests.faults.supervision import Hand, SupervisedFleet
+from tests.faults.supervision import FaultInjector, SupervisedFleet
+from tests.helpers.postgres_clusters import Cluster
 
 #: A run that has not ended by then hangs.
 DEADLINE_SECONDS = 300.0
@@ -37,7 +37,7 @@ SETTINGS = {
     "PYTHONPATH": str(ROOT),
     "SLUICE_SOURCES": "tests.faults.host:SOURCES",
     "SLUICE_LANES": str(_LANES),
-    # Whoever is stopped for 5 s between a permit and its request sends it then: for 1 + 2 + 3.5 s it counts.
+    # A process that is stopped for 5 s between a permit and its request sends it then: it counts for 1 + 2 + 3.5 s.
     "SLUICE_REQUEST_TIMEOUT_SECONDS": "2",
     "SLUICE_LINGER_SECONDS": "3.5",
     "SLUICE_LEASE_SECONDS": "5",
@@ -48,7 +48,7 @@ SETTINGS = {
     "SLUICE_DRAIN_SECONDS": "4",
 }
 #: Answers take a moment, so that there are always requests in flight to be lost; and the strictest of servers, which
-#: does not say what is left, so that nobody can learn from it how many were sent before.
+#: does not say what is left, so that the limiter cannot learn from it how many were sent before.
 _MOCK_OPTIONS = ("--latency", "0.02", "--jitter", "0.08", "--algorithm", "log", "--headers", "none")
 
 
@@ -77,7 +77,7 @@ def fault_run(
       short: 160 items and three or four faults, not 1,000 and some ten.
       items: As many items instead.
       keep: Leave the fleet's folder, with its logs; it is left anyway where a property does not hold.
-      say: Told what strikes, and how far the run is.
+      say: Called with what strikes, and how far the run is.
 
     Raises:
       FleetError: The fleet did not come up, or the mock API died.
@@ -96,7 +96,7 @@ def fault_run(
         keep=keep,
     )
     with fleet:
-        course = _Course(fleet, Hand(fleet, cluster), shape, say)
+        course = _Course(fleet, FaultInjector(fleet, cluster), shape, say)
         course.run(faults)
         facts = course.facts(seed, "postgres" if cluster else "sqlite")
         fleet.keep |= bool(breaches(facts))
@@ -106,8 +106,10 @@ def fault_run(
 class _Course:
     """The course of one run: it looks at it, strikes it, and keeps what it saw."""
 
-    def __init__(self, fleet: SupervisedFleet, hand: Hand, shape: Shape, say: Callable[[str], None]) -> None:
-        self.fleet, self.hand, self.shape, self.say = fleet, hand, shape, say
+    def __init__(
+        self, fleet: SupervisedFleet, injector: FaultInjector, shape: Shape, say: Callable[[str], None]
+    ) -> None:
+        self.fleet, self.injector, self.shape, self.say = fleet, injector, shape, say
         self.struck: list[Struck] = []
         self.began = time.monotonic()
         self.stillness = Stillness(lambda: code_of(fleet, _RUN), lambda: time.monotonic() - self.began)
@@ -123,7 +125,7 @@ class _Course:
                 self._go(beside.submit(self.fleet.start_run))
             finally:
                 self.seconds = time.monotonic() - self.began
-                self.hand.undo_all()
+                self.injector.undo_all()
                 self.stillness.end()
 
     def _go(self, starting: "Future[int]") -> None:
@@ -139,7 +141,7 @@ class _Course:
             if time.monotonic() > said + _SAY_SECONDS:
                 said = time.monotonic()
                 self._tell(accepted, f"{row.succeeded:,} completed" if row else "the database is away")
-            self.hand.tend()
+            self.injector.undo_due()
             time.sleep(_LOOK_SECONDS)
 
     def facts(self, seed: int, database: str) -> Facts:
@@ -185,7 +187,7 @@ class _Course:
             attempts_failed=int(failures),
             pages_failed=pages_failed,
             died=tuple(died),
-            left=self.fleet.leave_nobody(),
+            left=self.fleet.stop_all(),
             folder=str(self.fleet.folder),
             reasons=tuple(self.stillness.reasons),
             unexplained=tuple(self.stillness.unexplained),
@@ -197,8 +199,12 @@ class _Course:
         share = accepted / self.shape.requests
         for strike in list(self.coming):
             again = strike.not_before > 0
-            if share < strike.fault.at or time.monotonic() < strike.not_before or not self.hand.strike(strike.fault):
-                continue  # where there was nobody to strike, for he is being started again, it is tried again
+            if (
+                share < strike.fault.at
+                or time.monotonic() < strike.not_before
+                or not self.injector.strike(strike.fault)
+            ):
+                continue  # its process is being started again: the fault strikes later
             now = time.monotonic()
             self.coming.remove(strike)
             self.struck.append(Struck(strike.fault, round(now - self.began, 1), accepted))
@@ -216,7 +222,7 @@ class _Course:
         return None
 
     def _counted(self) -> dict[str, Any]:
-        """Return what the mock counted once nobody asks it any more: who was stopped may still have had a request."""
+        """Return what the mock counted once no request comes any more: a stopped process can still have sent one."""
         ends_at = time.monotonic() + _SETTLE_SECONDS
         before: dict[str, Any] = {}
         while (now := self.fleet.mock_stats()) != before and time.monotonic() < ends_at:
@@ -232,10 +238,10 @@ class _Course:
 
     def _why(self) -> str:
         try:
-            told: dict[str, Any] = json.loads(self.fleet.command("status", str(_RUN), "--json"))
+            status: dict[str, Any] = json.loads(self.fleet.command("status", str(_RUN), "--json"))
         except FleetError as error:
             return f"(no status: {error})"
         due = f"SELECT status, attempts, count(*), min(due_at) FROM sluice_run_items WHERE run_id = {_RUN:d}"
         open_items = self.fleet.query(f"{due} AND status IN ('pending', 'processing') GROUP BY 1, 2")
         lanes = self.fleet.query(f"SELECT lane, turn, due_at FROM sluice_lanes WHERE run_id = {_RUN:d}")
-        return f"{told.get('why') or 'it does not say'}; open items: {open_items}; lanes: {lanes}"
+        return f"{status.get('why') or 'it does not say'}; open items: {open_items}; lanes: {lanes}"

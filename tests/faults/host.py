@@ -1,4 +1,4 @@
-"""What a fault run imports: the benchmarks' items, in short list pages, so that the list can be struck too."""
+"""List the source of a fault run: the benchmarks' items in short list pages, so that faults hit the list, too."""
 
 from benchmarks.sources import BenchmarkSource
 from tests.faults.facts import PER_PAGE

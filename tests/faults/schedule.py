@@ -1,4 +1,4 @@
-"""The schedule: which faults strike a run, and when. The same for the same seed, whatever the machine."""
+"""Draw the faults of a run and their times from a seed: the same for the same seed on every machine."""
 
 import random
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ _LIST_SHARE = 0.04
 _SHORT_FIRST_SHARE = 0.1
 #: After it so little is left that the run could end before the fault strikes.
 _LAST_SHARE = 0.95
-#: Of each seed's faults so many come in turn, so that a few seeds meet every kind. A worker process is killed in
+#: How many of each seed's faults come in turn, so that a few seeds meet every kind. A worker process is killed in
 #: every seed, and Postgres, where there is one, restarted; the others are drawn by lot.
 _IN_TURN = 3
 _MOST_FAULTS = 12

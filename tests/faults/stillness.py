@@ -1,4 +1,4 @@
-"""Stillness: each second that a run has not moved for ten, a door is asked why; it must have an answer, with a code."""
+"""Ask, each second that a run has not moved for ten seconds, why: `status` must answer with a reason code."""
 
 import json
 import time
@@ -7,18 +7,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 from benchmarks.fleet import Fleet, FleetError, RunRow
 
-#: For so long a run may stand still without a reason, and how often it is asked for then.
+#: How long a run may be stalled without a reason, and how often the reason is asked for then.
 QUIET_SECONDS = 10.0
 _EVERY_SECONDS = 1.0
-#: What is heard where the run has ended meanwhile.
+#: The code where the run has ended meanwhile.
 ENDED = "ended"
 
 
 class Stillness:
-    """Watches one run. It asks beside the course: a command takes half a second of a machine that is busy.
+    """Watches one run. It asks in a thread of its own: a command takes half a second on a busy machine.
 
     Parameters:
-      ask(Callable): Returns the code of why the run does not move; empty where no door says why.
+      ask(Callable): Returns the code of why the run does not move; empty where `status` gives none.
       now(Callable): Seconds since the run's start.
     """
 
@@ -35,7 +35,7 @@ class Stillness:
         """Look whether the run moves.
 
         Parameters:
-          row(RunRow | None): The run; None where the database is away: then every door says so.
+          row(RunRow | None): The run; None where the database is away.
         """
         self._hear()
         counters = (row.total, row.succeeded, row.failed, row.skipped) if row and row.status == "running" else ()
@@ -67,7 +67,7 @@ def code_of(fleet: Fleet, run_id: int) -> str:
     """Return the code of why a run does not move, as `status` answers; empty where it has none."""
     began = time.monotonic()
     try:
-        told = json.loads(fleet.command("status", str(run_id), "--json"))
+        status = json.loads(fleet.command("status", str(run_id), "--json"))
     except FleetError as error:
         return "database_away" if "ended with 3" in str(error) or time.monotonic() - began > 10 else ""
-    return str(told["why_code"]) if told["status"] == "running" else ENDED
+    return str(status["why_code"]) if status["status"] == "running" else ENDED

@@ -1,4 +1,4 @@
-"""A fleet under an outer supervisor, as systemd is one: what ended is started again. And the hand that ends it."""
+"""Supervise a fleet as systemd does: start again what ended. And strike its processes with faults."""
 
 import heapq
 import itertools
@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 import redis
 
 from benchmarks.fleet import Fleet, FleetError
-from tests.faults.postgres import Cluster
 from tests.faults.schedule import Fault, Kind
+from tests.helpers.postgres_clusters import Cluster
 
 #: RestartSec of the outer supervisor.
 RESTART_SECONDS = 0.5
-#: How long a worker process whose supervisor was killed may drain after the run's end: more than SLUICE_DRAIN_SECONDS.
+#: How long a worker process whose supervisor was killed can drain after the run's end: more than SLUICE_DRAIN_SECONDS.
 _LEAVE_SECONDS = 8.0
 
 
 @dataclass(frozen=True)
 class Death:
-    """A process of the fleet that ended, of a fault or by itself."""
+    """A process of the fleet that ended, after a fault or without one."""
 
     at: float
     name: str
@@ -34,7 +34,7 @@ class Death:
 class SupervisedFleet(Fleet):
     """A fleet whose processes are started again when they end. The mock API must live on: its counts are the truth.
 
-    Whoever waits with the fleet's methods supervises it meanwhile; others call `check_alive` often.
+    The fleet's methods that wait supervise it meanwhile; other code must call `check_alive` often.
     """
 
     def start(self) -> None:
@@ -79,14 +79,14 @@ class SupervisedFleet(Fleet):
             if number in (signal.SIGKILL, signal.SIGTERM):
                 self._struck.add(process_id)
 
-    def everybody(self) -> list[int]:
-        """Return the ids of all but the mock API, orphans too; children first, before they hear of a parent's death."""
+    def all_processes(self) -> list[int]:
+        """Return the ids of all but the mock API, orphans too; children first, before they notice a parent's death."""
         parents = [process.pid for process in self._started.values()]
         mock = self._started["mock"].pid
         return sorted(set(super()._processes_left()) - {mock}, key=parents.__contains__)
 
-    def leave_nobody(self) -> str:
-        """Stop every process; return who did not end in time, or was left behind: empty where nobody was."""
+    def stop_all(self) -> str:
+        """Stop every process; return which did not end in time, or were left behind: empty where none was."""
         try:
             self.stop()
         except FleetError as error:
@@ -95,7 +95,7 @@ class SupervisedFleet(Fleet):
         return ""
 
     def _processes_left(self) -> list[int]:
-        # Worker processes whose supervisor was killed drain by themselves, and nobody waits for them.
+        # Worker processes whose supervisor was killed drain, and no process waits for them.
         ends_at = time.monotonic() + _LEAVE_SECONDS
         while (left := super()._processes_left()) and time.monotonic() < ends_at:
             time.sleep(0.1)
@@ -118,14 +118,14 @@ def _redis(fleet: SupervisedFleet, _: int) -> list[int]:
     return fleet.children("redis")
 
 
-#: What is sent, and to whom. Who ends of it is started again.
+#: The signal of each fault, and the processes that get it. Those that end are started again.
 _SIGNALS: dict[Kind, tuple[signal.Signals, Whom]] = {
     Kind.CHILD_KILLED: (signal.SIGKILL, _a_worker_process),
     Kind.SUPERVISOR_KILLED: (signal.SIGKILL, _the("worker")),
     Kind.SCHEDULER_KILLED: (signal.SIGKILL, _the("scheduler")),
     Kind.REDIS_KILLED: (signal.SIGKILL, _redis),
     Kind.REDIS_KEEPER_KILLED: (signal.SIGKILL, _the("redis")),
-    Kind.ALL_KILLED: (signal.SIGKILL, lambda fleet, _: fleet.everybody()),
+    Kind.ALL_KILLED: (signal.SIGKILL, lambda fleet, _: fleet.all_processes()),
     Kind.CHILD_STOPPED: (signal.SIGSTOP, _a_worker_process),
     Kind.SUPERVISOR_STOPPED: (signal.SIGSTOP, _the("worker")),
     Kind.SCHEDULER_STOPPED: (signal.SIGSTOP, _the("scheduler")),
@@ -137,7 +137,7 @@ _SIGNALS: dict[Kind, tuple[signal.Signals, Whom]] = {
 
 
 @dataclass
-class Hand:
+class FaultInjector:
     """Does to a fleet what a schedule says, and undoes what is to pass: SIGCONT, the start of Postgres."""
 
     fleet: SupervisedFleet
@@ -161,7 +161,7 @@ class Hand:
             self._in(fault.seconds, lambda: self.fleet.send(signal.SIGCONT, victims))
         return bool(victims)
 
-    def tend(self) -> None:
+    def undo_due(self) -> None:
         """Undo what is due to be undone, and start again what ended."""
         while self._later and self._later[0][0] <= time.monotonic():
             heapq.heappop(self._later)[2]()

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import missing
 from tests.faults.schedule import schedule
+from tests.helpers.machine import missing
 from tests.helpers.postgres_folder import postgres_folder
 
 SEEDS = {1: "sqlite", 2: "sqlite", 3: "postgres"}

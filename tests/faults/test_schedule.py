@@ -1,11 +1,12 @@
-"""The schedules and the checker: pure, without a process."""
+"""The fault schedules and the checker of facts, without a process."""
 
 import dataclasses
 from collections import Counter
 
 import pytest
 
-from tests.faults.facts import Facts, Shape, Struck, breaches
+from tests.faults.facts import Struck, breaches
+from tests.faults.good_run import GOOD, KILLED, SHAPE
 from tests.faults.schedule import Fault, Kind, kinds, schedule
 
 SEEDS = range(1, 21)
@@ -86,41 +87,6 @@ def test_a_run_on_sqlite_is_never_told_to_restart_postgres():
 
 # --- the checker
 
-KILLED = Struck(Fault(0.5, Kind.CHILD_KILLED), 3.0, 500)
-FLUSHED = Struck(Fault(0.6, Kind.REDIS_FLUSHED), 4.0, 600)
-SHAPE = Shape(items=1000, per_page=20, smallest_limit=48, lanes=16, processes=2, threads=8)
-GOOD = Facts(
-    seed=1,
-    database="sqlite",
-    shape=SHAPE,
-    struck=(KILLED, FLUSHED),
-    missed=(),
-    seconds=60.0,
-    status="completed",
-    why="",
-    total=1000,
-    succeeded=1000,
-    failed=0,
-    skipped=0,
-    hits=0,
-    most_percent=100.0,
-    items={"completed": 1000},
-    item_ids=1000,
-    rows=1000,
-    row_ids=1000,
-    filled=1000,
-    accepted=1075,
-    rejected=0,
-    fullest=1.0,
-    asked=(1000, 1024),
-    listed=(50, 51),
-    attempts_failed=0,
-    pages_failed=0,
-    died=(),
-    left="",
-    folder="",
-)
-
 
 def test_a_run_in_which_everything_holds_breaks_nothing():
     assert breaches(GOOD) == []
@@ -160,15 +126,15 @@ def test_a_run_in_which_everything_holds_breaks_nothing():
         ({"died": ("worker (status 1, after 9 s)",)}, "1 processes ended of themselves, first ('worker"),
         (
             {"left": "process ids still there: 77"},
-            "not everybody could be stopped in the end: process ids still there: 77",
+            "not every process could be stopped in the end: process ids still there: 77",
         ),
     ],
     ids=str,
 )
 def test_each_property_that_does_not_hold_is_told(changed, said):
-    told = breaches(dataclasses.replace(GOOD, **changed))
+    sentences = breaches(dataclasses.replace(GOOD, **changed))
 
-    assert any(said in sentence for sentence in told), told
+    assert any(said in sentence for sentence in sentences), sentences
 
 
 @pytest.mark.parametrize(

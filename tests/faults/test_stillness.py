@@ -1,4 +1,4 @@
-"""The stillness of a run: it is asked why once it has not moved for ten seconds; what no fault explains is a breach."""
+"""A run that has not moved for ten seconds is asked why; a reason that no fault explains is a breach."""
 
 import dataclasses
 import time
@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks.fleet import RunRow
 from tests.faults.facts import ALWAYS, REASONS, Struck, breaches, unexpected
+from tests.faults.good_run import GOOD
 from tests.faults.schedule import Fault, Kind
 from tests.faults.stillness import Stillness
-from tests.faults.test_schedule import GOOD
 from workers.reports.reasons import Reason
 
 

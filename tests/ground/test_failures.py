@@ -1,21 +1,17 @@
 """Failure classes: each has one action, refused credentials open the circuit, reasons are short and hold no secret."""
 
-import http.server
-import json
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from dramatiq.worker import Worker
 
 from models import Item
-from tests.conftest import wait_until
-from workers import Connector, Limit
+from tests.helpers.machine import wait_until
+from workers import Connector, Limit, testing
 from workers.connections import database
 from workers.control import runner
 from workers.engine import actors, reaper
@@ -34,45 +30,18 @@ def api(detail: Callable[[int, str], Answer], items: int) -> Iterator[tuple[str,
     """An API with `items` items; `detail(item_id, authorization)` returns their details. Its URL and its requests."""
     seen: Counter[str] = Counter()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
+    def answer(request: testing.Request) -> testing.Response:
+        last = request.path.rpartition("/")[2]
+        seen[last] += 1
+        if last != "items":
+            return testing.Response(*detail(int(last), request.headers.get("Authorization", "")))
+        page = int(request.query["page"])
+        first, end = (page - 1) * 100 + 1, min(page * 100, items)
+        listed = [{"id": n, "name": f"item {n}"} for n in range(first, end + 1)]
+        return testing.Response(200, {"data": listed, "next_page_url": end < items or None})
 
-        def do_GET(self):
-            parts = urlsplit(self.path)
-            last = parts.path.rpartition("/")[2]
-            seen[last] += 1
-            if last == "items":
-                page = int(parse_qs(parts.query)["page"][0])
-                first, end = (page - 1) * 100 + 1, min(page * 100, items)
-                more = end < items or None
-                listed = [{"id": n, "name": f"item {n}"} for n in range(first, end + 1)]
-                self.answer(200, {"data": listed, "next_page_url": more})
-            else:
-                self.answer(*detail(int(last), self.headers.get("Authorization", "")))
-
-        def answer(self, status, body):
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    class Server(http.server.ThreadingHTTPServer):
-        daemon_threads = True
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", seen
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with testing.api(answer) as server:
+        yield server.url, seen
 
 
 def good(item_id: int) -> Answer:

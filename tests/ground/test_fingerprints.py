@@ -3,7 +3,7 @@
 import peewee
 import pytest
 
-from tests.helpers import things
+from tests.helpers import model_imports
 from workers.connections import database
 from workers.failures import REASON_LENGTH
 from workers.records.tables import ItemStatus, RunItem
@@ -16,7 +16,7 @@ def _thing():
         table_name = "things"
 
     fields = {"external_id": peewee.CharField(unique=True), "note": peewee.TextField(default=""), "Meta": Meta}
-    return type("Thing", (things.Detailed, peewee.Model), fields)
+    return type("Thing", (model_imports.Detailed, peewee.Model), fields)
 
 
 LONG = "x" * 460
@@ -39,9 +39,9 @@ def test_failures_that_differ_in_their_ids_are_one_group(message, import_from):
 
     thing = _thing()
     thing.populate_from_api_response = refuse
-    with things.serving([[{"external_id": one} for one in ids]], {one: {"note": "n"} for one in ids}) as api:
-        things.register(thing, api.url)
-        run = things.imported()
+    with model_imports.serving([[{"external_id": one} for one in ids]], {one: {"note": "n"} for one in ids}) as api:
+        model_imports.register(thing, api.url)
+        run = model_imports.imported()
 
     failed = list(RunItem.select().where(RunItem.run_id == run.id, RunItem.status == ItemStatus.FAILED))
     assert len(failed) == 5
@@ -55,8 +55,10 @@ def test_failures_that_differ_in_a_word_before_the_cut_are_two_groups(import_fro
 
     thing = _thing()
     thing.populate_from_api_response = refuse
-    with things.serving([[{"external_id": one} for one in "1234"]], {one: {"note": "n"} for one in "1234"}) as api:
-        things.register(thing, api.url)
-        run = things.imported()
+    with model_imports.serving(
+        [[{"external_id": one} for one in "1234"]], {one: {"note": "n"} for one in "1234"}
+    ) as api:
+        model_imports.register(thing, api.url)
+        run = model_imports.imported()
 
     assert [group.count for group in failure_groups(run.id)] == [2, 2]

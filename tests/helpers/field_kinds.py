@@ -1,4 +1,4 @@
-"""The kinds of columns: every peewee and playhouse field, and raw Postgres types, each with values to write."""
+"""List the kinds of columns: every peewee and playhouse field, and raw Postgres types, each with values to write."""
 
 import datetime
 import decimal

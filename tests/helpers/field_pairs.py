@@ -1,4 +1,4 @@
-"""A pair: a random model and a random batch of rows, written together by the package and row by row by the driver."""
+"""Compare writers: a random model and batch, written together by the package and row by row by the driver."""
 
 import copy
 import random

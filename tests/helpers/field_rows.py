@@ -1,19 +1,17 @@
-"""A model of any columns and its twin, an API that serves rows for it, and what the driver makes of the rows."""
+"""Make a model of any columns and its twin, serve rows for it, and write the same rows with the driver."""
 
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 import peewee
 import requests
 
 from tests.helpers.field_kinds import KINDS, Kind, Literal, Number
-from workers import ImportSource, db, path
+from workers import ImportSource, db, path, testing
 
 _PLACE = re.compile(r'"@spelled:(\d+)"')
 
@@ -49,7 +47,7 @@ def make(
       place(peewee.Database): Where the tables are.
       more: Attributes of the model.
     """
-    return tuple(_model(each, columns, detailed, place, more) for each in (name, f"{name}_twin"))  # type: ignore[return-value]
+    return tuple(_model(each, columns, detailed, place, more) for each in (name, f"{name}_twin"))
 
 
 def _model(name: str, columns: Mapping[str, Any], detailed: bool, place: Any, more: Mapping[str, Any]) -> Any:
@@ -68,7 +66,7 @@ def _model(name: str, columns: Mapping[str, Any], detailed: bool, place: Any, mo
         "get_api_detail_request": request_of,
         "populate_from_api_response": populate,
     }
-    model = type(name, (peewee.Model,), {**own, **{column: build() for column, build in columns.items()}, **more})
+    model: Any = type(name, (peewee.Model,), {**own, **{column: build() for column, build in columns.items()}, **more})
     model.create_table()
     return model
 
@@ -132,40 +130,18 @@ def served(rows: Sequence[Row], *, bare: bool = False) -> Iterator[str]:
     details = {row.external_id: encoded(row) for row in rows}
     listed = [json.dumps({"id": row.external_id, "given": {}}) if bare else encoded(row) for row in rows]
 
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
-        wbufsize = 65_536
+    def answer(request: testing.Request) -> testing.Response:
+        body = details.get(unquote(request.path.removeprefix("/rows/"))) or page(request.query)
+        return testing.Response(200, body, {"Content-Type": "application/json"})
 
-        def do_GET(self) -> None:
-            parts = urlsplit(self.path)
-            body = details.get(unquote(parts.path.removeprefix("/rows/"))) or self._page(parse_qs(parts.query))
-            content = body.encode()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def page(query: Mapping[str, str]) -> str:
+        number, size = int(query["page"]), int(query["perPage"])
+        end = number * size
+        following = "true" if end < len(listed) else "null"
+        return f'{{"data": [{", ".join(listed[end - size : end])}], "next_page_url": {following}}}'
 
-        def _page(self, query: Mapping[str, Sequence[str]]) -> str:
-            number, size = int(query["page"][0]), int(query["perPage"][0])
-            end = number * size
-            following = "true" if end < len(listed) else "null"
-            return f'{{"data": [{", ".join(listed[end - size : end])}], "next_page_url": {following}}}'
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
+    with testing.api(answer) as server:
+        yield server.url
 
 
 class RowSource(ImportSource):
@@ -175,10 +151,10 @@ class RowSource(ImportSource):
     lanes = 1
     total_key = None
 
-    def get_list_request(self, cursor, per_page):
+    def get_list_request(self, cursor: Any, per_page: int) -> requests.Request:
         return requests.Request("GET", "rows", params={"page": cursor, "perPage": per_page})
 
-    def create_model_from_list_item(self, item):
+    def create_model_from_list_item(self, item: Mapping[str, Any]) -> Any:
         return self.model(external_id=item["id"], **decoded(item["given"]))
 
 
@@ -186,7 +162,7 @@ class RowSource(ImportSource):
 
 
 def insert_alone(twin: Any, row: Row) -> Exception | None:
-    """Write a new row with the driver, by itself; return why it is refused."""
+    """Write a new row with the driver, alone; return why it is refused."""
     try:
         _bar(row)
         twin(external_id=row.external_id, **plain(row.given)).save()
@@ -196,7 +172,7 @@ def insert_alone(twin: Any, row: Row) -> Exception | None:
 
 
 def update_alone(twin: Any, row: Row) -> Exception | None:
-    """Change a row that is there with the driver, by itself; return why it is refused."""
+    """Change a row that is there with the driver, alone; return why it is refused."""
     try:
         _bar(row)
         known = twin.get(twin.external_id == row.external_id)

@@ -1,4 +1,4 @@
-"""A Redis of a test's own: to be stopped, killed, started again and followed. And which servers there are to try."""
+"""Start a Redis for one test, which can be stopped, killed, restarted and followed; and list the servers to try."""
 
 import signal
 import subprocess
@@ -10,14 +10,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.conftest import free_port, wait_until
+from tests.helpers.machine import free_port, wait_until
 from workers.processes.redis_data_folder import find_binary
 
 
 class OwnRedis:
     """A Redis that a test may stop, kill and start again, and a client with little patience.
 
-    It writes nothing by itself: SAVE, BGSAVE and SHUTDOWN SAVE do, and what they wrote is read at the next start.
+    It writes nothing unasked: SAVE, BGSAVE and SHUTDOWN SAVE do, and what they wrote is read at the next start.
     """
 
     def __init__(self, folder: Path, binary: str = "", **options: str) -> None:

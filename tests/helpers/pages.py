@@ -1,16 +1,16 @@
-"""Drawing a page of the monitor with Streamlit's own test double, and reading what it says."""
+"""Draw a page of the monitor with Streamlit's own test double, press its buttons and read its text."""
 
+import json
 import re
 import zlib
-from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
+from streamlit.components.v2.bidi_component.main import _make_trigger_id
+from streamlit.proto.WidgetStates_pb2 import WidgetState
 from streamlit.testing.v1 import AppTest
 from streamlit.util import calc_hash
 
-from tests.conftest import ROOT
-from workers.monitor.html import panel
+from tests.helpers.machine import ROOT
 from workers.monitor.readings import cache
 
 
@@ -41,17 +41,15 @@ def again(test: AppTest) -> AppTest:
 
 
 def press(test: AppTest, name: Any, *, forged: bool = False) -> AppTest:
-    """Press a button that stands in a panel: it tells its name, as a browser does. A forged one need not be there."""
+    """Send what a browser sends when a button in the page's panel is pressed. A forged one need not be there."""
     assert forged or f'data-press="{name}"' in html(test), f"no such button: {name}"
-    pressed = [name]  # once: the page that opens a dialog is drawn again
-    drawn = panel._panel
-
-    def told(*, key: str, **values: Any) -> Any:
-        answer = drawn(key=key, **values)
-        return SimpleNamespace(press=pressed.pop()) if pressed and key == "page_panel" else answer
-
-    with mock.patch.object(panel, "_panel", told):
-        return test.run()
+    (page_panel,) = {
+        element.proto.id for element in test.get("bidi_component") if element.proto.id.endswith("-page_panel")
+    }
+    states = test._tree.get_widget_states()
+    pressed = json.dumps([{"event": "press", "value": name}])
+    states.widgets.append(WidgetState(id=_make_trigger_id(page_panel, "events"), json_trigger_value=pressed))
+    return test._run(states)
 
 
 def labels(test: AppTest) -> list[str]:

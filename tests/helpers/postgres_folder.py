@@ -1,4 +1,4 @@
-"""Which Postgres the tests start: the one that TEST_POSTGRES names, else the newest of this machine."""
+"""Find the Postgres that the tests start: the one that TEST_POSTGRES names, else the newest of this machine."""
 
 import os
 import shutil

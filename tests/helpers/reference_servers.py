@@ -1,4 +1,4 @@
-"""Reference servers: how APIs count, as small models in virtual time. Instants are integer microseconds, and so exact.
+"""Model how APIs count requests, in virtual time. Instants are integer microseconds, and so exact.
 
 Each takes at most `requests` in `window_us` in its own way; `accepts` counts a request only where it returns True
 (`CountsRejected` is the exception). Instants must not go back.
@@ -18,7 +18,7 @@ class Server(Protocol):
         """Judge one request, which counts as `weight` requests, and count it if it is let in: all of it, or nothing."""
 
     def remaining(self, instant_us: int) -> int:
-        """Tell how many more requests would be let in at this instant, as headers do; nothing is counted."""
+        """Return how many more requests would be let in at this instant, as headers state; nothing is counted."""
 
 
 class FixedWindows:
@@ -92,7 +92,7 @@ class SlidingLog:
 
 
 class CountsRejected(SlidingLog):
-    """A log that records refused requests too: whoever insists stays out."""
+    """A log that records refused requests too: a caller that repeats its request stays refused."""
 
     def accepts(self, instant_us: int, weight: int = 1) -> bool:
         self._forget(instant_us)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import redis
 
-from tests.helpers.limiting import SECOND, beside, granted, limiter_on, move_to, notes, refusal, use
+from tests.helpers.limiters import SECOND, beside, granted, limiter_on, move_to, notes, refusal, use
 from workers import Budget, ConfigurationError, Connector, Limit, RateLimiter, clock
 from workers.limiter.ledger import _SCRIPT
 

@@ -13,10 +13,10 @@ import redis
 import requests
 from redis.crc import key_slot
 
-from tests.conftest import wait_until
-from tests.helpers.limiting import SECOND, fall_asleep, granted, limiter_on, move_to, now_us, refusal, use
+from tests.helpers.limiter_simulation import Fleet, Scenario
+from tests.helpers.limiters import SECOND, fall_asleep, granted, limiter_on, move_to, now_us, refusal, use
+from tests.helpers.machine import wait_until
 from tests.helpers.own_redis import OwnRedis
-from tests.helpers.simulation import Fleet, Scenario
 from workers import Budget, ConfigurationError, Limit, RateLimiter, clock
 from workers.errors import DependencyDown, RateLimited
 from workers.limiter.permits import Permit, PermitClient

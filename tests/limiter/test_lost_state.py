@@ -27,9 +27,9 @@ from redis.retry import Retry
 
 from mock_server import MockConfig, parse_limits, serve_in_thread
 from models import Item
-from tests.conftest import wait_until
+from tests.helpers.limiter_simulation import MemoryWatermark
+from tests.helpers.machine import wait_until
 from tests.helpers.own_redis import OwnRedis
-from tests.helpers.simulation import MemoryWatermark
 from workers import Budget, Limit, RateLimiter, clock
 from workers.errors import DependencyDown, RateLimited
 from workers.limiter import ledger

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.helpers.limiting import limiter_on
+from tests.helpers.limiters import limiter_on
 from workers import Limit, RateLimiter
 from workers.errors import Refused
 

@@ -12,10 +12,9 @@ import requests
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.conftest import wait_until
-from tests.helpers.limiting import (
+from tests.helpers.limiter_traffic import Traffic
+from tests.helpers.limiters import (
     SECOND,
-    Traffic,
     ask,
     beside,
     fall_asleep,
@@ -29,6 +28,7 @@ from tests.helpers.limiting import (
     refusal,
     use,
 )
+from tests.helpers.machine import wait_until
 from tests.helpers.reference_servers import COUNTERS, KINDS, SMALL_BURST, WHOLE_SECONDS, SlidingCounter
 from workers import ConfigurationError, Limit, RateLimiter, clock
 from workers.connections.redis_client import redis_client

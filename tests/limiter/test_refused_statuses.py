@@ -1,16 +1,10 @@
 """Which responses are refusals: a table of every status with its headers, and the effect on a run."""
 
-import contextlib
-import http.server
-import json
-import threading
-from collections.abc import Callable, Iterator
-
 import pytest
 from requests.structures import CaseInsensitiveDict
 
 from models import Item
-from workers import Budget, Connector, Limit, clock
+from workers import Budget, Connector, Limit, clock, testing
 from workers.control import runner
 from workers.limiter.response import read_response
 from workers.records.tables import ItemStatus, RunItem, RunStatus
@@ -83,32 +77,6 @@ def test_a_refusal_s_reason_holds_no_secret_and_no_character_that_steers(environ
     assert reason.startswith("the API answered 429, Retry-After 8, X-Retry-After  [31m ***, X-Retry-After-Ms xxx")
 
 
-@contextlib.contextmanager
-def answering(answer: Callable[[str], tuple[int, dict[str, str], object]]) -> Iterator[str]:
-    """An API of which `answer` says status, headers and body for each path."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
-
-        def do_GET(self) -> None:
-            status, headers, body = answer(self.path.partition("?")[0])
-            text = b"" if body is None else json.dumps(body).encode()
-            self.send_response_only(status)
-            for name, value in {"Content-Length": str(len(text)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-        server.shutdown()
-
-
 @pytest.mark.parametrize("where", ["list", "details"])
 @pytest.mark.parametrize(
     ("status", "headers"),
@@ -124,19 +92,20 @@ def test_a_refusal_of_any_status_pauses_the_run_and_fails_no_item(moved_clock, i
     since: list[float] = []
     refused = []
 
-    def answer(path: str) -> tuple[int, dict[str, str], object]:
+    def answer(request: testing.Request) -> object:
+        path = request.path
         is_there = path == "/api/items" if where == "list" else path == "/api/items/5"
         if is_there and not since:
             since.append(clock.monotonic())
         if since and clock.monotonic() < since[0] + 60:
             refused.append(path)
-            return status, headers, {"message": "You have exceeded a secondary rate limit"}
+            return testing.Response(status, {"message": "You have exceeded a secondary rate limit"}, headers)
         if path == "/api/items":
-            return 200, {}, {"data": [{"id": n, "name": "a"} for n in range(1, 11)], "next_page_url": None}
-        return 200, {}, {"id": int(path.rpartition("/")[2]), "name": "a", "description": "b", "price": 1}
+            return {"data": [{"id": n, "name": "a"} for n in range(1, 11)], "next_page_url": None}
+        return {"id": int(path.rpartition("/")[2]), "name": "a", "description": "b", "price": 1}
 
-    with answering(answer) as url:
-        import_from(url, limits=(Limit(5000, seconds=60),), lanes=2)
+    with testing.api(answer) as api:
+        import_from(api.url, limits=(Limit(5000, seconds=60),), lanes=2)
         run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
 
     # Then it waited, all of it once, and everything came in at the first attempt

@@ -1,11 +1,6 @@
 """Effects of responses on a budget: headers only tighten it, refusals pause it, and each decision is noted."""
 
-import http.server
-import json
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from email.utils import format_datetime
 
@@ -13,9 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.limiting import (
+from tests.helpers.limiter_traffic import Traffic
+from tests.helpers.limiters import (
     SECOND,
-    Traffic,
     ask,
     beside,
     granted,
@@ -28,7 +23,7 @@ from tests.helpers.limiting import (
     use,
 )
 from tests.helpers.reference_servers import KINDS
-from workers import Budget, Limit, RateLimiter, clock
+from workers import Budget, Limit, RateLimiter, clock, testing
 from workers.control import runner
 from workers.errors import LongWait
 from workers.limiter.response import read_response
@@ -512,47 +507,16 @@ def test_a_refusal_just_after_others_were_seen_is_explained_by_them(new):
 # --- a wait that a person should know of, in a run --------------------------------------------------------------------
 
 
-@contextmanager
-def saying(answers: dict[str, list[tuple[int, dict[str, str], object]]]) -> Iterator[str]:
-    """An API that says these things, path by path; the last one again and again."""
-    lock = threading.Lock()
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            with lock:
-                mine = answers[self.path.split("?")[0]]
-                status, headers, body = mine.pop(0) if len(mine) > 1 else mine[0]
-            data = json.dumps(body).encode()
-            self.send_response(status)
-            for name, value in {"Content-Length": str(len(data)), **headers}.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-LONG = (429, {"Retry-After": "172800"}, {})
+LONG = testing.Response(429, {}, {"Retry-After": "172800"})
 
 
 @pytest.mark.parametrize("where", ["list", "detail"])
 def test_a_run_whose_api_asks_for_two_days_is_paused_says_so_and_goes_on_when_resumed(moved_clock, import_from, where):
     # Given an API that once asks to stay away for two days
-    details = [(200, {}, {"id": n, "name": "a", "description": "b", "price": 1}) for n in range(1, 6)]
-    answers = {f"/api/items/{n}": [detail] for n, detail in enumerate(details, start=1)}
-    answers["/api/items"] = [(200, {}, {"data": [{"id": n, "name": "a"} for n in range(1, 6)], "next_page_url": None})]
-    answers["/api/items" if where == "list" else "/api/items/3"].insert(0, LONG)
+    answers = {f"/api/items/{n}": {"id": n, "name": "a", "description": "b", "price": 1} for n in range(1, 6)}
+    answers["/api/items"] = {"data": [{"id": n, "name": "a"} for n in range(1, 6)], "next_page_url": None}
+    refused = "/api/items" if where == "list" else "/api/items/3"
+    answers[refused] = testing.in_turn(LONG, answers[refused])
     whys, paused_at = [], []
 
     def look(run):
@@ -566,8 +530,8 @@ def test_a_run_whose_api_asks_for_two_days_is_paused_says_so_and_goes_on_when_re
             assert all(item.attempts == (item.status == ItemStatus.COMPLETED) for item in RunItem.select())
             runner.resume(run.id, who="test", door="test")
 
-    with saying(answers) as url:
-        import_from(url, limits=(Limit(50, seconds=2),), lanes=2)
+    with testing.api(answers) as api:
+        import_from(api.url, limits=(Limit(50, seconds=2),), lanes=2)
         run = runner.run_inline(runner.start("items", who="test", door="test", send=False), look)
 
     # Then the run is paused, with the reason where people look; and continues when it is resumed, an hour later at most

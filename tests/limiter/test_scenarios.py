@@ -15,10 +15,21 @@ import redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.helpers.limiting import SECOND, limiter_on, move_to, now_us
-from tests.helpers.oracle import Disagreement, Oracle
+from tests.helpers.limiter_oracle import Disagreement, Oracle
+from tests.helpers.limiter_simulation import (
+    ALL_KINDS,
+    FIRST,
+    Fleet,
+    Join,
+    Mishap,
+    Scenario,
+    Wire,
+    mutated,
+    refusals,
+    too_many,
+)
+from tests.helpers.limiters import SECOND, limiter_on, move_to, now_us
 from tests.helpers.reference_servers import COUNTERS, KINDS, SMALL_BURST, WHOLE_SECONDS
-from tests.helpers.simulation import ALL_KINDS, FIRST, Fleet, Join, Mishap, Scenario, Wire, mutated, refusals, too_many
 from workers import Limit, clock
 from workers.errors import RateLimited
 

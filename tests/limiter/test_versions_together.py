@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import redis
 
-from tests.helpers.limiting import SECOND, Traffic, ask, beside, granted, limiter_on, move_to, now_us, refusal, use
+from tests.helpers.limiter_simulation import FIRST, Fleet, Mishap, Scenario, Wire, refusals
+from tests.helpers.limiter_traffic import Traffic
+from tests.helpers.limiters import SECOND, ask, beside, granted, limiter_on, move_to, now_us, refusal, use
 from tests.helpers.reference_servers import SlidingLog
-from tests.helpers.simulation import FIRST, Fleet, Mishap, Scenario, Wire, refusals
 from workers import Limit, RateLimiter, clock
 from workers.errors import Refused
 from workers.limiter.permits import Subject

@@ -4,9 +4,10 @@ from contextlib import suppress
 
 import pytest
 
-from tests.helpers.limiting import (
+from tests.helpers.limiter_simulation import MemoryWatermark
+from tests.helpers.limiter_traffic import Traffic
+from tests.helpers.limiters import (
     SECOND,
-    Traffic,
     ask,
     beside,
     granted,
@@ -19,7 +20,6 @@ from tests.helpers.limiting import (
     use,
 )
 from tests.helpers.reference_servers import CountsRejected, FixedWindows, SlidingCounter
-from tests.helpers.simulation import MemoryWatermark
 from workers import Limit, RateLimiter
 from workers.errors import LongWait, RateLimited, Refused
 from workers.records.watermark import Watermark

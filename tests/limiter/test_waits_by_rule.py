@@ -3,7 +3,7 @@
 import pytest
 import redis
 
-from tests.helpers.simulation import Fleet, Mishap, Scenario, mutated
+from tests.helpers.limiter_simulation import Fleet, Mishap, Scenario, mutated
 from workers import Limit
 
 SECOND = 1_000_000

@@ -12,7 +12,7 @@ import pytest
 import redis
 from dramatiq.brokers.stub import StubBroker
 
-from tests.conftest import free_port, wait_until
+from tests.helpers.machine import free_port, wait_until
 from workers import clock, settings
 from workers.messaging import presence
 from workers.processes.worker import InWork

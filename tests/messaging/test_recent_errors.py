@@ -8,7 +8,7 @@ import time
 import pytest
 import redis
 
-from tests.conftest import free_port, wait_until
+from tests.helpers.machine import free_port, wait_until
 from workers import settings
 from workers.messaging import recent_errors
 from workers.text import redaction

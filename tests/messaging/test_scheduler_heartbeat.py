@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from tests.conftest import free_port
+from tests.helpers.machine import free_port
 from workers import Limit, clock, settings
 from workers.connections.trouble import Cause
 from workers.control import runner

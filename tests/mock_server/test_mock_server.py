@@ -1,4 +1,4 @@
-"""The mock API: what it serves, how it limits, what it counts, and how it fails on purpose."""
+"""The mock API: what it serves, how it limits, what it counts, and its faults."""
 
 import contextlib
 import json
@@ -46,7 +46,7 @@ PROPERTY = settings(max_examples=50, deadline=None)
 
 
 class MovedClock(Clock):
-    """Time that moves only when told to; a sleep moves it too."""
+    """A clock that moves only when it is advanced or slept on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -298,7 +298,7 @@ def test_made_up_keys_cannot_fill_the_memory(clock: MovedClock) -> None:
     # Given a full table, newcomers share one count.
     assert [windows.admit("new").accepted, windows.admit("newer").accepted] == [True, False]
 
-    # When everybody's windows are over, there is room again.
+    # When all windows are over, there is room again.
     clock.seconds = 10
     assert [windows.admit("new").accepted, windows.admit("newer").accepted] == [True, True]
 
@@ -307,15 +307,15 @@ def test_the_headers_speak_of_the_tightest_window(clock: MovedClock) -> None:
     client = client_of(clock, limits=parse_limits("2/1,3/10"))
     clock.seconds = 0.25
 
-    def told() -> tuple[str, ...]:
+    def stated() -> tuple[str, ...]:
         headers = client.get("/api/items/1").headers
         return tuple(headers[f"X-RateLimit-{name}"] for name in ("Limit", "Remaining", "Reset"))
 
-    assert told() == ("2", "1", str(EPOCH + 2))
+    assert stated() == ("2", "1", str(EPOCH + 2))
     clock.seconds = 1.25
     # Both have one left now: the one that ends later decides.
-    assert told() == ("3", "1", str(EPOCH + 11))
-    assert told() == ("3", "0", str(EPOCH + 11))
+    assert stated() == ("3", "1", str(EPOCH + 11))
+    assert stated() == ("3", "0", str(EPOCH + 11))
 
 
 def test_a_429_says_when_to_come_back_and_coming_back_then_works(clock: MovedClock) -> None:
@@ -407,7 +407,7 @@ def test_an_algorithm_and_its_twin_agree_on_every_request(
 
     for now_ms in accumulate(gaps_ms):
         clock.seconds = now_ms / 1000
-        verdict = limiter.admit("somebody")
+        verdict = limiter.admit("another")
 
         instant_us = EPOCH * 1_000_000 + now_ms * 1000
         assert verdict.accepted == twin.accepts(instant_us)
@@ -437,7 +437,7 @@ def test_retry_and_reset_are_exact_to_the_nanosecond(name: str, requests: int, l
 
     assert [deepcopy(count).remaining(now + after) > 0 for after in range(retry + 1)] == [False] * retry + [True]
     assert deepcopy(count).remaining(now + reset) == count.capacity
-    # A window that nobody used may end later than it is free.
+    # An unused window can end later than it is free.
     assert count.remaining(now) == count.capacity or deepcopy(count).remaining(now + reset - 1) < count.capacity
 
 
@@ -450,10 +450,10 @@ def test_whoever_waits_as_long_as_retry_after_says_gets_in(name: str, gaps_ms: l
 
     for gap_ms in gaps_ms:
         clock.seconds += gap_ms / 1000
-        verdict = limiter.admit("somebody")
+        verdict = limiter.admit("another")
         if not verdict.accepted:
             clock.seconds += verdict.retry_after_seconds
-            assert limiter.admit("somebody").accepted
+            assert limiter.admit("another").accepted
 
 
 @pytest.mark.parametrize(
@@ -520,10 +520,10 @@ def test_stats_tell_the_same_of_every_algorithm(algorithm: str, clock: MovedCloc
     clock.seconds = 0.5
     client.get("/api/items?page=2")
 
-    told = client.get("/stats").json
-    assert (told["requests"], told["accepted"], told["rejected"]) == (4, 2, 2)
-    assert (told["items"], told["pages"], told["span_seconds"]) == ({"1": 2}, {}, 0)
-    assert told["windows"] == [{"limit": 2, "seconds": 10, "max_seen": 2, "max_in_any_window": 2}]
+    stats = client.get("/stats").json
+    assert (stats["requests"], stats["accepted"], stats["rejected"]) == (4, 2, 2)
+    assert (stats["items"], stats["pages"], stats["span_seconds"]) == ({"1": 2}, {}, 0)
+    assert stats["windows"] == [{"limit": 2, "seconds": 10, "max_seen": 2, "max_in_any_window": 2}]
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
@@ -542,7 +542,7 @@ def test_a_date_that_is_set_moves_no_window(clock: MovedClock) -> None:
     clock.seconds = 1
     hits(client, 1)
 
-    # When somebody sets the machine's date
+    # When the machine's date is set
     clock.epoch_ns = lambda: (EPOCH + 7200) * 1_000_000_000
 
     assert hits(client, 1) == [429]
@@ -552,7 +552,7 @@ def test_a_date_that_is_set_moves_no_window(clock: MovedClock) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "stated"),
     [
         ({}, {"X-RateLimit-Limit": "3", "X-RateLimit-Remaining": "1", "X-RateLimit-Reset": str(EPOCH + 3)}),
         (
@@ -568,7 +568,7 @@ def test_a_date_that_is_set_moves_no_window(clock: MovedClock) -> None:
         ),
         ({"headers": "shopify"}, {"X-Shopify-Shop-Api-Call-Limit": "2/3"}),
         ({"headers": "none"}, {}),
-        # A burst is what the remaining is measured against; the policy tells the limit.
+        # A burst is what the remaining is measured against; the policy states the limit.
         (
             {"headers": "ratelimit-07", "algorithm": "gcra", "burst": 2},
             {"RateLimit-Policy": "3;w=3, 9;w=100", "RateLimit": "limit=2, remaining=0, reset=23"},
@@ -576,14 +576,14 @@ def test_a_date_that_is_set_moves_no_window(clock: MovedClock) -> None:
     ],
 )
 def test_the_second_answer_tells_the_limits_in_the_style_asked_for(
-    options: dict[str, Any], told: dict[str, str], clock: MovedClock
+    options: dict[str, Any], stated: dict[str, str], clock: MovedClock
 ) -> None:
     client = client_of(clock, limits=parse_limits("3/2.5,9/100"), **options)
     hits(client, 1)
 
     headers = client.get("/api/items/1").headers
 
-    assert {name: value for name, value in headers.items() if "Limit" in name} == told
+    assert {name: value for name, value in headers.items() if "Limit" in name} == stated
 
 
 @pytest.mark.parametrize("style", STYLES)

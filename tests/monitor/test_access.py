@@ -31,7 +31,7 @@ from streamlit.web.server.starlette.starlette_app_utils import create_signed_val
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.conftest import ROOT, free_port, wait_until
+from tests.helpers.machine import ROOT, free_port, wait_until
 from workers import clock
 from workers.cli.password import password as password_command
 from workers.errors import ConfigurationError

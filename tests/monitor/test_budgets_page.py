@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 import redis
 
-from tests.conftest import forget, free_port
+from tests.helpers.machine import forget, free_port
 from tests.helpers.pages import draw, html, labels, press, text
 from workers import Limit, RateLimiter, clock
 from workers.errors import RateLimited, SluiceError

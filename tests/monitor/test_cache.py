@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from tests.conftest import wait_until
+from tests.helpers.machine import wait_until
 from workers.clock import MovedClock
 from workers.monitor.readings import cache as readings
 from workers.monitor.readings.cache import shared

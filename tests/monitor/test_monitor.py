@@ -12,8 +12,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from mock_server import MockConfig, serve_in_thread
-from tests.conftest import ROOT, wait_until
-from tests.helpers.serving import child_of, run_workers, served
+from tests.helpers.machine import ROOT, wait_until
+from tests.helpers.monitor_process import child_of, run_workers, served
 from workers.errors import ConfigurationError
 from workers.monitor.html import formatting, markup
 from workers.monitor.serving import server

@@ -16,9 +16,9 @@ from peewee import chunked
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 from starlette.applications import Starlette
 
-from tests.conftest import ROOT, forget, free_port
+from tests.helpers.machine import ROOT, forget, free_port
+from tests.helpers.monitor_process import served
 from tests.helpers.pages import again, draw, html, labels, press, text
-from tests.helpers.serving import served
 from workers import clock
 from workers.connections import database
 from workers.failures import FailureClass, fingerprint

@@ -12,7 +12,7 @@ import pytest
 import redis
 from streamlit.testing.v1 import AppTest
 
-from tests.conftest import ROOT, free_port, wait_until
+from tests.helpers.machine import ROOT, free_port, wait_until
 from tests.helpers.pages import again, draw, html, text
 from workers import RateLimiter, clock
 from workers.connections import database

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from tests.conftest import ROOT
+from tests.helpers.machine import ROOT
 from tests.helpers.pages import again, draw, html, text
 from workers import clock, settings
 from workers.connections import database

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.conftest import ROOT, free_port
-from tests.helpers.serving import run_workers, served
+from tests.helpers.machine import ROOT, free_port
+from tests.helpers.monitor_process import run_workers, served
 from workers.monitor.actions import stale_clicks
 
 

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.conftest import forget, free_port
+from tests.helpers.machine import forget, free_port
 from tests.helpers.pages import draw, html, text
 from workers.connections.trouble import Trouble
 from workers.messaging import presence, recent_errors, scheduler_heartbeat

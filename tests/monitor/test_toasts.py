@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import free_port
+from tests.helpers.machine import free_port
 from tests.helpers.pages import again, draw
 from workers import clock
 from workers.connections import database

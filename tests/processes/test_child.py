@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import wait_until
+from tests.helpers.machine import wait_until
 from workers.processes.child import Backoff, ChildProcess
 
 #: Ignores SIGTERM, and says when it does.

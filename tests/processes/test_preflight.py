@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.conftest import ROOT, free_port
+from tests.helpers.machine import ROOT, free_port
 from workers import ConfigurationError
 from workers.processes import preflight
 

@@ -1,25 +1,21 @@
 """Pause and cancel under load: when the call has returned, a lane sends one request at most; nothing comes twice."""
 
-import http.server
-import json
 import os
 import random
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from sources import ItemSource
-from tests.conftest import ROOT, wait_until
-from tests.helpers import hosts
-from workers import Connector, InvalidTransition, Limit, settings
+from tests.helpers import registered_sources
+from tests.helpers.machine import ROOT, wait_until
+from workers import Connector, InvalidTransition, Limit, settings, testing
 from workers.control import runner
 from workers.records import claims, runs
 from workers.records.tables import RunStatus
@@ -31,16 +27,20 @@ PAUSES = 5
 FAR = "20000/1"
 
 
-class FastApi(http.server.ThreadingHTTPServer):
+class FastApi:
     """Items in one list page, each answered after 10 ms; `asked` has each request's instant and id."""
 
-    daemon_threads = True
-    request_queue_size = 128  # five, as it comes, are fewer than the lanes that connect at one moment
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
         self.asked: list[tuple[float, str]] = []
-        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.url = ""
+
+    def answer(self, request: testing.Request) -> object:
+        number = request.path.removeprefix("/api/items").lstrip("/")
+        self.asked.append((time.monotonic(), number))
+        time.sleep(0.01)
+        if number:
+            return {"id": number, "description": "b", "price": 1}
+        return {"data": [{"id": n, "name": "a"} for n in range(1, ITEMS + 1)], "next_page_url": None}
 
     def late(self, instant: float) -> int:
         """How many requests arrived after an instant."""
@@ -51,39 +51,12 @@ class FastApi(http.server.ThreadingHTTPServer):
         return Counter(Counter(number for _, number in self.asked if number).values())
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: FastApi
-
-    def do_GET(self) -> None:
-        number = self.path.partition("?")[0].removeprefix("/api/items").lstrip("/")
-        self.server.asked.append((time.monotonic(), number))
-        time.sleep(0.01)
-        body: dict[str, Any] = {"id": number, "description": "b", "price": 1}
-        if not number:
-            body = {"data": [{"id": n, "name": "a"} for n in range(1, ITEMS + 1)], "next_page_url": None}
-        data = json.dumps(body).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @contextmanager
 def fast_api() -> Iterator[FastApi]:
-    server = FastApi()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    api = FastApi()
+    with testing.api(api.answer) as server:
+        api.url = server.url
+        yield api
 
 
 @pytest.fixture
@@ -95,9 +68,9 @@ def api(house: pytest.MonkeyPatch, redis_server: str, tmp_path: Path) -> Iterato
         its_own = {"PYTHONPATH": str(ROOT), "DEMO_API_URL": server.url, "BENCH_LIMITS": FAR}
         command = [sys.executable, "-m", "workers", "worker"]
         workers = subprocess.Popen(command, cwd=tmp_path, env=os.environ | its_own, stdout=log, stderr=log)
-        house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
+        house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
         connector = Connector("benchmark", base_url=server.url, limits=[Limit(20_000, seconds=1)])
-        hosts.SOURCES[:] = [type("Source", (ItemSource,), {"connector": connector})()]
+        registered_sources.SOURCES[:] = [type("Source", (ItemSource,), {"connector": connector})()]
         settings.get_settings.cache_clear()
         yield server
         workers.terminate()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT, free_port, wait_until
+from tests.helpers.machine import ROOT, free_port, wait_until
 from workers.processes.supervisor import WorkerSlot, drain, look_at
 
 SLEEPS = ("sleep", "60")

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 
 import click
 
-from tests.faults.postgres import Cluster, ClusterError
 from tests.helpers.field_kinds import prepare
 from tests.helpers.field_pairs import examine
+from tests.helpers.postgres_clusters import Cluster, ClusterError
 from workers.connections import database
 
 _DATABASES = {"sqlite": ["sqlite"], "postgres": ["postgres"], "both": ["sqlite", "postgres"]}
@@ -49,7 +49,7 @@ def _examine(name: str, seeds: list[str]) -> int:
 @contextmanager
 def _opened(name: str) -> Iterator[None]:
     if name == "postgres":
-        with Cluster() as cluster, _connected(cluster.url):
+        with Cluster("max_connections=200") as cluster, _connected(cluster.url):
             yield
         return
     with tempfile.TemporaryDirectory(prefix="sluice-fields-") as folder, _connected(f"sqlite:///{folder}/fields.db"):

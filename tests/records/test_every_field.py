@@ -9,7 +9,7 @@ from typing import Any
 import peewee
 import pytest
 
-from tests.helpers import hosts
+from tests.helpers import registered_sources
 from tests.helpers.field_kinds import KINDS, Kind, Literal, Number, here, prepare, stored
 from tests.helpers.field_rows import Row, RowSource, insert_alone, is_readable, make, sent_as_text, served, update_alone
 from workers import Connector, Limit, clock, settings
@@ -26,7 +26,7 @@ HANG_SECONDS = 120.0
 @pytest.fixture
 def import_rows(house: pytest.MonkeyPatch, moved_clock: clock.MovedClock) -> Iterator[Callable[..., Run]]:
     """Import rows into a model by one whole run: import_rows(model, rows, bare=True, together=100)."""
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
     prepare()
 
     def run(model: Any, rows: Sequence[Row], *, bare: bool, together: int = 100) -> Run:
@@ -34,7 +34,7 @@ def import_rows(house: pytest.MonkeyPatch, moved_clock: clock.MovedClock) -> Ite
         with served(rows, bare=bare) as url:
             api = Connector("rows", base_url=url, limits=[Limit(100_000, seconds=1)])
             source = type("Rows", (RowSource,), {"model": model, "connector": api, "per_page": together})
-            hosts.SOURCES[:] = [source()]
+            registered_sources.SOURCES[:] = [source()]
             settings.get_settings.cache_clear()
             registry.get_registry.cache_clear()
             signal.setitimer(signal.ITIMER_REAL, HANG_SECONDS)

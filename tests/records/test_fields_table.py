@@ -11,9 +11,9 @@ import peewee
 import psycopg
 import pytest
 
-from tests.conftest import ROOT
 from tests.helpers.field_kinds import BOTH, KINDS, Kind, Literal, prepare
 from tests.helpers.field_rows import Row, insert_alone, is_readable, make
+from tests.helpers.machine import ROOT
 from workers.connections import database
 
 REFUSED = "refused"

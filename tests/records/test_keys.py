@@ -30,8 +30,8 @@ from peewee import (
     UUIDField,
 )
 
-from tests.helpers import hosts
-from tests.helpers.things import Complete, Detailed, changes_of, imported, items_of, notes_of, register, serving
+from tests.helpers import registered_sources
+from tests.helpers.model_imports import Complete, Detailed, changes_of, imported, items_of, notes_of, register, serving
 from workers import db
 from workers.connections import database
 from workers.connections.commit_retry import retry_commit
@@ -42,8 +42,8 @@ from workers.records.tables import ItemStatus, RunStatus
 
 @pytest.fixture(autouse=True)
 def sources(house: pytest.MonkeyPatch, moved_clock: Any) -> None:
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
-    hosts.SOURCES.clear()
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
+    registered_sources.SOURCES.clear()
 
 
 def keyed(field: Any, base: type[Any] = Complete, **fields: Any) -> Any:

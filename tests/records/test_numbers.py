@@ -10,7 +10,7 @@ import pytest
 import requests
 from peewee import DecimalField, DoubleField, Model
 
-from tests.sources.test_hostile_answers import api, http
+from tests.helpers.raw_api import api, http
 from workers import Connector, Limit, db
 from workers.connections import database
 from workers.errors import PermanentError

@@ -10,8 +10,8 @@ import pytest
 from peewee import CharField, DecimalField, Field, IntegerField, Model, TextField, UUIDField
 from playhouse.postgres_ext import ArrayField
 
-from tests.helpers import hosts
-from tests.helpers.things import Complete, Detailed, changes_of, imported, items_of, register, serving
+from tests.helpers import registered_sources
+from tests.helpers.model_imports import Complete, Detailed, changes_of, imported, items_of, register, serving
 from workers import HasImportStatus, db
 from workers.connections import database
 from workers.control import runner
@@ -20,8 +20,8 @@ from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
 
 @pytest.fixture(autouse=True)
 def sources(house: pytest.MonkeyPatch, moved_clock: Any) -> None:
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
-    hosts.SOURCES.clear()
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
+    registered_sources.SOURCES.clear()
 
 
 def model_of(base: type[Any] = Detailed, *, table: str = "own_fields", **fields: Any) -> Any:

@@ -7,7 +7,7 @@ import pytest
 import requests
 from peewee import CharField, IntegerField, Model
 
-from tests.helpers.things import Detailed, imported, register, serving
+from tests.helpers.model_imports import Detailed, imported, register, serving
 from workers import Connector, Limit
 from workers.connections import database
 from workers.limiter.state import BudgetState, WindowState

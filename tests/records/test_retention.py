@@ -12,7 +12,7 @@ import click.testing
 import peewee
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.machine import ROOT
 from workers import UsageError, clock, settings
 from workers.cli.command_line import cli
 from workers.cli.origin import Door

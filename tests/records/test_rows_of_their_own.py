@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 from peewee import CharField, IntegerField, Model, TextField
 
-from tests.helpers import hosts
-from tests.helpers.things import Api, Detailed, imported, items_of, register, serving
+from tests.helpers import registered_sources
+from tests.helpers.model_imports import Api, Detailed, imported, items_of, register, serving
 from workers import HasImportStatus, db
 from workers.connections import database
 from workers.control import runner
@@ -24,8 +24,8 @@ class Thing(HasImportStatus, Detailed, Model):
 
 @pytest.fixture(autouse=True)
 def sources(house: pytest.MonkeyPatch, moved_clock: Any) -> None:
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
-    hosts.SOURCES.clear()
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
+    registered_sources.SOURCES.clear()
 
 
 def listed(*ids: str) -> list[dict[str, str]]:

@@ -14,7 +14,7 @@ import requests
 from peewee import chunked
 
 from mock_server import Fault
-from tests.conftest import ROOT, wait_until
+from tests.helpers.machine import ROOT, wait_until
 from workers import Connector, Limit, clock
 from workers.connections import database
 from workers.connections.redis_client import redis_client

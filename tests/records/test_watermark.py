@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from playhouse.migrations import Runner
 
-from tests.conftest import free_port
+from tests.helpers.machine import free_port
 from workers import DependencyDown, clock
 from workers.connections import database
 from workers.errors import UsageError

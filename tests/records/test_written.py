@@ -19,8 +19,8 @@ from peewee import (
 )
 from playhouse.postgres_ext import ArrayField
 
-from tests.helpers import hosts
-from tests.helpers.things import Complete, Detailed, imported, items_of, register, serving
+from tests.helpers import registered_sources
+from tests.helpers.model_imports import Complete, Detailed, imported, items_of, register, serving
 from workers import db
 from workers.connections import database
 from workers.records import changed_fields, schema
@@ -29,8 +29,8 @@ from workers.records.tables import ItemStatus, RunStatus
 
 @pytest.fixture(autouse=True)
 def sources(house: pytest.MonkeyPatch, moved_clock: Any) -> None:
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
-    hosts.SOURCES.clear()
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
+    registered_sources.SOURCES.clear()
 
 
 def model_with(base: type[Any] = Detailed, **fields: Any) -> Any:

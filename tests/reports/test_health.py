@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.conftest import forget, free_port
+from tests.helpers.machine import forget, free_port
 from workers import clock, settings
 from workers.connections import database, outages
 from workers.connections.database import db

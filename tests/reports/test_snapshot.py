@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.machine import ROOT
 from tests.reports.test_why import Stand, queued, stand  # noqa: F401, a fixture
 from workers.connections import database
 from workers.records import runs, samples

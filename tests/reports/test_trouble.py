@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.helpers.machine import ROOT
 from workers.connections.trouble import Cause, Trouble
 
 #: The rooms that show sentences; the others read those of APIs, databases and Redis.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from tests.conftest import ROOT, free_port
+from tests.helpers.machine import ROOT, free_port
 from workers import Limit, clock, settings
 from workers.cli.command_line import cli
 from workers.connections import outages
@@ -131,12 +131,12 @@ def door_older_than_the_source(stand: Stand) -> None:
 
 def budget_unknown(stand: Stand) -> None:
     works(stand)
-    from tests.helpers import hosts
+    from tests.helpers import registered_sources
 
     def raises(self: Any, run: Run) -> Any:
         raise OSError("the vault does not answer")
 
-    type(hosts.SOURCES[0]).get_connector = raises
+    type(registered_sources.SOURCES[0]).get_connector = raises
     pending(stand)
 
 

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from tests.scheduling.test_rules import LATE_SECONDS, perform, seen
+from tests.helpers.schedule_rows import LATE_SECONDS, perform, seen
 from workers.records.tables import ACTIVE, Run, RunStatus, Schedule
 from workers.scheduling.rules import decide
 

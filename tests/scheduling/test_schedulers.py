@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from peewee import fn
 
-from tests.conftest import ROOT, wait_until
-from tests.scheduling.test_rules import at, row, seen
+from tests.helpers.machine import ROOT, wait_until
+from tests.helpers.schedule_rows import at, row, seen
 from workers import clock
 from workers.connections import database
 from workers.processes import scheduler as our_scheduler

@@ -3,10 +3,9 @@
 import pytest
 import requests
 
-from tests.sources.test_connector import connect, get, saying
+from tests.helpers.connectors import get
+from tests.helpers.fixed_response import saying
 from workers.errors import PermanentError, RetryableError
-
-__all__ = ["connect"]  # a fixture of the neighbour's
 
 BODIES = {
     "message": (b'{"message": "Bad credentials", "documentation_url": "https://x"}', "Bad credentials"),

@@ -1,18 +1,16 @@
 """Auth objects and response hooks: what they raise is worth another attempt, and what they send takes a permit each."""
 
 import hashlib
-import http.server
-import json
 import re
-import threading
 from collections.abc import Callable
 
 import pytest
 import requests
 from requests.auth import AuthBase, HTTPBasicAuth, HTTPDigestAuth
 
-from tests.sources.test_connector import connect, get, saying, use_of
-from workers import Limit
+from tests.helpers.connectors import get, use_of
+from tests.helpers.fixed_response import saying
+from workers import Limit, testing
 from workers.control import runner
 from workers.errors import (
     AuthError,
@@ -25,8 +23,6 @@ from workers.errors import (
 )
 from workers.records.tables import RunItem, RunStatus
 from workers.sources.connector import Connector
-
-__all__ = ["connect"]  # a fixture of the neighbour's
 
 
 class Unprintable(Exception):
@@ -195,15 +191,15 @@ def digesting(server) -> None:
     def hashed(text: str) -> str:
         return hashlib.md5(text.encode()).hexdigest()
 
-    def answer(handler) -> int:
-        said = dict(re.findall(r'(\w+)="?([^",]+)"?', handler.headers.get("Authorization", "")))
+    def status_of(request: testing.Request) -> int:
+        said = dict(re.findall(r'(\w+)="?([^",]+)"?', request.headers.get("Authorization", "")))
         if not said:
             return 401
-        first, second = hashed("user:r:word"), hashed(f"{handler.command}:{said['uri']}")
+        first, second = hashed("user:r:word"), hashed(f"{request.method}:{said['uri']}")
         right = hashed(f"{first}:{said['nonce']}:{said['nc']}:{said['cnonce']}:{said['qop']}:{second}")
         return 200 if said["response"] == right else 401
 
-    server.RequestHandlerClass = type("Digesting", (server.RequestHandlerClass,), {"status_of": answer})
+    server.status_of = status_of
 
 
 CHALLENGE = 'Digest realm="r", nonce="n", qop="auth", algorithm=MD5'
@@ -297,23 +293,13 @@ def test_an_api_that_refuses_what_is_signed_pauses_the_budget_though_its_challen
     # Given an API that challenges each request, and for five minutes refuses what answers the challenge
     said: list[int] = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_GET(self):
-            body = {"id": 1, "name": "a", "description": "b", "price": 1}
-            if self.path.startswith("/api/items?"):
-                body = {"data": [{"id": n, "name": "a"} for n in range(1, 7)], "next_page_url": None}
-            refused = moved_clock.monotonic() < ends_at and "data" not in body
-            said.append(401 if "Authorization" not in self.headers else 429 if refused else 200)
-            self.send_response(said[-1])
-            self.send_header("Retry-After", "20")
-            self.send_header("Content-Length", str(len(json.dumps(body))))
-            self.end_headers()
-            self.wfile.write(json.dumps(body).encode())
-
-        def log_message(self, *_):
-            pass
+    def answer(request: testing.Request) -> testing.Response:
+        body = {"id": 1, "name": "a", "description": "b", "price": 1}
+        if request.target.startswith("/api/items?"):
+            body = {"data": [{"id": n, "name": "a"} for n in range(1, 7)], "next_page_url": None}
+        refused = moved_clock.monotonic() < ends_at and "data" not in body
+        said.append(401 if "Authorization" not in request.headers else 429 if refused else 200)
+        return testing.Response(said[-1], body, {"Retry-After": "20"})
 
     class Answering(AuthBase):
         def __call__(self, request):
@@ -328,12 +314,10 @@ def test_an_api_that_refuses_what_is_signed_pauses_the_budget_though_its_challen
             return response.connection.send(again, **options)
 
     ends_at = moved_clock.monotonic() + 300
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        source = import_from(f"http://127.0.0.1:{server.server_address[1]}", lanes=2)
+    with testing.api(answer) as api:
+        source = import_from(api.url, lanes=2)
         source.connector.auth = Answering()
         run = runner.run_inline(runner.start("items", who="test", door="test", send=False))
-        server.shutdown()
 
     # Then no item has ended for it, and few were sent
     assert (run.status, run.succeeded_count, run.failed_count) == (RunStatus.COMPLETED, 6, 0)

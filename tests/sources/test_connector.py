@@ -2,17 +2,14 @@
 
 import contextlib
 import gzip
-import http.server
 import json
 import logging
 import re
 import socket
-import struct
+import ssl
 import subprocess
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from email.utils import format_datetime
 from pathlib import Path
@@ -22,148 +19,15 @@ import requests
 from requests.auth import HTTPBasicAuth, HTTPDigestAuth
 
 from mock_server import Fault
-from tests.conftest import free_port
+from tests.helpers.connectors import get, use_of
+from tests.helpers.fixed_response import saying
+from tests.helpers.keep_alive import keep_alive_server
+from tests.helpers.machine import free_port
+from tests.helpers.socket_servers import behaving, drip, reset
 from workers import Connector, Limit, clock
 from workers.errors import AuthError, ConfigurationError, PermanentError, RateLimited, RetryableError
 from workers.sources.transport import sent_by
 from workers.text.redaction import redact
-
-TEN = (Limit(10, seconds=60),)
-
-
-@pytest.fixture
-def connect(environment: pytest.MonkeyPatch, redis_server: str) -> Callable[..., Connector]:
-    """connect(url, timeout_seconds=..., ...): a connector whose budget is a test's own."""
-    environment.setenv("SLUICE_REDIS_URL", redis_server)
-    environment.setenv("SLUICE_MAX_WAIT_SECONDS", "0")
-
-    def make(base_url: str, name: str = "api", limits: Sequence[Limit] = TEN, **options) -> Connector:
-        return Connector(name, base_url=base_url, limits=limits, **({"timeout_seconds": 5.0} | options))
-
-    return make
-
-
-def get(connector: Connector, path: str = "x", **options) -> requests.Response:
-    caller = connector.permit_client(run_id=1)
-    try:
-        return connector.send(requests.Request("GET", path, **options), caller)
-    finally:
-        caller.flush()
-
-
-def use_of(connector: Connector) -> tuple[int, int]:
-    """How many permits are in flight, and how many count in all."""
-    state = connector.limiter.snapshot()
-    return state.in_flight, state.windows[0].used
-
-
-# --- servers that say exactly this ------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def saying(status: int, body: bytes = b"{}", **headers: str) -> Iterator["Speaker"]:
-    """A server that answers every request with the same words, and remembers what it was asked."""
-    server = Speaker(("127.0.0.1", 0), _Handler)
-    server.status, server.body, server.headers = status, body, headers
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-class Speaker(http.server.ThreadingHTTPServer):
-    daemon_threads = True
-    status: int
-    body: bytes
-    headers: dict[str, str]
-    delay_seconds = 0.0
-
-    def __init__(self, *arguments) -> None:
-        self.asked: list[http.server.BaseHTTPRequestHandler] = []
-        self.connections = 0
-        super().__init__(*arguments)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def get_request(self):
-        self.connections += 1
-        return super().get_request()
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
-    server: Speaker
-
-    def do_GET(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        self.sent_body = self.rfile.read(length)
-        self.server.asked.append(self)
-        time.sleep(self.server.delay_seconds)
-        self.send_response_only(self.status_of())  # without a Date of its own
-        for name, value in ({"Content-Length": str(len(self.server.body))} | self.server.headers).items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.wfile.write(self.server.body)
-
-    do_POST = do_GET
-
-    def status_of(self) -> int:
-        return self.server.status
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def behaving(behave: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A server below HTTP: `behave` gets each connection, once the request has been read; its URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    over = threading.Event()
-
-    def accept() -> None:
-        while not over.is_set():
-            with contextlib.suppress(OSError):
-                connection, _ = listener.accept()
-                with connection:
-                    connection.settimeout(5)
-                    if connection.recv(65_536):
-                        behave(connection)
-
-    thread = threading.Thread(target=accept)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        over.set()
-        with contextlib.suppress(OSError):
-            listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(10)
-
-
-def drip(*pieces: bytes, times: int = 200, pause_seconds: float = 0.05) -> Callable[[socket.socket], None]:
-    """Send the first pieces at once, and the last one again and again."""
-
-    def behave(connection: socket.socket) -> None:
-        *first, last = pieces
-        connection.sendall(b"".join(first))
-        for _ in range(times):
-            connection.sendall(last)
-            time.sleep(pause_seconds)
-
-    return behave
-
-
-def reset(connection: socket.socket) -> None:
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
 
 # --- each answer, sorted ----------------------------------------------------------------------------------------------
 
@@ -247,14 +111,14 @@ def test_a_relative_url_joins_the_base_url(connect, base, url, path):
     with saying(200) as server:
         get(connect(server.url + base), url)
 
-    assert server.asked[0].path == path
+    assert server.asked[0].target == path
 
 
 def test_a_next_page_url_with_the_host_in_it_is_called_if_the_host_is_ours(connect):
     with saying(200) as server:
         get(connect(server.url), f"{server.url}/api/items?page=2")
 
-    assert server.asked[0].path == "/api/items?page=2"
+    assert server.asked[0].target == "/api/items?page=2"
 
 
 def test_headers_credentials_and_body_go_out_together(connect):
@@ -265,7 +129,7 @@ def test_headers_credentials_and_body_go_out_together(connect):
         connector.send(request, connector.permit_client())
 
     sent = server.asked[0]
-    assert (sent.command, sent.path, sent.sent_body) == ("POST", "/x?q=1", b'{"n": 1}')
+    assert (sent.method, sent.target, sent.body) == ("POST", "/x?q=1", b'{"n": 1}')
     assert (sent.headers["X-Team"], sent.headers["X-Both"]) == ("a", "b")
     assert sent.headers["Authorization"] == "Basic dXNlcjp3b3Jk"
     assert sent.headers["Accept"] == "application/json"
@@ -330,7 +194,7 @@ def test_another_host_is_never_called_and_costs_no_permit(connect, url):
 )
 def test_a_base_url_that_cannot_be_says_so_at_once(base_url, said):
     with pytest.raises(ConfigurationError, match=re.escape(said)) as caught:
-        Connector("api", base_url=base_url, limits=TEN)
+        Connector("api", base_url=base_url, limits=[Limit(10, seconds=60)])
 
     assert "s3cret" not in str(caught.value)
 
@@ -538,16 +402,11 @@ def test_a_certificate_that_is_not_valid_is_said_to_be(connect, tmp_path: Path):
         subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip("openssl is missing: it makes the certificate")
-    with saying(200) as server:
-        import ssl
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
 
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(certificate, key)
-        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
-        server.handle_error = lambda *_: None  # type: ignore[method-assign]
-
-        with pytest.raises(RetryableError, match="is its certificate valid"):
-            get(connect(server.url.replace("http:", "https:")))
+    with keep_alive_server(context=context) as server, pytest.raises(RetryableError, match="is its certificate valid"):
+        get(connect(server.url))
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------

@@ -3,8 +3,8 @@
 import json
 import re
 import sys
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import requests
 from flask import Flask, jsonify, request
-from werkzeug.serving import make_server
 
-from tests.helpers import hosts
-from workers import settings
+from tests.helpers import registered_sources
+from workers import settings, testing
 from workers.control import runner
 from workers.records import schema
 from workers.records.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
@@ -31,37 +30,34 @@ class Service:
     """A Flask app on a real socket, and the paths it was asked for."""
 
     def __init__(self, app: Flask) -> None:
+        self.app = app
         self.asked: list[str] = []
+        self.url = ""
         app.before_request(lambda: self.asked.append(request.full_path.rstrip("?")))
-        self._server = make_server("127.0.0.1", 0, app, threaded=True)
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02})
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
+    def answer(self, asked: testing.Request) -> testing.Response:
+        headers = list(asked.headers.items())
+        made = self.app.test_client().open(asked.target, method=asked.method, headers=headers, data=asked.body)
+        return testing.Response(made.status_code, made.data, dict(made.headers))
 
 
 @pytest.fixture
 def serve() -> Iterator[Callable[[Flask], Service]]:
-    services: list[Service] = []
+    with ExitStack() as stack:
 
-    def start(app: Flask) -> Service:
-        services.append(Service(app))
-        return services[-1]
+        def start(app: Flask) -> Service:
+            service = Service(app)
+            service.url = stack.enter_context(testing.api(service.answer)).url
+            return service
 
-    yield start
-    for service in services:
-        service.stop()
+        yield start
 
 
 @pytest.fixture
 def example(house: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> Callable[..., ModuleType]:
     """example(text, url, name): run the docs' block that holds `text` as the module `name`, its sources registered."""
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
-    hosts.SOURCES.clear()
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
+    registered_sources.SOURCES.clear()
     settings.get_settings.cache_clear()
 
     def run(name: str, code: str) -> ModuleType:
@@ -80,7 +76,7 @@ def example(house: pytest.MonkeyPatch, monkeypatch: pytest.MonkeyPatch) -> Calla
         for kind in [kind for kind in vars(module).values() if isinstance(kind, type)]:
             if kind.__module__ == name and issubclass(kind, registry.ImportSource):
                 source = kind()
-                hosts.SOURCES.append(source)
+                registered_sources.SOURCES.append(source)
                 schema.migrate([source.model])
         registry.get_registry.cache_clear()
         return module
@@ -412,7 +408,7 @@ def test_details_that_have_not_changed_are_not_sent_again(serve, example):
         def create_model_from_list_item(self, item: Any) -> Any:
             return module.Product(external_id=item["id"], name=item["name"])
 
-    hosts.SOURCES.append(TaggedSource())
+    registered_sources.SOURCES.append(TaggedSource())
     schema.migrate([module.Product])
     registry.get_registry.cache_clear()
 

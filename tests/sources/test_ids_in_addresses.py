@@ -1,11 +1,8 @@
 """Ids that mean something in an address: each item asks for its own resource, or nothing is sent."""
 
 import contextlib
-import http.server
 import itertools
-import json
 import random
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import unquote
@@ -16,7 +13,7 @@ import requests
 from peewee import CharField, Field, ForeignKeyField, IntegerField, Model, TextField, UUIDField
 from urllib3.util.url import _encode_target
 
-from workers import Connector, ImportSource, Limit, db, path
+from workers import Connector, ImportSource, Limit, db, path, testing
 from workers.control import runner
 from workers.errors import ConfigurationError, PermanentError
 from workers.records import schema
@@ -47,56 +44,29 @@ AWKWARD = [
 ]
 
 
-class Answering(http.server.ThreadingHTTPServer):
+class Answering:
     """Answers each detail with the target it was asked for, and lists the ids it is given."""
 
-    daemon_threads = True
-
     def __init__(self, ids: list[str]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        self.url = ""
         self.ids = ids
         self.targets: list[str] = []
         self.credentials: list[str | None] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: Answering
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
-
-    def do_GET(self) -> None:
-        target = self.path
-        self.server.targets.append(target)
-        self.server.credentials.append(self.headers.get("Authorization"))
-        listed = {
-            "data": [{"id": one} for one in self.server.ids],
-            "next_page_url": None,
-            "total": len(self.server.ids),
-        }
-        body = json.dumps(listed if target.startswith("/api/list") else {"answer_of": target}).encode()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *arguments: Any) -> None:
-        pass
+    def answer(self, request: testing.Request) -> object:
+        self.targets.append(request.target)
+        self.credentials.append(request.headers.get("Authorization"))
+        if request.target.startswith("/api/list"):
+            return {"data": [{"id": one} for one in self.ids], "next_page_url": None, "total": len(self.ids)}
+        return {"answer_of": request.target}
 
 
 @contextlib.contextmanager
 def answering(ids: list[str] | None = None) -> Iterator[Answering]:
-    with Answering(ids or []) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    api = Answering(ids or [])
+    with testing.api(api.answer) as server:
+        api.url = server.url
+        yield api
 
 
 @pytest.fixture
@@ -413,13 +383,13 @@ def source_of(model: type[Any], unique_by: Any = "external_id", base_url: str = 
 
 
 def test_each_row_holds_its_own_answer_or_fails(house, import_from):
-    from tests.helpers import hosts
+    from tests.helpers import registered_sources
 
     ids = [name for name in AWKWARD if "\t" not in name] + [".", ".."]
     schema.migrate([Article])
     with answering(ids) as server:
         import_from(server.url)
-        hosts.SOURCES[:] = [source_of(Article, base_url=server.url)]
+        registered_sources.SOURCES[:] = [source_of(Article, base_url=server.url)]
 
         run = runner.run_inline(runner.start("articles", who="test", door="test", send=False))
 

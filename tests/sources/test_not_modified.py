@@ -4,14 +4,12 @@ import pytest
 import requests
 from peewee import CharField, Model
 
-from tests.helpers.things import imported, items_of, register
-from tests.limiter.test_refused_statuses import answering
-from tests.sources.test_connector import connect, get, saying
-from workers import db, path
+from tests.helpers.connectors import get
+from tests.helpers.fixed_response import saying
+from tests.helpers.model_imports import imported, items_of, register
+from workers import db, path, testing
 from workers.errors import NotModified, PermanentError
 from workers.records.tables import RunStatus
-
-__all__ = ["connect"]  # a fixture of the neighbour's
 
 
 class Tagged(Model):
@@ -35,7 +33,7 @@ class Tagged(Model):
 
 @pytest.fixture
 def sources(house: pytest.MonkeyPatch, moved_clock: object) -> None:
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
 
 
 @pytest.mark.parametrize("save_each", [False, True])
@@ -44,15 +42,15 @@ def test_an_item_whose_details_are_unchanged_is_completed_and_its_row_left(sourc
     Tagged.save_each = save_each
     asked = []
 
-    def answer(address: str):
-        asked.append(address)
-        if address == "/things":
-            return 200, {}, {"data": [{"external_id": n} for n in "abc"], "next_page_url": None}
-        name = address.rpartition("/")[2]
-        return (200, {}, {"name": f"new {name}"}) if name != "a" else (304, {}, None)
+    def answer(request: testing.Request):
+        asked.append(request.path)
+        if request.path == "/things":
+            return {"data": [{"external_id": n} for n in "abc"], "next_page_url": None}
+        name = request.path.rpartition("/")[2]
+        return {"name": f"new {name}"} if name != "a" else 304
 
-    with answering(answer) as url:
-        register(Tagged, url)
+    with testing.api(answer) as api:
+        register(Tagged, api.url)
         for name, etag in (("a", '"1"'), ("b", '"1"'), ("c", None)):
             Tagged.create(external_id=name, name=f"old {name}", etag=etag)
         run = imported()
@@ -65,13 +63,9 @@ def test_an_item_whose_details_are_unchanged_is_completed_and_its_row_left(sourc
 
 
 def test_a_304_that_nobody_asked_for_is_a_broken_contract(sources):
-    def answer(address: str):
-        if address == "/things":
-            return 200, {}, {"data": [{"external_id": "a"}], "next_page_url": None}
-        return 304, {}, None
-
-    with answering(answer) as url:
-        register(Tagged, url)
+    listed = {"data": [{"external_id": "a"}], "next_page_url": None}
+    with testing.api({"/things": listed, "/things/a": 304}) as api:
+        register(Tagged, api.url)
         run = imported()
 
     ((status, reason),) = items_of(run).values()
@@ -85,8 +79,8 @@ def test_a_list_page_must_have_a_body(sources):
     def get_list_request(self, cursor, per_page):
         return requests.Request("GET", "things", headers={"If-None-Match": '"1"'})
 
-    with answering(lambda address: (304, {}, None)) as url:
-        register(Tagged, url, get_list_request=get_list_request)
+    with testing.api({"/things": 304}) as api:
+        register(Tagged, api.url, get_list_request=get_list_request)
         run = imported()
 
     assert run.status == RunStatus.FAILED

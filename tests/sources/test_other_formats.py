@@ -3,14 +3,13 @@
 import pytest
 import requests
 
-from tests.sources.test_connector import connect, get, saying
+from tests.helpers.connectors import get
+from tests.helpers.fixed_response import saying
 from workers.control import runner
 from workers.errors import PermanentError, RetryableError
 from workers.records.tables import RunStatus
 from workers.sources.connector import Connector
 from workers.version import VERSION
-
-__all__ = ["connect"]  # a fixture of the neighbour's
 
 LINES = b'{"id": 1}\n{"id": 2}\n{"id": 3}\n'
 XML = b'<?xml version="1.0"?><items><item/></items>'

@@ -1,4 +1,4 @@
-"""The house's own rules, read from its source: imports go down, one module for each duty, the mock API stands alone."""
+"""Rules that are read from the source: imports go down, one module for each duty, the mock API stands alone."""
 
 import ast
 import importlib.util
@@ -36,6 +36,7 @@ ROOMS = [
     "monitor/serving",
     "monitor/app",
     "monitor/entry",
+    "testing",
     "cli",
     "face",
 ]
@@ -52,7 +53,7 @@ WRITES = {
     *("update", "bulk_update", "set_by_id", "delete", "delete_by_id", "truncate_table", "drop_table"),
 }
 
-#: Who reads the machine's clock beside clock.py, and why a moved clock must not reach it.
+#: The modules other than clock.py that read the machine's clock, and why a moved clock must not reach it.
 OWN_TIME = {
     "workers.processes.supervisor time.monotonic": "it waits for worker processes, which live in the machine's time",
     "workers.processes.signals time.monotonic": "two signals are one request where the machine says they came together",
@@ -133,8 +134,11 @@ def host_imports(tree: ast.AST, module: str, known: set[str]) -> list[str]:
 
 
 def environment_readings(tree: ast.AST, module: str, known: set[str]) -> list[str]:
-    """The environment is read in settings.py alone; worker.py sets the one variable that dramatiq reads."""
-    if module == "workers.settings":
+    """Only settings.py reads the environment; worker.py sets the one variable that dramatiq reads.
+
+    A test's installation sets the settings of its block, and puts back what was there.
+    """
+    if module in ("workers.settings", "workers.testing.installation"):
         return []
     set_for_dramatiq = {
         node.value.func.value
@@ -203,7 +207,7 @@ def clock_readings(tree: ast.AST, module: str, known: set[str]) -> list[str]:
 
 Rule = Callable[[ast.AST, str, set[str]], list[str]]
 
-#: Each rule, and a breach of it: who would commit it, and how.
+#: Each rule, and breaches of it: the module, and its source.
 RULES: dict[Rule, list[tuple[str, str]]] = {
     upward_imports: [
         ("workers.records.runs", "from workers.reports import run_stats"),
@@ -223,6 +227,7 @@ RULES: dict[Rule, list[tuple[str, str]]] = {
     environment_readings: [
         ("workers.cli", "import os\nos.environ['SLUICE_REDIS_URL']"),
         ("workers.cli", "import os\nos.getenv('HOME')"),
+        ("workers.testing.fake_api", "import os\nos.getenv('HOME')"),
         ("workers.cli", "from os import environ"),
         ("workers.cli", "import os\nos.environ.setdefault('dramatiq_queue_prefetch', '8')"),
         ("workers.processes.worker", "import os\nx = os.environ.setdefault('dramatiq_queue_prefetch', '8')"),
@@ -267,9 +272,9 @@ def test_a_room_says_in_one_sentence_what_lives_in_it() -> None:
     folders = {path.parent for path in (ROOT / "workers").rglob("*.py")} - {ROOT / "workers"}
     rooms = [path for path in folders if path.name not in ("migrations", "entry")]
 
-    # Then: a sentence and no code, but of the command line and the doctor, whose `__init__` is their first file
+    # Then: a sentence and no code; the command line's and the doctor's is their first file, the test double's its face
     trees = {path: ast.parse((path / "__init__.py").read_text()) for path in rooms}
-    assert {path.name for path, tree in trees.items() if len(tree.body) > 1} <= {"cli", "doctor"}
+    assert {path.name for path, tree in trees.items() if len(tree.body) > 1} <= {"cli", "doctor", "testing"}
     assert all(ast.get_docstring(tree) for tree in trees.values())
 
 

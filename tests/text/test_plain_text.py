@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 from peewee import CharField, Model
 
-from tests.helpers import things
+from tests.helpers import model_imports
 from workers.cli.command_line import cli
 from workers.connections import database
 from workers.log import JsonLines, Lines
@@ -95,7 +95,7 @@ def test_what_nobody_caught_is_logged_clean(environment):
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_what_an_api_says_leaves_no_door_with_such_a_character(import_from):
-    class Thing(things.Detailed, Model):
+    class Thing(model_imports.Detailed, Model):
         external_id = CharField(unique=True)
 
         class Meta:
@@ -105,15 +105,15 @@ def test_what_an_api_says_leaves_no_door_with_such_a_character(import_from):
     seen = STEERING.replace("\0", "").replace("\ud800", "")
     said = json.dumps({"message": f"forged{seen}12:00:00 ERROR no"})
     ids = [f"a{one}b" for one in dict.fromkeys(seen)]
-    with things.serving([[{"external_id": one} for one in ids]], {}) as api:
-        things.register(Thing, api.url)
+    with model_imports.serving([[{"external_id": one} for one in ids]], {}) as api:
+        model_imports.register(Thing, api.url)
         api.details = dict.fromkeys(ids, said)
         Thing.populate_from_api_response = lambda self, data: (_ for _ in ()).throw(ValueError(data["message"]))
         log = io.StringIO()
         handler = logging.StreamHandler(log)
         handler.setFormatter(Lines("%(message)s"))
         logging.getLogger().addHandler(handler)
-        run = things.imported()
+        run = model_imports.imported()
         logging.getLogger("x").error("%s", json.loads(said)["message"])
         logging.getLogger().removeHandler(handler)
 

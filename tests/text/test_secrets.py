@@ -1,12 +1,10 @@
 """No kind of secret, in no place of a response or an exception, reaches logs, pages, the database or files."""
 
 import contextlib
-import http.server
 import io
 import json
 import logging
 import re
-import threading
 from base64 import b64encode
 from html import escape
 from urllib.parse import parse_qsl, quote, quote_plus, urlsplit
@@ -16,9 +14,9 @@ import requests
 from click.testing import CliRunner
 from peewee import CharField, Model
 
-from tests.helpers import things
+from tests.helpers import model_imports
 from tests.helpers.pages import draw, html
-from workers import ConfigurationError, Connector, Limit, path
+from workers import ConfigurationError, Connector, Limit, path, testing
 from workers.cli.command_line import cli
 from workers.connections import database
 from workers.log import JsonLines, Lines
@@ -123,53 +121,29 @@ def _all_text(options):
 def repeating(secret):
     """Serve an API that repeats a secret, or what it was sent, in each place: the last part of a path says where."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def do_GET(self):
-            length = int(self.headers.get("Content-Length") or 0)
-            sent = self.rfile.read(length).decode()
-            where = urlsplit(self.path).path.rpartition("/")[2]
-            token = self.headers.get("Authorization", "").removeprefix("Bearer ")
-            said = token if secret == "renewed-token-" else secret
-            asked.append((self.path, sent))
-            place, _, spelling = where.partition(".")
-            if where == "things":
-                body = {"data": [{"external_id": one} for one in PLACES], "next_page_url": None}
-                self.answer(200, json.dumps(body))
-            elif place == "message":
-                body = {"message": f"the key {SPELLINGS[spelling](said)} may not"}
-                self.answer(422, json.dumps(body).replace("/", "\\/"))
-            elif place == "location":
-                self.answer(302, "{}", Location=f"/elsewhere?to={quote(said)}")
-            elif place == "type":
-                self.answer(200, f"<p>{said}", **{"Content-Type": f"text/{quote(said, safe='')}"})
-            elif place == "status":
-                self.answer(404, "{}")
-            elif place == "long":
-                self.answer(422, json.dumps({"message": f"{'x' * 480} {said} {'y' * 5_000}"}))
-            else:
-                self.answer(200, json.dumps({"said": said}))
-
-        do_POST = do_GET
-
-        def answer(self, status, body, **headers):
-            self.send_response(status)
-            for name, value in ({"Content-Type": "application/json"} | headers).items():
-                self.send_header(name, value)
-            self.send_header("Content-Length", str(len(body.encode())))
-            self.end_headers()
-            self.wfile.write(body.encode())
-
-        def log_message(self, *_):
-            pass
-
     asked = []
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_address[1]}", asked
-        server.shutdown()
+
+    def answer(request):
+        where = request.path.rpartition("/")[2]
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        repeated = token if secret == "renewed-token-" else secret
+        asked.append((request.target, request.body.decode()))
+        place, _, spelling = where.partition(".")
+        if where == "things":
+            return {"data": [{"external_id": one} for one in PLACES], "next_page_url": None}
+        address, media = f"/elsewhere?to={quote(repeated)}", f"text/{quote(repeated, safe='')}"
+        refusal = json.dumps({"message": f"the key {SPELLINGS.get(spelling, str)(repeated)} may not"})
+        places = {
+            "message": testing.Response(422, refusal.replace("/", "\\/"), {"Content-Type": "application/json"}),
+            "location": testing.Response(302, {}, {"Location": address}),
+            "type": testing.Response(200, f"<p>{repeated}", {"Content-Type": media}),
+            "status": 404,
+            "long": testing.Response(422, {"message": f"{'x' * 480} {repeated} {'y' * 5_000}"}),
+        }
+        return places.get(place, {"said": repeated})
+
+    with testing.api(answer) as server:
+        yield server.url, asked
 
 
 PLACES = [*(f"message.{one}" for one in SPELLINGS), "location", "type", "status", "long", "bad", "bug", "requests"]
@@ -178,7 +152,7 @@ PLACES = [*(f"message.{one}" for one in SPELLINGS), "location", "type", "status"
 def _thing(sent, url):
     """Return a model whose own code repeats what the API said, where its id says so."""
 
-    class Thing(things.Detailed, Model):
+    class Thing(model_imports.Detailed, Model):
         external_id = CharField(unique=True)
 
         class Meta:
@@ -217,9 +191,9 @@ def test_a_secret_leaves_by_no_door(kind, import_from, house):
     ):
         base = url + options.pop("path", "") + "/" + options.pop("query", "")
         connector = Connector("things", base_url=base, limits=LIMITS, **options)
-        source = things.register(_thing(sent, url), base, connector=connector, lanes=1)
+        source = model_imports.register(_thing(sent, url), base, connector=connector, lanes=1)
         with recent_errors.kept("test"):
-            run = things.imported()
+            run = model_imports.imported()
             logging.getLogger("x").warning("%r", [connector, source, source.model, run, vars(run), get_settings()])
         run_id = str(run.id)
         commands = [["status"], ["status", run_id], ["status", run_id, "--failed", "--last", "50"], ["sources"]]

@@ -1,7 +1,8 @@
-"""A second host: the benchmarks' items, one of which kills the process that fills its row."""
+"""List a source of the benchmarks' items, one of which kills the process that fills its row."""
 
 import os
 import signal
+from typing import Any
 
 from benchmarks.sources import BenchmarkSource
 from models import Item
@@ -13,10 +14,10 @@ class PoisonousItem(Item):
     class Meta:
         table_name = "items"
 
-    def populate_from_api_response(self, data):
+    def populate_from_api_response(self, data: Any) -> None:
         if data["id"] == POISON:
             os.kill(os.getpid(), signal.SIGKILL)
-        super().populate_from_api_response(data)
+        super().populate_from_api_response(data)  # type: ignore[no-untyped-call]
 
 
 class PoisonousSource(BenchmarkSource):

@@ -1,7 +1,7 @@
-"""Simulation: fleets of callers on a real Redis in moved time, their luck, and an API that counts what they send.
+"""Simulate fleets of callers on a real Redis in moved time, with mishaps, and an API that counts their requests.
 
 A `Scenario` says what happens, a `Fleet` lets it happen: processes of several callers take permits and send as fast as
-they get them, and obey what the API answers. The oracle (oracle.py) hears every call of the script and answers too.
+they get them, and obey what the API answers. The oracle sees every call of the script and judges it.
 Nothing is assumed but what docs/limiter.md does: a request is counted before its response arrives, or, where none
 arrives, within its timeout and the linger.
 """
@@ -15,11 +15,12 @@ import uuid
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import redis
 
-from tests.helpers.limiting import SECOND, Asleep, fall_asleep, limiter_on, move_to, now_us
-from tests.helpers.oracle import Oracle, State
+from tests.helpers.limiter_oracle import Oracle, State
+from tests.helpers.limiters import SECOND, Asleep, fall_asleep, limiter_on, move_to, now_us
 from tests.helpers.reference_servers import (
     COUNTERS,
     KINDS,
@@ -34,6 +35,7 @@ from workers.errors import DependencyDown, RateLimited, Refused
 from workers.limiter import ledger
 from workers.limiter.lesson import Lesson
 from workers.limiter.permits import Permit, PermitClient, Subject
+from workers.limiter.state import BudgetState
 
 #: How long after its grant a permit may be used.
 FRESH_US = SECOND
@@ -45,12 +47,12 @@ ALL_KINDS = KINDS | WHOLE_SECONDS | COUNTERS | SMALL_BURST | {"log that counts r
 
 @dataclass(frozen=True)
 class Mishap:
-    """What befalls everyone at an instant.
+    """A mishap at an instant, for every process.
 
     `flush`: every key is gone. `lose state`, `lose ring`, `lose flight`: that one is. `roll back`: Redis is started
     again with what it had `amount_us` earlier; `fall back`: it has that without having been started. `restart`: it has
-    all it had. `forget scripts`. `clock`: its clock is set forward by `amount_us`, or back. `away`: nobody reaches it
-    for so long. `die`: every process does, and is replaced. `freeze`: one process stands still for so long.
+    all it had. `forget scripts`. `clock`: its clock is set forward by `amount_us`, or back. `away`: it cannot
+    be reached meanwhile. `die`: every process does, and is replaced. `freeze`: one process is stopped meanwhile.
     """
 
     at_us: int
@@ -115,7 +117,7 @@ class Scenario:
 
     @property
     def keeps_processes(self) -> bool:
-        """Whether somebody who knows must be left: nothing else can tell that state was lost, or a clock set."""
+        """Whether a process that knows the state must be left: only it can detect a loss, or a clock that was set."""
         forward = any(mishap.what == "clock" and mishap.amount_us > 0 for mishap in self.mishaps)
         unseen = any(mishap.what == "fall back" for mishap in self.mishaps)
         return forward or unseen or (self.loses_state and not self.watermark)
@@ -204,7 +206,7 @@ class MemoryWatermark:
             self.paused_until, self.paused_why = until, why
 
 
-#: Where what the script is told begins, in a command: after its name, the script, the number of keys and six keys.
+#: Where the script's own arguments begin, in a command: after its name, the script, the number of keys and six keys.
 FIRST = 9
 
 
@@ -212,7 +214,7 @@ FIRST = 9
 
 
 class Wire(redis.Redis):
-    """A client that now and then loses a reply, and whose calls the oracle hears.
+    """A client that now and then loses a reply, and whose calls the oracle sees.
 
     Some lost replies are asked for again, as redis-py does after a broken connection; some are not.
     """
@@ -220,11 +222,11 @@ class Wire(redis.Redis):
     fleet: "Fleet"
     #: For the controls: a process that stamps by a clock of its own, or retells an age.
     ahead_us = 0
-    retold: Callable[[tuple], tuple] | None = None
+    retold: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None
 
-    def execute_command(self, *arguments, **options):
+    def execute_command(self, *arguments: Any, **options: Any) -> Any:
         if arguments[0] not in ("EVALSHA", "EVAL"):
-            return super().execute_command(*arguments, **options)
+            return super().execute_command(*arguments, **options)  # type: ignore[no-untyped-call]
         fleet, scenario = self.fleet, self.fleet.scenario
         if now_us() < fleet.away_until:
             raise redis.ConnectionError("away")
@@ -241,8 +243,8 @@ class Wire(redis.Redis):
             raise redis.ConnectionError("lost")
         return reply
 
-    def _call(self, arguments, options):
-        reply = super().execute_command(*arguments, **options)
+    def _call(self, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        reply = super().execute_command(*arguments, **options)  # type: ignore[no-untyped-call]
         if self.fleet.oracle:
             self.fleet.oracle.listen(arguments[FIRST:], reply)
         return reply
@@ -275,7 +277,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Counted:
-    """What the API counted: when, as how much, and whose limits were kept (None: somebody else's)."""
+    """What the API counted: when, as how much, and whose limits were kept (None: those of another user of the key)."""
 
     at_us: int
     weight: int
@@ -294,7 +296,7 @@ class Fleet:
     completes_when_sent: bool = False
     completes_when_timed_out: bool = False
     skews_us: tuple[int, ...] = ()
-    retold: Callable[[tuple], tuple] | None = None
+    retold: Callable[[tuple[Any, ...]], tuple[Any, ...]] | None = None
     on_hire: Callable[[RateLimiter], None] | None = None
 
     def __post_init__(self) -> None:
@@ -306,17 +308,17 @@ class Fleet:
         self.api = Api(scenario.kind, scenario.api_limits or scenario.limits) if scenario.kind else None
         self.processes: list[Process] = []
         self.process_of: dict[PermitClient, Process] = {}
-        self.events: list[tuple[int, int, Callable[..., None], tuple]] = []
+        self.events: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self.order = itertools.count()
-        self.snapshots: dict[Mishap, tuple[dict[bytes, bytes], State | None]] = {}
+        self.snapshots: dict[Mishap, tuple[dict[str, bytes], State | None]] = {}
         self.granted = self.asked = self.away_until = 0
         self.paused_until, self.incident_at, self.incidents = 0, -1, 0
-        #: What the API counted, what it refused of ours; of the last header that we heard,
-        #: when it was written, and when its request was granted; and what is refused though we could know.
+        #: What the API counted, which of our requests it refused; of the last header that arrived, when it was
+        #: written and when its request was granted; and refusals that could have been foreseen.
         self.counted: list[Counted] = []
         self.refused: list[int] = []
         self.foreign_at: list[int] = []
-        self.told = (0, 0)
+        self.last_header = (0, 0)
         self.surprises: list[int] = []
         self.keys: list[str] = []
 
@@ -334,7 +336,7 @@ class Fleet:
             for mishap in scenario.mishaps:
                 if "back" in mishap.what:
                     self.at(max(1, mishap.at_us - mishap.amount_us), self.remember, mishap)
-                self.at(mishap.at_us, self.befall, mishap)
+                self.at(mishap.at_us, self.apply, mishap)
             for join in scenario.joins:
                 self.at(join.at_us, self.join, join)
             if scenario.foreign:
@@ -354,7 +356,7 @@ class Fleet:
             self.client.delete(*self.keys)
         return self
 
-    def look(self):
+    def look(self) -> BudgetState | None:
         self.away_until = 0
         with suppress(DependencyDown):  # the reply was lost
             return self.processes[-1].limiter.snapshot()
@@ -362,7 +364,7 @@ class Fleet:
 
     def check_ring(self) -> None:
         """Completions are sorted, and what is in flight is a sum that can be."""
-        stored, ring = self.client.get(self.keys[0]), self.client.get(self.keys[1])
+        stored, ring = self._bytes(self.keys[0]), self._bytes(self.keys[1])
         if stored and ring:
             size, n, units = (int(struct.unpack_from(">d", stored, 8 * at)[0]) for at in (3, 4, 6))
             entries = struct.unpack(f">{len(ring) // 8}Q", ring)
@@ -371,7 +373,12 @@ class Fleet:
                 assert in_order == sorted(in_order)
             assert units >= 0
 
-    def at(self, instant: int, happens: Callable[..., None], *arguments) -> None:
+    def _bytes(self, key: str) -> bytes:
+        value = self.client.get(key)
+        assert value is None or isinstance(value, bytes)
+        return value or b""
+
+    def at(self, instant: int, happens: Callable[..., None], *arguments: Any) -> None:
         heapq.heappush(self.events, (instant, next(self.order), happens, arguments))
 
     def start(self, limits: tuple[Limit, ...]) -> Process:
@@ -402,8 +409,8 @@ class Fleet:
         process.callers += 1
         return caller
 
-    def is_held_up(self, caller: PermitClient, happens: Callable[..., None], *arguments) -> bool:
-        """Whether nothing happens to this caller now: it died, or stands still and does it later."""
+    def is_held_up(self, caller: PermitClient, happens: Callable[..., None], *arguments: Any) -> bool:
+        """Whether nothing happens to this caller now: it died, or is frozen and does it later."""
         process = self.process_of[caller]
         if process.alive and now_us() < process.frozen_until:
             self.at(process.frozen_until, happens, *arguments)
@@ -490,12 +497,12 @@ class Fleet:
                 self.surprises.append(now)
 
     def is_unknowable(self, now: int) -> bool:
-        """Whether others came after the last header that we heard, or it left open how much they had spent.
+        """Whether others came after the last header that arrived, or it left open how much they had spent.
 
-        What of ours had aged at the server when it wrote the header, but not at the grant before it, may be anybody's.
+        What had expired at the server when it wrote the header, but not at the grant before it, can be another's.
         What others had spent, and the server had forgotten by then, but was still debited here, may hide as much.
         """
-        written, granted_at = self.told
+        written, granted_at = self.last_header
         for limit in self.scenario.limits:
             window, ours = round(limit.seconds * SECOND), limit.window_microseconds
             if any(at + window <= written <= at + 2 * ours and at + ours <= now for at in self.foreign_at):
@@ -528,13 +535,13 @@ class Fleet:
             self.paused_until = max(self.paused_until, now + math.ceil(wait.wait_seconds * SECOND))
             self.at(now + math.ceil(wait.wait_seconds * SECOND), self.ask, caller)
             return
-        self.told = max(self.told, (int(request.headers.get("X-Written", 0)), granted_at))
+        self.last_header = max(self.last_header, (int(request.headers.get("X-Written", 0)), granted_at))
         caller.subject = Subject()
         thinks = self.dice.random() < scenario.hesitates
         self.at(now + (self.dice.randrange(SECOND) if thinks else 0), self.ask, caller)
 
     def watch_pause(self, request: Request) -> None:
-        """An onlooker counts bursts of 429s: one more where nobody paused, and the request was sent after the last."""
+        """Count a burst of 429s: one more where the budget was not paused, and the request was sent after the last."""
         if now_us() >= self.paused_until and round(request.permit.granted_at * SECOND) > self.incident_at:
             self.incidents += 1
             self.incident_at = now_us()
@@ -546,10 +553,10 @@ class Fleet:
             request.caller.answered(request.permit)
         self.ask(request.caller)
 
-    # --- misfortunes ------------------------------------------------------------------------------------------------
+    # --- mishaps ----------------------------------------------------------------------------------------------------
 
     def crash(self, caller: PermitClient) -> None:
-        """A process dies and is replaced; what it had not said is lost. Where nobody else knows, only a thread does."""
+        """A process is replaced, its unreported ends are lost. where no other knows the state, a thread dies."""
         process = self.process_of[caller]
         if self.scenario.keeps_processes:
             process.callers -= 1
@@ -595,25 +602,25 @@ class Fleet:
         kept = {key: dump for key, dump in dumps.items() if dump}
         self.snapshots[mishap] = kept, self.oracle.copy() if self.oracle else None
 
-    def befall(self, mishap: Mishap) -> None:
+    def apply(self, mishap: Mishap) -> None:
         what, _, part = mishap.what.partition(" ")
         getattr(self, f"on_{what}")(mishap, part)
         if self.oracle and self.oracle.state is None:
             self.oracle.remains = bool(self.client.exists(*self.keys[1:3]))
 
-    def on_flush(self, *_) -> None:
+    def on_flush(self, *_: object) -> None:
         self.client.delete(*self.keys)
         if self.oracle:
             self.oracle.state = None
 
-    def on_lose(self, _, part: str) -> None:
+    def on_lose(self, _: object, part: str) -> None:
         lost = self.client.delete(self.keys[0].removesuffix("state") + part)
         if self.oracle and self.oracle.state and lost:
             self.oracle.state.damaged = True
             if part == "state":
                 self.oracle.state = None
 
-    def on_fall(self, mishap: Mishap, _) -> None:
+    def on_fall(self, mishap: Mishap, _: object) -> None:
         kept, state = self.snapshots[mishap]
         self.client.delete(*self.keys)
         for key, dump in kept.items():
@@ -621,13 +628,13 @@ class Fleet:
         if self.oracle:
             self.oracle.state = state
 
-    def on_roll(self, mishap: Mishap, _) -> None:
+    def on_roll(self, mishap: Mishap, _: object) -> None:
         self.on_fall(mishap, _)
         self.on_restart()
 
-    def on_restart(self, *_) -> None:
+    def on_restart(self, *_: object) -> None:
         """Let the state be one that another run of Redis has written, as after a restart or a failover."""
-        if stored := self.client.get(self.keys[0]):
+        if stored := self._bytes(self.keys[0]):
             run_id = self.client.info("server")["run_id"].encode()
             last_save = 39 * 8  # the last of the header's numbers
             stored = stored[:last_save] + struct.pack(">d", 1.0) + stored[last_save + 8 :]
@@ -636,24 +643,24 @@ class Fleet:
             self.oracle.state.elsewhere = True
         self.client.script_flush()
 
-    def on_forget(self, *_) -> None:
+    def on_forget(self, *_: object) -> None:
         self.client.script_flush()
 
-    def on_relearn(self, *_) -> None:
+    def on_relearn(self, *_: object) -> None:
         with suppress(DependencyDown):
-            self.processes[-1].limiter.relearn("somebody")
+            self.processes[-1].limiter.relearn("ann")
 
-    def on_clock(self, mishap: Mishap, _) -> None:
+    def on_clock(self, mishap: Mishap, _: object) -> None:
         self.moved.step(mishap.amount_us / SECOND)
 
-    def on_away(self, mishap: Mishap, _) -> None:
+    def on_away(self, mishap: Mishap, _: object) -> None:
         self.away_until = now_us() + mishap.amount_us
 
-    def on_die(self, *_) -> None:
+    def on_die(self, *_: object) -> None:
         for process in [process for process in self.processes if process.alive]:
             self.replace(process)
 
-    def on_freeze(self, mishap: Mishap, _) -> None:
+    def on_freeze(self, mishap: Mishap, _: object) -> None:
         process = self.dice.choice([process for process in self.processes if process.alive])
         process.frozen_until = now_us() + mishap.amount_us
 
@@ -677,7 +684,7 @@ def refusals(
 
 
 def too_many(counted: Sequence[Counted], limits: tuple[Limit, ...]) -> int:
-    """How many requests of those who keep these limits find a log full that has counted everybody's."""
+    """How many requests of callers with these limits find a full log, which counts the requests of all callers."""
     in_order, found = sorted(counted, key=lambda request: request.at_us), 0
     for limit in limits:
         window, units, first = round(limit.seconds * SECOND), 0, 0

@@ -1,11 +1,11 @@
-"""Oracle: what limiter.lua must decide, in plain Python that keeps every completion there ever was, and counts.
+"""Predict what limiter.lua must decide, in plain Python that keeps every completion in lists, and compare.
 
 It listens to the calls of every process and says, of each, what the script has to answer. The script keeps the last
 max(L) completions in a ring and looks one up; the oracle keeps all of them, and every permit, in lists.
 
-The same by choice: a permit is in flight until Redis hears that its response arrived, and completed when it arrived,
-but no earlier than any before it; one whose deadline has passed completed then. Who waits changes what a refused
-caller is told, never whether it is refused: so of the wait only its least is said here.
+The same by choice: a permit is in flight until Redis gets the report of its response, and completed when it arrived,
+but no earlier than any before it; one whose deadline has passed completed then. The order of the waiters changes the
+wait of a refused caller, never whether it is refused: so only the least wait is stated here.
 """
 
 import copy
@@ -68,7 +68,7 @@ class Window:
         return 1 if self.requests < 10 or self.at_once < 4 else min(self.requests // 10, self.at_once // 2)
 
     def pace(self, flight: float) -> tuple[float, int]:
-        """The interval between two requests, and how many may come at once, with so many in flight."""
+        """The interval between two requests, and how many may come at once, given those in flight."""
         if flight > 1:
             burst = min(max(2, self.requests // 50), self.at_once - int(flight))
             return self.us / (self.requests - burst - flight), burst
@@ -165,7 +165,7 @@ class State:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the script has to answer: its code, permits or reason, and the least it may tell to wait."""
+    """What the script has to answer: its code, permits or reason, and the shortest wait that it can return."""
 
     code: int
     permits: int = 0
@@ -217,7 +217,7 @@ class Oracle:
             raise Disagreement(f"{said}: a hit is counted wrongly, {verdict}")
         if said[0] == 1 and said[2] != verdict.permits:
             raise Disagreement(f"{said} where the rule says {verdict}, in {state}")
-        if said[0] == 0 and not (said[2].startswith(verdict.reason) and said[1] >= verdict.wait_us):
+        if said[0] == 0 and not (str(said[2]).startswith(verdict.reason) and int(said[1]) >= verdict.wait_us):
             raise Disagreement(f"{said} where the rule says {verdict}, in {state}")
 
     def judge(self, request: dict[str, Any]) -> Verdict:
@@ -276,11 +276,12 @@ class Oracle:
         return granted_of
 
     def _see_trouble(self, request: dict[str, Any]) -> Verdict | None:
-        """Tell lost state, which is made anew where the call may, and a clock that must be measured first."""
+        """Detect lost state, which is made anew where the call may, and a clock that must be measured first."""
         state = self.state
         self.gave_up = False
         offset = state.offset if state else 0
-        self.stepped = stepped = self._tell_time(request["clock"])
+        stepped = self._tell_time(request["clock"])
+        self.stepped: bool = stepped
         before = self.copy() if state and state.level else None
         if state:
             self._relax()
@@ -328,7 +329,7 @@ class Oracle:
             return True
         if seen and seen[0] == state.epoch:
             return bool(seen[1] > state.seq)
-        return bool(seen) and self.now + seen[2] > state.covers
+        return seen is not None and len(seen) > 0 and self.now + seen[2] > state.covers
 
     def _make(self) -> None:
         """Full until W after the last instant at which a request that is unknown now can be counted."""
@@ -404,7 +405,7 @@ class Oracle:
         return all(self.used(window) + window.others + weight <= window.limit for window in self.windows)
 
     def opens_in_us(self, weight: int) -> int:
-        """How long until it is open as far as completions decide; a window, where only those in flight can tell."""
+        """How long until it is open as far as completions decide; a window, where it depends on those in flight."""
         waits = [0]
         for window in self.windows:
             wait = self._opens_of(window, weight, window.others)
@@ -574,7 +575,7 @@ class Oracle:
         return None
 
     def _is_far(self, units: int) -> bool:
-        """Whether a quarter of each window stays free with so many more."""
+        """Whether a quarter of each window stays free with `count` more."""
         return all(self.used(w) + w.others + units + math.ceil(w.limit / 4) <= w.limit for w in self.windows)
 
     # --- what the API says ----------------------------------------------------------------------------------------
@@ -585,7 +586,7 @@ class Oracle:
         assert state is not None
         meant = self.windows[index - 1 : index] if named and index else [w for w in self.windows if w.full == limit]
         if len(meant) != 1 or (named and not index):
-            return False  # nobody can tell which is meant
+            return False  # it is ambiguous
         window = meant[0]
         if named and limit >= 1:
             explains = self._hear_limit(window, limit, granted_at)

@@ -1,4 +1,4 @@
-"""Serving the monitor in a process of its own, and starting workers beside it."""
+"""Serve the monitor in a process, and start workers beside it."""
 
 import os
 import signal
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.conftest import ROOT, free_port, wait_until
+from tests.helpers.machine import ROOT, free_port, wait_until
 
 
 @contextmanager

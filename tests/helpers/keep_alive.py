@@ -1,4 +1,4 @@
-"""Servers that keep connections alive and then close them in every way that real ones do. Below HTTP, on loopback."""
+"""Serve connections that are kept alive and then closed in every way that real servers do. Below HTTP, on loopback."""
 
 import contextlib
 import math
@@ -103,7 +103,7 @@ def _reset(connection: socket.socket) -> None:
 
 
 @contextlib.contextmanager
-def keeping(**options: object) -> Iterator[Server]:
+def keep_alive_server(**options: object) -> Iterator[Server]:
     """Serve for the length of a block; the options are a `Server`'s."""
     server = Server(**options)  # type: ignore[arg-type]
     listener = socket.create_server(("127.0.0.1", 0), backlog=100)

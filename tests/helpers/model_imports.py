@@ -1,18 +1,15 @@
-"""What the tests of this folder stand on: an API that serves what a test says, and a source for any model."""
+"""Import into any model: an API whose pages and details a test states, and a source registered for the model."""
 
 import contextlib
-import http.server
-import json
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
+from urllib.parse import unquote
 
 import requests
 from peewee import CharField, Model, TextField
 
-from tests.helpers import hosts
-from workers import Connector, ImportSource, Limit, path, settings
+from tests.helpers import registered_sources
+from workers import Connector, ImportSource, Limit, path, testing
 from workers.connections import database
 from workers.control import runner
 from workers.records import schema
@@ -23,12 +20,12 @@ Pages = Sequence[Sequence[Any]]
 
 
 class Api:
-    """A loopback API. `pages` and `details` may be changed while it serves; `asked` holds the paths it was asked for.
+    """A fake API. `pages` and `details` can be changed while it serves; `asked` has the paths of its requests.
 
     Parameters:
       pages(Sequence): The list, page by page. In place of a page: a status, a status with headers, or the text of the
-        answer.
-      details(dict): External id -> the details' body, or what may stand in place of a page.
+        response.
+      details(dict): External id -> the details' body, or what can stand in place of a page.
     """
 
     def __init__(self, pages: Pages, details: dict[str, Any]) -> None:
@@ -37,54 +34,34 @@ class Api:
         self.before_answer: Callable[[str], object] = lambda path: None
         self.url = ""
 
-    def answer(self, target: str) -> tuple[int, Any, dict[str, str]]:
-        where = urlsplit(target)
-        self.asked.append(where.path)
-        self.before_answer(where.path)
-        if where.path == "/things":
-            number = int(parse_qs(where.query)["page"][0])
-            page = self.pages[number - 1] if number <= len(self.pages) else []
+    def answer(self, request: testing.Request) -> testing.Response:
+        self.asked.append(request.path)
+        self.before_answer(request.path)
+        if request.path == "/things":
+            number = int(request.query["page"])
+            page: Any = self.pages[number - 1] if number <= len(self.pages) else []
             if isinstance(page, list):
                 page = {"data": page, "next_page_url": "/next" if number < len(self.pages) else None}
-            return _answer(page)
-        return _answer(self.details.get(unquote(where.path.removeprefix("/things/")), 404))
+            return _response(page)
+        return _response(self.details.get(unquote(request.path.removeprefix("/things/")), 404))
 
 
-def _answer(meant: Any) -> tuple[int, Any, dict[str, str]]:
-    """Return status, body and headers of what a test says is to be answered."""
-    if isinstance(meant, tuple):
-        return meant[0], {}, meant[1]
-    return (meant, {}, {}) if isinstance(meant, int) else (200, meant, {})
+def _response(stated: Any) -> testing.Response:
+    """Return the response that a test states: a status, a status with headers, text, or a JSON body."""
+    if isinstance(stated, tuple):
+        return testing.Response(stated[0], {}, stated[1])
+    if isinstance(stated, int):
+        return testing.Response(stated, {})
+    return testing.Response(200, stated, {"Content-Type": "application/json"})
 
 
 @contextlib.contextmanager
 def serving(pages: Pages, details: dict[str, Any] | None = None) -> Iterator[Api]:
     """Serve an API for the length of a block."""
     api = Api(pages, details or {})
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else each answer waits 40 ms for an acknowledgement
-
-        def do_GET(self) -> None:
-            status, body, headers = api.answer(self.path)
-            text = (body if isinstance(body, str) else json.dumps(body)).encode()
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(text)))
-            for name, value in headers.items():
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(text)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        api.url = f"http://127.0.0.1:{server.server_address[1]}"
+    with testing.api(api.answer) as server:
+        api.url = server.url
         yield api
-        server.shutdown()
 
 
 class Detailed:
@@ -110,8 +87,8 @@ class Complete(Detailed):
 
 def fresh_model(house: Any, *mixins: type) -> Any:
     """Return a model of a table `thing` in our database; this process has the sources alone that a test registers."""
-    house.setenv("SLUICE_SOURCES", "tests.helpers.hosts:SOURCES")
-    hosts.SOURCES.clear()
+    house.setenv("SLUICE_SOURCES", "tests.helpers.registered_sources:SOURCES")
+    registered_sources.SOURCES.clear()
     meta = type("Meta", (), {"database": database.db, "legacy_table_names": False})
     fields = {"external_id": CharField(unique=True), "name": TextField(null=True), "Meta": meta}
     return type("Thing", (Model, *mixins), fields)
@@ -130,9 +107,7 @@ def register(model: Any, url: str, *, name: str = "things", create: bool = True,
     connector = Connector(f"api-of-{name}", base_url=url, limits=[Limit(10_000, seconds=1)])
     common = {"name": name, "model": model, "connector": connector, "total_key": None, "lanes": 2}
     source = type("ThingSource", (ImportSource,), common | methods | attributes)()
-    hosts.SOURCES[:] = [one for one in hosts.SOURCES if one.name != name] + [source]
-    settings.get_settings.cache_clear()
-    registry.get_registry.cache_clear()
+    registered_sources.register(source, replace=True)
     registry.get_registry()
     if create:
         schema.migrate([model])
