@@ -44,7 +44,7 @@ def test_the_command_line_refuses_it_and_nothing_is_made(import_from: Callable[.
 def test_the_form_refuses_it(import_from: Callable[..., Any]) -> None:
     import_from("http://127.0.0.1:1")
     with pytest.raises(UsageError, match="items has no tenants"):
-        run_form._begin("items", run_form.NEW, "x", False)
+        run_form._begin(("items", run_form.NEW, "x"), False)
     assert Run.select().count() == 0
 
 
@@ -52,7 +52,7 @@ def test_the_form_of_schedules_refuses_it(import_from: Callable[..., Any]) -> No
     import_from("http://127.0.0.1:1")
     with pytest.raises(UsageError, match="items has no tenants"):
         preview.of_setting("items", "x", "0 3 * * *", "UTC", "latest")
-    assert not schedule_actions.change("items", "x", "0 3 * * *", "UTC", "latest")
+    assert not schedule_actions.set_schedule("items", "x", "0 3 * * *", "UTC", "latest").is_done
     assert Schedule.select().count() == 0
 
 

@@ -20,7 +20,7 @@ from workers.engine.discovery import discover
 from workers.engine.finalize import finalize
 from workers.engine.fresh_runs import sources_of_table
 from workers.messaging import presence
-from workers.monitor.actions import questions
+from workers.monitor.actions import run_questions
 from workers.records import cursor, old_rows, retention, runs, schema
 from workers.records.tables import OldRow, Removal, Run, RunEvent, RunStatus
 from workers.reports import run_stats
@@ -701,10 +701,10 @@ def test_a_row_that_another_table_refers_to_stays_and_the_run_fails_and_can_be_r
     if not database.is_sqlite():
         assert f"constraint '{table}_item_id_fkey'" in run.error_summary
 
-    # And the page offers a retry
-    question = questions.retry_failed(run)
-    assert question.title == f"Go on with run {run.id}?"
-    assert "The rows that it could not remove will be tried again." in question.sentences[0]
+    # And the page offers to go on with it
+    question = run_questions.retry_failed(run)
+    assert question.title == f"Continue run {run.id}?"
+    assert "Rows that could not be removed are tried again." in question.sentences[0]
 
     # And when one of the two is mended, a retry removes that one
     referring.delete().where(referring.item == keys["3"]).execute()

@@ -36,9 +36,9 @@ from workers import clock
 from workers.cli.password import password as password_command
 from workers.errors import ConfigurationError
 from workers.monitor.access import hosts, login, login_throttle, password
-from workers.monitor.access.login import PasswordLogin
-from workers.monitor.access.oidc import OidcLogin
-from workers.monitor.access.session import Ended, Role, Sessions
+from workers.monitor.access.oidc_login import OidcLogin
+from workers.monitor.access.password_login import PasswordLogin
+from workers.monitor.access.session import EndedSessions, Role, Sessions
 from workers.monitor.serving import server
 from workers.settings import get_settings
 
@@ -46,24 +46,24 @@ ACTING, LOOKING = "correct horse battery", "only looking here"
 #: A project's own page: it says who looks, ticks, and has one thing to do.
 PAGE = """
 import streamlit as st
-from workers.monitor.access import viewer as access
-from workers.monitor.html.flush_delay import settle
+from workers.monitor.access import current_user
+from workers.monitor.html.flush_delay import wait_for_flush
 
-access.guard()
+current_user.require_access()
 
 @st.fragment(run_every=0.5)
 def tick():
     st.session_state.ticks = st.session_state.get("ticks", 0) + 1
-    st.html(f'<p class="told">{access.role()} {access.who()} ticks {st.session_state.ticks}</p>')
+    st.html(f'<p class="who">{current_user.role()} {current_user.name()} ticks {st.session_state.ticks}</p>')
 
 def act():
-    st.session_state.done = "done by " + access.who() if access.may_act() else "refused"
+    st.session_state.done = "done by " + current_user.name() if current_user.may_act() else "refused"
 
 tick()
-st.html(access.sign())
+st.html(current_user.log_out_form())
 st.button("Act", on_click=act)
 st.html(f'<p class="done">{st.session_state.get("done", "nothing done")}</p>')
-settle()
+wait_for_flush()
 """
 
 
@@ -100,9 +100,9 @@ class Served:
         return self.log_in(ACTING).headers["set-cookie"].partition(";")[0]
 
     def socket(self, name: str = "127.0.0.1", **headers: str) -> ClientConnection:
-        told = {"Origin": f"http://{name}:{self.port}"} | headers
+        sent = {"Origin": f"http://{name}:{self.port}"} | headers
         url, way = f"ws://{name}:{self.port}/_stcore/stream", ("127.0.0.1", self.port)
-        return connect(url, additional_headers=told, proxy=None, address=way)
+        return connect(url, additional_headers=sent, proxy=None, address=way)
 
 
 @dataclass
@@ -232,7 +232,7 @@ def test_every_answer_keeps_other_pages_away(page: Served, path: str) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8501", "127.0.0.1.evil.example", "a@localhost", ""])
 def test_a_name_that_is_not_ours_gets_no_answer(page: Served, host: str) -> None:
-    """A page of somebody else, whose name was made to lead here, has that name in the Host header."""
+    """With DNS rebinding, the Host header has the name of another site."""
     for path in ("/login", "/_stcore/health"):
         assert page.ask("GET", path, Host=host).status in (400, 403)
     assert page.ask("GET", "/login", Host="localhost:1234").status == 200
@@ -250,7 +250,7 @@ def test_a_name_that_is_not_ours_gets_no_answer(page: Served, host: str) -> None
     ids=str,
 )
 def test_the_socket_is_refused_before_it_is_accepted(page: Served, headers: dict[str, str]) -> None:
-    # Given somebody who has a session, and everything right but one thing
+    # Given a session, and everything right except one thing
     right = {"Cookie": page.cookie()}
     with page.socket(**right):
         pass
@@ -290,7 +290,7 @@ def test_a_proxy_is_believed_where_it_is_known_and_nowhere_else(page: Served) ->
 def test_a_wrong_password_says_so_and_gives_nothing(page: Served) -> None:
     answer = page.log_in('"><script>alert(1)</script>', client="127.0.0.7", name="<b>", next='/"><b>')
 
-    assert answer.status == 403 and "That is not the password" in answer.body
+    assert answer.status == 403 and "Wrong password" in answer.body
     assert "set-cookie" not in answer.headers
     assert "<script" not in answer.body and "<b>" not in answer.body
 
@@ -317,7 +317,7 @@ def test_what_is_no_form_of_ours_is_not_read(page: Served, kind: str, body: str)
 
 
 def test_tries_run_out_for_one_address_and_for_no_other(page: Served) -> None:
-    # When: it claims to be others, which nobody told us to believe
+    # When: it claims to be other addresses, by a header of an untrusted proxy
     answers = [
         page.log_in("wrong", client="127.0.0.2", X_Forwarded_For=f"10.0.0.{n}")
         for n in range(login_throttle.OF_ONE + 1)
@@ -325,9 +325,9 @@ def test_tries_run_out_for_one_address_and_for_no_other(page: Served) -> None:
 
     # Then
     assert [answer.status for answer in answers] == [403] * login_throttle.OF_ONE + [429]
-    assert re.search(r"Too many tries\. Try again in (5\d s|1 min 0 s)\.", answers[-1].body)
+    assert re.search(r"Too many attempts\. Try again in (5\d s|1 min 0 s)\.", answers[-1].body)
     assert 50 <= int(answers[-1].headers["retry-after"]) <= 60
-    # And the right password waits as long, but not that of somebody else
+    # And the right password waits as long, but not from another address
     assert page.log_in(ACTING, client="127.0.0.2").status == 429
     assert page.log_in(ACTING, client="127.0.0.3").status == 303
 
@@ -340,9 +340,9 @@ def test_who_logs_out_is_out_everywhere_and_his_open_socket_ends(page: Served) -
         out = page.ask("POST", "/logout", Cookie=cookie, Origin=page.url)
         socket.send(b"\x00")
 
-        # Then: the browser is told to load the page anew, and the socket ends
-        told = ForwardMsg.FromString(bytes(socket.recv(5)))
-        assert told.WhichOneof("type") == "auth_redirect"
+        # Then: the browser has to reload the page, and the socket closes
+        message = ForwardMsg.FromString(bytes(socket.recv(5)))
+        assert message.WhichOneof("type") == "auth_redirect"
         with pytest.raises(ConnectionClosed):
             socket.recv(5)
     assert out.headers["location"] == "/login" and "Max-Age=0" in out.headers["set-cookie"]
@@ -366,7 +366,7 @@ def test_a_page_lives_behind_the_wall_until_somebody_logs_out(page: Served, brow
     tab.keyboard.press("Enter")
 
     # Then the page he asked for lives
-    expect(tab.locator(".told")).to_contain_text(re.compile(r"operator operator ticks [3-9]"), timeout=20_000)
+    expect(tab.locator(".who")).to_contain_text(re.compile(r"operator operator ticks [3-9]"), timeout=20_000)
     assert tab.url == f"{page.url}/?a=1"
     tab.get_by_role("button", name="Act").click()
     expect(tab.locator(".done")).to_have_text("done by operator")
@@ -386,12 +386,12 @@ def test_a_page_lives_behind_the_wall_until_somebody_logs_out(page: Served, brow
     tab.get_by_label("Your name").fill("<b>Bob")
     tab.get_by_label("Password").fill(LOOKING)
     tab.keyboard.press("Enter")
-    expect(tab.locator(".sl-sign")).to_contain_text("<b>Bob viewer", timeout=20_000)
+    expect(tab.locator(".sl-log-out")).to_contain_text("<b>Bob viewer", timeout=20_000)
 
     # Then he looks, and cannot act
     tab.get_by_role("button", name="Act").click()
     expect(tab.locator(".done")).to_have_text("refused")
-    tab.locator(".sl-sign button").click()
+    tab.locator(".sl-log-out button").click()
     expect(tab.get_by_label("Password")).to_be_visible(timeout=10_000)
     context.close()
 
@@ -399,7 +399,7 @@ def test_a_page_lives_behind_the_wall_until_somebody_logs_out(page: Served, brow
 def test_without_its_wall_the_page_shows_nothing(
     page: Served, bare: Served, project: Path, variables: dict[str, str]
 ) -> None:
-    """Given `streamlit run` by hand where a password is set, and somebody who knows it."""
+    """Given `streamlit run` by hand where a password is set, and a valid session."""
     operators = {Role.OPERATOR: variables["SLUICE_MONITOR_PASSWORD"]}
     _, token = Sessions(project / "data", operators).begin(Role.OPERATOR, "Anna", hours=1)
     wait_until(lambda: "URL" in bare.log.read_text(), 30, "streamlit run")
@@ -408,7 +408,7 @@ def test_without_its_wall_the_page_shows_nothing(
         drawn = draw(socket)
 
     assert "python -m workers monitor" in drawn
-    assert "Act" not in drawn and "told" not in drawn
+    assert "Act" not in drawn and "ticks" not in drawn
 
 
 @pytest.mark.parametrize("path", ["/_stcore/upload_file/x/y", "/_stcore/metrics"])
@@ -419,20 +419,20 @@ def test_what_no_page_of_ours_needs_is_closed(page: Served, path: str) -> None:
 def draw(socket: ClientConnection) -> str:
     """Have the page drawn, as a browser would, and return all that was said of it."""
     socket.send(BackMsg(rerun_script=ClientState()).SerializeToString())
-    told = []
-    while not told or told[-1].WhichOneof("type") != "script_finished":
-        told.append(ForwardMsg.FromString(bytes(socket.recv(20))))
-    return "\n".join(str(message.delta) for message in told)
+    messages = []
+    while not messages or messages[-1].WhichOneof("type") != "script_finished":
+        messages.append(ForwardMsg.FromString(bytes(socket.recv(20))))
+    return "\n".join(str(message.delta) for message in messages)
 
 
 def test_the_log_says_who_came_and_no_password(page: Served) -> None:
     cookie = page.cookie().partition("=")[2]
 
-    said = page.log.read_text()
+    logged = page.log.read_text()
 
-    assert "logged in to the page as operator, from 127.0.0.1" in said
-    assert not [secret for secret in (ACTING, LOOKING, cookie, "scrypt:") if secret in said]
-    assert "Traceback" not in said
+    assert "logged in as operator, from 127.0.0.1" in logged
+    assert not [secret for secret in (ACTING, LOOKING, cookie, "scrypt:") if secret in logged]
+    assert "Traceback" not in logged
 
 
 def test_the_key_is_for_our_eyes_and_stays(page: Served, project: Path) -> None:
@@ -450,7 +450,7 @@ HASHES = {Role.OPERATOR: "one", Role.VIEWER: "two"}
 
 def test_a_session_ends_by_itself(moved_clock: clock.MovedClock, tmp_path: Path) -> None:
     # Given
-    sessions, ended = Sessions(tmp_path, HASHES), Ended(tmp_path)
+    sessions, ended = Sessions(tmp_path, HASHES), EndedSessions(tmp_path)
     session, token = sessions.begin(Role.VIEWER, "Anna", hours=12)
     assert sessions.read(token) == session and not ended.has(session)
 
@@ -467,14 +467,14 @@ def test_a_restart_ends_no_session_and_revives_none(moved_clock: clock.MovedCloc
     # Given
     sessions = Sessions(tmp_path, HASHES)
     (kept, token), (left, _) = sessions.begin(Role.OPERATOR, "a", 12), sessions.begin(Role.OPERATOR, "b", 12)
-    Ended(tmp_path).add(left)
+    EndedSessions(tmp_path).add(left)
 
     # Then
     assert Sessions(tmp_path, HASHES).read(token) == kept
-    assert (Ended(tmp_path).has(kept), Ended(tmp_path).has(left)) == (False, True)
+    assert (EndedSessions(tmp_path).has(kept), EndedSessions(tmp_path).has(left)) == (False, True)
     # And what is out of time is not remembered for ever
     moved_clock.advance(13 * 3600)
-    Ended(tmp_path)
+    EndedSessions(tmp_path)
     assert (tmp_path / "monitor.ended").read_text() == ""
 
 
@@ -517,7 +517,7 @@ def test_a_key_that_is_none_is_refused_with_its_repair(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="can be read by others"):
         Sessions(tmp_path, HASHES)
     key.chmod(0o600)
-    with pytest.raises(ConfigurationError, match="remove it, and a new one is made"):
+    with pytest.raises(ConfigurationError, match="holds no key"):
         Sessions(tmp_path, HASHES)
 
 
@@ -531,23 +531,23 @@ def test_a_folder_that_cannot_be_written_is_named_with_its_repair() -> None:
 
 def test_tries_come_back_after_a_minute(moved_clock: clock.MovedClock) -> None:
     # Given
-    made = login_throttle.Tries()
-    assert [made.take("192.0.2.1") for _ in range(login_throttle.OF_ONE)] == [0.0] * login_throttle.OF_ONE
+    made = login_throttle.LoginThrottle()
+    assert [made.acquire("192.0.2.1") for _ in range(login_throttle.OF_ONE)] == [0.0] * login_throttle.OF_ONE
 
     # Then
     moved_clock.advance(33)
-    assert made.take("192.0.2.1") == 27
+    assert made.acquire("192.0.2.1") == 27
     moved_clock.advance(26.9)
-    assert made.take("192.0.2.1") == pytest.approx(0.1)
+    assert made.acquire("192.0.2.1") == pytest.approx(0.1)
     moved_clock.advance(0.2)
-    assert made.take("192.0.2.1") == 0
-    assert len(made._made) == 1  # older ones take no memory
+    assert made.acquire("192.0.2.1") == 0
+    assert len(made._attempts) == 1  # older ones take no memory
 
 
 def test_many_addresses_together_try_no_more_than_a_few_alone(moved_clock: clock.MovedClock) -> None:
-    made = login_throttle.Tries()
+    made = login_throttle.LoginThrottle()
 
-    waits = [made.take(f"192.0.2.{n}") for n in range(login_throttle.OF_ALL + 1)]
+    waits = [made.acquire(f"192.0.2.{n}") for n in range(login_throttle.OF_ALL + 1)]
 
     assert waits == [0.0] * login_throttle.OF_ALL + [60.0]
 
@@ -563,23 +563,23 @@ def test_many_addresses_together_try_no_more_than_a_few_alone(moved_clock: clock
     ],
 )
 def test_what_counts_as_one_address(moved_clock: clock.MovedClock, one: str, other: str, same: bool) -> None:
-    made = login_throttle.Tries()
+    made = login_throttle.LoginThrottle()
     for _ in range(login_throttle.OF_ONE):
-        made.take(one)
+        made.acquire(one)
 
-    assert bool(made.take(other)) == same
+    assert bool(made.acquire(other)) == same
 
 
 def test_who_knows_one_password_guesses_the_other_no_faster(moved_clock: clock.MovedClock) -> None:
     # Given four wrong ones, and then the viewers' password
-    made = login_throttle.Tries()
+    made = login_throttle.LoginThrottle()
     for _ in range(login_throttle.OF_ONE):
-        made.take("192.0.2.1")
+        made.acquire("192.0.2.1")
     made.forgive("192.0.2.1")
 
     # Then the try that was none is given back, and no other
-    assert made.take("192.0.2.1") == 0
-    assert made.take("192.0.2.1") > 0
+    assert made.acquire("192.0.2.1") == 0
+    assert made.acquire("192.0.2.1") > 0
 
 
 # --- passwords --------------------------------------------------------------------------------------------------------
@@ -660,9 +660,9 @@ def test_names_of_the_page_are_its_own_and_those_it_was_told(fresh: pytest.Monke
     fresh.setenv("SLUICE_MONITOR_ALLOWED_HOSTS", "Sluice.example, other.example")
 
     known = ["localhost", "sluice.example", "SLUICE.example.:443", "127.0.0.1:8501", "[::1]:8501", "192.168.1.5"]
-    assert [host for host in known if not hosts.is_known(host)] == []
+    assert [host for host in known if not hosts.is_allowed(host)] == []
     strange = ["", None, "example", "evil.example", "sluice.example.evil", "[::1", "localhost:x", "1.2.3.4.evil", "a/b"]
-    assert [host for host in strange if hosts.is_known(host)] == []
+    assert [host for host in strange if hosts.is_allowed(host)] == []
 
 
 @pytest.mark.parametrize(
@@ -695,10 +695,12 @@ def test_on_this_machine_without_a_password_everybody_is_an_operator(fresh: pyte
     def page() -> None:
         import streamlit as st
 
-        from workers.monitor.access import viewer
+        from workers.monitor.access import current_user
 
-        viewer.guard()
-        st.write(f"{viewer.role()} {viewer.who()} {viewer.may_act()} {viewer.sign()!r}")
+        current_user.require_access()
+        st.write(
+            f"{current_user.role()} {current_user.name()} {current_user.may_act()} {current_user.log_out_form()!r}"
+        )
 
     # Then
     assert AppTest.from_function(page).run().markdown[0].value == "operator monitor True ''"
@@ -737,7 +739,7 @@ def cookies(secret: str = "", **claims: Any) -> dict[str, str]:
         ({"email": "anna@example.org", "iat": 0}, None),
         ({"email": ["anna@example.org"]}, None),
         ({}, None),
-        ({"email": "anna@example.org", "secret": "of somebody else, and long enough"}, None),
+        ({"email": "anna@example.org", "secret": "of another site, and long enough"}, None),
     ],
     ids=str,
 )

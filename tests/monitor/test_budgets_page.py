@@ -13,7 +13,8 @@ from tests.helpers.pages import draw, html, labels, press, text
 from workers import Limit, RateLimiter, clock
 from workers.errors import RateLimited, SluiceError
 from workers.limiter.state import BudgetState, WindowState
-from workers.monitor.actions import relearn_button
+from workers.monitor.actions import act, reset_budget
+from workers.monitor.actions.act import Outcome
 from workers.monitor.html.gauge import gauge
 from workers.monitor.readings import cache
 from workers.monitor.sections.budget_card import budget_card
@@ -59,10 +60,10 @@ def take(budget: RateLimiter, count: int) -> None:
 
 def test_a_budget_that_was_never_used_says_so_and_what_it_would_allow(budget):
     said = text(draw("budgets"))
-    assert "1 budget: not in use" in said
-    assert "not used since Redis was last empty, or started" in said
-    assert "0 of 500 · room for 500" in said and "0 of 2,000 · room for 2,000" in said
-    assert "20.0 /s in the long run: 2000/100 s" in said
+    assert "1 budget: not used yet" in said
+    assert "no request since Redis was started or emptied" in said
+    assert "0 of 500 · 500 left" in said and "0 of 2,000 · 2,000 left" in said
+    assert "20.0 /s long-term average: 2000/100 s" in said
 
 
 def test_a_budget_in_use_shows_its_windows_its_counters_and_who_uses_it(budget):
@@ -72,10 +73,10 @@ def test_a_budget_in_use_shows_its_windows_its_counters_and_who_uses_it(budget):
 
     # Then
     said = text(page)
-    assert "1 budget: open" in said and "requests may be sent" in said
-    assert "3 of 500 · room for 497" in said and "3 of 2,000 · room for 1,997" in said
-    assert "Granted 3 requests let through" in said and "Refusals 0 hits 0 sleeps avoided one" in said
-    assert "in use by run 1 of items" in said
+    assert "1 budget: open" in said and "requests can be sent" in said
+    assert "3 of 500 · 497 left" in said and "3 of 2,000 · 1,997 left" in said
+    assert "Permits granted 3 one for each request" in said and "Rate-limit hits (429) 0 refused by the API" in said
+    assert "used by run 1 of items" in said
     assert '<a href="run?id=1" data-page>' in html(page)
 
 
@@ -84,25 +85,25 @@ def test_a_paused_budget_says_why_and_until_when_in_the_viewer_s_time(budget):
     page = draw("budgets")
     said = text(page)
     assert "1 budget: paused" in said
-    assert re.search(r"answered 429, Retry-After 1800: paused until [\d:]+ , for (30 min [01]|29 min \d+) s", said)
+    assert re.search(r"answered 429, Retry-After 1800: paused until [\d:]+ , (30 min [01]|29 min \d+) s left", said)
     (until,) = re.findall(r'paused until <time datetime="([^"]+)" title="[\d: -]+ UTC">', html(page))
     assert 1780 < (datetime.fromisoformat(until) - clock.now()).total_seconds() <= 1802
-    assert "note" in said and "the newest first" in said
+    assert "Decisions: 1 note, newest first" in said
 
 
 def test_what_the_api_taught_is_said_and_forgotten_when_a_person_asks(budget):
     # Given a limit that the API lowered
     answer(budget, 200, RateLimit_Policy='"a";q=400;w=20', RateLimit='"a";r=380;t=10')
     page = draw("budgets")
-    assert "configured as 500: the API named another limit" in text(page)
+    assert "configured as 500; the API announced another limit" in text(page)
     assert "window 500/20 s is 400 now, says the API" in text(page)
 
-    assert press(page, "relearn rate-test").button(key="confirm_yes").label == "Forget what the API taught"
+    assert press(page, "relearn rate-test").button(key="confirm_yes").label == "Reset budget"
 
-    # When a person has been told what will happen, and agrees
-    question = relearn_button.question("rate-test")
+    # When a person confirms
+    question = reset_budget.question("rate-test")
     assert "not paced" in question.sentences[0]
-    assert question.do() == "rate-test is as configured again"
+    assert question.do() == "Budget rate-test is reset to its configuration"
 
     # Then
     page = draw("budgets")
@@ -112,22 +113,21 @@ def test_what_the_api_taught_is_said_and_forgotten_when_a_person_asks(budget):
 
 
 def test_what_cannot_be_forgotten_now_says_why(budget, house):
-    with pytest.raises(SluiceError, match="No source and no active run has the budget gone any more"):
-        relearn_button.question("gone").do()
+    with pytest.raises(SluiceError, match="No source and no active run uses the budget gone any more"):
+        reset_budget.question("gone").do()
     house.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     forget()
-    with pytest.raises(SluiceError, match="Redis, or the database, does not answer"):
-        relearn_button.question("rate-test").do()
+    assert act.perform(reset_budget.question("rate-test").do).outcome is Outcome.UNAVAILABLE
 
 
 def test_with_redis_away_each_budget_is_named_with_what_is_configured(budget, house):
     house.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     forget()
     said = text(draw("budgets"))
-    assert "1 budget: cannot be told" in said
-    assert "what is used of it stands in Redis, which does not answer" in said
+    assert "1 budget: unknown" in said
+    assert "usage is not available: Redis does not answer" in said
     assert "configured as 500/20 s and 2000/100 s" in said
-    assert "in use by run 1 of items" in said
+    assert "used by run 1 of items" in said
 
 
 def test_with_the_database_away_the_windows_are_shown(budget, house):
@@ -135,16 +135,16 @@ def test_with_the_database_away_the_windows_are_shown(budget, house):
     house.setenv("SLUICE_DATABASE_URL", f"postgresql://127.0.0.1:{free_port()}/x")
     forget()
     said = text(draw("budgets"))
-    assert "3 of 500 · room for 497" in said
+    assert "3 of 500 · 497 left" in said
     assert "only the budgets that sources name are known" in said
-    assert "which runs use it stands in the database, which does not answer" in said
+    assert "its runs are not available: the database does not answer" in said
 
 
-def test_sources_that_cannot_be_used_are_told_of(house):
+def test_sources_that_cannot_be_loaded_are_reported(house):
     house.setenv("SLUICE_SOURCES", "nowhere:SOURCES")
     forget()
     said = text(draw("budgets"))
-    assert "No budget is known" in said and "SLUICE_SOURCES=nowhere:SOURCES" in said
+    assert "Budgets are not available" in said and "SLUICE_SOURCES=nowhere:SOURCES" in said
 
 
 def test_what_an_api_said_is_escaped(budget):
@@ -152,7 +152,7 @@ def test_what_an_api_said_is_escaped(budget):
     state = BudgetState(HOSTILE, use.state.windows, paused_for_seconds=9.0, paused_why=HOSTILE)
     user = budgets.User(1, HOSTILE, HOSTILE, "running")
     hostile = budgets.BudgetUse(HOSTILE, use.limits, 1.0, state, 1.0, HOSTILE, (HOSTILE,), (user,))
-    drawn = budget_card(hostile, UTC, clock.now(), relearn_button.relearn_button(state))
+    drawn = budget_card(hostile, UTC, clock.now(), reset_budget.reset_button(state))
     assert "<img" not in drawn
     assert drawn.count("&lt;img") >= 6
 
@@ -173,7 +173,7 @@ def said(drawn: str) -> str:
     return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", drawn)).strip()
 
 
-def test_a_full_window_is_told_by_a_word_and_an_icon_and_says_when_it_opens(house):
+def test_a_full_window_has_a_word_and_an_icon_and_says_when_it_opens(house):
     state = of(500, 2000, opens_in_seconds=12.2)
     short, long = (gauge(state, window) for window in state.windows)
     assert said(long) == "2000/100 s 2,000 of 2,000 · full, opens in 12 s"
@@ -181,7 +181,7 @@ def test_a_full_window_is_told_by_a_word_and_an_icon_and_says_when_it_opens(hous
     assert "sl-i-wait" in long and "sl-gauge-full" in long
 
 
-def test_a_window_that_is_taken_as_full_is_not_told_as_used_up(house):
+def test_a_window_that_is_taken_as_full_is_not_shown_as_used_up(house):
     state = of(500, 2000, opens_in_seconds=99.0, taken_as_full_seconds=99.0)
     assert said(gauge(state, state.windows[1])) == "2000/100 s 2,000 of 2,000 · taken as full, opens in 1 min 39 s"
 
@@ -192,10 +192,10 @@ def test_a_bar_is_whole_only_where_the_window_is_full_and_empty_only_where_it_is
     assert f'style="width:{share}%"' in gauge(state, state.windows[1])
 
 
-def test_a_tick_stands_where_our_share_ends_and_a_changed_limit_is_told(house):
+def test_a_tick_marks_our_share_and_a_changed_limit_is_shown(house):
     ours = WindowState(LONG, 1600, 800, 400)
     drawn = gauge(BudgetState("b", (ours,)), ours)
     assert '<i class="sl-gauge-tick" style="left:50.0%"' in drawn
-    assert "400 of 800 · room for 400" in drawn
-    assert "configured as 2,000: the API named another limit; ours are 800 of 1,600" in drawn
+    assert "400 of 800 · 400 left" in drawn
+    assert "configured as 2,000; the API announced another limit; our share is 800 of 1,600" in drawn
     assert 'style="width:25.0%"' in drawn

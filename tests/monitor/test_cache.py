@@ -9,8 +9,8 @@ import pytest
 from tests.helpers.machine import wait_until
 from workers.clock import MovedClock
 from workers.monitor.readings import cache as readings
-from workers.monitor.readings.cache import shared
-from workers.monitor.readings.unavailable import Unreadable
+from workers.monitor.readings.cache import cached
+from workers.monitor.readings.unreadable import Unreadable
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +42,7 @@ def test_ten_sessions_that_ask_at_once_are_answered_by_one_reading() -> None:
         return "answer"
 
     def ask() -> None:
-        answers.append(shared("runs", 60.0, slow))
+        answers.append(cached("runs", 60.0, slow))
 
     sessions = [threading.Thread(target=ask) for _ in range(10)]
 
@@ -61,18 +61,18 @@ def test_ten_sessions_that_ask_at_once_are_answered_by_one_reading() -> None:
 
 def test_a_reading_is_good_for_its_time_and_no_longer(moved_clock: MovedClock) -> None:
     reads, read = counted()
-    assert shared("runs", 0.9, read) == shared("runs", 0.9, read) == 0
+    assert cached("runs", 0.9, read) == cached("runs", 0.9, read) == 0
     moved_clock.advance(0.8)
-    assert shared("runs", 0.9, read) == 0
+    assert cached("runs", 0.9, read) == 0
     moved_clock.advance(0.2)
-    assert shared("runs", 0.9, read) == 1
+    assert cached("runs", 0.9, read) == 1
     assert len(reads) == 2
 
 
 def test_what_depends_on_something_else_is_another_reading() -> None:
     _, read = counted()
-    assert shared(("run", 1), 60.0, read) == 0
-    assert shared(("run", 2), 60.0, read) == 1
+    assert cached(("run", 1), 60.0, read) == 0
+    assert cached(("run", 2), 60.0, read) == 1
 
 
 def test_an_error_is_shared_too_and_does_not_grow(moved_clock: MovedClock) -> None:
@@ -87,7 +87,7 @@ def test_an_error_is_shared_too_and_does_not_grow(moved_clock: MovedClock) -> No
     depths = []
     for _ in range(3):
         with pytest.raises(OSError, match="away") as raised:
-            shared("runs", 0.9, fail)
+            cached("runs", 0.9, fail)
         depths.append(len(list(raised.traceback)))
 
     # Then
@@ -95,21 +95,21 @@ def test_an_error_is_shared_too_and_does_not_grow(moved_clock: MovedClock) -> No
     assert depths[1] == depths[2]
 
     moved_clock.advance(1.0)
-    assert shared("runs", 0.9, lambda: "back") == "back"
+    assert cached("runs", 0.9, lambda: "back") == "back"
 
 
 def test_after_an_act_everything_is_read_anew() -> None:
     _, read = counted()
-    assert shared("runs", 60.0, read) == 0
+    assert cached("runs", 60.0, read) == 0
     readings.forget()
-    assert shared("runs", 60.0, read) == 1
+    assert cached("runs", 60.0, read) == 1
 
 
 def test_what_nobody_asks_for_any_more_is_not_kept(moved_clock: MovedClock) -> None:
     for number in range(100):
-        shared(("run", number), 1.0, lambda: "large")
+        cached(("run", number), 1.0, lambda: "large")
     moved_clock.advance(120.0)
-    shared("another", 1.0, lambda: 1)
+    cached("another", 1.0, lambda: 1)
     assert len(readings._readings) == 1
 
 
@@ -125,22 +125,22 @@ def test_a_reading_that_hangs_is_waited_for_once(moved_clock: MovedClock) -> Non
 
     def ask() -> None:
         with suppress(Unreadable):
-            shared("runs", 0.9, hang)
+            cached("runs", 0.9, hang)
 
     threading.Thread(target=ask).start()
     begun.wait(5)
     moved_clock.advance(10.0)
 
-    # When others ask, then they are told, and it is not asked again
+    # When others ask, then they get an error, and it is not read again
     for _ in range(2):
-        with pytest.raises(Unreadable, match="It takes too long to read"):
-            shared("runs", 0.9, hang)
+        with pytest.raises(Unreadable, match="Reading takes too long"):
+            cached("runs", 0.9, hang)
     assert len(reads) == 1
 
     # And when it answers, all is well again
     go_on.set()
     wait_until(lambda: readings._readings["runs"].done is None, what="its answer")
-    assert shared("runs", 0.9, hang) == "late"
+    assert cached("runs", 0.9, hang) == "late"
 
 
 def test_a_reading_that_ends_its_thread_is_an_error_and_no_wait() -> None:
@@ -148,7 +148,7 @@ def test_a_reading_that_ends_its_thread_is_an_error_and_no_wait() -> None:
         raise SystemExit(3)
 
     with pytest.raises(RuntimeError, match="SystemExit: 3"):
-        shared("runs", 60.0, leave)
+        cached("runs", 60.0, leave)
 
 
 def test_where_no_thread_can_be_started_the_next_one_tries_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,5 +158,5 @@ def test_where_no_thread_can_be_started_the_next_one_tries_again(monkeypatch: py
     with monkeypatch.context() as patched:
         patched.setattr(threading.Thread, "start", refuse)
         with pytest.raises(RuntimeError, match="new thread"):
-            shared("runs", 60.0, lambda: 1)
-    assert shared("runs", 60.0, lambda: 2) == 2
+            cached("runs", 60.0, lambda: 1)
+    assert cached("runs", 60.0, lambda: 2) == 2

@@ -1,4 +1,4 @@
-"""Sentences of the import on a page: the instants in them are the viewer's, whoever wrote them."""
+"""Times in sentences are shown in the viewer's time zone."""
 
 from datetime import UTC, datetime
 from zoneinfo import ZoneInfo
@@ -18,7 +18,7 @@ NOON = datetime(2026, 11, 3, 12, 0, tzinfo=UTC)
         ("scheduled for 2026-11-03 14:03:22 UTC", NOON, "scheduled for 15:03:22"),
         ("overtaken by the run of 2026-11-02 04:00 UTC", NOON, "overtaken by the run of 02 Nov, 05:00"),
         ("from 2025-07-01 04:00 UTC to 13:00:00 UTC", NOON, "from 01 Jul 2025, 06:00 to 14:00:00"),
-        ("heard of at 23:59:58 UTC", datetime(2026, 11, 4, 0, 0, 5, tzinfo=UTC), "heard of at 00:59:58"),
+        ("last heartbeat at 23:59:58 UTC", datetime(2026, 11, 4, 0, 0, 5, tzinfo=UTC), "last heartbeat at 00:59:58"),
         ("again at 00:00:10 UTC", datetime(2026, 11, 3, 22, 30, tzinfo=UTC), "again at 04 Nov, 01:00"),
         ("answered 500 at 99:03:22 UTC", NOON, "answered 500 at 99:03:22 UTC"),
         ("expired 2026-02-31 04:00 UTC", NOON, "expired 2026-02-31 04:00 UTC"),

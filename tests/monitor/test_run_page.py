@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import pytest
 from peewee import chunked
 from playwright.sync_api import Browser, Page, WebSocketRoute, expect
 from starlette.applications import Starlette
+from streamlit.testing.v1 import AppTest
 
 from tests.helpers.machine import ROOT, forget, free_port
 from tests.helpers.monitor_process import served
@@ -22,12 +22,13 @@ from tests.helpers.pages import again, draw, html, labels, press, text
 from workers import clock
 from workers.connections import database
 from workers.failures import FailureClass, fingerprint
-from workers.monitor.access import password, viewer
-from workers.monitor.actions import confirm, lanes_dialog, questions, run_actions
+from workers.monitor.access import password
+from workers.monitor.actions import act, lanes_dialog, run_buttons, run_questions
+from workers.monitor.actions.act import Outcome, Result
+from workers.monitor.html.markdown import plain
 from workers.monitor.pages import run as run_page
-from workers.monitor.readings import run_reading
-from workers.monitor.readings.unavailable import Unreadable
-from workers.monitor.sections import failures
+from workers.monitor.readings.run_reading import MOST_RETRYING
+from workers.monitor.sections import failed_items
 from workers.monitor.serving.routes import ROUTES
 from workers.records import runs
 from workers.records.tables import ItemStatus, Run, RunEvent, RunItem, RunStatus
@@ -39,7 +40,7 @@ SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
 def record(status: RunStatus, **values: Any) -> Run:
-    """Write a run as it would stand after a while."""
+    """Write a run that has been at work for a while."""
     now = clock.now()
     started = now - timedelta(seconds=100)
     usual = {"source": "items", "lanes": 16, "created_by": "alice", "discovery_cursor": 1, "total_count": 1000}
@@ -47,7 +48,7 @@ def record(status: RunStatus, **values: Any) -> Run:
 
 
 def fail(run: Run, count: int, kind: str = "transient", reason: str = "no answer within 30 s", **values: Any) -> str:
-    """Write failed items, all alike; return their fingerprint."""
+    """Write failed items of one group; return its fingerprint."""
     mark, now = fingerprint(kind, reason), clock.now()
     usual = {"run_id": run.id, "status": ItemStatus.FAILED, "due_at": now, "last_failed_at": now, "attempts": 5}
     usual |= {"item_type": "items", "failure_class": kind, "failure_reason": reason, "failure_fingerprint": mark}
@@ -59,7 +60,7 @@ def fail(run: Run, count: int, kind: str = "transient", reason: str = "no answer
 
 
 class Sent:
-    """What a page sends its server; it can be held back, so that it arrives all at once.
+    """The messages of a page to its server; they can be held back, to arrive together.
 
     Parameters:
       page(Page): Before it opens its address.
@@ -70,7 +71,7 @@ class Sent:
         page.route_web_socket(re.compile("."), self._pass_on)
 
     def hold(self, number: int) -> None:
-        """Hold it back from now on, and wait until so many are held in all: a tick comes each second."""
+        """Hold messages back from now on, and wait until there are `number` in all: a tick comes each second."""
         self._is_holding = True
         for _ in range(100):
             if len(self._held) >= number:
@@ -107,19 +108,19 @@ def test_a_running_run_answers_how_far_how_fast_and_who_asked_for_it(house: pyte
 
     # Then
     said = text(page)
-    assert f"Run {run.id} · items running by alice · since" in said
+    assert f"Run {run.id} · items running started by alice · since" in said
     assert "· 16 lanes ·" in said
     assert f"run {behind.id} waits behind it" in said
     assert "41 % 412 of 1,000" in said
     assert "succeeded 409 failed 0 skipped 3 processing 1 pending 587" in said
     assert re.search(r"active 4\d s · waiting 1 min 0 s", said)
-    assert "0 hits · 9 sleeps" in said and "excellent, 100 % of waits in time · 431 requests" in said
+    assert "Rate-limit hits (429) 0 9 planned waits; efficiency 100 % (excellent) · 431 requests" in said
     assert "its budget allows 20.0 requests/s (2000/100 s)" in said
-    assert "0 of 500 · room for 500" in said
+    assert "0 of 500 · 500 left" in said
     assert 'href="./"' in html(page) and f'href="run?id={behind.id}"' in html(page)
     pace, progress = page.get("vega_lite_chart")
-    assert {data.name for data in pace.proto.datasets} == {"pace", "held", "rule"}
-    assert {data.name for data in progress.proto.datasets} == {"progress", "held"}
+    assert {data.name for data in pace.proto.datasets} == {"pace", "pauses", "rule"}
+    assert {data.name for data in progress.proto.datasets} == {"progress", "pauses"}
 
 
 @SQLITE
@@ -129,15 +130,16 @@ def test_an_address_without_a_run_is_answered_kindly(house: pytest.MonkeyPatch) 
     for asked in ("", "x", "-1", "1.5", "٣", "9" * 30, "1 OR 1=1", "<i>"):
         page.query_params["id"] = asked
         again(page)
-        assert "Which run?" in text(page) and "These are the newest: Run 1" in text(page)
+        assert "No run selected" in text(page) and "The newest runs: Run 1" in text(page)
         assert f'href="run?id={run.id}"' in html(page) and "<i>" not in html(page)
         assert labels(page) == []
 
 
 @SQLITE
 def test_a_run_that_is_not_there_is_said_and_the_newest_are_linked(house: pytest.MonkeyPatch) -> None:
-    assert "There is no run 7 It may have been removed for its age. Nothing has been imported yet." in text(
-        draw("run", id="7")
+    assert (
+        "There is no run 7 It was possibly deleted after the retention period. Nothing has been imported yet."
+        in text(draw("run", id="7"))
     )
 
 
@@ -158,8 +160,8 @@ def test_a_run_that_has_not_begun_claims_nothing(house: pytest.MonkeyPatch) -> N
     ahead = record(RunStatus.RUNNING)
     run = record(RunStatus.PENDING, started_at=None, discovered_at=None, total_count=None)
     page = draw("run", id=str(run.id))
-    assert f"behind run {ahead.id}" in text(page) and "not begun" in text(page)
-    assert "it has not begun" in text(page) and "The charts begin with the run." in text(page)
+    assert f"behind run {ahead.id}" in text(page) and "not started" in text(page)
+    assert 'data-status="pending"' in html(page) and "The charts appear when the run starts." in text(page)
     assert "%" not in text(page)
 
 
@@ -168,7 +170,7 @@ def test_items_that_were_removed_for_their_age_are_said_and_not_looked_for(house
     ended = clock.now() - timedelta(days=40)
     run = record(RunStatus.COMPLETED, ended_at=ended, failed_count=3, items_removed_at=clock.now())
     page = draw("run", id=str(run.id))
-    assert "its items were removed for their age" in text(page)
+    assert "items removed after the retention period" in text(page)
     assert "Failed items" not in text(page) and labels(page) == []
 
 
@@ -185,7 +187,7 @@ def test_what_others_wrote_is_shown_as_text(house: pytest.MonkeyPatch) -> None:
     # Then
     for raw in ("<img", "<b>eve", "<i>t", "<u>"):
         assert raw not in html(page)
-    assert html(page).count("&lt;img src=") >= 4  # the news, the group, its item, the timeline
+    assert html(page).count("&lt;img src=") >= 4  # the reason, the group, its item, the timeline
 
 
 @SQLITE
@@ -196,26 +198,27 @@ def test_the_timeline_is_bounded_and_folds_what_is_old(house: pytest.MonkeyPatch
     ).execute()
     page = draw("run", id=str(run.id))
     assert html(page).count('id="event-') == 200
-    assert "Show the 192 before; older ones are left out" in text(page)
+    assert "Show 192 earlier ones; older ones are left out" in text(page)
     assert text(page).index("no 229") < text(page).index("no 228")
 
 
 @SQLITE
-def test_items_that_are_tried_again_are_said_while_others_go_on(house: pytest.MonkeyPatch) -> None:
+def test_items_that_wait_for_a_retry_are_counted_while_others_are_processed(house: pytest.MonkeyPatch) -> None:
     run = record(RunStatus.RUNNING)
     soon = {"run_id": run.id, "due_at": clock.now() + timedelta(seconds=30), "failure_reason": "GET /a answered <500>"}
     RunItem.create(external_id="1", **soon)
     RunItem.create(external_id="2", **soon)
     RunItem.create(run_id=run.id, external_id="3", due_at=clock.now())
     page = draw("run", id=str(run.id))
-    assert "2 items wait for another attempt; the next of them failed: GET /a answered &lt;500&gt;" in html(page)
+    assert "2 items wait for a retry; last error of the next one: GET /a answered &lt;500&gt;" in html(page)
 
-    house.setattr(run_reading, "MOST_AGAIN", 2)
-    house.setattr(run_page, "MOST_AGAIN", 2)
-    assert "at least 2 items wait for another attempt" in text(again(page))
+    # When there are more than are counted
+    RunItem.insert_many([soon | {"external_id": f"more {n}"} for n in range(MOST_RETRYING)]).execute()
+    assert f"at least {MOST_RETRYING:,} items wait for a retry" in text(again(page))
 
+    # When none waits any more
     RunItem.update(due_at=clock.now()).execute()
-    assert "another attempt" not in text(again(page))
+    assert "for a retry" not in text(again(page))
 
 
 def test_no_tick_reads_past_an_index(house: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -251,14 +254,14 @@ def plan(sql: str, values: Any) -> str:
 @pytest.mark.parametrize(
     ("status", "values", "buttons"),
     [
-        (RunStatus.RUNNING, {}, ["Pause", "Lanes, priority", "Cancel"]),
-        (RunStatus.RUNNING, {"failed_count": 1}, ["Pause", "Retry 1 failed item", "Lanes, priority", "Cancel"]),
-        (RunStatus.PAUSED, {}, ["Resume", "Lanes, priority", "Cancel"]),
-        (RunStatus.PENDING, {"started_at": None}, ["Lanes, priority", "Cancel"]),
-        (RunStatus.SCHEDULED, {"started_at": None}, ["Lanes, priority", "Cancel"]),
+        (RunStatus.RUNNING, {}, ["Pause", "Lanes and priority", "Cancel"]),
+        (RunStatus.RUNNING, {"failed_count": 1}, ["Pause", "Retry 1 failed item", "Lanes and priority", "Cancel"]),
+        (RunStatus.PAUSED, {}, ["Resume", "Lanes and priority", "Cancel"]),
+        (RunStatus.PENDING, {"started_at": None}, ["Lanes and priority", "Cancel"]),
+        (RunStatus.SCHEDULED, {"started_at": None}, ["Lanes and priority", "Cancel"]),
         (RunStatus.COMPLETED, {}, []),
         (RunStatus.COMPLETED, {"failed_count": 37}, ["Retry 37 failed items"]),
-        (RunStatus.FAILED, {"discovered_at": None}, ["Go on"]),
+        (RunStatus.FAILED, {"discovered_at": None}, ["Continue"]),
         (RunStatus.CANCELLED, {"failed_count": 37}, []),
     ],
 )
@@ -268,7 +271,7 @@ def test_a_run_offers_what_its_status_allows(
     now = clock.now()
     ended = {"ended_at": now} if status in ("completed", "failed", "cancelled") else {}
     run = record(status, scheduled_at=now + timedelta(hours=1), **values | ended)
-    offered = run_actions.acts_of(run_stats.run_stats(run), is_stuck=False, has_items=True)
+    offered = run_buttons.acts_of(run_stats.run_stats(run), is_stuck=False, has_items=True)
     assert [act.label for act in offered] == buttons
 
 
@@ -281,7 +284,7 @@ def test_what_is_stuck_may_be_forced(house: pytest.MonkeyPatch) -> None:
 
     press(page, "force")
     assert "Run 1 is pending behind no other run, for 10 min" in text(page)
-    assert questions.force(runs.get(run.id)).do() == "Run 1: started it"
+    assert run_questions.force(runs.get(run.id)).do() == "Run 1: started it"
     assert runs.get(run.id).status == RunStatus.RUNNING
 
 
@@ -297,9 +300,8 @@ def test_pressing_asks_first_and_names_what_will_happen(house: pytest.MonkeyPatc
     # Then
     assert page.button(key="confirm_yes").label == "Pause run 1"
     said = text(page)
-    assert "Of items: the 16 lanes will stop after the item each has in hand." in said
-    assert "About 588 open items will stay open." in said
-    assert "The API budget will stay with other runs." in said and "Resume will go on from here." in said
+    assert "items: its 16 lanes stop after the current item. About 588 open items stay open." in said
+    assert "Other runs can use the API budget meanwhile." in said and "Resume continues from this point." in said
     assert runs.get(run.id).status == RunStatus.RUNNING
 
 
@@ -311,56 +313,60 @@ def test_a_press_of_what_is_not_offered_does_nothing(house: pytest.MonkeyPatch, 
     run = record(RunStatus.RUNNING)
     page = press(draw("run", id=str(run.id)), name, forged=True)
     assert not page.exception and not page.button
-    said = ["Nothing was done: it has just changed. Look again."] if isinstance(name, str) else []
+    said = [run_page._OUTDATED] if isinstance(name, str) else []
     assert [toast.value for toast in page.toast] == said
     assert runs.get(run.id).status == RunStatus.RUNNING
 
 
-@SQLITE
-@pytest.mark.parametrize("error", [Unreadable("The database is away", "start it"), RuntimeError("a fault")])
-def test_a_press_that_could_not_be_looked_at_is_said(house: pytest.MonkeyPatch, error: Exception) -> None:
-    run = record(RunStatus.RUNNING)
-    page = draw("run", id=str(run.id))
-    house.setattr(run_actions, "press", mock.Mock(side_effect=error))
-    assert [toast.value for toast in press(page, "pause").toast] == [
-        "Nothing was done: what is pressed could not be looked at. Try again."
-    ]
+#: A page whose button raises an error.
+FAILING = """
+from workers.monitor.html.button import button
+from workers.monitor.html import panel
+from workers.monitor.pages import live_page
+from workers.monitor.readings.unreadable import Unreadable
+
+def draw(zone):
+    yield live_page.Piece("button", button("Press", "pressed", "play"))
+
+def press(name):
+    raise {error}
+
+panel.prepare()
+live_page.live("Test", draw, press)
+"""
 
 
 @SQLITE
-def test_who_may_only_look_has_no_buttons_and_a_forged_press_does_nothing(house: pytest.MonkeyPatch) -> None:
-    house.setattr(viewer, "may_act", lambda: False)
-    run = record(RunStatus.RUNNING)
-    fail(run, 2, "bug", "ZeroDivisionError")
-    page = draw("run", id=str(run.id))
-    assert labels(page) == [] and "You may look" in text(page)
-    for name in ("pause", "retry", f"retry bug {fingerprint('bug', 'ZeroDivisionError')}"):
-        assert not press(page, name, forged=True).button  # no dialog
+@pytest.mark.parametrize("error", ["Unreadable('The database is down', 'start it')", "RuntimeError('a fault')"])
+def test_a_press_that_fails_is_reported_without_details(house: pytest.MonkeyPatch, error: str) -> None:
+    page = AppTest.from_string(FAILING.format(error=error), default_timeout=20).run()
+    (toast,) = press(page, "pressed").toast
+    assert toast.value == "Nothing was changed: the current state could not be read. Try again."
 
 
 @SQLITE
-def test_each_question_says_what_comes_of_it(house: pytest.MonkeyPatch) -> None:
+def test_each_question_names_the_consequences(house: pytest.MonkeyPatch) -> None:
     # Given
     run = record(RunStatus.RUNNING, succeeded_count=412, tenant="north")
     behind = record(RunStatus.PENDING, started_at=None, tenant="north")
 
     # Then
-    assert questions.cancel(run).sentences == (
-        "Of items for north: about 588 open items will not be fetched; what is in stays in.",
-        f"Run {behind.id}, waiting behind it, will start.",
+    assert run_questions.cancel(run).sentences == (
+        "items for north: about 588 open items will not be imported. Imported items stay.",
+        f"Run {behind.id}, which waits behind it, will start.",
         "This cannot be undone.",
     )
-    assert questions.cancel(behind).sentences[0].endswith("it has not begun, and nothing will be asked of the API.")
+    assert run_questions.cancel(behind).sentences[0].endswith("the run has not started. No request will be sent.")
     run.status = RunStatus.PAUSED
-    assert questions.resume(run).sentences == ("Of items for north: 588 open items will be asked for, on 16 lanes.",)
+    assert run_questions.resume(run).sentences == ("items for north: 588 open items will be requested, on 16 lanes.",)
 
     # And of its failed items
     fail(run, 37)
-    again_ = questions.retry_failed(runs.get(run.id))
+    again_ = run_questions.retry_failed(runs.get(run.id))
     assert again_.title == "Retry 37 failed items of run 1?" and again_.yes == "Retry 37 items"
     assert again_.sentences == (
-        "Each will be asked for again: 37 requests, about 2 s of its API's budget.",
-        "The run is going on: they will join what it has still to do.",
+        "Each item is requested again: 37 requests, about 2 s of the API's budget.",
+        "The run continues; these items are added to its open items.",
     )
 
 
@@ -374,14 +380,14 @@ def test_a_retry_is_of_its_group_alone_and_says_behind_what_it_waits(house: pyte
     group = next(group for group in failure_groups(run.id) if group.fingerprint == wanted)
 
     # When
-    question = questions.retry_failed(run, group)
+    question = run_questions.retry_failed(run, group)
 
     # Then
     assert question.sentences[1:] == (
-        "They failed alike: ZeroDivisionError: division by zero",
-        f"The run will be pending: it will wait behind run {busy.id}, which is running.",
+        "All of them failed with: ZeroDivisionError: division by zero",
+        f"The run becomes pending: it waits behind run {busy.id}, which is running.",
     )
-    assert question.do() == "2 items of run 1 are tried again"
+    assert question.do() == "Run 1: 2 items will be retried"
     assert RunItem.select().where(RunItem.status == ItemStatus.PENDING).count() == 2
     assert runs.get(run.id).failed_count == 4
 
@@ -390,50 +396,50 @@ def test_a_retry_is_of_its_group_alone_and_says_behind_what_it_waits(house: pyte
 def test_where_nothing_can_be_retried_it_is_said_and_no_button_does_it(house: pytest.MonkeyPatch) -> None:
     run = record(RunStatus.COMPLETED, ended_at=clock.now())
     fail(run, 2, "bad_data", "the list item has no name", item_id=None)
-    question = questions.retry_failed(runs.get(run.id))
+    question = run_questions.retry_failed(runs.get(run.id))
     assert question.yes == "" and "all were refused from the list" in question.sentences[0]
-    assert "refused from the list: the next run reads them anew" in text(draw("run", id=str(run.id)))
+    assert "invalid list entries: the next run reads them again" in text(draw("run", id=str(run.id)))
 
 
 @SQLITE
-def test_a_run_whose_list_broke_off_goes_on(house: pytest.MonkeyPatch) -> None:
+def test_a_run_whose_list_was_not_read_to_its_end_continues(house: pytest.MonkeyPatch) -> None:
     run = record(RunStatus.FAILED, ended_at=clock.now(), discovered_at=None)
-    question = questions.retry_failed(run)
-    assert question.sentences == (
-        "Its list will be read on from where it broke off. The run will be running again at once.",
-    )
-    assert question.do() == "Run 1 goes on"
+    question = run_questions.retry_failed(run)
+    assert question.sentences == ("Reading the list continues where it stopped. The run is running again immediately.",)
+    assert question.do() == "Run 1 continues"
     assert runs.get(run.id).status == RunStatus.RUNNING
     assert "what it left open" in [event.detail for event in run_stats.events(run.id)]
 
 
 @SQLITE
-def test_somebody_who_was_faster_is_told_of_in_words(house: pytest.MonkeyPatch) -> None:
+def test_an_act_that_another_person_did_first_is_refused_with_the_reason(house: pytest.MonkeyPatch) -> None:
     # Given
     run = record(RunStatus.RUNNING)
     page = draw("run", id=str(run.id))
-    question = questions.pause(run)
+    question = run_questions.pause(run)
     runs.move(run.id, RunStatus.PAUSED, who="bob", door="cli")
 
     # When
-    page.session_state[confirm._SAID] = confirm._result(question.do)
+    result = act.perform(question.do)
+    page.session_state[act.LAST_RESULT] = result
     again(page)
 
     # Then
+    assert result.outcome is Outcome.REFUSED
     assert page.toast[0].value == "Run 1 is already paused."
 
 
 @SQLITE
 def test_a_database_that_goes_away_meanwhile_is_said_without_its_details(house: pytest.MonkeyPatch) -> None:
-    question = questions.cancel(record(RunStatus.RUNNING))
+    question = run_questions.cancel(record(RunStatus.RUNNING))
     forget()
     house.setenv("SLUICE_DATABASE_URL", f"postgresql://someone:hunter2@127.0.0.1:{free_port()}/x")
-    assert confirm._result(question.do)[0] == "The database does not answer: nothing was done."
+    assert act.perform(question.do) == Result(Outcome.UNAVAILABLE, act.UNAVAILABLE)
 
 
 def test_a_toast_is_text_whatever_an_error_repeats() -> None:
-    assert confirm.plain("Run 1 is already paused.") == "Run 1 is already paused."
-    assert confirm.plain("![x](https://evil) :red[a]") == r"\!\[x\](https\://evil) \:red\[a\]"
+    assert plain("Run 1 is already paused.") == "Run 1 is already paused."
+    assert plain("![x](https://evil) :red[a]") == r"\!\[x\](https\://evil) \:red\[a\]"
 
 
 @SQLITE
@@ -441,7 +447,7 @@ def test_lanes_and_priority_change_only_where_the_person_changed_them(house: pyt
     run = record(RunStatus.RUNNING)
     assert lanes_dialog.change(run.id, 16, 4, 0, 0) == "Run 1 has 4 lanes"
     assert lanes_dialog.change(run.id, 4, 8, 0, 5) == "Run 1 has 8 lanes and priority 5"
-    assert lanes_dialog.change(run.id, 16, 16, 0, 0) == "Run 1 stays as it is"  # somebody else set 8 since he looked
+    assert lanes_dialog.change(run.id, 16, 16, 0, 0) == "Run 1 is unchanged"  # another person set 8 meanwhile
     assert (runs.get(run.id).lanes, runs.get(run.id).priority) == (8, 5)
 
 
@@ -456,7 +462,7 @@ def test_lanes_and_priority_change_only_where_the_person_changed_them(house: pyt
     ],
 )
 def test_lanes_and_priority_out_of_range_are_refused_in_words(lanes: int, priority: int, said: str) -> None:
-    assert lanes_dialog.why_not(lanes, priority) == said
+    assert lanes_dialog.out_of_range(lanes, priority) == said
 
 
 @SQLITE
@@ -471,9 +477,9 @@ def test_the_timeline_says_who_in_few_words(house: pytest.MonkeyPatch) -> None:
 
     # Then
     said = text(draw("run", id=str(run.id)))
-    assert "started by itself" in said and "paused by monitor " in said and "resumed by sluice (cli)" in said
+    assert "started automatically" in said and "paused by monitor " in said and "resumed by sluice (cli)" in said
     assert "lanes by ann (cli) 16 → 4" in said
-    assert "2 failed items, those that failed alike" in said and "581b" not in said
+    assert "2 failed items, one group of failures" in said and "581b" not in said
 
 
 # --- what failed ------------------------------------------------------------------------------------------------------
@@ -492,13 +498,13 @@ def test_failures_are_shown_by_kind_with_a_sample_and_what_to_do(house: pytest.M
 
     # Then
     said = text(page)
-    assert "Failed items 49 items, of 12 kinds" in said
-    assert "37 404 Not Found not_found : The API says it has no such item." in said
+    assert "Failed items 49 items in 12 groups" in said
+    assert "37 404 Not Found not_found : The API has no such item." in said
     assert "and the first 10" in said and "and all 2" in said
     assert said.index("37 404 Not Found") < said.index("2 ZeroDivisionError bug :")
-    assert "2 smaller kinds" in said
+    assert "2 smaller groups" in said
     retries = [label for label in labels(page) if label.startswith("Retry th")]
-    assert retries == ["Retry these 37", "Retry these 2", *["Retry this one"] * 8]
+    assert retries == ["Retry these 37", "Retry these 2", *["Retry this item"] * 8]
     press(page, f"retry bug {fingerprint('bug', 'ZeroDivisionError')}")
     assert page.button(key="confirm_yes").label == "Retry 2 items"
 
@@ -508,13 +514,13 @@ def test_why_a_cancelled_run_offers_no_retry_is_said(house: pytest.MonkeyPatch) 
     run = record(RunStatus.CANCELLED, ended_at=clock.now())
     fail(run, 2)
     page = draw("run", id=str(run.id))
-    assert "a run that was called off is not taken up again. Start a new one." in text(page)
+    assert "They cannot be retried, because the run was cancelled." in text(page)
     assert labels(page) == []
 
 
 def test_every_class_is_explained() -> None:
-    assert all(failures.means(name) for name in FailureClass)
-    assert failures.means("unheard of") == ""
+    assert all(failed_items.means(name) for name in FailureClass)
+    assert failed_items.means("unknown") == ""
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -570,7 +576,7 @@ def test_the_file_of_no_run_is_refused(house: pytest.MonkeyPatch, number: str) -
 
 @pytest.fixture
 def url(house: pytest.MonkeyPatch, redis_server: str, database_url: str, tmp_path: Path) -> Iterator[str]:
-    """The page behind its wall, with both passwords; no worker."""
+    """The page with its access checks and both passwords; no worker."""
     variables = {
         "SLUICE_DATA_DIR": str(tmp_path),
         "SLUICE_REDIS_URL": redis_server,
@@ -590,6 +596,11 @@ def log_in(page: Page, word: str, url: str) -> Page:
     return page
 
 
+def forge(page: Page, name: str) -> None:
+    """Send the press of a button, whether the page has one or not, as a person with the browser's console could."""
+    page.locator(".sl-panel:has(.sl-as-of)").evaluate("(panel, name) => panel.sluiceSend('press', name)", name)
+
+
 #: Keeps from the page, until `window.arrived`, what changes a panel in place: on a busy machine it may come late.
 LATE = """let morph;
 const set = (found) => { morph = found; };
@@ -606,7 +617,7 @@ def test_what_is_opened_before_the_page_has_all_its_code_stays_open(
     page = browser.new_page()
     page.add_init_script(LATE)
     log_in(page, "correct horse battery", f"{url}/run?id={run.id}")
-    page.get_by_text("for example item").click(timeout=20_000)
+    page.get_by_text("example: item").click(timeout=20_000)
     details, counts = page.locator(".sl-failure details"), page.locator(".sl-counts")
     expect(counts).to_contain_text("449 of 1,000")
 
@@ -639,9 +650,9 @@ def test_a_run_is_paused_retried_and_resumed_from_its_page(
     dialog, toast = page.get_by_role("dialog"), page.locator('[data-testid="stToast"]')
 
     # When he asks to pause it, the question stays while the page behind it moves
-    page.get_by_text("for example item").click(timeout=20_000)
+    page.get_by_text("example: item").click(timeout=20_000)
     page.get_by_role("button", name="Pause").click()
-    expect(dialog).to_contain_text("About 551 open items will stay open")
+    expect(dialog).to_contain_text("About 551 open items stay open")
     Run.update(succeeded_count=500).where(Run.id == run.id).execute()
     expect(page.locator(".sl-counts")).to_contain_text("537 of 1,000")
     dialog.get_by_role("button", name="Pause run 1").click()
@@ -654,11 +665,11 @@ def test_a_run_is_paused_retried_and_resumed_from_its_page(
     assert page.locator(".sl-failure details").get_attribute("open") is not None
 
     # When he asks for too many lanes, the dialog says so and stays
-    page.get_by_role("button", name="Lanes, priority").click()
+    page.get_by_role("button", name="Lanes and priority").click()
     dialog.get_by_label("Lanes, 1 to 1,024").fill("5000")
-    dialog.get_by_role("button", name="Set", exact=True).click()
+    dialog.get_by_role("button", name="Save", exact=True).click()
     expect(dialog).to_contain_text("a run has 1 to 1,024 lanes, not 5,000")
-    dialog.get_by_role("button", name="Leave it as it is").click()
+    dialog.get_by_role("button", name="Leave unchanged").click()
     expect(dialog).to_have_count(0)
     assert runs.get(run.id).lanes == 16
 
@@ -666,7 +677,7 @@ def test_a_run_is_paused_retried_and_resumed_from_its_page(
     page.get_by_role("button", name="Cancel").click()
     expect(dialog).to_contain_text("This cannot be undone")
     sent.hold(2)
-    dialog.get_by_role("button", name="Leave it as it is").click()
+    dialog.get_by_role("button", name="Leave unchanged").click()
     sent.hold(3)
     sent.let_go()
     expect(dialog).to_have_count(0)
@@ -674,7 +685,7 @@ def test_a_run_is_paused_retried_and_resumed_from_its_page(
     dialog.get_by_role("button", name="Retry 37 items").click()
 
     # Then
-    expect(toast.last).to_contain_text("37 items of run 1 are tried again")
+    expect(toast.last).to_contain_text("Run 1: 37 items will be retried")
     expect(page.locator(".sl-failure")).to_have_count(0)
     assert runs.get(run.id).failed_count == 0
 
@@ -684,12 +695,18 @@ def test_a_run_is_paused_retried_and_resumed_from_its_page(
     expect(page.get_by_role("button", name="Pause")).to_be_visible()
     assert [event.what for event in run_stats.events(run.id)][:1] == ["resumed"]
 
-    # Then nothing was asked of anybody else, and nothing complained of
+    # Then no other host was asked, and the console has no message
     assert noise == []
 
-    # And a viewer sees all of it, and no button
+    # And a viewer sees all of it, has no button, and cannot forge a press
     looking = log_in(browser.new_context().new_page(), "only looking here", f"{url}/run?id={run.id}")
-    expect(looking.locator(".sl-looking")).to_be_visible(timeout=20_000)
+    expect(looking.locator(".sl-read-only")).to_be_visible(timeout=20_000)
     expect(looking.get_by_role("button", name=re.compile("Pause|Cancel|Retry"))).to_have_count(0)
+    forge(looking, "pause")
+    looking.wait_for_timeout(2_500)
+    expect(looking.get_by_role("dialog")).to_have_count(0)
+    forge(page, "pause")
+    expect(dialog).to_contain_text("Pause run 1?")
+    assert runs.get(run.id).status == RunStatus.RUNNING
     assert looking.request.get(f"{url}/runs/{run.id}/failed.csv").status == 200
     assert browser.new_context().request.get(f"{url}/runs/{run.id}/failed.csv").status == 401

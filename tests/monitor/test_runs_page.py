@@ -2,9 +2,11 @@
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,7 @@ from workers.connections import database
 from workers.control import runner
 from workers.errors import RateLimited
 from workers.messaging import presence
-from workers.monitor.actions import run_form
-from workers.monitor.readings.unavailable import Unreadable
+from workers.monitor.readings import cache
 from workers.monitor.sections.active_card import active_card
 from workers.monitor.sections.run_card import run_card
 from workers.monitor.sections.runs_table import runs_table
@@ -59,7 +60,7 @@ def choose(page: AppTest, how: str) -> AppTest:
 
 
 def look() -> AppTest:
-    """Draw the page for another visitor, who finds what the others have read."""
+    """Draw the page for another visitor, with the readings that are cached."""
     return AppTest.from_file(str(ROOT / "monitor_app.py"), default_timeout=20).run()
 
 
@@ -70,14 +71,14 @@ def part(page: AppTest, name: str) -> str:
 
 
 def record(status: RunStatus, **values: Any) -> Run:
-    """Write a run as it would stand after a while."""
+    """Write a run that has been at work for a while."""
     now = clock.now()
     started = now - timedelta(seconds=100)
     usual = {"source": "items", "lanes": 4, "created_by": "me", "discovery_cursor": 1}
     return Run.create(**usual | {"status": status, "started_at": started, "discovered_at": started} | values)
 
 
-def test_the_first_visitor_is_told_what_to_do(sqlite: pytest.MonkeyPatch) -> None:
+def test_the_first_page_says_how_to_start(sqlite: pytest.MonkeyPatch) -> None:
     page = draw()
     assert "Nothing has been imported yet" in text(page)
     assert "python -m workers run" in text(page)
@@ -113,13 +114,13 @@ def test_a_running_run_shows_all_that_is_asked_of_it(house: pytest.MonkeyPatch) 
     assert re.search(r"[12]\.\d+ items/s", card)
     assert re.search(r"Ends in (1 min )?\d+ s at \d\d:", card)
     assert re.search(r"in (1 min )?\d+ s its own", table)
-    assert "1 hit · 9 sleeps" in table and "fair, 90 % of waits in time" in table
+    assert "1 9 planned waits efficiency 90 % (fair)" in table
     assert '<a href="run?id=1" data-page aria-label="run 1 of items">' in html(page)
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_where_no_worker_runs_no_end_is_promised(house: pytest.MonkeyPatch) -> None:
-    # Given a run that a worker has begun, and none is left
+    # Given a run that a worker has started, and no worker runs any more
     run = record(RunStatus.RUNNING, total_count=1000, succeeded_count=400)
 
     # Then
@@ -127,11 +128,11 @@ def test_where_no_worker_runs_no_end_is_promised(house: pytest.MonkeyPatch) -> N
     card, row = part(page, f"now-{run.id}"), part(page, f"run-{run.id}")
     for said in (card, row, text(draw("run", id=str(run.id)))):
         assert "no worker runs; start python -m workers worker" in said
-        assert "nothing is in its way" not in said and "decides" not in said
-    assert "Ends in – once it goes on" in card
-    assert "told when it goes on" in text(draw("run", id=str(run.id)))
+        assert "running normally" not in said and "decides" not in said
+    assert "Ends in – no estimate while stalled" in card
+    assert "no estimate while stalled" in text(draw("run", id=str(run.id)))
 
-    # But where somebody has just taken a sample, it is worked off inline
+    # When a process takes a sample, then the run is processed inline
     samples.take(database.now())
     assert "no worker runs;" not in text(again(page))
     assert "its own pace decides" in text(page)
@@ -149,9 +150,9 @@ def test_a_pace_says_over_what_time_it_is_and_a_paused_run_has_none(house: pytes
     assert re.search(r"items/s over the last [34] s", part(page, f"now-{new.id}"))
     assert re.search(r"[\d.] last [34] s", part(page, f"run-{new.id}"))
     assert re.search(r"items/s over the last \d s;", text(draw("run", id=str(new.id))))
-    assert re.search(r"stands still \d\.\d items/s before", part(page, f"now-{still.id}"))
-    assert re.search(r"stands still \d\.\d before", part(page, f"run-{still.id}"))
-    assert re.search(r"Pace stands still \d\.\d items/s before", text(draw("run", id=str(still.id))))
+    assert re.search(r"paused \d\.\d items/s before", part(page, f"now-{still.id}"))
+    assert re.search(r"paused \d\.\d before", part(page, f"run-{still.id}"))
+    assert re.search(r"Rate paused \d\.\d items/s before", text(draw("run", id=str(still.id))))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ def test_an_end_beyond_all_foresight_has_no_date(house: pytest.MonkeyPatch) -> N
     found = run_stats(record(RunStatus.RUNNING))
     run = replace(found, eta_seconds=4e8, eta_at=None, eta_why="its own pace decides")
     for shown in (run_card(run, UTC, clock.now()), active_card(run, UTC, clock.now())):
-        assert "its own pace decides" in shown and "told when" not in shown and "at <span" not in shown
+        assert "its own pace decides" in shown and "no estimate" not in shown and "at <span" not in shown
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -198,16 +199,16 @@ def test_of_many_active_runs_three_are_large_and_the_others_counted(sqlite: pyte
     assert "and 20 more" in text(page)
 
 
-def test_where_a_run_was_called_off_something_had_been_imported(sqlite: pytest.MonkeyPatch) -> None:
+def test_a_cancelled_run_is_a_run_that_started(sqlite: pytest.MonkeyPatch) -> None:
     record(RunStatus.CANCELLED, ended_at=clock.now())
     assert "No run matches" in text(draw(status="running"))
 
 
-def test_while_nothing_runs_the_last_run_and_the_next_are_told(sqlite: pytest.MonkeyPatch) -> None:
+def test_without_active_runs_the_last_run_and_the_next_are_shown(sqlite: pytest.MonkeyPatch) -> None:
     record(RunStatus.FAILED, ended_at=clock.now() - timedelta(minutes=5), total_count=10)
     record(RunStatus.SCHEDULED, started_at=None, scheduled_at=clock.now() + timedelta(hours=1))
     said = text(draw())
-    assert re.search(r"Nothing is running Last: failed run 1 of items, .* Next: items,", said)
+    assert re.search(r"No active runs Last: failed run 1 of items, .* Next: items,", said)
 
 
 def test_while_the_list_is_read_no_percentage_is_claimed(sqlite: pytest.MonkeyPatch) -> None:
@@ -259,16 +260,16 @@ def test_a_paced_budget_says_so_and_why_even_where_nothing_waits(budget: RateLim
             break
         clock.sleep(1.1)
     wait_until(lambda: budget.snapshot().opens_in_seconds < 0.5, what="its opening")
-    Run.update({Run.discovered_at: clock.now()}).execute()  # it has not stood still for long
+    Run.update({Run.discovered_at: clock.now()}).execute()  # it has not been stalled for long
 
     page = draw()
 
     paced = "paced: the API refused a request though every window had room"
-    assert f"at work, but slower than its limits: {paced}" in part(page, "now-1")
+    assert f"running, but slower than its limits: {paced}" in part(page, "now-1")
     assert paced in part(page, "run-1")
 
 
-def test_a_limit_that_the_api_lowered_is_said_beside_what_goes_on(budget: RateLimiter) -> None:
+def test_a_limit_that_the_api_lowered_is_shown(budget: RateLimiter) -> None:
     caller = budget.permit_client()
     caller.report(caller.acquire(5), 200, {"RateLimit-Policy": '"a";q=400;w=20', "RateLimit": '"a";r=380;t=10'})
     caller.flush()
@@ -305,7 +306,7 @@ def test_a_hostile_failure_is_shown_as_text(sqlite: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def asked(sqlite: pytest.MonkeyPatch, moved_clock: clock.MovedClock) -> Iterator[list[str]]:
-    """What the database is asked, while time stands still: all that is drawn is drawn within the same second."""
+    """The statements that the database gets, with a stopped clock: all drawings are within the same second."""
     statements: list[str] = []
     hook = lambda event: statements.append(event.sql)  # noqa: E731
     database.db.query_hooks.append(hook)
@@ -404,7 +405,7 @@ def test_a_database_that_is_away_is_said_without_its_details(sqlite: pytest.Monk
     get_settings.cache_clear()
     page = draw()
     assert "The database does not answer" in text(page)
-    assert "Nothing can be started" in text(page)
+    assert "No run can be started" in text(page)
     assert "hunter2" not in html(page) and "refused" not in html(page)
 
 
@@ -441,19 +442,19 @@ def test_an_address_says_which_runs_are_shown(sqlite: pytest.MonkeyPatch) -> Non
     "hostile",
     [{"status": "<b>"}, {"kind": "x"}, {"hours": "1"}, {"before": "-1"}, {"before": "9" * 99}, {"tenant": "a\x00b"}],
 )
-def test_what_an_address_cannot_mean_is_left_out(sqlite: pytest.MonkeyPatch, hostile: dict[str, str]) -> None:
+def test_an_invalid_filter_is_ignored(sqlite: pytest.MonkeyPatch, hostile: dict[str, str]) -> None:
     past()
     page = draw(**hostile)
     assert rows(page) == [1]
     assert "1 run " in text(page) and "match" not in text(page)
 
 
-def test_what_there_is_not_is_said(sqlite: pytest.MonkeyPatch) -> None:
+def test_an_unknown_filter_is_reported(sqlite: pytest.MonkeyPatch) -> None:
     past()
     page = draw(status="<b>lost", kind="x")
-    assert "There is no status &#x27;&lt;b&gt;lost&#x27;" in html(page).replace("&#39;", "&#x27;")
-    assert "There is no kind" in text(page) and "<b>lost" not in html(page)
-    assert "There is no" not in text(draw(status="with failures", kind="import"))
+    assert "Unknown status &#x27;&lt;b&gt;lost&#x27;" in html(page).replace("&#39;", "&#x27;")
+    assert "Unknown kind" in text(page) and "<b>lost" not in html(page)
+    assert "Unknown" not in text(draw(status="with failures", kind="import"))
     assert ">with failures</a>" in html(page)
 
 
@@ -495,7 +496,7 @@ def test_new_starts_a_run_now_and_the_next_one_waits(sqlite: pytest.MonkeyPatch)
     page.button(key="form_go").click().run()
     assert [run.status for run in runs.running()] == ["running"]
     assert page.toast[0].value == "Run 1 is running"
-    assert "Run 1 is running: the new run waits behind it" in text(page)
+    assert "Run 1 is running. The new run waits behind it" in text(page)
 
     page.session_state["form_door"] = True  # as if its button was pressed
     page.button(key="form_go 1").click().run()
@@ -511,13 +512,13 @@ def test_the_form_says_when_the_source_runs_by_itself(sqlite: pytest.MonkeyPatch
     # Then
     first = schedule_stats.schedule_stats("items").next_at[0]
     said = text(draw())
-    assert f"By itself: At minute 0 past every third hour (UTC). Next: {first:%a %d %H:%M}," in said
+    assert f"Schedule: At minute 0 past every third hour (UTC). Next: {first:%a %d %H:%M}," in said
 
     # When
     timetable.pause_schedule("items", who="alice", door="cli")
 
     # Then
-    assert "Its schedule is paused, by alice" in text(draw())
+    assert "Its schedule was paused by alice" in text(draw())
 
 
 def test_reschedule_is_off_where_nothing_is_scheduled(sqlite: pytest.MonkeyPatch) -> None:
@@ -533,14 +534,14 @@ def test_reschedule_pulls_the_next_run_to_now(sqlite: pytest.MonkeyPatch) -> Non
 
     page = choose(draw(), "RESCHEDULE")
     assert f"run {run.id}, 2099-01-01 10:00 UTC → now. It starts now" in text(page)
-    assert page.button(key="form_go").label == "Run the next one now"
+    assert page.button(key="form_go").label == "Start the next run now"
     page.button(key="form_go").click().run()
 
     assert runs.get(run.id).status == RunStatus.RUNNING
     assert runs.get(later.id).scheduled_at == at + timedelta(days=1)
 
 
-def test_reschedule_refuses_in_words_when_somebody_was_faster_and_only_what_was_asked(
+def test_reschedule_is_refused_when_another_person_cancelled_the_run(
     sqlite: pytest.MonkeyPatch,
 ) -> None:
     run = runner.schedule("items", datetime(2099, 1, 1, tzinfo=UTC), who="me", door="test")
@@ -555,7 +556,7 @@ def test_fresh_says_which_rows_it_will_delete(sqlite: pytest.MonkeyPatch) -> Non
     page = draw()
     page.checkbox[0].check().run()
     assert "every row of the table items that is no longer in the list is deleted" in re.sub(r" +", " ", text(page))
-    assert page.button(key="form_go").label == "Import and remove"
+    assert page.button(key="form_go").label == "Import and remove rows"
     page.button(key="form_go").click().run()
     assert runs.get(1).options == {"fresh": True}
     assert not page.checkbox[0].value
@@ -564,7 +565,7 @@ def test_fresh_says_which_rows_it_will_delete(sqlite: pytest.MonkeyPatch) -> Non
 def test_the_form_says_how_long_it_took_lately(sqlite: pytest.MonkeyPatch) -> None:
     for seconds in (60, 120):
         past(started_at=clock.now() - timedelta(seconds=seconds))
-    assert "It takes about 1 min 30 s, as its last 2 runs that completed did." in text(draw())
+    assert "Usual duration: about 1 min 30 s (average of the last 2 completed runs)." in text(draw())
 
 
 def test_a_source_with_tenants_is_run_for_one(sqlite: pytest.MonkeyPatch) -> None:
@@ -584,18 +585,27 @@ def test_a_source_with_tenants_is_run_for_one(sqlite: pytest.MonkeyPatch) -> Non
     assert (new.tenant, new.status, new.created_by) == ("acme", RunStatus.RUNNING, "monitor")
 
 
-def test_a_tenant_with_a_blank_does_not_set_the_page_going_for_ever(
+#: The pages, with the number of times that they were drawn.
+COUNTING = """
+import streamlit
+from workers.monitor import app
+
+streamlit.session_state.drawn = streamlit.session_state.get("drawn", 0) + 1
+app.show()
+"""
+
+
+def test_a_tenant_with_a_blank_does_not_redraw_the_page_for_ever(
     sqlite: pytest.MonkeyPatch, moved_clock: clock.MovedClock
 ) -> None:
     past(tenant=" acme")
-    page = draw()
-    drawn: list[int] = []
-    whole = run_form.withdraw
-    sqlite.setattr(run_form, "withdraw", lambda: (drawn.append(1), whole()))
+    cache.forget()
+    page = AppTest.from_string(COUNTING, default_timeout=20).run()
+    page.session_state.drawn = 0
     page.selectbox(key="form_tenant").set_value(" acme").run()
     again(page)
     assert "A new run of items for acme starts now" in text(page)
-    assert len(drawn) == 2
+    assert page.session_state.drawn == 2
 
 
 def test_the_form_leaves_no_connection_open(sqlite: pytest.MonkeyPatch, moved_clock: clock.MovedClock) -> None:
@@ -608,28 +618,51 @@ def test_the_form_leaves_no_connection_open(sqlite: pytest.MonkeyPatch, moved_cl
     assert len(database.db.obj._in_use) == open_before
 
 
-def test_a_form_that_cannot_be_read_spoils_only_itself(sqlite: pytest.MonkeyPatch) -> None:
+def test_a_form_that_cannot_be_read_leaves_the_page_as_it_is(
+    sqlite: pytest.MonkeyPatch, moved_clock: clock.MovedClock
+) -> None:
+    # Given a database that does not answer to the query for tenants
     past(tenant="acme")
+    cache.forget()
+    begun, end = threading.Event(), threading.Event()
+    hang = partial(cache.cached, ("form tenants", "items"), 60.0, lambda: [begun.set(), end.wait(20)])
+    hanging = threading.Thread(target=hang)
+    hanging.start()
+    begun.wait(5)
+    moved_clock.advance(2.9)  # nearly all of its patience
 
-    def hang(_: str) -> list[str]:
-        raise Unreadable("It takes too long to read", "Look at the database.")
-
-    sqlite.setattr(run_form, "_read_tenants", hang)
-    page = draw()
-    assert "Nothing can be started now. It takes too long" in text(page)
+    # Then
+    page = look()
+    assert "No run can be started now. Reading takes too long" in text(page)
     assert rows(page) == [1]
+    end.set()
+    hanging.join(5)
 
 
-@pytest.mark.parametrize("error", [Unreadable("It takes too long to read", "Look."), ZeroDivisionError("division")])
-def test_a_fault_after_the_first_panel_is_said(sqlite: pytest.MonkeyPatch, error: Exception) -> None:
-    def fail(_: object) -> bool:
-        raise error
+#: A page that fails after its first piece.
+FAILING = """
+from workers.monitor.html.markup import fill
+from workers.monitor.html import panel
+from workers.monitor.pages import live_page
+from workers.monitor.readings.unreadable import Unreadable
 
-    past()
-    sqlite.setattr(run_form, "is_outdated", fail)
-    page = draw()
-    assert "cannot be shown now" in text(page) and "division" not in html(page)
-    assert ("It takes too long" in text(page)) == isinstance(error, Unreadable)
+def draw(zone):
+    yield live_page.Piece("first", fill("the first piece"))
+    raise {error}
+
+panel.prepare()
+live_page.live("Test", draw)
+"""
+
+
+@pytest.mark.parametrize(
+    "error", ["Unreadable('Reading takes too long', 'Check it.')", "ZeroDivisionError('division')"]
+)
+def test_an_error_after_the_first_piece_is_reported_without_details(sqlite: pytest.MonkeyPatch, error: str) -> None:
+    page = AppTest.from_string(FAILING.format(error=error), default_timeout=20).run()
+    assert "the first piece" in text(page)
+    assert "not available" in text(page) and "division" not in html(page)
+    assert ("Reading takes too long" in text(page)) == error.startswith("Unreadable")
 
 
 @pytest.mark.parametrize(
@@ -639,7 +672,7 @@ def test_a_fault_after_the_first_panel_is_said(sqlite: pytest.MonkeyPatch, error
         ("broken_sources:SOURCES", "broken_sources cannot be imported"),
     ],
 )
-def test_sources_that_cannot_be_loaded_spoil_only_the_form(
+def test_sources_that_cannot_be_loaded_are_reported_in_the_form(
     sqlite: pytest.MonkeyPatch, tmp_path: Path, sources: str, said: str
 ) -> None:
     (tmp_path / "broken_sources.py").write_text("1 / 0")

@@ -25,11 +25,11 @@ HOSTILE = "<img src=x onerror=alert(1)> `code`"
 
 @pytest.fixture(autouse=True)
 def fresh(house):
-    """Nothing that another test has read."""
+    """No readings of another test."""
     cache.forget()
 
 
-def test_it_says_who_lives_what_they_stand_on_and_what_went_wrong(house):
+def test_it_shows_processes_servers_and_errors(house):
     # Given
     scheduler_heartbeat.beat()
     with presence.present("worker", threads=8, busy=lambda: 3), recent_errors.kept("worker"):
@@ -41,7 +41,7 @@ def test_it_says_who_lives_what_they_stand_on_and_what_went_wrong(house):
 
     # Then
     said = text(page)
-    assert "all is well: 1 process, 4 worker threads" in said
+    assert "no problems: 1 process, 4 worker threads" in said
     assert re.search(r"alive worker .* \d s ago", said)
     assert "Active runs 0" in said and "Items due now 0" in said
     assert "Redis Version" in said and "SQLite 3." in said and "Migrations 00" in said
@@ -49,13 +49,11 @@ def test_it_says_who_lives_what_they_stand_on_and_what_went_wrong(house):
     assert "sl-banner" not in html(page)
 
 
-def test_where_nobody_runs_it_says_what_to_start(house):
+def test_without_processes_it_says_what_to_start(house):
     said = text(draw("system"))
-    assert "2 things are down or lacking" in said
-    assert "No process has left word" in said
-    assert (
-        "No worker runs. Runs that are started now wait for a worker. To do: start python -m workers worker ." in said
-    )
+    assert "2 problems" in said
+    assert "No process is running" in said
+    assert re.search(r"No worker runs\. .* Repair: start python -m workers worker \.", said)
     assert "none in the last seven days" in said
 
 
@@ -64,8 +62,8 @@ def test_with_redis_away_it_shows_what_can_be_shown(house):
     forget()
     said = text(draw("system"))
     assert "Redis does not answer. No request is sent to an API" in said
-    assert "Who lives cannot be told" in said
-    assert "they are kept in Redis, which does not answer" in said
+    assert "Processes unknown" in said
+    assert "not available: Redis does not answer" in said
     assert "SQLite 3." in said
 
 
@@ -81,25 +79,25 @@ def test_with_the_database_away_it_shows_what_can_be_shown(house):
     assert "s3cret" not in html(page)
 
 
-def test_a_process_that_is_gone_is_told_by_word_and_icon(house, moved_clock):
+def test_a_process_that_is_gone_has_a_word_and_an_icon(house, moved_clock):
     presence.Heartbeat("worker", threads=4).write()
     moved_clock.advance(40)
     (gone,) = presence.processes()
 
     drawn = process_table([gone], moved_clock.now().tzinfo, moved_clock.now())
 
-    assert "sl-i-cross" in drawn and "gone" in drawn and "not for 40 s" in drawn
-    assert "1 gone within the last ten minutes" in drawn
+    assert "sl-i-cross" in drawn and "gone" in drawn and "none for 40 s" in drawn and 'data-alive="no"' in drawn
+    assert "1 gone in the last ten minutes" in drawn
 
 
 def test_what_a_process_says_of_itself_is_escaped(house, moved_clock):
     now = moved_clock.now()
-    told = Process("worker", HOSTILE, 7, 1, HOSTILE, since=now, seen=now, alive=True)
-    drawn = process_table([told], now.tzinfo, now)
+    process = Process("worker", HOSTILE, 7, 1, HOSTILE, since=now, seen=now, alive=True)
+    drawn = process_table([process], now.tzinfo, now)
     assert "<img" not in drawn and "&lt;img" in drawn
 
 
-def test_who_only_looks_on_does_not_read_what_a_process_logged(house, moved_clock):
+def test_a_viewer_does_not_see_log_messages(house, moved_clock):
     now = moved_clock.now()
     line = recent_errors.LoggedError(now, "worker 7 on vm", "ERROR", "connection to 10.0.0.5 failed")
     assert "10.0.0.5" in error_table([line], now.tzinfo, now, in_full=True)
@@ -107,12 +105,12 @@ def test_who_only_looks_on_does_not_read_what_a_process_logged(house, moved_cloc
     assert "10.0.0.5" not in drawn and "worker 7 on vm" in drawn
 
 
-def test_figures_that_nobody_tells_are_said_to_be_missing(house):
+def test_metrics_that_are_not_available_are_marked(house):
     drawn = figure_cards(None, None, None)
     assert drawn.count("sl-i-cross") == 3
 
 
-def test_the_banner_says_what_is_down_what_comes_of_it_and_what_to_do(house):
+def test_the_banner_names_outage_effect_and_repair(house):
     down = Trouble("Redis <b>does</b> not answer", "start it: `python -m workers redis`", meaning="Nothing is sent.")
     seen = datetime(2026, 11, 3, 11, 59, tzinfo=UTC)
     lacking = Trouble("no worker runs", "start one", meaning="It waits.", since=seen, is_down=False)

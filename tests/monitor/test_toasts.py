@@ -1,4 +1,4 @@
-"""News: whoever has the page open is told when a run ends, on whatever page."""
+"""Each open page shows a toast when a run ends."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,14 +37,19 @@ def end(run: Run, status: RunStatus, **values: Any) -> None:
 @pytest.mark.parametrize(
     ("status", "failed", "said", "icon"),
     [
-        (RunStatus.COMPLETED, 0, "Run 1 of items is done: 1,000 items", ":material/check_circle:"),
-        (RunStatus.COMPLETED, 37, "Run 1 of items is done: 37 of 1,000 items failed", ":material/warning:"),
+        (RunStatus.COMPLETED, 0, "Run 1 of items completed: 1,000 items", ":material/check_circle:"),
+        (
+            RunStatus.COMPLETED,
+            37,
+            "Run 1 of items completed with failures: 37 of 1,000 items",
+            ":material/warning:",
+        ),
         (RunStatus.FAILED, 0, "Run 1 of items failed", ":material/error:"),
-        (RunStatus.CANCELLED, 0, "Run 1 of items was called off", ":material/stop_circle:"),
+        (RunStatus.CANCELLED, 0, "Run 1 of items was cancelled", ":material/stop_circle:"),
     ],
 )
 @pytest.mark.parametrize("page", ["", "system"])
-def test_a_run_that_ends_is_told_once(page: str, status: RunStatus, failed: int, said: str, icon: str) -> None:
+def test_the_end_of_a_run_is_shown_once(page: str, status: RunStatus, failed: int, said: str, icon: str) -> None:
     # Given
     run = running()
     test = draw(page)
@@ -60,7 +65,7 @@ def test_a_run_that_ends_is_told_once(page: str, status: RunStatus, failed: int,
     assert not test.toast
 
 
-def test_a_run_that_fails_before_anybody_saw_it_run_is_told() -> None:
+def test_a_run_that_fails_before_a_page_showed_it_is_reported() -> None:
     # Given
     test = draw()
 
@@ -72,7 +77,7 @@ def test_a_run_that_fails_before_anybody_saw_it_run_is_told() -> None:
     assert [toast.value for toast in test.toast] == ["Run 1 of items failed"]
 
 
-def test_a_run_that_is_tried_again_is_told_with_what_is_so_then() -> None:
+def test_a_run_that_is_retried_is_reported_with_its_new_outcome() -> None:
     # Given
     run = running()
     test = draw()
@@ -86,10 +91,10 @@ def test_a_run_that_is_tried_again_is_told_with_what_is_so_then() -> None:
 
     # Then
     again(test)
-    assert [toast.value for toast in test.toast] == ["Run 1 of items is done: 1,000 items"]
+    assert [toast.value for toast in test.toast] == ["Run 1 of items completed: 1,000 items"]
 
 
-def test_who_comes_later_is_not_told_what_has_been() -> None:
+def test_a_new_session_is_not_shown_earlier_ends() -> None:
     end(running(), RunStatus.FAILED)
     assert not draw().toast
 

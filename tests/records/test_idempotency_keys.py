@@ -11,7 +11,8 @@ from workers import clock
 from workers.connections import database
 from workers.control import runner
 from workers.errors import AlreadyDone, DependencyDown
-from workers.monitor.actions import confirm, lanes_dialog, questions, run_form
+from workers.monitor.actions import act, lanes_dialog, run_form, run_questions
+from workers.monitor.actions.act import Outcome
 from workers.records import idempotency_keys, runs, scheduled_runs
 from workers.records.tables import ActKey, Run, RunStatus
 
@@ -85,9 +86,9 @@ def operator(import_from: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -
 
 
 QUESTIONS = {
-    "pause": (questions.pause, RunStatus.RUNNING),
-    "resume": (questions.resume, RunStatus.PAUSED),
-    "cancel": (questions.cancel, RunStatus.RUNNING),
+    "pause": (run_questions.pause, RunStatus.RUNNING),
+    "resume": (run_questions.resume, RunStatus.PAUSED),
+    "cancel": (run_questions.cancel, RunStatus.RUNNING),
 }
 
 
@@ -98,13 +99,12 @@ def test_a_question_that_is_answered_twice_is_obeyed_once(operator: Run, name: s
     Run.update({Run.status: status}).execute()
     question = ask(runs.get(operator.id))
 
-    first = confirm._result(question.do, question.key)
+    first = act.perform(question.do, question.key)
     Run.update({Run.status: status}).execute()  # as after another person's action
-    second = confirm._result(question.do, question.key)
+    second = act.perform(question.do, question.key)
 
-    assert first[1] == confirm._DONE
-    assert second[1] == confirm._REFUSED
-    assert second[0].startswith("This was done already")
+    assert first.outcome is Outcome.DONE
+    assert second.outcome is Outcome.REPEATED
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -132,8 +132,8 @@ def test_each_of_two_scheduled_runs_may_be_pulled_forward(import_from: Callable[
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_who_set_what_was_there_may_set_something_else_later(operator: Run) -> None:
     def press(lanes: int) -> str:
-        key = lanes_dialog.key_to_spend(idempotency_keys.of_run(operator.id, "tune"), (operator.lanes, 0), (lanes, 0))
-        return confirm._result(lambda: lanes_dialog.change(operator.id, operator.lanes, lanes, 0, 0), key)[0]
+        key = lanes_dialog.key_to_use(idempotency_keys.of_run(operator.id, "tune"), (operator.lanes, 0), (lanes, 0))
+        return act.perform(lambda: lanes_dialog.change(operator.id, operator.lanes, lanes, 0, 0), key).text
 
-    assert press(operator.lanes) == "Run 1 stays as it is"
+    assert press(operator.lanes) == "Run 1 is unchanged"
     assert press(3) == "Run 1 has 3 lanes"

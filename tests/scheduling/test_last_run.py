@@ -8,7 +8,7 @@ import pytest
 
 from workers import clock
 from workers.connections import database
-from workers.monitor.actions import questions, run_actions
+from workers.monitor.actions import run_buttons, run_questions
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
 from workers.reports import run_stats, source_stats
 from workers.reports.failure_groups import retriable_count
@@ -61,8 +61,8 @@ def test_a_button_says_what_its_dialog_says(import_from: Any, lost: int, label: 
     RunItem.insert_many(rows).execute()
 
     one = run_stats.run_stats(run)
-    offered = run_actions.acts_of(one, is_stuck=False, has_items=True, retriable=retriable_count(run.id))
+    offered = run_buttons.acts_of(one, is_stuck=False, has_items=True, retriable=retriable_count(run.id))
     (button,) = [act.label for act in offered if act.name == "retry"]
 
     assert button == label
-    assert questions.retry_failed(run).yes == ("" if lost == 90 else label.replace(" failed", ""))
+    assert run_questions.retry_failed(run).yes == ("" if lost == 90 else label.replace(" failed", ""))

@@ -13,9 +13,6 @@ SETTERS = {"setattr", "delattr", "setitem", "delitem", "object", "dict", "multip
 EXCEPTIONS = {
     "tests/limiter/test_lost_state.py": "mutation tests: each defence is taken out, and a test must fail",
     "tests/control/test_steering.py": "dramatiq's stub broker has no way to refuse a message",
-    "tests/monitor/test_run_page.py": "until its rewrite",
-    "tests/monitor/test_runs_page.py": "until its rewrite",
-    "tests/monitor/test_stale_clicks.py": "until its rewrite",
 }
 
 

@@ -15,8 +15,8 @@ from tests.helpers import model_imports
 from workers.cli.command_line import cli
 from workers.connections import database
 from workers.log import JsonLines, Lines
-from workers.monitor.actions.confirm import plain
 from workers.monitor.html import markup
+from workers.monitor.html.markdown import plain
 from workers.monitor.readings import failed_csv
 from workers.records.tables import Run, RunEvent, RunItem
 from workers.text.plain_text import block, lines, one_line

@@ -1,4 +1,1 @@
-"""The monitor: the page that people watch and steer from, and the process that serves it.
-
-Importing this package loads no Streamlit; `runs_page` does.
-"""
+"""The web pages that people watch and steer runs from, and the process that serves them; needs the extra `monitor`."""

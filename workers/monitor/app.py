@@ -1,13 +1,13 @@
-"""The app: its pages, and what they share. A project's monitor_app.py shows it, and is nothing else."""
+"""Draws the page that the browser asks for. A project's own monitor_app.py calls `app.show()`."""
 
 from functools import lru_cache
 from pathlib import Path
 
 import streamlit as st
 
-from workers.monitor.access import viewer
+from workers.monitor.access import current_user
 from workers.monitor.html import links, panel
-from workers.monitor.html.flush_delay import settle
+from workers.monitor.html.flush_delay import wait_for_flush
 from workers.monitor.pages import budgets, run, runs, schedules, system
 
 _HERE = Path(__file__).parent
@@ -18,9 +18,9 @@ def show() -> None:
     st.set_page_config(page_icon="🌊", layout="wide")
     st.html(_style())
     st.logo(str(_HERE / "logo.svg"), size="large")
-    viewer.guard()
+    current_user.require_access()
     panel.prepare()
-    if sign := viewer.sign():
+    if sign := current_user.log_out_form():
         panel.panel(sign, key="sign")
     pages = [
         st.Page(runs.show, title="Runs", default=True),
@@ -30,7 +30,7 @@ def show() -> None:
         st.Page(system.show, title="System", url_path=links.SYSTEM),
     ]
     st.navigation(pages, position="top").run()
-    settle()
+    wait_for_flush()
 
 
 @lru_cache(maxsize=1)

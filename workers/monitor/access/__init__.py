@@ -1,1 +1,1 @@
-"""Who may look and act: passwords, sessions, login, and the checks on every request."""
+"""Who can see the page and act on it: passwords, sessions, login, and the checks on every request."""

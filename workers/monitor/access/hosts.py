@@ -1,4 +1,4 @@
-"""Hosts: which names the page answers to, and which requests come from a page of its own."""
+"""Checks the Host header (against DNS rebinding) and the Origin header (against requests from other sites)."""
 
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -7,11 +7,11 @@ from urllib.parse import urlsplit
 from workers.settings import get_settings
 
 
-def is_known(host: str | None) -> bool:
-    """Return whether a request's Host header is a name of ours.
+def is_allowed(host: str | None) -> bool:
+    """Return whether a request's Host header names this page.
 
-    A page of somebody else whose name was made to lead here (DNS rebinding) has that name. A number cannot be made to
-    lead elsewhere, so any is known.
+    With DNS rebinding, another site's name resolves to this address, and its Host header has that name. An IP address
+    cannot be rebound, so any is accepted. Starlette's TrustedHostMiddleware accepts only listed ones.
 
     Parameters:
       host(str | None): The header, with or without a port.
@@ -20,14 +20,14 @@ def is_known(host: str | None) -> bool:
     if name is None:
         return False
     settings = get_settings()
-    return name in ("localhost", settings.monitor_host.lower(), *settings.monitor_allowed_hosts) or is_number(name)
+    return name in ("localhost", settings.monitor_host.lower(), *settings.monitor_allowed_hosts) or is_ip_address(name)
 
 
-def is_own(headers: Mapping[str, str]) -> bool:
-    """Return whether a page of ours sent a request: whether its origin is where it goes.
+def is_same_origin(headers: Mapping[str, str]) -> bool:
+    """Return whether this site's own page sent a request: whether Origin and Host are the same.
 
     Parameters:
-      headers(Mapping): The request's, by their names in small letters.
+      headers(Mapping): The headers of the request, by lower-case names.
     """
     try:
         origin, host = urlsplit(headers.get("origin", "")), headers.get("host", "")
@@ -36,7 +36,7 @@ def is_own(headers: Mapping[str, str]) -> bool:
     return origin.scheme in ("http", "https") and bool(host) and origin.netloc.lower() == host.lower()
 
 
-def is_number(name: str) -> bool:
+def is_ip_address(name: str) -> bool:
     """Return whether a host is an IP address."""
     try:
         ip_address(name)
@@ -48,7 +48,7 @@ def is_number(name: str) -> bool:
 def _name(url: str) -> str | None:
     try:
         parts = urlsplit(url)
-        parts.port  # noqa: B018, it raises where it is none
+        parts.port  # noqa: B018, it raises where the port is invalid
     except ValueError:
         return None
     if parts.path or parts.query or parts.fragment or "@" in parts.netloc:

@@ -1,4 +1,4 @@
-"""What stands before the wall: the page to log in, the one that refuses, the one to log out. No script, no picture."""
+"""The pages for login, refusal and logout: plain HTML without scripts or pictures, under a strict policy."""
 
 import hashlib
 from base64 import b64encode
@@ -37,22 +37,22 @@ _PAGE = """<!doctype html>
 {body}
 </main></body></html>
 """
-_PASSWORD = """{said}<form method="post" action="/login"><input type="hidden" name="next" value="{next}">
-<label for="name">Your name <small>Shown beside what you do. May be left out.</small></label>
+_PASSWORD = """{error}<form method="post" action="/login"><input type="hidden" name="next" value="{next}">
+<label for="name">Your name <small>Shown in the timeline. Optional.</small></label>
 <input id="name" name="name" value="{name}" maxlength="60" autocomplete="username" spellcheck="false">
 <label for="password">Password</label>
 <input id="password" name="password" type="password" required autofocus autocomplete="current-password">
 <button>Log in</button></form>"""
-_OIDC = """<p>This page is for people who are known to it.</p><a class="button" href="/login/start">Log in</a>"""
-_REFUSED = """<p role="alert" class="error">✕ {who} may not see this page.</p><p>{why}</p>
+_OIDC = """<p>Log in with the account of your organization.</p><a class="button" href="/login/start">Log in</a>"""
+_REFUSED = """<p role="alert" class="error">✕ {who} has no access to this page.</p><p>{why}</p>
 <form method="post" action="/logout"><button>Log out</button></form>"""
 _LOGOUT = """<p>You are logged in as {who}.</p>
 <form method="post" action="/logout"><button>Log out</button></form><a class="button quiet" href="/">Back</a>"""
 _LEAVE = """<meta http-equiv="refresh" content="0; url={path}"><p>Your session here has ended.</p>
-<a class="button" href="{path}">Log out at the provider, too</a>"""
-_SAID = '<p role="alert" class="error">✕ {said}</p>'
+<a class="button" href="{path}">Also log out at the provider</a>"""
+_ERROR = '<p role="alert" class="error">✕ {error}</p>'
 
-#: What these pages may load: their own style, and nothing else from anywhere.
+#: What these pages can load: their own style, and nothing else.
 _POLICY = (
     f"default-src 'none'; style-src 'sha256-{b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'; "
     "img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -60,35 +60,35 @@ _POLICY = (
 
 
 def page(html: Html, status: int = HTTPStatus.OK) -> Response:
-    """Return a page of ours, which nobody keeps."""
+    """Return a page that no cache stores."""
     return HTMLResponse(html, status, {"Content-Security-Policy": _POLICY, "Cache-Control": "no-store"})
 
 
 def go(path: str) -> Response:
-    """Send the browser to a path of ours."""
+    """Redirect the browser to a path of this site."""
     return RedirectResponse(path, HTTPStatus.SEE_OTHER, {"Cache-Control": "no-store"})
 
 
-def password_page(onward: str, name: str = "", said: str = "") -> Html:
+def password_page(onward: str, name: str = "", error: str = "") -> Html:
     """Return the form that asks for the password.
 
     Parameters:
-      onward(str): Where to go then: a path of ours.
-      name(str): The name as it was typed before.
-      said(str): Why nobody was let in just now.
+      onward(str): The path of this site to open after the login.
+      name(str): The name that was typed before.
+      error(str): Why the last attempt failed.
     """
-    line = fill(_SAID, said=said) if said else ""
-    return _page("Sluice", fill(_PASSWORD, said=line, next=onward, name=name))
+    line = fill(_ERROR, error=error) if error else ""
+    return _page("Sluice", fill(_PASSWORD, error=line, next=onward, name=name))
 
 
 def oidc_page() -> Html:
-    """Return the page with the way to the provider that knows people."""
+    """Return the page with the link to the OpenID Connect provider."""
     return _page("Sluice", fill(_OIDC))
 
 
 def refused_page(who: str, why: str) -> Html:
-    """Return the page for somebody who is known, and not let in."""
-    return _page("Not let in", fill(_REFUSED, who=who, why=why))
+    """Return the page for a person who is logged in at the provider, but has no role here."""
+    return _page("No access", fill(_REFUSED, who=who, why=why))
 
 
 def logout_page(who: str) -> Html:
@@ -97,10 +97,10 @@ def logout_page(who: str) -> Html:
 
 
 def leave_page(path: str) -> Html:
-    """Return the page that leads out. A redirect after a form may not lead to another host, and the provider is one.
+    """Return the page after the logout. The policy forbids a redirect from a form to another host, as the provider is.
 
     Parameters:
-      path(str): Of ours: it leads there.
+      path(str): The path of this site that redirects to the provider.
     """
     return _page("Logged out", fill(_LEAVE, path=path))
 

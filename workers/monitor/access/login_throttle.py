@@ -1,4 +1,4 @@
-"""Tries: how often a password may be tried, by one address and by all of them. What is over it waits."""
+"""Limits how often a password can be tried: by one address, and by all addresses together."""
 
 import threading
 from collections import deque
@@ -6,56 +6,56 @@ from ipaddress import IPv6Address, ip_address
 
 from workers import clock
 
-#: So many in a minute: of one address, for whoever mistypes; of all, so that a thousand addresses guess no faster.
+#: Attempts a minute: of one address, with room for typing errors; of all, so that many addresses guess no faster.
 OF_ONE, OF_ALL = 5, 30
 SECONDS = 60.0
 
 
-class Tries:
-    """The tries of the last minute. Kept in memory: the page is served by one process.
+class LoginThrottle:
+    """The attempts of the last minute, in memory: one process serves the page.
 
-    *Warning:* Whoever has many addresses can keep others from logging in. Who is logged in notices nothing of it.
+    *Warning:* an attacker with many addresses can keep others from logging in. Sessions that exist are not affected.
     """
 
     def __init__(self) -> None:
-        self._made: deque[tuple[float, str]] = deque()
+        self._attempts: deque[tuple[float, str]] = deque()
         self._lock = threading.Lock()
 
-    def take(self, address: str) -> float:
-        """Take a try, or say how long there is none.
+    def acquire(self, address: str) -> float:
+        """Take an attempt, or return how long to wait for one.
 
         Parameters:
           address(str): The client's.
 
         Returns:
-          float: 0 where it may try now; else after how many seconds it may.
+          float: 0 where the attempt is allowed; else the seconds to wait.
         """
-        neighbour = _neighbourhood(address)
+        network = _network(address)
         with self._lock:
             now = clock.monotonic()
-            while self._made and self._made[0][0] <= now - SECONDS:
-                self._made.popleft()
-            own = [at for at, whose in self._made if whose == neighbour]
-            wait = max(_until(own, OF_ONE, now), _until([at for at, _ in self._made], OF_ALL, now))
+            while self._attempts and self._attempts[0][0] <= now - SECONDS:
+                self._attempts.popleft()
+            own = [at for at, whose in self._attempts if whose == network]
+            wait = max(_until(own, OF_ONE, now), _until([at for at, _ in self._attempts], OF_ALL, now))
             if not wait:
-                self._made.append((now, neighbour))
+                self._attempts.append((now, network))
             return wait
 
     def forgive(self, address: str) -> None:
-        """Forget the last try of an address: it knew a password. Its wrong ones count on: there is another password."""
-        neighbour = _neighbourhood(address)
+        """Forget the last attempt of an address, which was right. Wrong ones still count: there is another password."""
+        network = _network(address)
         with self._lock:
-            last = next((made for made in reversed(self._made) if made[1] == neighbour), None)
+            last = next((made for made in reversed(self._attempts) if made[1] == network), None)
             if last:
-                self._made.remove(last)
+                self._attempts.remove(last)
 
 
-def _until(made: list[float], most: int, now: float) -> float:
-    return made[-most] + SECONDS - now if len(made) >= most else 0.0
+def _until(attempts: list[float], most: int, now: float) -> float:
+    return attempts[-most] + SECONDS - now if len(attempts) >= most else 0.0
 
 
-def _neighbourhood(address: str) -> str:
-    """Return what counts as one address: of IPv6, one customer has 2^64."""
+def _network(address: str) -> str:
+    """Return what counts as one address: for IPv6 a /64, because one customer has 2^64 addresses."""
     try:
         ip = ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""A password, kept as a hash that cannot be turned back: made by `python -m workers password`, checked at each login.
+"""Hashes a password (`python -m workers password`) and checks one against its hash, at each login.
 
 Source: RFC 7914 (scrypt), with the work that OWASP's password storage cheat sheet asks for.
 """
@@ -10,20 +10,20 @@ import unicodedata
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 
 SHORTEST = 12
-#: A longer one is not typed, but sent to keep us busy.
+#: A longer one would only cost time.
 LONGEST = 1024
 
-#: 2^15 blocks of 8: 32 MB and some 80 ms a try.
+#: 2^15 blocks of 8: 32 MB and some 80 ms a check.
 _LOG_N, _R, _P = 15, 8, 1
 _BYTES = 32
 
 
 def make(password: str, log_n: int = _LOG_N) -> str:
-    """Return the hash of a password, as it may stand in `.env` without quotes.
+    """Return the hash of a password, which can stand in `.env` without quotes.
 
     Parameters:
-      password(str): What people are to type.
-      log_n(int): How much work a try is: one more doubles it.
+      password(str): The password.
+      log_n(int): The cost of a check: one more doubles it.
 
     Raises:
       ValueError: It is too short, or too long.
@@ -36,11 +36,11 @@ def make(password: str, log_n: int = _LOG_N) -> str:
 
 
 def matches(password: str, kept: str) -> bool:
-    """Return whether a password has this hash. It takes as long whatever is wrong with it.
+    """Return whether a password has this hash, by a constant-time comparison.
 
     Parameters:
-      password(str): What somebody typed.
-      kept(str): What `make` returned.
+      password(str): The text that was typed.
+      kept(str): The hash, from `make`.
     """
     _, log_n, r, p, salt, wanted = kept.split(":")
     made = _scrypt(password[:LONGEST], _bytes(salt), int(log_n), int(r), int(p))
@@ -48,7 +48,7 @@ def matches(password: str, kept: str) -> bool:
 
 
 def _scrypt(password: str, salt: bytes, log_n: int, r: int, p: int) -> bytes:
-    # One é or an e with an accent: which of them a keyboard sends is not for the person to know.
+    # Keyboards send é as one character or as two: both are the same password.
     typed = unicodedata.normalize("NFKC", password).encode("utf-8", "surrogatepass")
     room = 128 * r * (2**log_n + p + 2)
     return hashlib.scrypt(typed, salt=salt, n=2**log_n, r=r, p=p, maxmem=room, dklen=_BYTES)

@@ -1,4 +1,4 @@
-"""A session: somebody who was let in, as what, and until when. Its token is signed, and lives in a cookie."""
+"""Sessions of logged-in people: role, name and expiry, in a signed token that the browser keeps in a cookie."""
 
 import hashlib
 import logging
@@ -24,7 +24,7 @@ _KEY_BYTES = 32
 
 
 class Role(StrEnum):
-    """What somebody may do."""
+    """What a person can do."""
 
     VIEWER = "viewer"  # look
     OPERATOR = "operator"  # act, too
@@ -32,12 +32,12 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class Session:
-    """Somebody who was let in.
+    """A person who is logged in.
 
     Parameters:
-      id(str): Tells it from others, and tells nothing else.
-      name(str): What the timeline calls them.
-      until(datetime): When it ends by itself.
+      id(str): A random number.
+      name(str): The name in the timeline.
+      until(datetime): When it expires.
     """
 
     id: str
@@ -47,13 +47,14 @@ class Session:
 
 
 class Sessions:
-    """Makes the tokens of sessions, and reads them.
+    """Creates and reads the tokens of sessions.
 
-    A token is signed with our key and its password's hash: it ends with either, and nobody makes himself an operator.
+    A token is signed with the key file and the hash of its password: a change of either ends it, and no token can be
+    changed to another role.
 
     Parameters:
-      folder(Path): Where the key is kept, so that a restart ends no session.
-      hashes(Mapping): The password's hash of each role that has one.
+      folder(Path): The folder of the key file, so that sessions survive a restart.
+      hashes(Mapping): The hash of the password of each role that has one.
     """
 
     def __init__(self, folder: Path, hashes: Mapping[Role, str]) -> None:
@@ -70,9 +71,9 @@ class Sessions:
         return session, str(self._signers[role].dumps([session.id, name, int(until.timestamp())]))
 
     def read(self, token: str) -> Session | None:
-        """Return the session of a token; None where we did not make it, or its password has changed.
+        """Return the session of a token; None where its signature is not valid, or the password has changed.
 
-        *Warning:* It may be over: `Ended` knows.
+        *Warning:* the session can have ended: ask `EndedSessions`.
         """
         for role, signer in self._signers.items():
             with suppress(BadData, ValueError):
@@ -81,11 +82,11 @@ class Sessions:
         return None
 
 
-class Ended:
-    """The sessions that were ended before their time. Kept in a file, so that a restart brings none back to life.
+class EndedSessions:
+    """The sessions that were ended before they expired, in a file, so that they stay ended after a restart.
 
     Parameters:
-      folder(Path): Where the file is.
+      folder(Path): The folder of the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -103,15 +104,15 @@ class Ended:
             with open(os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "a") as file:  # noqa: PTH123
                 file.write(f"{session.id} {until}\n")
         except OSError as error:
-            log.warning("that a session has ended could not be kept: after a restart it holds again (%s)", error)
+            log.warning("a logout could not be stored: after a restart, that session is valid again (%s)", error)
 
     def has(self, session: Session) -> bool:
-        """Return whether a session is over: ended, or out of time."""
+        """Return whether a session was ended or has expired."""
         return session.id in self._ids or session.until <= clock.now()
 
 
 def _lines(path: Path) -> list[tuple[str, int]]:
-    """Return which sessions were ended until when, without those that are out of time."""
+    """Return the ended sessions with their expiry, without those that have expired."""
     try:
         words = [line.split() for line in path.read_text(errors="replace").splitlines()]
     except FileNotFoundError:
@@ -121,27 +122,27 @@ def _lines(path: Path) -> list[tuple[str, int]]:
 
 
 def _key(folder: Path) -> bytes:
-    """Return the key that tokens are signed with; the first one to ask makes it.
+    """Return the key that signs tokens; it is created at the first call.
 
     Raises:
-      ConfigurationError: There is a file, and no key is in it.
+      ConfigurationError: The file holds no key, or others can read it.
     """
     path = folder / _KEY
     if not path.exists():
         _write(path, secrets.token_hex(_KEY_BYTES), keep=True)
     if path.stat().st_mode & 0o077:
-        raise ConfigurationError(f"{path} can be read by others, who could make sessions with it: chmod 600 {path}")
+        raise ConfigurationError(f"{path} can be read by others, who could forge sessions with it: chmod 600 {path}")
     key = path.read_bytes()
     if len(key) < 2 * _KEY_BYTES:
-        raise ConfigurationError(f"{path} holds no key: remove it, and a new one is made; everybody logs in again")
+        raise ConfigurationError(f"{path} holds no key: remove it to get a new one; then everyone has to log in again")
     return key
 
 
 def _write(path: Path, text: str, *, keep: bool = False) -> None:
-    """Write a file that only we may read, whole or not at all.
+    """Write a file that only this user can read, atomically.
 
     Parameters:
-      keep(bool): Whether one that is already there stays.
+      keep(bool): Whether an existing file stays.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,1 +1,1 @@
-"""What a person can do from a page: buttons, forms and dialogs, each with its question first."""
+"""What a person can change from a page: buttons, forms and dialogs, which all go through `act.perform`."""

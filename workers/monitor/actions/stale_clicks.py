@@ -1,32 +1,52 @@
-"""Liveness: whether a press came in time. One that was made before the connection was away comes after it, too late.
+"""Detects clicks that were made before the connection was lost and arrive after it is back: they are not performed.
 
-The browser asks for the live part of a page each second. Where it has not for some seconds, the network was away, or
-the tab was in the background; what was pressed then waits in the connection, and comes together with the next request.
-`js/liveness.js` keeps presses from being made meanwhile; this is for those that were made before it had noticed.
+The browser asks for the live part of a page each second. Where it has not asked for some seconds, the network was away
+or the tab was in the background. What was pressed then waits in the connection and arrives with the next request.
+`js/liveness.js` switches the buttons off meanwhile; this check is for presses before the browser had noticed.
 """
 
 import time
+from dataclasses import dataclass
 
 import streamlit as st
 
-_ASKED_AT, _RETURNED_AT = "sluice_asked_at", "sluice_returned_at"
-#: Silent for longer, a browser was away; for so long after its return what it had pressed before may come.
+_LIVENESS = "sluice_liveness"
+#: Silent for longer, a browser was away; for as long as the second after its return, earlier presses can arrive.
 _AWAY_SECONDS, _RETURN_SECONDS = 8.0, 2.0
 
-LATE = "Nothing was done: the connection was away when that was pressed. Look, and press again."
+
+@dataclass
+class Liveness:
+    """When a browser asked for the live part, and when it came back after a silence; in seconds of one clock."""
+
+    asked_at: float | None = None
+    returned_at: float | None = None
+
+    def ask(self, now: float) -> None:
+        """Note that the browser asks for the live part now."""
+        if self._was_away(now):
+            self.returned_at = now
+        self.asked_at = now
+
+    def is_stale(self, now: float) -> bool:
+        """Return whether a press that arrives now can have been made before the connection was lost."""
+        just_back = self.returned_at is not None and now - self.returned_at < _RETURN_SECONDS
+        return just_back or self._was_away(now)
+
+    def _was_away(self, now: float) -> bool:
+        return self.asked_at is not None and now - self.asked_at > _AWAY_SECONDS
 
 
 def asked() -> None:
-    """Note that the browser has asked for the live part."""
-    now = time.monotonic()
-    if now - st.session_state.get(_ASKED_AT, now) > _AWAY_SECONDS:
-        st.session_state[_RETURNED_AT] = now
-    st.session_state[_ASKED_AT] = now
+    """Note that this session's browser asks for the live part."""
+    _of_session().ask(time.monotonic())
 
 
-def is_late() -> bool:
-    """Whether what was pressed may have been pressed before the connection was away."""
-    now = time.monotonic()
-    returned_at = st.session_state.get(_RETURNED_AT)
-    just_back = returned_at is not None and now - returned_at < _RETURN_SECONDS
-    return just_back or now - st.session_state.get(_ASKED_AT, now) > _AWAY_SECONDS
+def is_stale() -> bool:
+    """Return whether a press that has just arrived can have been made before the connection was lost."""
+    return _of_session().is_stale(time.monotonic())
+
+
+def _of_session() -> Liveness:
+    liveness: Liveness = st.session_state.setdefault(_LIVENESS, Liveness())
+    return liveness

@@ -1,4 +1,4 @@
-"""The entry for a project without a monitor_app.py. Alone in its folder: Streamlit puts that on the import path."""
+"""The script of a project without its own monitor_app.py. Streamlit puts this folder on the import path."""
 
 from workers.monitor import app
 

@@ -1,1 +1,1 @@
-"""Small parts of a page as HTML: markup, words, badges, bars, buttons, panels."""
+"""Small parts of a page as HTML: markup, formatted numbers, badges, bars, buttons, panels."""

@@ -1,8 +1,8 @@
-"""The status badge: a word and a shape for every label a run can have, so that nobody needs to tell colours apart."""
+"""The status badge of a run: a word and an icon for every label, readable without colours."""
 
 from workers.monitor.html.markup import Html, fill
 
-#: label -> (shape, tone); shapes and tones are classes in style.css.
+#: label -> (shape, tone); shapes and tones are classes in css/base.css.
 BADGES: dict[str, tuple[str, str]] = {
     "scheduled": ("clock", "plan"),
     "overdue": ("alert", "warn"),

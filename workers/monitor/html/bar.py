@@ -1,14 +1,14 @@
-"""The progress bar: what succeeded, was skipped and failed, of all there is. It never shows more than there is."""
+"""The progress bar of a run: succeeded, skipped and failed items of the total, never more than 100 %."""
 
 from workers.monitor.html.markup import Html, fill, join
 from workers.reports.run_stats import RunStats
 
 
 def bar(run: RunStats) -> Html:
-    """Return the bar of a run; while the list is being read, one that promises nothing."""
+    """Return the bar of a run; while the list is being read, one without a percentage."""
     if run.percent is None:
         looks = "sl-bar sl-unknown" if run.started_at and not run.ended_at else "sl-bar"
-        return fill('<div class="{looks}" role="progressbar" aria-label="the list is not known"></div>', looks=looks)
+        return fill('<div class="{looks}" role="progressbar" aria-label="total not known yet"></div>', looks=looks)
     whole = max(run.total or 0, run.done, 1)
     shares = {
         "ok": run.succeeded if run.total else whole,

@@ -1,8 +1,8 @@
-"""Settling: a moment at the end of what is drawn, so that nothing of it is lost.
+"""Waits briefly after a page is drawn: Streamlit 1.67 drops output that its event loop has not sent when a script ends.
 
-What a script draws waits for the server's event loop. Where the script has ended, and the browser asks for the next run
-before the loop has come to it, Streamlit 1.67 drops it: a comment in `AppSession.request_rerun` says so. The answer to
-a press that a tick followed at once was never seen, on a busy machine in two of fourteen tries.
+What a script draws waits for the server's event loop. If the script has ended, and the browser asks for the next run
+before the loop has sent it, Streamlit drops it: a comment in `AppSession.request_rerun` says so. On a busy machine the
+answer to a press that a tick followed immediately was lost in 2 of 14 tries.
 """
 
 import time
@@ -10,9 +10,11 @@ import time
 _SECONDS = 0.03
 
 
-def settle() -> None:
-    """Wait until the server can have taken up what was drawn; to be called last, where a press may have been answered.
+def wait_for_flush() -> None:
+    """Wait, so that the event loop can send what was drawn. Call it last, where the result of a press can be shown.
 
-    The live part needs none: a second later it is drawn again. It is not guaranteed to be long enough.
+    The live part does not need it: it is drawn again a second later.
+
+    *Warning:* the wait can be too short on a very busy machine.
     """
     time.sleep(_SECONDS)

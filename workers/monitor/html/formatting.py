@@ -1,4 +1,4 @@
-"""Figures as people say them: counts, paces, durations, moments, and whether the waiting went well."""
+"""Numbers as text: counts, rates, times in the viewer's time zone, rate-limit hits and efficiency."""
 
 import math
 import re
@@ -7,59 +7,43 @@ from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import partial
 
 from workers.monitor.html.markup import Html, fill, prose
-from workers.records.tables import ACTIVE
+from workers.records.tables import ACTIVE, RunStatus
 from workers.reports.run_stats import RunStats
 from workers.text.durations import duration
 
-__all__ = [
-    "count",
-    "counts",
-    "done_of_all",
-    "duration",
-    "efficiency",
-    "local",
-    "measured",
-    "moment",
-    "pace",
-    "sentence",
-    "so_many",
-    "spent",
-    "waits",
-]
-
-#: An instant as the package writes it where nobody knows who will read it; without its date it is the nearest.
+#: An instant as the package writes it in sentences, in UTC; one without a date is the nearest.
 _INSTANT = re.compile(r"\b(?:(?P<date>\d{4}-\d\d-\d\d) )?(?P<time>\d\d:\d\d(?::\d\d)?) UTC\b")
 
 
 def count(number: int | None) -> str:
-    """Return 1000 as 1,000; a number that is not known as a dash."""
+    """Return 1000 as 1,000; an unknown number as a dash."""
     return "–" if number is None else f"{number:,}"
 
 
-def so_many(number: int, noun: str, several: str = "") -> str:
-    """Return a count and what is counted: 1 hit, 12 hits, 2 processes.
+def plural(number: int, noun: str, several: str = "") -> str:
+    """Return a number with its noun: 1 hit, 12 hits, 2 processes.
 
     Parameters:
-      several(str): What more than one are called, where that is not the noun with an s.
+      several(str): The plural, where it is not the noun with an s.
     """
     return f"{count(number)} {noun if number == 1 else several or f'{noun}s'}"
 
 
 def pace(per_second: float) -> str:
-    """Return a pace with the digits that matter: 0.42, 7.3, 128."""
+    """Return a rate with the digits that matter: 0.42, 7.3, 128."""
     digits = 0 if per_second >= 100 or not per_second else 1 if per_second >= 1 else 2
     return f"{per_second:,.{digits}f}"
 
 
 def measured(run: RunStats) -> str:
-    """Return over what time the pace of a run was measured: `last minute`, `last 3 s`, `average`."""
+    """Return the time over which the rate of a run was measured: `last minute`, `last 3 s`, `average`."""
     if run.status not in ACTIVE:
         return "average"
     return "last minute" if run.pace_seconds >= 59.5 else f"last {max(1, math.ceil(run.pace_seconds))} s"
 
 
 def counts(run: RunStats, *, zeros: bool = True) -> str:
-    """Return how far a run has come: `412 of 1,000 · 3 failed · 0 skipped`.
+    """Return the progress of a run: `412 of 1,000 · 3 failed · 0 skipped`.
 
     Parameters:
       zeros(bool): False: without the counts that are 0.
@@ -74,31 +58,42 @@ def done_of_all(run: RunStats) -> str:
     """Return how many items have ended: `412 of 1,000`."""
     if not run.discovered and not run.ended_at:
         return f"reading the list: {count(run.total or 0)} found so far"
-    whole = f"{count(run.total or 0)}" if run.discovered else f"{count(run.total or 0)} found before the list broke off"
-    return f"{count(run.done)} of {whole}"
+    total = count(run.total or 0)
+    of = total if run.discovered else f"{total} found before reading the list stopped"
+    return f"{count(run.done)} of {of}"
 
 
 def spent(run: RunStats) -> str:
-    """Return what the time of a run went to: `50 s active · 2 min 6 s waiting`, and idle or held where it was."""
+    """Return the parts of a run's duration: `50 s active · 2 min 6 s waiting`, then idle and paused time."""
     parts = [(run.active_seconds, "active"), (run.waiting_seconds, "waiting")]
     parts += [(run.idle_seconds, "idle")] if run.idle_seconds >= 1 else []
-    parts += [(run.held_seconds, "held")] if run.held_seconds >= 1 else []
+    parts += [(run.held_seconds, "paused")] if run.held_seconds >= 1 else []
     return " · ".join(f"{duration(seconds)} {how}".replace(" ", "\u00a0") for seconds, how in parts)
 
 
-def waits(run: RunStats) -> str:
-    """Return the refusals a run met and the waits that avoided one: `0 hits · 9 sleeps`."""
-    hits = "1 hit" if run.hits == 1 else f"{count(run.hits)} hits"
-    return f"{hits} · {'1 sleep' if run.sleeps == 1 else f'{count(run.sleeps)} sleeps'}"
-
-
 def efficiency(run: RunStats) -> str:
-    """Return which share of the waits came before a refusal, in a word and a figure rounded down."""
+    """Return the share of waits that came before a refusal, rounded down, and its rating."""
     share = run.efficiency
     if share is None:
         return "no waits yet"
-    word = "excellent" if share > 0.9 else "fair" if share >= 0.5 else "poor"
-    return f"{word}, {int(share * 100)} % of waits in time"
+    rating = "excellent" if share > 0.9 else "fair" if share >= 0.5 else "poor"
+    return f"efficiency {int(share * 100)} % ({rating})"
+
+
+def why_no_eta(run: RunStats) -> str:
+    """Return why there is no estimate of when a run ends."""
+    if run.status == RunStatus.PAUSED:
+        return "no estimate while paused"
+    if run.started_at is None:
+        return "not started"
+    if run.done:
+        return "no estimate while stalled"
+    return "estimate after the first items" if run.discovered else "estimate after the list is read"
+
+
+def source_name(source: str, tenant: str | None) -> str:
+    """Return the name of a source, with the tenant where there is one: `items`, `items for north`."""
+    return f"{source} for {tenant}" if tenant else source
 
 
 def moment(at: datetime | None, zone: tzinfo, now: datetime) -> Html:
@@ -116,21 +111,21 @@ def sentence(text: str, zone: tzinfo, now: datetime) -> Html:
 
 
 def local(text: str, zone: tzinfo, now: datetime) -> str:
-    """Return a sentence with each instant of it in the viewer's zone: for where there is no room for HTML."""
+    """Return a sentence with each instant of it in the viewer's zone: where HTML cannot stand."""
     return _INSTANT.sub(partial(_replaced, _shown, zone, now), text)
 
 
 def _replaced(
-    say: Callable[[datetime, tzinfo, datetime], str], zone: tzinfo, now: datetime, found: re.Match[str]
+    shown: Callable[[datetime, tzinfo, datetime], str], zone: tzinfo, now: datetime, match: re.Match[str]
 ) -> str:
     try:
-        day = date.fromisoformat(found["date"]) if found["date"] else now.astimezone(UTC).date()
-        at = datetime.combine(day, time.fromisoformat(found["time"]), UTC)
-        if not found["date"]:
-            at += timedelta(days=round((now - at) / timedelta(days=1)))  # it is never far away
-        return say(at, zone, now)
-    except (ValueError, OverflowError):  # others write sentences, too: their errors are shown in ours
-        return found[0]
+        day = date.fromisoformat(match["date"]) if match["date"] else now.astimezone(UTC).date()
+        at = datetime.combine(day, time.fromisoformat(match["time"]), UTC)
+        if not match["date"]:
+            at += timedelta(days=round((now - at) / timedelta(days=1)))  # the nearest one
+        return shown(at, zone, now)
+    except (ValueError, OverflowError):  # an API's error message can hold anything
+        return match[0]
 
 
 def _shown(at: datetime, zone: tzinfo, now: datetime) -> str:

@@ -1,8 +1,8 @@
-"""Links: the address of each page."""
+"""The address of each page, with its query."""
 
 from urllib.parse import urlencode
 
-#: The address of each page, below that of the first; and its title.
+#: The address of each page, relative to the first page.
 ADDRESSES = RUNS, RUN, SCHEDULE, BUDGETS, SYSTEM = "", "run", "schedule", "budgets", "system"
 
 

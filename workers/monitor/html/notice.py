@@ -1,4 +1,4 @@
-"""A notice: what is the matter, and what to do, with its icon."""
+"""Shows what is wrong or what follows, as a box with a heading or as one line; tone and icon say how serious it is."""
 
 from workers.monitor.html.markup import Html, fill, prose
 
@@ -6,13 +6,21 @@ _NOTICE = """
 <section class="sl-notice sl-{tone}" role="status"><i class="sl-icon sl-i-{shape}"></i>
 <div><h2>{what}</h2><p>{text}</p></div></section>
 """
+_LINE = '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
 
 
 def notice(tone: str, shape: str, what: str, text: str) -> Html:
-    """Return a notice: what is the matter, and what to do.
+    """Return a box: what is wrong, and what to do.
 
     Parameters:
       tone(str): good, warn, bad, plan or calm.
-      shape(str): The icon beside it: a tone is never told by its colour alone.
+      shape(str): The icon beside it: a tone is never shown by its colour alone.
+      what(str): The heading.
+      text(str): What to do; text between `backticks` is set as code.
     """
     return fill(_NOTICE, tone=tone, shape=shape, what=what, text=prose(text))
+
+
+def line(tone: str, shape: str, text: Html | str) -> Html:
+    """Return one line. Parameters as for `notice`; a plain text may have `backticks`."""
+    return fill(_LINE, tone=tone, shape=shape, text=text if isinstance(text, Html) else prose(text))

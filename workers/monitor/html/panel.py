@@ -1,4 +1,4 @@
-"""A panel: HTML on the page that changes in place, so that nobody loses what they have selected, scrolled or opened."""
+"""HTML that is updated in place: selected text, scroll positions and opened sections of the viewer stay as they are."""
 
 import zlib
 from functools import lru_cache
@@ -18,34 +18,34 @@ _morph = v2.component(
 
 
 def prepare() -> None:
-    """Give the browser what panels need. Called once each time the page is drawn as a whole."""
+    """Send the browser the code that panels share. Call it once for each full drawing of the page."""
     _morph(key="sluice_morph", height=1)
 
 
 def panel(html: Html, key: str) -> str:
-    """Draw HTML. In a fragment, call it each time with the same key: only what has changed is then touched.
+    """Draw HTML. In a fragment, call it each time with the same key: the browser then changes only what differs.
 
-    A link in it to a page of ours, `<a href="run?id=12" data-page>`, opens it without loading everything anew. A button
-    in it, see `button`, has the page, or the fragment, drawn again. Elements that have an `id` are found again by it
-    when others come or go before them: give rows one.
+    A link to another page, `<a href="run?id=12" data-page>`, opens it without a full load. A button, see `button`,
+    draws the page, or the fragment, again. Elements with an `id` keep their state when others appear or disappear
+    before them: give rows an `id`.
 
     Parameters:
       html(Html): From `markup.fill`: values in it are escaped.
       key(str): Its name, unique on the page.
 
     Returns:
-      str: The name of the button in it that was pressed just now; empty where none was. It comes from the browser, and
-        may be anything.
+      str: The name of the button that was pressed just now; empty where none was. The browser sends it, so it can be
+        any text.
     """
-    pressed = _panel(key=key, data=_packed(html), on_press_change=_heard).press
+    pressed = _panel(key=key, data=_packed(html), on_press_change=_ignored).press
     return pressed if isinstance(pressed, str) else ""
 
 
 @lru_cache(maxsize=32)
 def _packed(html: Html) -> bytes:
-    """Pack HTML, once for all who look at the same page: a tenth of it is sent each second."""
+    """Compress HTML, once for all viewers of the same page: a tenth of it is sent each second."""
     return zlib.compress(html.encode(), level=1)
 
 
-def _heard() -> None:
-    """Do nothing: a component tells only what somebody asks for."""
+def _ignored() -> None:
+    """Do nothing: a component sends only the events that have a callback."""

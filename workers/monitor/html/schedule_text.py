@@ -1,4 +1,4 @@
-"""A schedule in words: when its slots are, what it makes up for, and what a change of it would do."""
+"""A schedule in words: the times of its slots, its catch-up policy, and the effects of a change."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,11 +10,17 @@ from workers.monitor.html.markup import Html, fill, join
 from workers.scheduling.preview import SchedulePlan
 from workers.scheduling.rules import Begin, Cancel, Make, Move, Skip
 
-#: What becomes of slots that passed while no scheduler ran.
+#: The catch-up policy: what happens to slots that were missed because no scheduler ran.
 CATCH_UP: Mapping[str, str] = {
-    CatchUp.LATEST: "makes up for the latest missed",
-    CatchUp.NONE: "makes up for none missed",
-    CatchUp.ALL: "makes up for all missed",
+    CatchUp.LATEST: "run the latest missed slot",
+    CatchUp.NONE: "skip missed slots",
+    CatchUp.ALL: "run every missed slot",
+}
+#: The same in a few words, for a table.
+CATCH_UP_SHORT: Mapping[str, str] = {
+    CatchUp.LATEST: "run the latest",
+    CatchUp.NONE: "skip",
+    CatchUp.ALL: "run all",
 }
 _A_WEEK = timedelta(days=6)
 
@@ -41,7 +47,7 @@ def slots(next_at: Sequence[datetime], zone: tzinfo, now: datetime) -> Html:
 
 
 def elsewhere(next_at: Sequence[datetime], timezone: str, zone: tzinfo, now: datetime) -> Html:
-    """Return slots as the schedule's own clock shows them; nothing where the viewer's shows the same."""
+    """Return slots in the schedule's own time zone; nothing where the viewer's has the same offset."""
     own = ZoneInfo(timezone)
     if all(at.astimezone(own).utcoffset() == at.astimezone(zone).utcoffset() for at in next_at):
         return fill("")
@@ -50,30 +56,30 @@ def elsewhere(next_at: Sequence[datetime], timezone: str, zone: tzinfo, now: dat
 
 
 def consequences(plan: SchedulePlan, zone: tzinfo) -> Html:
-    """Say what a change would do to the runs that are made, a sentence each."""
-    said = [*_of_runs(plan, zone), *_of_skips(plan)]
-    if not said:
-        said = [_no_change(plan, zone)]
-    return join(said, " ")
+    """Return the effects of a change on scheduled runs, a sentence each."""
+    sentences = [*_of_runs(plan, zone), *_of_skips(plan)]
+    if not sentences:
+        sentences = [_no_change(plan, zone)]
+    return join(sentences, " ")
 
 
 def _of_runs(plan: SchedulePlan, zone: tzinfo) -> Iterable[Html]:
     for action in plan.actions:
         match action:
             case Begin(run_id):
-                yield _said("Run {id}, due since {was}, will start.", plan, run_id, zone)
+                yield _about_run("Run {id}, due since {was}, will start.", plan, run_id, zone)
             case Cancel(run_id):
-                yield _said("Run {id}, for {was}, will be called off.", plan, run_id, zone)
+                yield _about_run("Run {id}, scheduled for {was}, will be cancelled.", plan, run_id, zone)
             case Move(run_id, to):
-                text = "The next run, {id}, will move from {was} to <b>{to}</b>."
-                yield _said(text, plan, run_id, zone, to=slot(to, zone, plan.now))
+                text = "Run {id} will move from {was} to <b>{to}</b>."
+                yield _about_run(text, plan, run_id, zone, to=slot(to, zone, plan.now))
             case Make(at, due):
-                made = "A run will be made for <b>{at}</b>."
-                text = "A run for the slot of {at}, which has passed, will start." if due else made
+                planned = "A run will be scheduled for <b>{at}</b>."
+                text = "A run for the missed slot of {at} will start." if due else planned
                 yield fill(text, at=slot(at, zone, plan.now))
 
 
-def _said(text: str, plan: SchedulePlan, run_id: int, zone: tzinfo, **more: Html) -> Html:
+def _about_run(text: str, plan: SchedulePlan, run_id: int, zone: tzinfo, **more: Html) -> Html:
     return fill(text, id=run_id, was=slot(plan.slots[run_id], zone, plan.now), **more)
 
 
@@ -81,12 +87,12 @@ def _of_skips(plan: SchedulePlan) -> Iterable[Html]:
     skipped = Counter(isinstance(action, Skip) for action in plan.actions)[True]
     if skipped:
         n = "1 slot" if skipped == 1 else f"{skipped:,} slots"
-        yield fill("{n} that passed unattended will be recorded as skipped.", n=n)
+        yield fill("{n} that no scheduler started will be recorded as skipped.", n=n)
 
 
 def _no_change(plan: SchedulePlan, zone: tzinfo) -> Html:
     if plan.paused:
-        return fill("The schedule stays paused: no run will be made until it is resumed.")
+        return fill("The schedule stays paused: no run is scheduled until it is resumed.")
     if plan.next_at:
-        return fill("The next run will stay as it is: {at}.", at=slot(plan.next_at[0], zone, plan.now))
-    return fill("No run will be called off: none is made.")
+        return fill("The next run stays at {at}.", at=slot(plan.next_at[0], zone, plan.now))
+    return fill("No run is cancelled: none is scheduled.")

@@ -1,4 +1,4 @@
-"""A section of a page, with its title; and a table in it."""
+"""A section of a page with a title, and a table in it."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,12 +14,12 @@ def section(title: str, about: str, body: Html) -> Html:
     """Return a section.
 
     Parameters:
-      about(str): What else there is to say of it, in small.
+      about(str): A remark in small type beside the title.
     """
     return fill(_SECTION, title=title, about=about, body=body)
 
 
 def table(heads: Sequence[str], rows: Iterable[Html]) -> Html:
-    """Return a table, which scrolls where the screen is narrow."""
+    """Return a table that scrolls sideways on a narrow screen."""
     titles = join(fill('<th scope="col">{head}</th>', head=head) for head in heads)
     return fill(_TABLE, heads=titles, rows=join(rows))

@@ -1,4 +1,4 @@
-"""A sparkline: the last runs of a source as small bars. The more of a run failed, the higher its bar."""
+"""The last runs of a source as small bars: the more items of a run failed, the higher its bar."""
 
 from collections.abc import Sequence
 from datetime import UTC
@@ -9,15 +9,15 @@ from workers.reports.labels import WITH_FAILURES
 from workers.reports.source_stats import LAST, PastRun
 
 _WIDTH, _STEP, _HEIGHT = 6, 8, 26
-#: How high a run stands in which nothing, something, everything failed.
+#: The height of the bar where no item, some items, or the whole run failed.
 _LOW, _SOME, _HIGH = 6, 11, 20
 
-_SVG = '<svg class="sl-spark" viewBox="0 0 {width} {height}" role="img" aria-label="{said}">{bars}</svg>'
+_SVG = '<svg class="sl-spark" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">{bars}</svg>'
 _BAR = """
-<g class="sl-spark-{kind}"><title>{said}</title>
-<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="1.5"/>{mark}</g>
+<g class="sl-spark-{kind}"><title>{title}</title>
+<rect x="{x}" y="{y}" width="{width}" height="{height}" rx="1.5"/>{sign}</g>
 """
-#: What stands on a bar, so that it is told by its shape, too: a dot, a cross.
+#: A sign above the bar, readable without colours: a dot, a cross.
 _DOT = '<circle cx="{middle}" cy="{y}" r="1.6"/>'
 _CROSS = '<path d="M{left} {top}l4 4m0-4l-4 4"/>'
 _KINDS = {"completed": "good", WITH_FAILURES: "warn", "failed": "bad"}
@@ -27,25 +27,25 @@ def sparkline(runs: Sequence[PastRun]) -> Html:
     """Return the bars of these runs, the oldest first; the newest is at the right edge."""
     first = LAST - len(runs)
     bars = join(_bar(run, (first + place) * _STEP) for place, run in enumerate(runs))
-    return fill(_SVG, width=LAST * _STEP - 2, height=_HEIGHT, said=_summary(runs), bars=bars)
+    return fill(_SVG, width=LAST * _STEP - 2, height=_HEIGHT, label=_summary(runs), bars=bars)
 
 
 def _bar(run: PastRun, x: int) -> Html:
-    height = _tall(run)
+    height = _bar_height(run)
     top = _HEIGHT - height
     return fill(
         _BAR,
         kind=_KINDS.get(run.label, "calm"),
-        said=_said(run),
+        title=_title(run),
         x=x,
         y=top,
         width=_WIDTH,
         height=height,
-        mark=_mark(run, x, top),
+        sign=_sign(run, x, top),
     )
 
 
-def _tall(run: PastRun) -> float:
+def _bar_height(run: PastRun) -> float:
     if run.label == "failed":
         return _HIGH
     if run.label != WITH_FAILURES:
@@ -53,7 +53,7 @@ def _tall(run: PastRun) -> float:
     return round(_SOME + (_HIGH - _SOME) * min(1.0, run.failed / max(run.total or 0, 1)), 1)
 
 
-def _mark(run: PastRun, x: int, top: float) -> Html:
+def _sign(run: PastRun, x: int, top: float) -> Html:
     if run.label == "failed":
         return fill(_CROSS, left=x + 1, top=top - 5)
     if run.label == WITH_FAILURES:
@@ -61,7 +61,7 @@ def _mark(run: PastRun, x: int, top: float) -> Html:
     return fill("")
 
 
-def _said(run: PastRun) -> str:
+def _title(run: PastRun) -> str:
     of = f", {count(run.failed)} of {count(run.total)} items failed" if run.failed else ""
     return f"run {run.id}: {run.label}{of}; ended {run.ended_at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
@@ -69,4 +69,4 @@ def _said(run: PastRun) -> str:
 def _summary(runs: Sequence[PastRun]) -> str:
     labels = [run.label for run in runs]
     parts = [f"{labels.count(label)} {label}" for label in dict.fromkeys(labels)]
-    return f"the last {len(runs)} runs: {', '.join(parts)}" if runs else "no run has ended yet"
+    return f"the last {len(runs)} runs: {', '.join(parts)}" if runs else "no finished run yet"

@@ -1,16 +1,16 @@
-// Liveness: notices that nothing has come from the server for some seconds, says how old the page is, and takes no
-// press meanwhile: one that waits in a dead connection would take effect when nobody expects it any more.
-if (!window.sluiceHeard) {
+// Detects that the server has sent nothing for some seconds, shows how old the page is, and blocks presses meanwhile:
+// one that waits in a dead connection would take effect at an unexpected time.
+if (!window.sluiceTick) {
   const STALE_MS = 4000; // the page is drawn each second
-  const GRACE_MS = 3000; // a tab in the background is drawn less often: it is asked as soon as it is looked at
+  const GRACE_MS = 3000; // a tab in the background is drawn less often; give it time when it becomes visible
   const FIELDS = "button, input, textarea, select, label, [role=button], [role=option], [role=radio], [data-press]";
   const ACTS = ".sl-button, .stButton button, .stPopover button, [role=dialog] button";
-  let heardAt = 0;
+  let tickAt = 0;
   let graceUntil = 0;
   let bar = null;
 
-  window.sluiceHeard = () => {
-    heardAt = Date.now();
+  window.sluiceTick = () => {
+    tickAt = Date.now();
     if (bar) fresh();
   };
 
@@ -24,8 +24,8 @@ if (!window.sluiceHeard) {
 
   function look() {
     const isLive = document.querySelector(".sl-as-of");
-    const silent = Date.now() - heardAt;
-    if (!heardAt || !isLive || document.hidden || Date.now() < graceUntil) return;
+    const silent = Date.now() - tickAt;
+    if (!tickAt || !isLive || document.hidden || Date.now() < graceUntil) return;
     if (silent >= STALE_MS) stale(Math.round(silent / 1000));
   }
 
@@ -36,11 +36,11 @@ if (!window.sluiceHeard) {
       bar.setAttribute("role", "alert");
       bar.innerHTML =
         '<b>No connection.</b> <span class="sl-stale-age" aria-hidden="true"></span> ' +
-        "Nothing can be pressed until it is back.";
+        "Buttons are off until it is back.";
       document.body.append(bar);
       document.documentElement.dataset.sluiceStale = "yes";
     }
-    bar.querySelector(".sl-stale-age").textContent = `This is as of ${said(seconds)} ago.`;
+    bar.querySelector(".sl-stale-age").textContent = `Last update ${duration(seconds)} ago.`;
     for (const button of document.querySelectorAll(ACTS)) {
       if (button.disabled) continue;
       button.disabled = true;
@@ -65,7 +65,7 @@ if (!window.sluiceHeard) {
     event.stopImmediatePropagation();
   }
 
-  function said(seconds) {
+  function duration(seconds) {
     if (seconds < 60) return `${seconds} s`;
     if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
     return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} min`;

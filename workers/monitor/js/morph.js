@@ -1,8 +1,8 @@
 
-// Every panel finds it here, so that it is sent once and not with each of them.
+// All panels use it from here, so that it is sent once.
 window.sluiceMorph = Idiomorph.morph;
 
-// On a narrow screen the pages stand in a drawer: who has chosen one wants to see it.
+// On a narrow screen the menu is a drawer: it closes after a choice.
 if (!window.sluiceDrawer) {
   window.sluiceDrawer = true;
   document.addEventListener("click", (event) => {

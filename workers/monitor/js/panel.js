@@ -1,5 +1,5 @@
-// A panel: shows the HTML it is given, and from then on changes only what has changed. So what a person has selected,
-// focused, scrolled or opened stays as it is.
+// A panel: shows HTML, and from then on changes only what differs. So what a person has selected, focused, scrolled or
+// opened stays as it is.
 export default function ({ data, parentElement, setTriggerValue }) {
   let box = parentElement.querySelector(":scope > .sl-panel");
   if (!box) {
@@ -10,13 +10,13 @@ export default function ({ data, parentElement, setTriggerValue }) {
     box.addEventListener("keydown", close);
     parentElement.append(box);
   }
-  box.sluiceTell = setTriggerValue;
+  box.sluiceSend = setTriggerValue;
   const turn = (box.sluiceTurn = (box.sluiceTurn ?? 0) + 1);
   unpacked(data).then((html) => {
-    if (turn !== box.sluiceTurn) return; // a later one came first
+    if (turn !== box.sluiceTurn) return; // a later one arrived first
     show(box, html);
-    hearEscape(box);
-    if (box.querySelector(".sl-as-of")) window.sluiceHeard?.(); // the live part has come
+    listenForEscape(box);
+    if (box.querySelector(".sl-as-of")) window.sluiceTick?.(); // the live part has arrived
   });
 }
 
@@ -27,7 +27,7 @@ function unpacked(data) {
 function show(box, html) {
   const morph = window.sluiceMorph;
   if (!morph) {
-    // It is on its way: until then what is shown stays, for somebody may have opened something in it.
+    // It is still loading: until then the content stays, because the viewer can have opened a part of it.
     if (!box.firstChild) box.innerHTML = html;
     return;
   }
@@ -35,16 +35,16 @@ function show(box, html) {
     morphStyle: "innerHTML",
     callbacks: {
       beforeNodeMorphed: (node, fresh) => !node.isEqualNode(fresh),
-      // What a person has opened or closed is theirs.
+      // The viewer decides what is open or closed.
       beforeAttributeUpdated: (name, node) => !(name === "open" && node.tagName === "DETAILS"),
     },
   });
 }
 
-// A button with `data-press` tells its name.
+// A button with `data-press` sends its name.
 function press(event) {
   const button = event.target.closest("button[data-press]");
-  if (button) event.currentTarget.sluiceTell("press", button.dataset.press);
+  if (button) event.currentTarget.sluiceSend("press", button.dataset.press);
 }
 
 // A menu that is open closes at Escape.
@@ -55,12 +55,12 @@ function close(event) {
   menu.querySelector("summary").focus();
 }
 
-// A link with `data-escape` closes what it stands in: it has the focus once that is there, and Escape follows it, but
-// not out of a field, where Escape has a meaning of its own.
-function hearEscape(box) {
+// A link with `data-escape` closes the form around it: it gets the focus, and Escape follows it, but not from a field,
+// where Escape has another meaning.
+function listenForEscape(box) {
   const link = box.querySelector("a[data-escape]");
-  if (!link || box.dataset.hears) return;
-  box.dataset.hears = "Escape";
+  if (!link || box.dataset.listens) return;
+  box.dataset.listens = "Escape";
   link.focus();
   document.addEventListener("keydown", function follow(event) {
     if (!box.isConnected) document.removeEventListener("keydown", follow);
@@ -68,8 +68,8 @@ function hearEscape(box) {
   });
 }
 
-// A plain click on a link to one of our pages opens it as the browser's own Back and Forward do: without loading it
-// anew, and with one entry in the history. Any other click is the browser's.
+// A plain click on a link to a page opens it as the browser's Back and Forward do: without a full load, and with one
+// entry in the history. The browser handles any other click.
 function open(event) {
   const link = event.target.closest("a[data-page]");
   const plain = event.button === 0 && !(event.ctrlKey || event.metaKey || event.shiftKey || event.altKey);

@@ -1,1 +1,1 @@
-"""The pages, a file for each, and the frame that they share."""
+"""The pages, a file for each, and the live part that they share."""

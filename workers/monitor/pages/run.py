@@ -1,4 +1,4 @@
-"""The page of one run: how far, how fast, until when, why it waits, what failed, who did what; and the acts on it."""
+"""The page of one run: progress, rate, ETA, why it waits, failed items, timeline, charts; and its buttons."""
 
 import re
 from collections.abc import Iterator
@@ -8,29 +8,30 @@ from functools import partial
 
 import streamlit as st
 
-from workers.monitor.actions import confirm, run_actions
+from workers.monitor.actions import run_buttons
 from workers.monitor.html import links
 from workers.monitor.html.badge import badge
-from workers.monitor.html.formatting import moment, so_many
+from workers.monitor.html.formatting import moment, plural, source_name
 from workers.monitor.html.markup import Html, fill, join
-from workers.monitor.pages import frame
-from workers.monitor.pages.frame import Piece
-from workers.monitor.readings.cache import EACH_TICK_SECONDS, shared
-from workers.monitor.readings.database_reading import reading
-from workers.monitor.readings.run_reading import MOST_AGAIN, RunSheet, is_stuck, run_sheet
+from workers.monitor.pages import live_page
+from workers.monitor.pages.live_page import Piece
+from workers.monitor.readings.cache import EACH_TICK_SECONDS, cached
+from workers.monitor.readings.database_reading import read_database
+from workers.monitor.readings.run_reading import MOST_RETRYING, RunReading, is_stuck, read_run
 from workers.monitor.readings.time_zone import zone
-from workers.monitor.sections import failures, life_section
-from workers.monitor.sections.budget_aside import budget_aside
+from workers.monitor.sections import charts_section, failed_items
+from workers.monitor.sections.run_budget import run_budget
 from workers.monitor.sections.run_card import run_card
 from workers.monitor.sections.timeline import by, timeline
 from workers.records.tables import ENDED, Run
 from workers.reports import run_stats
 from workers.reports.run_stats import RunStats
 
-#: An id that can be one: digits, no more than a database counts to.
+#: What can be the id of a run: digits, within the range of the database.
 _ID = re.compile(r"[0-9]{1,18}", re.ASCII)
 _RECENT = 8
 _LAST = "sluice_run"
+_OUTDATED = "Nothing was changed: the run has changed since. Check its state, then press again."
 
 _STATE = """
 {badge}<span>{by} · {when} · {lanes}{fresh}{line}</span><a class="sl-back" href="{back}" data-page>All runs</a>
@@ -44,7 +45,7 @@ _RECENT_RUN = '<li><a href="{address}" data-page>Run {id}</a> {badge} {source}</
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the page shows but for its buttons, failures and charts: made once for all who look at the same run."""
+    """What the page shows except buttons, failures and charts: drawn once for all viewers of the same run."""
 
     head: Html
     card: Html
@@ -53,63 +54,65 @@ class Drawn:
 
 def show() -> None:
     """Draw the page of the run that the address names: `run?id=12`."""
-    frame.live("Run", _draw, _press, _draw_below)
+    live_page.live("Run", _draw, _press, _draw_below)
 
 
 def _draw(zone: tzinfo) -> Iterator[Piece]:
-    confirm.tell()
-    sheet = _sheet()
-    if sheet is None:
-        yield from _lost(_asked())
+    reading = _reading()
+    if reading is None:
+        yield from _lost(_asked_id())
         return
-    drawn = shared(("run drawn", sheet.run.id, zone), EACH_TICK_SECONDS, partial(_compose, sheet, zone))
+    drawn = cached(("run drawn", reading.run.id, zone), EACH_TICK_SECONDS, partial(_compose, reading, zone))
     yield Piece("head", drawn.head)
-    retriable = failures.retriable(sheet.run, zone, sheet.now)
-    state = {"is_stuck": is_stuck(sheet.run), "has_items": _has_items(sheet)}
-    yield Piece("acts", run_actions.acts_row(sheet.stats, retriable=retriable, **state))
+    retriable = failed_items.retriable(reading.run, zone, reading.now)
+    state = {"is_stuck": is_stuck(reading.run), "has_items": _has_items(reading)}
+    yield Piece("acts", run_buttons.buttons_row(reading.stats, retriable=retriable, **state))
     yield Piece("card", drawn.card)
-    yield Piece("failures", failures.failures_section(sheet.run, zone, sheet.now))
+    yield Piece("failures", failed_items.failures_section(reading.run, zone, reading.now))
     yield Piece("aside", drawn.aside)
 
 
 def _press(name: str) -> None:
-    sheet = _sheet()
-    if sheet is None:
+    reading = _reading()
+    if reading is None:
         return
-    if run_actions.press(sheet.stats, name, is_stuck=is_stuck(sheet.run), has_items=_has_items(sheet)):
+    if run_buttons.press(reading.stats, name, is_stuck=is_stuck(reading.run), has_items=_has_items(reading)):
         return
-    if not failures.press(sheet.run, name, zone(), sheet.now):
-        st.toast("Nothing was done: it has just changed. Look again.", icon=":material/warning:")
+    if not failed_items.press(reading.run, name, zone(), reading.now):
+        st.toast(
+            "Nothing was changed: the run has changed since. Check its state, then press again.",
+            icon=":material/warning:",
+        )
 
 
 def _draw_below(_: tzinfo) -> None:
-    sheet = _sheet()
-    if sheet is None:
+    reading = _reading()
+    if reading is None:
         return
-    failures.draw_file(sheet.run)
+    failed_items.draw_file(reading.run)
     with st.container(border=True, key="life"):
-        life_section.draw(life_section.life_of(sheet))
+        charts_section.draw(charts_section.read_charts(reading))
 
 
-def _sheet() -> RunSheet | None:
-    asked = _asked()
-    return run_sheet(int(asked)) if _ID.fullmatch(asked) else None
+def _reading() -> RunReading | None:
+    asked = _asked_id()
+    return read_run(int(asked)) if _ID.fullmatch(asked) else None
 
 
-def _has_items(sheet: RunSheet) -> bool:
-    return sheet.run.items_removed_at is None
+def _has_items(reading: RunReading) -> bool:
+    return reading.run.items_removed_at is None
 
 
-def _compose(sheet: RunSheet, zone: tzinfo) -> Drawn:
+def _compose(reading: RunReading, zone: tzinfo) -> Drawn:
     return Drawn(
-        head=frame.head(_title(sheet.run), _state(sheet, zone)),
-        card=_card(sheet, zone),
-        aside=join([_budget(sheet, zone), timeline(sheet.events, zone, sheet.now)]),
+        head=live_page.head(_title(reading.run), _state(reading, zone)),
+        card=_card(reading, zone),
+        aside=join([_budget(reading, zone), timeline(reading.events, zone, reading.now)]),
     )
 
 
-def _asked() -> str:
-    """Return which run the address names. Where the browser has gone back it names none: it is the last one then."""
+def _asked_id() -> str:
+    """Return the id in the address. After the browser's Back it can be missing: then it is the last one."""
     asked = st.query_params.get("id") or st.session_state.get(_LAST, "")
     if asked and asked != st.query_params.get("id"):
         st.query_params["id"] = asked
@@ -117,48 +120,52 @@ def _asked() -> str:
     return asked
 
 
-def _card(sheet: RunSheet, zone: tzinfo) -> Html:
-    removed_at = sheet.run.items_removed_at
+def _card(reading: RunReading, zone: tzinfo) -> Html:
+    removed_at = reading.run.items_removed_at
 
     return run_card(
-        sheet.stats,
+        reading.stats,
         zone,
-        sheet.now,
-        in_hand=sheet.in_hand,
-        again=_again(*sheet.again),
-        budget=sheet.budget,
+        reading.now,
+        in_hand=reading.claimed,
+        again=_retrying(*reading.retrying),
+        budget=reading.budget,
         items_removed_at=removed_at,
     )
 
 
-def _again(number: int, reason: str) -> str:
-    """Say how many items wait for another attempt, and why one of them failed."""
+def _retrying(number: int, reason: str) -> str:
+    """Say how many items wait for a retry, and the last error of the next one."""
     if not number:
         return ""
-    least = "at least " if number == MOST_AGAIN else ""
+    least = "at least " if number == MOST_RETRYING else ""
     wait = "waits" if number == 1 else "wait"
-    return f"{least}{so_many(number, 'item')} {wait} for another attempt; the next of them failed: {reason}"
+    return f"{least}{plural(number, 'item')} {wait} for a retry; last error of the next one: {reason}"
 
 
 def _title(run: Run) -> str:
-    return f"Run {run.id} · {run.source}" + (f" for {run.tenant}" if run.tenant else "")
+    return f"Run {run.id} · {source_name(run.source, run.tenant)}"
 
 
-def _state(sheet: RunSheet, zone: tzinfo) -> Html:
+def _state(reading: RunReading, zone: tzinfo) -> Html:
     return fill(
         _STATE,
-        badge=badge(sheet.stats.label, "large"),
-        by=by(sheet.run.created_by),
-        when=_when(sheet, zone),
-        lanes=so_many(sheet.run.lanes, "lane"),
-        fresh=" · fresh: rows no longer in the list are removed at its end" if sheet.run.options.get("fresh") else "",
-        line=_line(sheet),
+        badge=badge(reading.stats.label, "large"),
+        by=_origin(reading.run),
+        when=_when(reading, zone),
+        lanes=plural(reading.run.lanes, "lane"),
+        fresh=" · fresh: rows no longer in the list are removed at the end" if reading.run.options.get("fresh") else "",
+        line=_line(reading),
         back=links.to(links.RUNS),
     )
 
 
-def _when(sheet: RunSheet, zone: tzinfo) -> Html:
-    run, now = sheet.run, sheet.now
+def _origin(run: Run) -> str:
+    return f"{'started' if run.started_at else 'created'} {by(run.created_by)}"
+
+
+def _when(reading: RunReading, zone: tzinfo) -> Html:
+    run, now = reading.run, reading.now
     if run.ended_at:
         return fill("ended {at}", at=moment(run.ended_at, zone, now))
     if run.started_at:
@@ -166,36 +173,36 @@ def _when(sheet: RunSheet, zone: tzinfo) -> Html:
     return fill("due {at}", at=moment(run.scheduled_at or run.created_at, zone, now))
 
 
-def _line(sheet: RunSheet) -> Html:
-    """Say which run stands before it or after it in the line of its source."""
-    before = _neighbour(" · behind {run}", sheet.ahead)
-    after = _neighbour(" · {run} waits behind it", sheet.behind)
+def _line(reading: RunReading) -> Html:
+    """Return the run that this one waits for, and the run that waits for this one."""
+    before = _neighbour(" · behind {run}", reading.ahead)
+    after = _neighbour(" · {run} waits behind it", reading.behind)
     return fill("{before}{after}", before=before, after=after)
 
 
-def _neighbour(said: str, run: Run | None) -> Html:
+def _neighbour(template: str, run: Run | None) -> Html:
     if run is None:
         return fill("")
     address = links.to(links.RUN, id=run.id)
-    return fill(said, run=fill('<a href="{address}" data-page>run {id}</a>', address=address, id=run.id))
+    return fill(template, run=fill('<a href="{address}" data-page>run {id}</a>', address=address, id=run.id))
 
 
-def _budget(sheet: RunSheet, zone: tzinfo) -> Html:
-    if sheet.run.status in ENDED or sheet.run.started_at is None:
+def _budget(reading: RunReading, zone: tzinfo) -> Html:
+    if reading.run.status in ENDED or reading.run.started_at is None:
         return fill("")
-    return budget_aside(sheet.budget, "What is used of it cannot be told now.", zone, sheet.now)
+    return run_budget(reading.budget, "Usage is not available now: Redis does not answer.", zone, reading.now)
 
 
 # --- no such run ------------------------------------------------------------------------------------------------------
 
 
 def _lost(asked: str) -> Iterator[Piece]:
-    recent = shared(("recent", _RECENT), EACH_TICK_SECONDS, partial(reading, partial(_newest, _RECENT)))
+    recent = cached(("recent", _RECENT), EACH_TICK_SECONDS, partial(read_database, partial(_newest, _RECENT)))
     number = _ID.fullmatch(asked)
-    title = f"There is no run {int(asked)}" if number else "Which run?"
-    text = "It may have been removed for its age." if number else "The address does not name one."
-    about = "These are the newest:" if recent else "Nothing has been imported yet."
-    yield Piece("head", frame.head("Run", fill("not found")))
+    title = f"There is no run {int(asked)}" if number else "No run selected"
+    text = "It was possibly deleted after the retention period." if number else "The address has no run number."
+    about = "The newest runs:" if recent else "Nothing has been imported yet."
+    yield Piece("head", live_page.head("Run", fill("not found")))
     page = fill(
         _LOST,
         title=title,

@@ -1,4 +1,4 @@
-"""The first page: what is going on, how each source does, and the runs, the newest first."""
+"""The first page: active runs, recent results of each source, the filtered table of runs, and the "Run import" form."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -14,10 +14,10 @@ from workers.monitor.html import links
 from workers.monitor.html.badge import badge
 from workers.monitor.html.formatting import count, moment, pace
 from workers.monitor.html.markup import Html, fill, join
-from workers.monitor.pages import frame
-from workers.monitor.pages.frame import Piece
-from workers.monitor.readings.cache import EACH_TICK_SECONDS, shared
-from workers.monitor.readings.database_reading import reading
+from workers.monitor.pages import live_page
+from workers.monitor.pages.live_page import Piece
+from workers.monitor.readings.cache import EACH_TICK_SECONDS, cached
+from workers.monitor.readings.database_reading import read_database
 from workers.monitor.readings.time_zone import zone
 from workers.monitor.sections import runs_filter, toasts
 from workers.monitor.sections.active_card import active_card
@@ -30,20 +30,20 @@ from workers.reports.runs_list import Wanted
 from workers.reports.source_stats import PastRun, SourceStats, source_stats
 from workers.sources.registry import get_registry
 
-#: How many active runs are shown large; and of how many the figures are read.
+#: How many active runs have a card, and for how many the statistics are read.
 _LARGE, _MOST_ACTIVE = 3, 20
-#: For so long is good what changes slowly, and how many runs there are in all.
+#: How long the slowly changing part, and the number of all runs, are reused.
 _SLOW_SECONDS, _COUNT_SECONDS = 10.0, 3.0
 _WAS_EMPTY = "runs_empty"
 
 _EMPTY = """
 <section class="sl-card sl-empty"><i class="sl-icon sl-i-gate"></i><h2>Nothing has been imported yet</h2>
 <p>Choose a source below and press <b>Import now</b>, or type <code>python -m workers run</code>.</p>
-<p class="sl-dim">You will see it here, second by second: how far it is, how fast, and what it waits for.</p></section>
+<p class="sl-dim">Its progress, rate and waits appear here, updated every second.</p></section>
 """
 _MORE = '<p class="sl-more-active"><a href="{href}" data-page>and {more} more</a></p>'
 _IDLE = """
-<section class="sl-card sl-idle"><p><i class="sl-icon sl-i-clock"></i><b>Nothing is running</b></p>
+<section class="sl-card sl-idle"><p><i class="sl-icon sl-i-clock"></i><b>No active runs</b></p>
 {last}{next}</section>
 """
 _LAST = '<p>Last: {badge} <a href="{href}" data-page>run {id}</a> of {source}, {at}</p>'
@@ -53,14 +53,14 @@ _PAGE = '<a class="sl-chip" rel="{rel}" href="{href}" data-page>{text}</a>'
 
 @dataclass(frozen=True)
 class Reading:
-    """What there is to show, each second.
+    """What is read each second.
 
     Attributes:
       active: Runs that are running or paused, at most _MOST_ACTIVE.
-      active_count, pending_count: How many there are of those, and of those that wait for their turn.
-      runs: A page of the wanted ones, the newest first.
+      active_count, pending_count: The number of active runs, and of pending ones.
+      runs: One page of the table, newest first.
       more: Whether there are older ones.
-      empty: Whether no run has ever begun, wanted or not.
+      empty: Whether no run has ever started, with any filter.
     """
 
     now: datetime
@@ -74,11 +74,11 @@ class Reading:
 
 @dataclass(frozen=True)
 class Background:
-    """What changes slowly.
+    """What changes slowly, read less often.
 
     Attributes:
-      names: All sources that are registered or have runs.
-      tenants: Whom there are runs for.
+      names: The sources that are registered or have runs.
+      tenants: The tenants that have runs.
     """
 
     now: datetime
@@ -89,12 +89,12 @@ class Background:
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the page shows: made once for all who look at the same runs, in the same time zone.
+    """What the page shows: drawn once for all viewers with the same filters and time zone.
 
     Attributes:
-      top: The title, and what is going on.
-      sources: How each has done lately: it seldom changes.
-      table: The runs.
+      top: The title, and the active runs.
+      sources: The recent results of each source.
+      table: The table of runs.
       empty: As in `Reading`.
     """
 
@@ -106,59 +106,59 @@ class Drawn:
 
 def show() -> None:
     """Draw the page."""
-    run_form.withdraw()
+    run_form.forget_plan()
     empty = st.session_state[_WAS_EMPTY] = _is_empty()
     if not empty:
         run_form.draw(zone(), folded=True)
-    frame.live("Runs", _draw)
+    live_page.live("Runs", _draw)
     if empty:
         run_form.draw(zone(), folded=False)
 
 
 def _draw(zone: tzinfo) -> Iterator[Piece]:
     wanted = runs_filter.wanted(st.query_params)
-    drawn = shared(("runs drawn", wanted, zone), EACH_TICK_SECONDS, partial(_compose, wanted, zone))
+    drawn = cached(("runs drawn", wanted, zone), EACH_TICK_SECONDS, partial(_compose, wanted, zone))
     yield Piece("top", drawn.top)
     if not drawn.empty:
         yield Piece("sources", drawn.sources)
-        yield Piece("table", join([runs_filter.left_out(st.query_params), drawn.table]))
+        yield Piece("table", join([runs_filter.unknown_filters(st.query_params), drawn.table]))
     if drawn.empty != st.session_state.get(_WAS_EMPTY) or run_form.is_outdated(zone):
         st.rerun()
 
 
 def _compose(wanted: Wanted, zone: tzinfo) -> Drawn:
-    found, behind = _found(wanted), _background()
-    head = frame.head("Runs", _state(found))
-    if found.empty:
+    reading, background = _found(wanted), _background()
+    head = live_page.head("Runs", _state(reading))
+    if reading.empty:
         return Drawn(join([head, fill(_EMPTY)]), fill(""), fill(""), empty=True)
     return Drawn(
-        top=join([head, _active(found, behind, zone)]),
-        sources=shared(("sources drawn", behind.now, zone), _SLOW_SECONDS, partial(_sources, behind, zone)),
-        table=_list(found, behind, wanted, zone),
+        top=join([head, _active(reading, background, zone)]),
+        sources=cached(("sources drawn", background.now, zone), _SLOW_SECONDS, partial(_sources, background, zone)),
+        table=_list(reading, background, wanted, zone),
         empty=False,
     )
 
 
-def _sources(behind: Background, zone: tzinfo) -> Html:
-    return source_table(behind.sources, zone, behind.now)
+def _sources(background: Background, zone: tzinfo) -> Html:
+    return source_table(background.sources, zone, background.now)
 
 
 # --- reading
 
 
 def _found(wanted: Wanted) -> Reading:
-    return shared(("runs", wanted), EACH_TICK_SECONDS, partial(reading, partial(_read, wanted)))
+    return cached(("runs", wanted), EACH_TICK_SECONDS, partial(read_database, partial(_read, wanted)))
 
 
 def _background() -> Background:
-    key = ("runs background", max(toasts.lately(), default=None))  # an end is seen at once
-    return shared(key, _SLOW_SECONDS, partial(reading, _read_background))
+    key = ("runs background", max(toasts.recently_ended(), default=None))  # the end of a run is visible immediately
+    return cached(key, _SLOW_SECONDS, partial(read_database, _read_background))
 
 
 def _is_empty() -> bool:
     try:
         return _found(runs_filter.wanted(st.query_params)).empty
-    except Exception:  # the live part says what is the matter
+    except Exception:  # the live part shows the error
         return False
 
 
@@ -166,7 +166,7 @@ def _read(wanted: Wanted) -> Reading:
     now = database.now()
     active = runs_list.active(_MOST_ACTIVE)
     page = runs_list.newest(wanted, now, runs_list.PAGE + 1)
-    once = {run.id: run for run in [*active, *page]}  # in one, for what they have in common
+    once = {run.id: run for run in [*active, *page]}  # in one call: they share readings
     figures = {run.id: run for run in run_stats.all_stats(list(once.values()))}
     return Reading(
         now=now,
@@ -187,69 +187,69 @@ def _read_background() -> Background:
 def _registered() -> Sequence[str]:
     try:
         return list(get_registry())
-    except SluiceError:  # the form says so
+    except SluiceError:  # the form shows the error
         return []
 
 
-# --- what is going on
+# --- active runs
 
 
-def _state(found: Reading) -> Html:
-    """Return the page in a line."""
-    if not found.active:
-        return fill("ready for the first import" if found.empty else "nothing is running")
-    running = [run for run in found.active if run.status == RunStatus.RUNNING]
+def _state(reading: Reading) -> Html:
+    """Return the state of the page in a line."""
+    if not reading.active:
+        return fill("ready for the first import" if reading.empty else "no active runs")
+    running = [run for run in reading.active if run.status == RunStatus.RUNNING]
     word = "active" if running else "paused"
-    parts = [f"1 run {word}" if found.active_count == 1 else f"{count(found.active_count)} runs {word}"]
-    if running and found.active_count == len(found.active):
+    parts = [f"1 run {word}" if reading.active_count == 1 else f"{count(reading.active_count)} runs {word}"]
+    if running and reading.active_count == len(reading.active):
         parts.append(f"{pace(sum(run.per_second for run in running))} items/s")
-    if found.pending_count:
-        parts.append(f"{count(found.pending_count)} waiting")
+    if reading.pending_count:
+        parts.append(f"{count(reading.pending_count)} pending")
     return fill('<i class="sl-live"></i>{parts}', parts=" · ".join(parts))
 
 
-def _active(found: Reading, behind: Background, zone: tzinfo) -> Html:
-    if not found.active:
-        return _idle(behind, zone)
-    cards = join(active_card(run, zone, found.now) for run in found.active[:_LARGE])
-    more = found.active_count - _LARGE
+def _active(reading: Reading, background: Background, zone: tzinfo) -> Html:
+    if not reading.active:
+        return _idle(background, zone)
+    cards = join(active_card(run, zone, reading.now) for run in reading.active[:_LARGE])
+    more = reading.active_count - _LARGE
     href = runs_filter.address(Wanted())
     rest = fill(_MORE, href=href, more=count(more)) if more > 0 else fill("")
     return fill('<section class="sl-nows" aria-label="Active runs">{cards}</section>{rest}', cards=cards, rest=rest)
 
 
-def _idle(behind: Background, zone: tzinfo) -> Html:
-    """Return what there is to say while nothing runs: what was last, and what comes next."""
-    ended = [(run.ended_at, run, source.source) for source in behind.sources for run in source.runs]
-    coming = [(source.next_at, source.source) for source in behind.sources if source.next_at]
-    last = max(ended, default=None, key=lambda found: found[0])
-    due = min(coming, default=None)
+def _idle(background: Background, zone: tzinfo) -> Html:
+    """Return the card for a time without active runs: the last run and the next one."""
+    ended = [(run.ended_at, run, source.source) for source in background.sources for run in source.runs]
+    scheduled = [(source.next_at, source.source) for source in background.sources if source.next_at]
+    last = max(ended, default=None, key=lambda reading: reading[0])
+    due = min(scheduled, default=None)
     return fill(
         _IDLE,
-        last=_last(last[1], last[2], behind, zone) if last else fill(""),
-        next=fill(_NEXT, source=due[1], at=moment(due[0], zone, behind.now)) if due else fill(""),
+        last=_last(last[1], last[2], background, zone) if last else fill(""),
+        next=fill(_NEXT, source=due[1], at=moment(due[0], zone, background.now)) if due else fill(""),
     )
 
 
-def _last(run: PastRun, source: str, behind: Background, zone: tzinfo) -> Html:
-    href, at = links.to(links.RUN, id=run.id), moment(run.ended_at, zone, behind.now)
+def _last(run: PastRun, source: str, background: Background, zone: tzinfo) -> Html:
+    href, at = links.to(links.RUN, id=run.id), moment(run.ended_at, zone, background.now)
     return fill(_LAST, badge=badge(run.label), href=href, id=run.id, source=source, at=at)
 
 
 # --- the list
 
 
-def _list(found: Reading, behind: Background, wanted: Wanted, zone: tzinfo) -> Html:
-    bar = runs_filter.bar(wanted, _count(replace(wanted, before=0)), behind.names, behind.tenants)
-    if not found.runs:
-        return join([bar, runs_filter.nothing(wanted)])
-    older = replace(wanted, before=found.runs[-1].id) if found.more else None
-    return join([bar, runs_table(found.runs, zone, found.now), _paging(wanted, older)])
+def _list(reading: Reading, background: Background, wanted: Wanted, zone: tzinfo) -> Html:
+    bar = runs_filter.bar(wanted, _count(replace(wanted, before=0)), background.names, background.tenants)
+    if not reading.runs:
+        return join([bar, runs_filter.no_match(wanted)])
+    older = replace(wanted, before=reading.runs[-1].id) if reading.more else None
+    return join([bar, runs_table(reading.runs, zone, reading.now), _paging(wanted, older)])
 
 
 def _count(wanted: Wanted) -> int:
-    read = partial(reading, lambda: runs_list.count(wanted, database.now()))
-    return shared(("count", wanted), _COUNT_SECONDS, read)
+    read = partial(read_database, lambda: runs_list.count(wanted, database.now()))
+    return cached(("count", wanted), _COUNT_SECONDS, read)
 
 
 def _paging(wanted: Wanted, older: Wanted | None) -> Html:

@@ -1,1 +1,1 @@
-"""What a page reads, once for all open browsers, or why it cannot be read."""
+"""Reads what the pages show, once for all open browsers, or says why it cannot be read."""

@@ -1,4 +1,4 @@
-"""Shared readings: what all open browsers see is read once for them all."""
+"""Caches what pages read: all open browsers share one reading, and a slow reading delays none of them for long."""
 
 import threading
 from collections.abc import Callable, Hashable
@@ -6,22 +6,22 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from workers import clock
-from workers.monitor.readings.unavailable import Unreadable
+from workers.monitor.readings.unreadable import Unreadable
 
 T = TypeVar("T")
 
-#: A reading that nobody asked for during so many seconds is forgotten.
+#: A reading that was not used for this time is removed.
 _FORGOTTEN_SECONDS = 60.0
-#: How often such are looked for.
+#: How often such readings are looked for.
 _SWEEP_SECONDS = 5.0
-#: What is refreshed each second is a little younger than that, so that each tick shows another second.
+#: The validity of what is refreshed each second: a little less, so that each tick reads again.
 EACH_TICK_SECONDS = 0.9
-#: For so long a reading is waited for: a database that hangs says nothing, not even that it is away.
+#: The timeout of a reading: a database that hangs does not report an error.
 _PATIENCE_SECONDS = 3.0
 _LEAST_SECONDS = 0.1
 _SLOW = (
-    "The database, Redis or the `get_connector` of a source hangs, or is under load: look at them, and at the log of "
-    "the monitor. This page goes on by itself."
+    "The database, Redis or the `get_connector` of a source hangs or is overloaded: check them, and the monitor's log. "
+    "This page recovers automatically."
 )
 
 
@@ -31,7 +31,7 @@ class _Reading:
     until: float = 0.0
     value: Any = None
     error: Exception | None = None
-    #: Set when the reading that is under way is done, and when that began; None: none is.
+    #: Set when the current reading is done; None where none is under way. And when it began.
     done: threading.Event | None = None
     began: float = 0.0
 
@@ -41,19 +41,21 @@ _guard = threading.Lock()
 _swept_at = 0.0
 
 
-def shared(key: Hashable, seconds: float, read: Callable[[], T]) -> T:
-    """Return what `read` returned, or raise what it raised, at most so many seconds ago, in whatever session.
+def cached(key: Hashable, seconds: float, read: Callable[[], T]) -> T:
+    """Return what `read` returned, or raise what it raised, within the last `seconds`, in any session.
 
-    Sessions that ask at the same time wait for one reading. Errors are shared, too. It is read in a thread of its own:
-    `read` draws nothing. *Warning:* the value is everybody's: do not change it.
+    Sessions that ask at the same time wait for one reading. Errors are cached, too. A thread of its own reads: `read`
+    draws nothing.
 
     Parameters:
-      key(Hashable): What it is a reading of, everything that it depends on included.
-      seconds(float): For how long it is good.
-      read(Callable): Reads it.
+      key(Hashable): Identifies the reading, with everything that it depends on.
+      seconds(float): How long the value is valid.
+      read(Callable): Reads the value.
 
     Raises:
-      Unreadable: It takes too long. It is not begun again before it has ended.
+      Unreadable: It takes too long. It is not started again before it has ended.
+
+    *Warning:* all sessions share the value: do not change it.
     """
     reading = _reading(key)
     with reading.lock:
@@ -61,16 +63,16 @@ def shared(key: Hashable, seconds: float, read: Callable[[], T]) -> T:
             _begin(reading, seconds, read)
         done, began = reading.done, reading.began
     if done and not done.wait(max(_LEAST_SECONDS, _PATIENCE_SECONDS - (clock.monotonic() - began))):
-        raise Unreadable("It takes too long to read", _SLOW)
+        raise Unreadable("Reading takes too long", _SLOW)
     with reading.lock:
         value, error = reading.value, reading.error
     if error is not None:
-        raise error.with_traceback(None)  # else it would grow with each raise
+        raise error.with_traceback(None)  # else the traceback would grow with each raise
     return value
 
 
 def forget() -> None:
-    """Forget every reading: somebody has changed something and wants to see it."""
+    """Forget every reading, so that a change is visible at the next tick."""
     with _guard:
         _readings.clear()
 
@@ -78,7 +80,7 @@ def forget() -> None:
 def _begin(reading: _Reading, seconds: float, read: Callable[[], Any]) -> None:
     done = threading.Event()
     threading.Thread(target=_do, args=(reading, seconds, read, done), name="reading", daemon=True).start()
-    reading.done, reading.began = done, clock.monotonic()  # it waits for the lock before it says that it has ended
+    reading.done, reading.began = done, clock.monotonic()  # the thread waits for the lock before it sets `done`
 
 
 def _do(reading: _Reading, seconds: float, read: Callable[[], Any], done: threading.Event) -> None:
@@ -86,7 +88,7 @@ def _do(reading: _Reading, seconds: float, read: Callable[[], Any], done: thread
         value, error = read(), None
     except Exception as raised:
         value, error = None, raised
-    except BaseException as raised:  # a `sys.exit` of a user's: who waits would wait for ever
+    except BaseException as raised:  # a `sys.exit` in a user's code must not leave sessions waiting
         value, error = None, RuntimeError(f"{type(raised).__name__}: {raised}")
     with reading.lock:
         reading.value, reading.error, reading.done = value, error, None

@@ -1,4 +1,4 @@
-"""Reading what a page shows from the database; or saying what keeps it from being read."""
+"""Reads from the database for a page, and turns outages and missing tables into `Unreadable` with a repair."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -7,23 +7,23 @@ from peewee import InterfaceError, OperationalError, PeeweeException
 
 from workers.connections import database
 from workers.errors import ConfigurationError, DependencyDown
-from workers.monitor.readings.log_throttle import complain
-from workers.monitor.readings.unavailable import Unreadable
+from workers.monitor.readings.log_throttle import log_throttled
+from workers.monitor.readings.unreadable import Unreadable
 from workers.records import schema
 
 T = TypeVar("T")
 
 _MIGRATE = (
-    "The database has no, or older, Sluice tables: `python -m workers migrate` makes them. This page goes on by itself."
+    "The Sluice tables are missing or outdated: run `python -m workers migrate`. This page recovers automatically."
 )
-_START = "Start it, or correct SLUICE_DATABASE_URL; the monitor's log has the reason. This page goes on by itself."
+_START = "Start it, or correct SLUICE_DATABASE_URL; the monitor's log has the reason. This page recovers automatically."
 
 
-def reading(read: Callable[[], T]) -> T:
+def read_database(read: Callable[[], T]) -> T:
     """Return what `read` returns, with a connection to the database.
 
     Raises:
-      Unreadable: The database is away, or has no tables yet.
+      Unreadable: The database does not answer, or has no tables yet.
     """
     try:
         with database.connection():
@@ -35,7 +35,7 @@ def reading(read: Callable[[], T]) -> T:
 
 
 def _why_unreadable(error: DependencyDown | PeeweeException) -> Exception:
-    """Return what to raise: errors of a connection and of missing tables are the operator's, any other one is ours."""
+    """Return what to raise: `Unreadable` for a lost connection or missing tables, else the error itself."""
     try:
         if not isinstance(error, DependencyDown) and not schema.is_migrated():
             return Unreadable("Waiting for migrations", _MIGRATE, tone="warn")
@@ -43,5 +43,5 @@ def _why_unreadable(error: DependencyDown | PeeweeException) -> Exception:
         pass
     if not isinstance(error, (DependencyDown, OperationalError, InterfaceError)):
         return error
-    complain("the page cannot read the database", error)
+    log_throttled("the page cannot read the database", error)
     return Unreadable("The database does not answer", _START)

@@ -1,4 +1,4 @@
-"""The failed items of a run as a CSV file, some at a time. Ids survive a spreadsheet, and no cell is a formula."""
+"""Streams the failed items of a run as a CSV file; ids survive a spreadsheet, and no cell is a formula."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 
 from workers.connections import database
 from workers.errors import DependencyDown
-from workers.monitor.readings.log_throttle import complain
+from workers.monitor.readings.log_throttle import log_throttled
 from workers.records.tables import Run
 from workers.reports.failure_groups import FailedItem, failed_chunks
 from workers.text.sheet_cell import exact, harmless
@@ -23,15 +23,15 @@ _BOM = "\ufeff"
 _ID, _LARGEST_ID = re.compile(r"[0-9]{1,19}"), 2**63 - 1
 
 
-def answer(request: Request) -> Response:
-    """Send the file; or say that there is no such run, or no database, before anything is sent."""
-    asked = request.path_params["run_id"]
-    run_id = int(asked) if _ID.fullmatch(asked) else 0
+def respond(request: Request) -> Response:
+    """Send the file, or an error status where there is no such run or the database does not answer."""
+    number = request.path_params["run_id"]
+    run_id = int(number) if _ID.fullmatch(number) else 0
     try:
         with database.connection():
             is_there = run_id <= _LARGEST_ID and Run.select().where(Run.id == run_id).exists()
     except (DependencyDown, PeeweeException) as error:
-        complain("the failed items could not be sent", error)
+        log_throttled("the failed items could not be sent", error)
         return PlainTextResponse("The database does not answer: try again.\n", 503)
     if not is_there:
         return PlainTextResponse("There is no such run.\n", 404)
@@ -40,12 +40,12 @@ def answer(request: Request) -> Response:
 
 
 def file_name(run_id: int) -> str:
-    """Return what the file is called."""
+    """Return the name of the file."""
     return f"run-{run_id}-failed.csv"
 
 
 def csv_parts(run_id: int) -> Iterator[str]:
-    """Yield the file, in parts. Each reads with a connection of its own: they may be asked for in different threads."""
+    """Yield the file in parts. Each part uses its own connection, because each can be read in another thread."""
     yield _BOM + _lines([_COLUMNS])
     chunks = failed_chunks(run_id)
     while True:

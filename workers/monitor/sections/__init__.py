@@ -1,1 +1,1 @@
-"""The sections of pages: cards, tables, charts and lists."""
+"""The sections of the pages: cards, tables, charts and lists."""

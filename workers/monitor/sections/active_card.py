@@ -1,17 +1,19 @@
-"""The active card: a run that is going on, in a few lines: how far, how fast, when it ends, why it waits."""
+"""The card of an active run on the first page: progress, rate, ETA, duration, and why it waits."""
 
 from datetime import datetime, tzinfo
 
 from workers.monitor.html import links
 from workers.monitor.html.badge import badge
 from workers.monitor.html.bar import bar
-from workers.monitor.html.formatting import counts, duration, measured, moment, pace, sentence, spent
+from workers.monitor.html.formatting import counts, measured, moment, pace, sentence, spent, why_no_eta
 from workers.monitor.html.markup import Html, fill, join
+from workers.monitor.html.notice import line
 from workers.records.tables import RunStatus
 from workers.reports.run_stats import RunStats
+from workers.text.durations import duration
 
 _CARD = """
-<article class="sl-card sl-now" id="now-{id}" aria-label="run {id} of {source}">
+<article class="sl-card sl-now" id="now-{id}" aria-label="run {id} of {source}" data-status="{label}">
   <header>{badge}<span class="sl-dim">run {id}{tenant}</span></header>
   <div class="sl-now-title"><h2><a href="{href}" data-page title="{source}">{source}</a></h2>
     <strong class="sl-percent">{percent}</strong></div>
@@ -22,7 +24,7 @@ _CARD = """
 
 
 def active_card(run: RunStats, zone: tzinfo, now: datetime) -> Html:
-    """Return an active run, small; all of it opens the run.
+    """Return the card of an active run; a click on it opens the run.
 
     Parameters:
       run(RunStats): The run.
@@ -33,6 +35,7 @@ def active_card(run: RunStats, zone: tzinfo, now: datetime) -> Html:
         _CARD,
         id=run.id,
         href=links.to(links.RUN, id=run.id),
+        label=run.label,
         badge=badge(run.label),
         source=run.source,
         tenant=f" for {run.tenant}" if run.tenant else "",
@@ -46,25 +49,17 @@ def active_card(run: RunStats, zone: tzinfo, now: datetime) -> Html:
 
 def _now(run: RunStats) -> Html:
     if run.status == RunStatus.PAUSED:
-        return _fact("Rate now", fill("stands still"), fill("{n} items/s before", n=pace(run.per_second)))
+        return _fact("Rate now", fill("paused"), fill("{n} items/s before", n=pace(run.per_second)))
     of = fill("over the {time}", time=measured(run))
     return _fact("Rate now", fill("{n} <small>items/s</small>", n=pace(run.per_second)), of)
 
 
 def _end(run: RunStats, zone: tzinfo, now: datetime) -> Html:
     if run.eta_seconds is None:
-        return _fact("Ends in", fill("–"), fill("{why}", why=_why_no_end(run)))
+        return _fact("Ends in", fill("–"), fill("{why}", why=why_no_eta(run)))
     at = fill(" <small>at {at}</small>", at=moment(run.eta_at, zone, now)) if run.eta_at else fill("")
     left = fill("{left}{at}", left=duration(run.eta_seconds), at=at)
     return _fact("Ends in", left, fill("{why}", why=run.eta_why))
-
-
-def _why_no_end(run: RunStats) -> str:
-    if run.status == RunStatus.PAUSED:
-        return "once it is resumed"
-    if run.done:
-        return "once it goes on"
-    return "known when items come in" if run.discovered else "known when the whole list is in"
 
 
 def _time(run: RunStats) -> Html:
@@ -78,15 +73,10 @@ def _fact(name: str, value: Html, note: Html) -> Html:
 
 
 def _line(run: RunStats, zone: tzinfo, now: datetime) -> Html:
-    """Say why it waits; else what makes it slow; else that nothing does, so that the card keeps its height."""
-    shape, tone, text = "play", "busy", "nothing is in its way"
+    """Say why it waits, else what makes it slow, else that it runs normally: always a line, for a constant height."""
+    shape, tone, text = "play", "busy", "running normally"
     if run.why:
         shape, tone, text = ("pause", "warn", run.why) if run.status == RunStatus.PAUSED else ("wait", "wait", run.why)
     elif run.slowed:
-        shape, tone, text = "alert", "warn", f"at work, but slower than its limits: {run.slowed}"
-    return fill(
-        '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>',
-        tone=tone,
-        shape=shape,
-        text=sentence(text, zone, now),
-    )
+        shape, tone, text = "alert", "warn", f"running, but slower than its limits: {run.slowed}"
+    return line(tone, shape, sentence(text, zone, now))

@@ -1,30 +1,30 @@
-"""The banner: what is down, what comes of it and what to do, above every page. Nothing where all is well."""
+"""The banner above every page: each outage with its effect and its repair; empty where there is none."""
 
 from datetime import datetime, tzinfo
 
 from workers.connections.trouble import Trouble
 from workers.monitor.html.formatting import sentence
 from workers.monitor.html.markup import Html, fill, join, prose
-from workers.monitor.readings.cache import shared
+from workers.monitor.readings.cache import cached
 from workers.reports.health import Health, health
 
-#: For so long what is known of it is good: an outage of so many seconds may pass unsaid.
+#: How long a reading is reused: an outage shorter than that can stay unnoticed.
 _SECONDS = 2.0
 
-_BANNER = '<section class="sl-banner" role="status" aria-label="what is down">{troubles}</section>'
+_BANNER = '<section class="sl-banner" role="status" aria-label="outages">{troubles}</section>'
 _TROUBLE = """
 <div class="sl-lack sl-{tone}"><i class="sl-icon sl-i-{shape}"></i>
-<p><b>{what}.</b> {means} <span>{label} {repair}.</span></p></div>
+<p><b>{what}.</b> {means} <span>Repair: {repair}.</span></p></div>
 """
 
 
 def current() -> Health:
-    """Return how things are, as all open pages see it."""
-    return shared("health", _SECONDS, health)
+    """Return the state of Redis, the database and the processes, read once for all open pages."""
+    return cached("health", _SECONDS, health)
 
 
 def banner(health: Health, zone: tzinfo, now: datetime) -> Html:
-    """Return what is down or lacking, a line each, with times in that zone; empty where nothing is."""
+    """Return each outage in a line, with times in that zone; empty where there is none."""
     if not health.troubles:
         return fill("")
     return fill(_BANNER, troubles=join(_trouble(trouble, zone, now) for trouble in health.troubles))
@@ -37,7 +37,6 @@ def _trouble(trouble: Trouble, zone: tzinfo, now: datetime) -> Html:
         shape="cross" if trouble.is_down else "alert",
         what=sentence(_capital(trouble.headline), zone, now),
         means=prose(trouble.meaning),
-        label="To do:",
         repair=prose(trouble.repair.rstrip(".")),
     )
 

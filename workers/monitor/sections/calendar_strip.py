@@ -1,4 +1,4 @@
-"""The strip: a week around today, drawn, a line for each source; and the same as a list, to be read."""
+"""The calendar strip: past and scheduled runs of the week around today, a line for each source; and exceptions."""
 
 from collections.abc import Iterator, Sequence
 from datetime import date, tzinfo
@@ -11,12 +11,11 @@ from workers.monitor.html.schedule_text import day_and_time
 from workers.reports import labels
 from workers.scheduling.calendar import BLOCK_HOURS, Part, Row, Strip
 
-#: Outcomes that no badge has; and words for them where they are said of several.
+#: The icon and tone of each outcome: those of the badges, and one that no run has.
 _MARKS = BADGES | {labels.OVERTAKEN_LABEL: ("skip", "calm")}
-_WORDS = {"scheduled": "coming"}
-#: So many lines has the list, the newest: who wants more, goes to the runs.
+#: The list has at most this number of lines, the newest; the first page shows all runs.
 _LISTED = 60
-#: A mark has room for no larger number: more than that fill their block, and the number is told with the rest.
+#: The largest number that fits in a mark; a larger one is only in its title.
 _ROOM = 99
 _NOTABLE = ("failed", labels.WITH_FAILURES, labels.OVERTAKEN_LABEL, labels.SKIPPED, "cancelled", labels.OVERDUE)
 
@@ -30,8 +29,8 @@ _ROW = '<tr id="strip-{n}"><th scope="row"><div title="{name}">{name}</div></th>
 _CELL = '<td class="sl-strip-day{near}{today}"><div class="sl-strip-blocks">{line}{marks}</div></td>'
 _NOW = '<i class="sl-strip-now" style="left:{percent}%" title="now, {at}"></i>'
 _MARK = """
-<{tag} class="sl-strip-run sl-{tone}{coming}{many}" style="grid-column:{column}"
- title="{said}" aria-label="{said}"{more}>
+<{tag} class="sl-strip-run sl-{tone}{scheduled}{many}" style="grid-column:{column}"
+ title="{text}" aria-label="{text}"{more}>
 <i class="sl-icon sl-i-{shape}"></i>{count}</{tag}>
 """
 _KEY = '<span class="sl-mark sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{word}</span></span>'
@@ -46,15 +45,15 @@ _LINE = """
 
 
 def strip(shown: Strip, zone: tzinfo) -> Html:
-    """Return the strip. Each block of three hours has one mark: what most wants to be seen, and how often if not once.
+    """Return the strip. Each block of three hours has one mark: the most important outcome, with the number of runs.
 
     Parameters:
-      shown(Strip): In the viewer's zone.
-      zone(tzinfo): The viewer's.
+      shown(Strip): The week, in the viewer's time zone.
+      zone(tzinfo): The viewer's time zone.
     """
     about = f"{shown.now.astimezone(zone):%Z}, in blocks of {BLOCK_HOURS} hours"
     if shown.left_out:
-        about = f"{about}; {shown.left_out:,} more have no room here"
+        about = f"{about}; {shown.left_out:,} more are not shown"
     return fill(
         _STRIP,
         about=about,
@@ -71,7 +70,7 @@ def _day(day: date, today: date) -> Html:
 
 
 def _near(day: date, today: date) -> dict[str, str]:
-    """Return the classes of a day: a narrow screen shows those near."""
+    """Return the CSS classes of a day: a narrow screen shows only the days around today."""
     near = " sl-strip-near" if abs((day - today).days) <= 1 else ""
     return {"near": near, "today": " sl-strip-today" if day == today else ""}
 
@@ -83,8 +82,8 @@ def _row(n: int, row: Row, shown: Strip, zone: tzinfo) -> Html:
 
 
 def _cell(day: date, row: Row, shown: Strip, zone: tzinfo) -> Html:
-    its = [(number, parts) for (its_day, number), parts in sorted(row.blocks.items()) if its_day == day]
-    marks = join(_mark(number, parts, row, shown, zone) for number, parts in its)
+    blocks = [(number, parts) for (block_day, number), parts in sorted(row.blocks.items()) if block_day == day]
+    marks = join(_mark(number, parts, row, shown, zone) for number, parts in blocks)
     line = _now(shown, zone) if day == shown.today else fill("")
     return fill(_CELL, line=line, marks=marks, **_near(day, shown.today))
 
@@ -106,20 +105,20 @@ def _mark(number: int, parts: Sequence[Part], row: Row, shown: Strip, zone: tzin
         more=href or fill(' role="img" tabindex="0"'),
         tone=tone,
         shape=shape,
-        coming="" if run_id else " sl-strip-coming",
+        scheduled="" if run_id else " sl-strip-scheduled",
         many=" sl-strip-many" if runs > _ROOM else "",
         column=number + 1,
-        said=f"{_name(row)}: {'; '.join(_say(part, shown, zone) for part in parts)}",
+        text=f"{_name(row)}: {'; '.join(_text(part, shown, zone) for part in parts)}",
         count=fill("<b>{runs}</b>", runs=runs) if 1 < runs <= _ROOM else fill(""),
     )
 
 
-def _say(part: Part, shown: Strip, zone: tzinfo) -> str:
-    """Return what there is to say of some runs: when, what, which one, why."""
+def _text(part: Part, shown: Strip, zone: tzinfo) -> str:
+    """Return time, outcome, run and reason of the runs of a part."""
     which = f"run {part.run_id}" if part.run_id else ""
-    what = _WORDS.get(part.outcome, part.outcome)
+    what = part.outcome
     if part.runs > 1:
-        which = f"the newest is {which}" if which else ""
+        which = f"newest: {which}" if which else ""
         what = f"{part.runs:,} {what}"
     return ", ".join(
         text for text in (_when(part, shown, zone), what, which, local(part.reason, zone, shown.now)) if text
@@ -129,27 +128,27 @@ def _say(part: Part, shown: Strip, zone: tzinfo) -> str:
 def _when(part: Part, shown: Strip, zone: tzinfo) -> str:
     today = shown.now.astimezone(zone)
     first, last = part.first.astimezone(zone), part.last.astimezone(zone)
-    said = day_and_time(first, today)
-    return said if f"{first:%H:%M}" == f"{last:%H:%M}" else f"{said} to {last:%H:%M}"
+    shown_first = day_and_time(first, today)
+    return shown_first if f"{first:%H:%M}" == f"{last:%H:%M}" else f"{shown_first} to {last:%H:%M}"
 
 
 def _legend(shown: Strip) -> Html:
-    """Return the marks that there are, with their words."""
+    """Return the marks that the strip shows, with their words."""
     present = {part.outcome for row in shown.rows for parts in row.blocks.values() for part in parts}
     if not present:
-        return fill("Nothing ran in these days, and nothing is to come.")
+        return fill("No runs in this period, and none scheduled.")
     keys = [(word, *_MARKS[word]) for word in _MARKS if word in present]
-    return join(fill(_KEY, word=_WORDS.get(word, word), shape=shape, tone=tone) for word, shape, tone in keys)
+    return join(fill(_KEY, word=word, shape=shape, tone=tone) for word, shape, tone in keys)
 
 
 def _listed(shown: Strip, zone: tzinfo) -> Html:
-    """Return what did not go as planned, in a list, the newest first."""
-    found = sorted(_notable(shown), key=lambda one: one[1].last, reverse=True)
-    if not found:
+    """Return the runs that did not go as planned, newest first."""
+    exceptions = sorted(_notable(shown), key=lambda one: one[1].last, reverse=True)
+    if not exceptions:
         return fill("")
-    more = f", the newest {_LISTED} of {len(found):,}" if len(found) > _LISTED else ""
-    rows = join(_line(row, part, shown, zone) for row, part in found[:_LISTED])
-    return fill(_LIST, title=f"What did not go as planned, and why{more}", rows=rows)
+    more = f", newest {_LISTED} of {len(exceptions):,}" if len(exceptions) > _LISTED else ""
+    rows = join(_line(row, part, shown, zone) for row, part in exceptions[:_LISTED])
+    return fill(_LIST, title=f"What did not go as planned{more}", rows=rows)
 
 
 def _notable(shown: Strip) -> Iterator[tuple[Row, Part]]:

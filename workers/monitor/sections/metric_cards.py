@@ -1,17 +1,18 @@
-"""The cards of figures: how much there is to do, and how Redis and the database are."""
+"""The metric cards of the System page: open work, Redis and the database."""
 
-from workers.monitor.html.formatting import count, so_many
-from workers.monitor.html.icon_label import mark
+from workers.monitor.html.formatting import count, plural
+from workers.monitor.html.icon_label import icon_label
 from workers.monitor.html.markup import Html, fill, join
 from workers.reports.metrics import MOST_DUE, DatabaseMetrics, RedisMetrics, WorkMetrics
 from workers.version import VERSION
 
 _NEARLY_FULL = 0.9
+_MIGRATE = "one is missing: run `python -m workers migrate`"
 _FACTS = '<div class="sl-card sl-facts"><h3 class="sl-title">{title}</h3><dl>{facts}</dl></div>'
 
 
 def figure_cards(work: WorkMetrics | None, redis: RedisMetrics | None, database: DatabaseMetrics | None) -> Html:
-    """Return the cards; None stands for what does not answer."""
+    """Return the cards; None where it does not answer."""
     return fill(
         '<div class="sl-fact-cards">{cards}</div>', cards=join([_work(work), _redis(redis), _database(database)])
     )
@@ -19,50 +20,53 @@ def figure_cards(work: WorkMetrics | None, redis: RedisMetrics | None, database:
 
 def _work(figures: WorkMetrics | None) -> Html:
     if figures is None:
-        return _silent("Work", "the database does not answer")
-    overdue = mark("warn", "alert", f"{count(figures.overdue_lanes)} overdue: the scheduler wakes them")
+        return _unavailable("Work", "the database does not answer")
+    overdue = icon_label("warn", "alert", f"{count(figures.overdue_lanes)} overdue: the scheduler re-sends them")
     lanes = fill("{open}", open=count(figures.lanes))
-    messages = "cannot be told" if figures.messages is None else so_many(figures.messages, "message")
+    messages = "unknown" if figures.messages is None else plural(figures.messages, "message")
     return _facts(
         "Work",
         ("Active runs", count(figures.active_runs)),
         ("Lanes", join([lanes, overdue], " ") if figures.overdue_lanes else lanes),
         ("Items due now", _at_least(figures.due_items)),
-        ("Items in hand", _at_least(figures.claimed_items)),
+        ("Items in progress", _at_least(figures.claimed_items)),
         ("Queue", messages),
     )
 
 
 def _redis(figures: RedisMetrics | None) -> Html:
     if figures is None:
-        return _silent("Redis", "it does not answer, or may not tell")
+        return _unavailable("Redis", "does not answer, or does not permit INFO")
     return _facts(
         "Redis",
         ("Version", figures.title),
-        ("Answers in", _milliseconds(figures.latency_seconds)),
+        ("Response time", _milliseconds(figures.latency_seconds)),
         ("Memory", _memory(figures)),
-        ("When full", figures.policy or "unknown"),
-        ("Kept", figures.persistence),
+        ("Eviction policy", figures.policy or "unknown"),
+        ("Persistence", figures.persistence),
     )
 
 
 def _memory(figures: RedisMetrics) -> Html | str:
     if figures.limit_bytes is None:
         return f"{_size(figures.used_bytes)}, no limit"
-    said = f"{_size(figures.used_bytes)} of {_size(figures.limit_bytes)}"
+    usage = f"{_size(figures.used_bytes)} of {_size(figures.limit_bytes)}"
     full = figures.used_bytes > _NEARLY_FULL * figures.limit_bytes
-    return mark("warn", "alert", f"{said}: nearly full, raise its maxmemory") if full else said
+    return icon_label("warn", "alert", f"{usage}: nearly full, raise `maxmemory`") if full else usage
 
 
 def _database(figures: DatabaseMetrics | None) -> Html:
     if figures is None:
-        return _silent("Database", "it does not answer")
+        return _unavailable("Database", "does not answer")
     return _facts(
         "Database",
         ("Version", figures.title),
-        ("Answers in", _milliseconds(figures.latency_seconds)),
+        ("Response time", _milliseconds(figures.latency_seconds)),
         ("Size", _size(figures.size_bytes)),
-        ("Migrations", figures.migration or mark("warn", "alert", "one is missing")),
+        (
+            "Migrations",
+            figures.migration or icon_label("warn", "alert", "one is missing: run `python -m workers migrate`"),
+        ),
         ("Sluice", VERSION),
     )
 
@@ -72,8 +76,8 @@ def _facts(title: str, *facts: tuple[str, Html | str]) -> Html:
     return fill(_FACTS, title=title, facts=lines)
 
 
-def _silent(title: str, why: str) -> Html:
-    return fill(_FACTS, title=title, facts=fill("<div>{why}</div>", why=mark("bad", "cross", why)))
+def _unavailable(title: str, why: str) -> Html:
+    return fill(_FACTS, title=title, facts=fill("<div>{why}</div>", why=icon_label("bad", "cross", why)))
 
 
 def _at_least(number: int) -> str:
@@ -85,7 +89,7 @@ def _milliseconds(seconds: float) -> str:
 
 
 def _size(number: int) -> str:
-    """Return bytes as people say them: 840 kB, 12.3 MB, 4.1 GB."""
+    """Return a size with its unit: 840 kB, 12.3 MB, 4.1 GB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6)):
         if number >= size:
             return f"{number / size:.1f} {unit}"

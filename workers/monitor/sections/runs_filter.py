@@ -1,4 +1,4 @@
-"""The filters of the runs list. They live in the page's address, so that a link shows others the same view."""
+"""The filters of the runs table, kept in the page's address, so that a link shows the same view."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from workers.reports.runs_list import KINDS, MOST, WITH_FAILURES, Wanted
 #: What the filter by status offers.
 STATUSES = (*LABELS, WITH_FAILURES)
 _LONGEST = 100
-#: More tenants than that are not listed, but asked for by name.
+#: With more tenants than this, the filter is a text field in place of a list.
 _MANY = 100
 
 _BAR = """
@@ -36,9 +36,9 @@ _NONE = """
 <section class="sl-card sl-none"><h3>No run matches</h3><p class="sl-dim">{which}</p>
 <p><a class="sl-chip" href="./" data-page>Show all runs</a></p></section>
 """
-_LEFT_OUT = """
-<p class="sl-line sl-warn" role="status"><i class="sl-icon sl-i-alert"></i><span>There is no {name} {value}: runs are
-shown as if the address did not ask for it.</span></p>
+_UNKNOWN = """
+<p class="sl-line sl-warn" role="status"><i class="sl-icon sl-i-alert"></i><span>Unknown {name} {value} in the
+address: this filter is ignored.</span></p>
 """
 
 
@@ -47,10 +47,10 @@ class Pick:
     """One thing to filter by.
 
     Attributes:
-      title: What people call it.
-      what: What the address calls it.
-      field: What `Wanted` calls it.
-      options: What there is to choose from.
+      title: Its label.
+      what: Its name in the address.
+      field: Its name in `Wanted`.
+      options: The values to choose from.
     """
 
     title: str
@@ -60,10 +60,10 @@ class Pick:
 
 
 def wanted(asked: Mapping[str, str]) -> Wanted:
-    """Return what an address asks for. It may hold anything: what cannot be meant is left out.
+    """Return the filters of an address. It can hold any text: values that cannot be valid are ignored.
 
     Parameters:
-      asked(Mapping[str, str]): What stands behind its question mark.
+      asked(Mapping[str, str]): The query parameters.
     """
     return Wanted(
         kind=_one_of(KINDS, asked.get("kind", "")),
@@ -75,11 +75,11 @@ def wanted(asked: Mapping[str, str]) -> Wanted:
     )
 
 
-def left_out(asked: Mapping[str, str]) -> Html:
-    """Return what an address asks for and there is not: a status or a kind. Empty where there is all of it."""
+def unknown_filters(asked: Mapping[str, str]) -> Html:
+    """Return a line for each status or kind of the address that does not exist; empty where there is none."""
     known = {"status": STATUSES, "kind": KINDS}
-    wrong = [name for name, values in known.items() if asked.get(name) and asked[name] not in values]
-    return join(fill(_LEFT_OUT, name=name, value=repr(asked[name][:_LONGEST])) for name in wrong)
+    unknown = [name for name, values in known.items() if asked.get(name) and asked[name] not in values]
+    return join(fill(_UNKNOWN, name=name, value=repr(asked[name][:_LONGEST])) for name in unknown)
 
 
 def address(chosen: Wanted) -> str:
@@ -91,9 +91,9 @@ def bar(chosen: Wanted, counted: int, sources: Iterable[str], tenants: Sequence[
     """Return the filters, as links.
 
     Parameters:
-      chosen(Wanted): What is shown.
-      counted(int): How many runs that are, from `runs_list.count`.
-      sources(Iterable[str]), tenants(Sequence[str]): What there is to choose from.
+      chosen(Wanted): The current filters.
+      counted(int): The number of matching runs, from `runs_list.count`.
+      sources(Iterable[str]), tenants(Sequence[str]): The values to choose from.
     """
     first = replace(chosen, before=0)
     many = len(tenants) > _MANY
@@ -114,8 +114,8 @@ def bar(chosen: Wanted, counted: int, sources: Iterable[str], tenants: Sequence[
     )
 
 
-def nothing(chosen: Wanted) -> Html:
-    """Return what stands in the table's place where no run is left."""
+def no_match(chosen: Wanted) -> Html:
+    """Return what is shown in place of the table where no run matches."""
     parts = [f"{name} {value}" for name, value in _query(chosen).items() if name not in ("hours", "before")]
     parts += ["in the last 24 hours"] if chosen.lately else []
     parts += [f"older than run {chosen.before}"] if chosen.before else []
@@ -134,7 +134,7 @@ def _counted(chosen: Wanted, counted: int) -> str:
 
 
 def _pick(pick: Pick, chosen: Wanted) -> Html:
-    """Return one menu. Its id has what is chosen in it, so that choosing closes it."""
+    """Return one menu. Its id contains the chosen value, so that a choice closes it."""
     now = getattr(chosen, pick.field)
     return fill(
         _PICK,
@@ -154,7 +154,7 @@ def _option(pick: Pick, chosen: Wanted, value: str) -> Html:
 
 
 def _name(chosen: Wanted) -> Html:
-    """Return a field for one tenant of many. It loads the page anew."""
+    """Return a text field for the tenant. It reloads the page."""
     kept = _query(replace(chosen, tenant=""))
     hidden = join(fill(_KEPT, name=name, value=value) for name, value in kept.items())
     return fill(_NAME, kept=hidden, tenant=chosen.tenant, current=_current(bool(chosen.tenant)))
@@ -164,7 +164,7 @@ def _current(is_so: bool) -> Html:
     return fill(' aria-current="true"' if is_so else "")
 
 
-# --- what an address may say
+# --- values of an address
 
 
 def _one_of(known: Sequence[str], value: str) -> str:

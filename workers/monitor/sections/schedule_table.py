@@ -1,4 +1,4 @@
-"""The table of schedules: a source a row: when it comes, by whose will, what came of it last."""
+"""The table of schedules: for each source its state, cron times, next slots and last run."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, tzinfo
@@ -6,14 +6,15 @@ from datetime import datetime, tzinfo
 from workers.monitor.actions import schedule_form
 from workers.monitor.html import links
 from workers.monitor.html.badge import badge
-from workers.monitor.html.formatting import duration, moment
-from workers.monitor.html.icon_label import mark
+from workers.monitor.html.formatting import moment, source_name
+from workers.monitor.html.icon_label import icon_label
 from workers.monitor.html.markup import Html, fill, join, prose
-from workers.monitor.html.schedule_text import CATCH_UP, elsewhere, slot, slots
+from workers.monitor.html.schedule_text import CATCH_UP_SHORT, elsewhere, slot, slots
 from workers.scheduling.last_run import LastRun
 from workers.scheduling.schedule_stats import ScheduleStats
+from workers.text.durations import duration
 
-#: The viewer's time zone, and when it was read.
+#: The viewer's time zone, and when the schedules were read.
 Here = tuple[tzinfo, datetime]
 
 _TABLE = """
@@ -29,15 +30,15 @@ _ROW = """
 """
 _WHEN = """
 <b>{words}</b><span class="sl-sub"><code>{cron}</code> {timezone}</span>
-<span class="sl-sub">{whose} · {catch_up}</span>
+<span class="sl-sub">{whose} · missed slots: {catch_up}</span>
 """
-_DECLARED = '<code>{cron}</code><span class="sl-sub">declared in code; holds once a scheduler runs</span>'
+_DECLARED = '<code>{cron}</code><span class="sl-sub">declared in code; active once a scheduler runs</span>'
 _NEW = '<a class="sl-schedule-act" href="{href}" data-page>New schedule</a>'
-_VIEWER = '<span class="sl-dim" title="An operator may change schedules.">for operators</span>'
+_VIEWER = '<span class="sl-dim" title="Only operators can change schedules.">operators only</span>'
 
 
 def schedule_table(
-    found: Sequence[ScheduleStats],
+    schedules: Sequence[ScheduleStats],
     without: Mapping[str, str],
     last: Mapping[tuple[str, str | None], LastRun],
     here: Here,
@@ -47,13 +48,13 @@ def schedule_table(
     """Return the table.
 
     Parameters:
-      found(Sequence[ScheduleStats]): The schedules.
-      without(Mapping[str, str]): Sources that have none recorded, each with what its code declares, or nothing.
-      last(Mapping): What began last, by source and tenant.
+      schedules(Sequence[ScheduleStats]): The schedules.
+      without(Mapping[str, str]): Sources without a recorded schedule, each with the cron text in its code, or "".
+      last(Mapping): The last run, by source and tenant.
       here(Here): The viewer's time zone, and the instant it was read.
-      acts(bool): Whether the one who looks may change them.
+      acts(bool): Whether the viewer can change schedules.
     """
-    rows = [_row(one, last.get((one.source, one.tenant)), here, acts=acts) for one in found]
+    rows = [_row(one, last.get((one.source, one.tenant)), here, acts=acts) for one in schedules]
     rows += [_bare_row(name, cron, last.get((name, None)), here, acts=acts) for name, cron in without.items()]
     new = fill(_NEW, href=links.to(links.SCHEDULE, **{schedule_form.NEW: 1})) if acts else fill(_VIEWER)
     return fill(_TABLE, acts=new, rows=join(rows))
@@ -78,40 +79,38 @@ def _bare_row(source: str, declared: str, last: LastRun | None, here: Here, *, a
         _ROW,
         id=source,
         name=source,
-        state=mark("plan", "clock", "declared") if declared else mark("calm", "stop", "no schedule"),
-        when=fill(_DECLARED, cron=declared) if declared else fill('<span class="sl-dim">when somebody asks</span>'),
+        state=icon_label("plan", "clock", "declared") if declared else icon_label("calm", "stop", "no schedule"),
+        when=fill(_DECLARED, cron=declared) if declared else fill('<span class="sl-dim">manual start only</span>'),
         next=fill('<span class="sl-dim">–</span>'),
         last=_last(last, here),
-        act=_act("Set one", source, None) if acts else "",
+        act=_act("Add schedule", source, None) if acts else "",
     )
 
 
 def _act(label: str, source: str, tenant: str | None) -> Html:
-    name = f"{source} for {tenant}" if tenant else source
+    name = source_name(source, tenant)
     href = schedule_form.address(source, tenant)
-    template = (
-        '<a class="sl-schedule-act" href="{href}" data-page aria-label="{label}: the schedule of {name}">{label}</a>'
-    )
+    template = '<a class="sl-schedule-act" href="{href}" data-page aria-label="{label}: {name}">{label}</a>'
     return fill(template, href=href, label=label, name=name)
 
 
 def _state(one: ScheduleStats, here: Here) -> Html:
     zone, now = here
     if one.paused_at:
-        said = fill("by {who}, since {at}", who=one.updated_by, at=moment(one.paused_at, zone, now))
-        return fill('{mark}<span class="sl-sub">{said}</span>', mark=mark("warn", "pause", "paused"), said=said)
+        note = fill("by {who}, since {at}", who=one.updated_by, at=moment(one.paused_at, zone, now))
+        return fill('{mark}<span class="sl-sub">{note}</span>', mark=icon_label("warn", "pause", "paused"), note=note)
     if one.trouble:
-        return mark("bad", "cross", "cannot be kept")
-    return mark("warn", "alert", "no scheduler") if one.unattended else mark("good", "check", "on")
+        return icon_label("bad", "cross", "invalid")
+    return icon_label("warn", "alert", "no scheduler") if one.unattended else icon_label("good", "check", "active")
 
 
 def _when(one: ScheduleStats) -> Html:
     return fill(
         _WHEN,
-        words=one.in_words or "cannot be read",
+        words=one.in_words or "invalid",
         cron=one.cron,
         timezone=one.timezone,
-        catch_up=CATCH_UP.get(one.catch_up, one.catch_up),
+        catch_up=CATCH_UP_SHORT.get(one.catch_up, one.catch_up),
         whose=_whose(one),
     )
 
@@ -119,7 +118,7 @@ def _when(one: ScheduleStats) -> Html:
 def _whose(one: ScheduleStats) -> str:
     if one.declared and not one.edited:
         return "declared in code"
-    return f"set by {one.updated_by}" + (", not as declared in code" if one.declared else "")
+    return f"set by {one.updated_by}" + (", differs from the code" if one.declared else "")
 
 
 def _next(one: ScheduleStats, here: Here) -> Html:
@@ -128,13 +127,13 @@ def _next(one: ScheduleStats, here: Here) -> Html:
         return fill('<span class="sl-schedule-trouble">{text}</span>', text=prose(one.trouble))
     if not one.next_at:
         return fill(
-            '<span class="sl-dim">{text}</span>', text="none while it is paused" if one.paused_at else "never again"
+            '<span class="sl-dim">{text}</span>', text="none while paused" if one.paused_at else "no further slot"
         )
     first, wait = one.next_at[0], (one.next_at[0] - now).total_seconds()
     return fill(
-        '<b>{first}</b> <span class="sl-dim">{said}</span><span class="sl-sub">{more}</span>{there}',
+        '<b>{first}</b> <span class="sl-dim">{wait}</span><span class="sl-sub">{more}</span>{there}',
         first=slot(first, zone, now),
-        said=f"in {duration(wait)}" if wait > 0 else "is due",
+        wait=f"in {duration(wait)}" if wait > 0 else "due now",
         more=fill("then {slots}", slots=slots(one.next_at[1:], zone, now)) if one.next_at[1:] else "",
         there=elsewhere(one.next_at, one.timezone, zone, now),
     )

@@ -1,16 +1,17 @@
-"""The sources: how each does lately, a line each; those whose last run failed come first."""
+"""The table of sources: recent results of each, the sources whose last run failed first."""
 
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
 from workers.monitor.html import links
-from workers.monitor.html.formatting import count, duration, moment
+from workers.monitor.html.formatting import count, moment
 from workers.monitor.html.markup import Html, fill, join
 from workers.monitor.html.section import section
 from workers.monitor.html.sparkline import sparkline
 from workers.reports.source_stats import SourceStats
+from workers.text.durations import duration
 
-#: More sources than that are folded away.
+#: More sources than this are in a closed section below.
 _SHOWN = 8
 
 _TABLE = """
@@ -25,18 +26,18 @@ _ROW = """
 _MORE = '<details class="sl-more" id="more-sources"><summary>{text}</summary>{table}</details>'
 
 
-def source_table(found: Sequence[SourceStats], zone: tzinfo, now: datetime) -> Html:
-    """Return the sources, those that need somebody first.
+def source_table(sources: Sequence[SourceStats], zone: tzinfo, now: datetime) -> Html:
+    """Return the sources, those that need attention first.
 
     Parameters:
-      found(Sequence[SourceStats]): From `source_stats`.
+      sources(Sequence[SourceStats]): From `source_stats`.
       zone(tzinfo): The viewer's time zone.
       now(datetime): When they were read.
     """
-    rows = [_row(source, zone, now) for source in sorted(found, key=_urgent_first)]
+    rows = [_row(source, zone, now) for source in sorted(sources, key=_urgent_first)]
     first, more = fill(_TABLE, rows=join(rows[:_SHOWN])), rows[_SHOWN:]
     folded = fill(_MORE, text=f"{count(len(more))} more sources", table=fill(_TABLE, rows=join(more))) if more else ""
-    return section("Sources", "how each has done lately", fill("{first}{folded}", first=first, folded=folded))
+    return section("Sources", "recent results", fill("{first}{folded}", first=first, folded=folded))
 
 
 def _urgent_first(source: SourceStats) -> tuple[bool, str]:
@@ -49,7 +50,7 @@ def _row(source: SourceStats, zone: tzinfo, now: datetime) -> Html:
         _ROW,
         name=source.source,
         href=links.to(links.RUNS, source=source.source),
-        spark=sparkline(source.runs) if source.runs else fill('<span class="sl-dim">no run has ended yet</span>'),
+        spark=sparkline(source.runs) if source.runs else fill('<span class="sl-dim">no finished run yet</span>'),
         success=_success(source),
         average=fill("{d}", d=_dash(source.average_seconds)),
         last=moment(source.last_success_at, zone, now),
@@ -60,17 +61,17 @@ def _row(source: SourceStats, zone: tzinfo, now: datetime) -> Html:
 def _success(source: SourceStats) -> Html:
     if source.success is None:
         return fill('<span class="sl-dim">–</span>')
-    said = f"{source.succeeded} of {source.decided} runs"
+    text = f"{source.succeeded} of {source.decided} runs"
     if source.with_failures:
-        said += f", {source.with_failures} with failed items"
+        text += f", {source.with_failures} with failed items"
     tone, shape = _tone(source)
     return fill(
         '<b class="sl-rate sl-{tone}"><i class="sl-icon sl-i-{shape}"></i>{percent} %</b> '
-        '<span class="sl-dim">{said}</span>',
+        '<span class="sl-dim">{text}</span>',
         tone=tone,
         shape=shape,
         percent=int(100 * source.success),
-        said=said,
+        text=text,
     )
 
 

@@ -1,4 +1,4 @@
-"""The timeline of a run: who did what to it, when, and from which door; the newest first."""
+"""The timeline of a run: its events with time, person and origin (cli, monitor, script), newest first."""
 
 import re
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from workers.monitor.html.markup import Html, fill, join
 from workers.monitor.readings.run_reading import MOST_EVENTS
 from workers.records.tables import RunEvent
 
-#: So many are read, and so many are shown at once.
+#: This number is shown; the others are in a closed section.
 _FIRST = 8
-#: Who does what nobody asked for; and where people come in, one of whom may be called that, too.
-_ITSELF, _DOORS = "sluice", ("cli", "monitor")
+#: The name that automatic events have; and the origins of people, one of whom can have that name, too.
+ITSELF, _DOORS = "sluice", ("cli", "monitor")
 
 _TIMELINE = """
 <section class="sl-card sl-timeline" aria-label="timeline"><h3 class="sl-title">Timeline</h3>
@@ -23,9 +23,9 @@ _LINE = """
 <li id="event-{id}"><i class="sl-icon sl-i-{shape}"></i><div><b>{what}</b> <span class="sl-dim">{by}</span>
 <span class="sl-timeline-detail" title="{full}">{detail}</span></div>{at}</li>
 """
-#: What a person need not read: a command's words for items that failed alike.
+#: Left out of a detail: the fingerprint of a group of failures means nothing to a person.
 _FINGERPRINT = re.compile(r" with fingerprint [0-9a-f]+")
-#: What happened -> its shape; anything else has a clock.
+#: Event -> icon; any other event has a clock.
 _SHAPES = {
     "started": "play",
     "resumed": "play",
@@ -42,7 +42,7 @@ _SHAPES = {
 
 
 def timeline(events: Sequence[RunEvent], zone: tzinfo, now: datetime) -> Html:
-    """Return the timeline; all but the newest few are folded away.
+    """Return the timeline; all but the newest few are in a closed section.
 
     Parameters:
       events(Sequence[RunEvent]): The newest first, `MOST_EVENTS` of them at most.
@@ -56,21 +56,23 @@ def timeline(events: Sequence[RunEvent], zone: tzinfo, now: datetime) -> Html:
 
 
 def by(who: str, door: str = "") -> str:
-    """Return who did something, and from which door where that says more."""
-    if who == _ITSELF and door not in _DOORS:
-        return "by itself"
+    """Return who did something, with the origin where it differs from the name."""
+    if who == ITSELF and door not in _DOORS:
+        return "automatically"
     return f"by {who} ({door})" if door and door != who else f"by {who}"
 
 
 def _readable(detail: str) -> str:
-    """Return a detail as people read it; the page has it whole on hover."""
-    return _FINGERPRINT.sub(", those that failed alike", detail).replace(" -> ", " → ")
+    """Return a detail for reading; the full text is shown on hover."""
+    return _FINGERPRINT.sub(", one group of failures", detail).replace(" -> ", " → ")
 
 
 def _rest(lines: Sequence[Html], *, complete: bool) -> Html:
     if not lines:
         return fill("")
-    title = f"all, {count(len(lines))} more" if complete else f"the {count(len(lines))} before; older ones are left out"
+    title = (
+        f"all, {count(len(lines))} more" if complete else f"{count(len(lines))} earlier ones; older ones are left out"
+    )
     return fill(_REST, title=title, lines=join(lines))
 
 

@@ -1,1 +1,1 @@
-"""The web server of the pages: its process and its other addresses."""
+"""The web server of the pages: its process, and its routes beside the pages."""

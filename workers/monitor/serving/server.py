@@ -54,7 +54,7 @@ def serve() -> int:
 
 
 def command(host: str, port: int) -> list[str]:
-    """Return the command that serves the page. What keeps it private is said here, not left to a project's file."""
+    """Return the command that serves the page. Its privacy options are here, not in a project's config file."""
     options = {
         "server.address": host,
         "server.port": port,
@@ -68,7 +68,7 @@ def command(host: str, port: int) -> list[str]:
         "logger.enableRich": "false",
         "logger.level": "warning",
         "logger.hideWelcomeMessage": "true",
-        "runner.postScriptGC": "false",  # a full round after each tick of each session costs more than the tick
+        "runner.postScriptGC": "false",  # a full collection after each tick of each session costs more than the tick
         "theme.base": _HERE / "theme.toml",
     }
     flags = [f"--{name}={value}" for name, value in options.items()]

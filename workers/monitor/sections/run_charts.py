@@ -1,4 +1,4 @@
-"""The charts of a run's life: its pace against what its budget allows, and how far it has come."""
+"""The charts of a run: its rate against the rate that its budget allows, and its progress over time."""
 
 import math
 from collections.abc import Sequence
@@ -13,68 +13,68 @@ import pyarrow as pa
 
 from workers.reports.history import History, Point
 
-#: Told apart by people who see few colours, on light and on dark; each line has a dash or a shape of its own, too.
+#: Distinguishable with colour blindness, on light and dark; each line also has its own dash or shape.
 ITEMS, REQUESTS, REFUSED, WAITED, CALM = "#2f8fbf", "#b0579f", "#d55e00", "#e3a53a", "#7d8896"
 
 _PACE_PIXELS, _PROGRESS_PIXELS = 210, 150
 _PADDING = {"left": 0, "top": 6, "right": 6, "bottom": 0}
-#: A pace that is higher than so many times all that was reached would press the chart to the floor: it is said instead.
+#: An allowed rate that is this many times the highest measured one is not drawn, but named in the legend.
 _FAR_ABOVE = 4.0
-#: The axis shows no less than that, so that one item a second does not look like a flood.
+#: The least top of the axis, so that one item a second does not fill the chart.
 _LEAST_TOP = 2.0
 _SHOWN = alt.Opacity("shown:Q", scale=None)
 _UTC = "utcFormat(datum.at, '%d %b %H:%M:%S')"
-#: Of the same width in both charts, so that their times stand below each other.
+#: Of the same width in both charts, so that their times are aligned.
 _AXIS = {"title": None, "domain": False, "ticks": False, "minExtent": 40}
 
 
 @dataclass(frozen=True)
-class Life:
-    """What the charts draw.
+class Charts:
+    """The data of both charts.
 
     Attributes:
-      pace, progress: A row for each span; held: when the run stood still; rule: what the budget allows. None is empty:
-        what is not `shown` is there so that the browser does not complain of a scale without data.
-      axis: How times are written below the charts.
-      allowed: How many requests a second the budget allows; None where that cannot be told. And `title`, the limit.
-      beyond: Whether that is too far above all that was reached to be drawn.
-      has_held, has_hits, has_waits, has_failed, has_ideal: Whether there are any to draw.
+      pace, progress: A row for each sample; `pauses`; rule: the allowed rate. None is empty: rows that are not
+        `shown` avoid the browser's warning about a scale without data.
+      axis: The format of times below the charts.
+      allowed: The requests a second that the budget allows; None where it is unknown. `title` names the limit.
+      beyond: Whether `allowed` is too far above the measured rates to be drawn.
+      has_pauses, has_hits, has_waits, has_failed, has_ideal: Whether there are any to draw.
     """
 
     pace: pd.DataFrame
     progress: pd.DataFrame
-    held: pd.DataFrame
+    pauses: pd.DataFrame
     rule: pd.DataFrame
     axis: str
     allowed: float | None
     title: str
     beyond: bool
-    has_held: bool
+    has_pauses: bool
     has_hits: bool
     has_waits: bool
     has_failed: bool
     has_ideal: bool
 
-    def charts(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return both charts, with their data."""
-        pace, progress, held, rule = self._packed
+    def specifications(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return both charts, each with its data."""
+        pace, progress, pauses, rule = self._packed
         return (
-            pace_chart(self.axis) | {"datasets": {"pace": pace, "held": held, "rule": rule}},
-            progress_chart(self.axis) | {"datasets": {"progress": progress, "held": held}},
+            pace_chart(self.axis) | {"datasets": {"pace": pace, "pauses": pauses, "rule": rule}},
+            progress_chart(self.axis) | {"datasets": {"progress": progress, "pauses": pauses}},
         )
 
     @cached_property
     def _packed(self) -> tuple[bytes, ...]:
-        """The frames as a browser gets them: Streamlit would pack them anew for each session, at each tick."""
-        return tuple(_pack(frame) for frame in (self.pace, self.progress, self.held, self.rule))
+        """The frames as Arrow streams: Streamlit would pack them again for each session, at each tick."""
+        return tuple(_pack(frame) for frame in (self.pace, self.progress, self.pauses, self.rule))
 
 
-def life(past: History, total: int | None) -> Life | None:
-    """Return what there is to draw of a run; None where it has not lived yet.
+def charts_of(past: History, total: int | None) -> Charts | None:
+    """Return the data of a run's charts; None where it has no samples yet.
 
     Parameters:
-      past(History): Its life.
-      total(int | None): How many items it has; None where the list is not known.
+      past(History): Its samples.
+      total(int | None): How many items it has; None while the list is being read.
     """
     if not past.points:
         return None
@@ -82,16 +82,16 @@ def life(past: History, total: int | None) -> Life | None:
     top = max(_LEAST_TOP, *(max(p.items_per_second, p.requests_per_second) for p in past.points))
     beyond = allowed is not None and allowed > _FAR_ABOVE * top
     drawn = 0.0 if allowed is None or beyond else allowed
-    return Life(
+    return Charts(
         pace=_pace(past),
         progress=_progress(past, total),
-        held=_held_spans(past),
+        pauses=_pauses(past),
         rule=pd.DataFrame({"allowed": [drawn], "shown": [min(1.0, drawn)]}),
         axis=_axis((past.end - past.begin).total_seconds()),
         allowed=allowed,
         title=past.theoretical_title,
         beyond=beyond,
-        has_held=bool(past.pauses),
+        has_pauses=bool(past.pauses),
         has_hits=any(point.hits for point in past.points),
         has_waits=any(point.waiting_share > 0 for point in past.points),
         has_failed=any(point.failed for point in past.points),
@@ -130,7 +130,7 @@ def _progress(past: History, total: int | None) -> pd.DataFrame:
     )
 
 
-def _held_spans(past: History) -> pd.DataFrame:
+def _pauses(past: History) -> pd.DataFrame:
     edges = [(past.begin, past.begin), *((span.begin, span.end) for span in past.pauses)]
     begins, ends = zip(*edges, strict=True)
     return pd.DataFrame(
@@ -152,13 +152,13 @@ def _floats(values: Sequence[float | None]) -> "pd.Series[float]":
 
 
 def _ideal(past: History, total: int | None) -> list[float | None]:
-    """Return how far it would be if it were as fast as its budget allows, whenever nobody holds it."""
+    """Return the progress at the allowed rate, without the time of pauses."""
     allowed = _finite(past.theoretical_per_second)
     if allowed is None or total is None:
         return [0.0] + [None] * len(past.points)
     done, line = 0.0, [0.0]
     for point in past.points:
-        done += 0.0 if _stood_still(point, past) else allowed * point.seconds
+        done += 0.0 if _was_paused(point, past) else allowed * point.seconds
         line.append(min(done, float(total)))
     return list(line)
 
@@ -167,13 +167,13 @@ def _finite(per_second: float | None) -> float | None:
     return per_second if per_second is not None and math.isfinite(per_second) else None
 
 
-def _stood_still(point: Point, past: History) -> bool:
+def _was_paused(point: Point, past: History) -> bool:
     middle = point.at - timedelta(seconds=point.seconds / 2)
     return any(span.begin <= middle <= span.end for span in past.pauses)
 
 
 def _axis(seconds: float) -> str:
-    """Return how times are written: of some minutes with seconds, of some days with the day."""
+    """Return the format of times: with seconds for a short run, with the day for a long one."""
     if seconds < 1200:
         return "%H:%M:%S"
     return "%H:%M" if seconds < 86_400 else "%d %b %H:%M"
@@ -194,10 +194,10 @@ def _pack(frame: pd.DataFrame) -> bytes:
 
 @lru_cache(maxsize=3)
 def pace_chart(axis: str) -> dict[str, Any]:
-    """Return the chart of the pace, as a specification: made once, for only its data moves. That does not flicker.
+    """Return the specification of the rate chart. It is made once, because only its data changes: no flicker.
 
     Parameters:
-      axis(str): How times are written.
+      axis(str): The format of times.
     """
     base = alt.Chart(alt.NamedData("pace")).transform_calculate(utc=_UTC, begin="datum.at - 1000 * datum.seconds")
     x = _x(axis)
@@ -213,7 +213,7 @@ def pace_chart(axis: str) -> dict[str, Any]:
     )
     return _drawn(
         _PACE_PIXELS,
-        *_held(),
+        *_pause_marks(),
         _room(base),
         waits,
         items.encode(x=x, y=y),
@@ -226,7 +226,7 @@ def pace_chart(axis: str) -> dict[str, Any]:
 
 @lru_cache(maxsize=3)
 def progress_chart(axis: str) -> dict[str, Any]:
-    """Return the chart of the progress. Parameters as for `pace_chart`."""
+    """Return the specification of the progress chart. Parameters as for `pace_chart`."""
     base = alt.Chart(alt.NamedData("progress")).transform_calculate(utc=_UTC, begin="datum.at - 1000 * datum.seconds")
     x = _x(axis)
     short = {"format": "~s", "labelExpr": "datum.value ? datum.label : '0'"}
@@ -238,12 +238,12 @@ def progress_chart(axis: str) -> dict[str, Any]:
     )
     return _drawn(
         _PROGRESS_PIXELS,
-        *_held(),
+        *_pause_marks(),
         _room(base),
         done.encode(x=x, y=y),
         ideal.encode(x=x, y=_figure("ideal")),
         failed.encode(x=x, y=_figure("line")),
-        _tips(base, ("done:Q", ",d", "items done"), ("failed:Q", ",d", "of them failed"), _IDEAL),
+        _tips(base, ("done:Q", ",d", "items done"), ("failed:Q", ",d", "items failed"), _IDEAL),
     )
 
 
@@ -256,7 +256,7 @@ def _time(field: str) -> alt.X:
 
 
 def _room(base: alt.Chart) -> alt.Chart:
-    """Keep the axis from ending below what it is to show."""
+    """Give the axis its least height, by invisible points."""
     return base.mark_point(opacity=0).encode(y=_figure("room"))
 
 
@@ -265,16 +265,16 @@ def _figure(field: str) -> alt.Y:
 
 
 def _spans(base: alt.Chart, color: str) -> alt.Chart:
-    """Draw a row as its whole span, from floor to ceiling."""
+    """Draw each row as a rectangle over its time span and the full height."""
     return base.mark_rect(color=color).encode(x=_time("begin"), x2="at:T", y=alt.value(0), y2=alt.value("height"))
 
 
-def _held() -> tuple[alt.Chart, alt.Chart]:
-    """Draw when the run was held: framed and named, for a shade alone says nothing."""
-    base = alt.Chart(alt.NamedData("held"))
+def _pause_marks() -> tuple[alt.Chart, alt.Chart]:
+    """Draw the pauses: with a frame and a word, because a shade alone explains nothing."""
+    base = alt.Chart(alt.NamedData("pauses"))
     area = base.mark_rect(color=CALM, fillOpacity=0.14, stroke=CALM, strokeDash=[3, 3], strokeOpacity=0.7)
     name = base.transform_calculate(middle="(+datum.begin + +datum.end) / 2").mark_text(
-        text="held", color=CALM, fontSize=11, baseline="top", dy=4
+        text="paused", color=CALM, fontSize=11, baseline="top", dy=4
     )
     return (
         area.encode(x=_time("begin"), x2="end:T", y=alt.value(0), y2=alt.value("height"), opacity=_SHOWN),
@@ -282,15 +282,15 @@ def _held() -> tuple[alt.Chart, alt.Chart]:
     )
 
 
-_WAITING = ("waiting:Q", ".0%", "of it kept waiting")
+_WAITING = ("waiting:Q", ".0%", "waiting for the API")
 _HITS = ("hits:Q", "d", "refused (429)")
-_IDEAL = ("ideal:Q", ",.0f", "as its budget allows")
+_IDEAL = ("ideal:Q", ",.0f", "at the allowed rate")
 
 
 def _tips(base: alt.Chart, *figures: tuple[str, str, str]) -> alt.Chart:
-    """Tell of the span under the pointer what there is to tell."""
-    told = [alt.Tooltip(field, format=form, title=title) for field, form, title in figures]
-    return _spans(base, CALM).encode(opacity=alt.value(0), tooltip=[*_when(), *told])
+    """Return the tooltip of the span under the pointer."""
+    values = [alt.Tooltip(field, format=form, title=title) for field, form, title in figures]
+    return _spans(base, CALM).encode(opacity=alt.value(0), tooltip=[*_when(), *values])
 
 
 def _when() -> list[alt.Tooltip]:

@@ -1,7 +1,6 @@
-"""The wall: what every request goes through before it reaches the page, its data, its scripts or its socket.
+"""Checks every request before Streamlit sees it: Host, Origin, session; and adds security headers to responses.
 
-Outermost first: names that are not ours, pages that are not ours, people who have no session. Then the answer gets its
-headers.
+The page, its data, its scripts and its WebSocket all pass it.
 """
 
 import hashlib
@@ -22,13 +21,13 @@ from workers.monitor.access import hosts
 from workers.monitor.access.login import Login, get_login
 from workers.monitor.access.login_page import go
 from workers.monitor.access.session import Session
-from workers.monitor.html.document import shell
+from workers.monitor.html.index_html import index_html
 
 log = logging.getLogger(__name__)
 
 _HEALTH = "/_stcore/health"
 _FORMS = ("/login", "/logout")
-#: Of Streamlit, and of no use to a page of ours: anybody who may look could fill the memory with uploads.
+#: Streamlit's paths that no page needs: with uploads, any viewer could fill the memory.
 _CLOSED = ("/_stcore/upload_file", "/_stcore/metrics")
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -37,66 +36,66 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 _POLICY_VIOLATION = 1008
-_stands = False
+_active = False
 
 
-def stands() -> bool:
-    """Return whether this process serves its page behind the wall."""
-    return _stands
+def is_active() -> bool:
+    """Return whether this process serves the page with these checks."""
+    return _active
 
 
-class Wall:
-    """ASGI middleware around all that Streamlit answers.
+class AccessMiddleware:
+    """ASGI middleware around all of Streamlit.
 
     Parameters:
-      app(ASGIApp): What is behind the wall.
+      app(ASGIApp): Streamlit's app.
     """
 
     def __init__(self, app: ASGIApp) -> None:
-        global _stands
-        _stands = True
+        global _active
+        _active = True
         self._app = app
         self._login = get_login()
         self._headers = _HEADERS | {"Content-Security-Policy": _policy()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            await self._socket(scope, receive, send)
+            await self._websocket(scope, receive, send)
         elif scope["type"] == "http":
             with_headers = _Sender(send, self._headers)
-            answer = await self._answer(Request(scope, receive))
-            await (answer or self._app)(scope, receive, with_headers)
+            response = await self._respond(Request(scope, receive))
+            await (response or self._app)(scope, receive, with_headers)
         else:
             await self._app(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response | None:
-        """Return what stands in the way of a request; None where nothing does."""
-        if refusal := _why_not(request, strict=request.method == "POST" and request.url.path in _FORMS):
+    async def _respond(self, request: Request) -> Response | None:
+        """Return the response of the login or the refusal of a request; None where Streamlit responds."""
+        if refusal := _why_refused(request, strict=request.method == "POST" and request.url.path in _FORMS):
             return PlainTextResponse(refusal, HTTPStatus.FORBIDDEN)
         if self._login is not None:
             session = self._login.session(request.cookies)
-            if answer := await self._login.answer(request, session):
-                return answer
-            if not session and not self._login.lets_through(request.url.path):
-                return _outside(request)
+            if response := await self._login.respond(request, session):
+                return response
+            if not session and not self._login.is_open(request.url.path):
+                return _without_session(request)
         closed = request.url.path.startswith(_CLOSED)
-        return PlainTextResponse("There is nothing here.\n", HTTPStatus.NOT_FOUND) if closed else None
+        return PlainTextResponse("Not found.\n", HTTPStatus.NOT_FOUND) if closed else None
 
-    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
-        visit = HTTPConnection(scope)
-        session = self._login.session(visit.cookies) if self._login else None
-        if _why_not(visit, strict=True) or (self._login and session is None):
+    async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = HTTPConnection(scope)
+        session = self._login.session(request.cookies) if self._login else None
+        if _why_refused(request, strict=True) or (self._login and session is None):
             await receive()
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})  # before it is accepted: 403
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION})  # before it is accepted, this is a 403
         elif self._login and session:
-            guarded = _Socket(self._login, session, receive, send)
+            guarded = _SessionSocket(self._login, session, receive, send)
             await self._app(scope, guarded.receive, guarded.send)
         else:
             await self._app(scope, receive, send)
 
 
-class _Socket:
-    """A socket that ends with its session: nothing more is said to the browser, and nothing more is heard from it."""
+class _SessionSocket:
+    """A WebSocket that closes when its session ends: nothing more is sent to the browser or received from it."""
 
     def __init__(self, login: Login, session: Session, receive: Receive, send: Send) -> None:
         self._login, self._session = login, session
@@ -117,7 +116,7 @@ class _Socket:
             await self._send(message)
 
     async def _close(self) -> None:
-        """Let the browser load its page anew, which leads it to the login; then hang up."""
+        """Make the browser reload its page, which leads to the login; then close the socket."""
         if self._closed:
             return
         self._closed = True
@@ -128,46 +127,46 @@ class _Socket:
 
 
 class _Sender:
-    """Sends an answer with our headers, unless it has them."""
+    """Adds the security headers to a response that does not have them."""
 
     def __init__(self, send: Send, headers: Mapping[str, str]) -> None:
         self._send, self._headers = send, headers
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            said = MutableHeaders(scope=message)
+            headers = MutableHeaders(scope=message)
             for name, value in self._headers.items():
-                said.setdefault(name, value)
+                headers.setdefault(name, value)
         await self._send(message)
 
 
-def _outside(request: Request) -> Response:
-    """Return the answer for somebody who was not let in."""
-    looks, url = request.method in ("GET", "HEAD"), request.url
-    if looks and url.path == _HEALTH:
+def _without_session(request: Request) -> Response:
+    """Return the response to a request without a session."""
+    reads, url = request.method in ("GET", "HEAD"), request.url
+    if reads and url.path == _HEALTH:
         return PlainTextResponse("ok")
-    if looks and "text/html" in request.headers.get("accept", ""):
-        asked = f"{url.path}?{url.query}" if url.query else url.path
-        return go("/login" if asked == "/" else f"/login?next={quote(asked, safe='/')}")
+    if reads and "text/html" in request.headers.get("accept", ""):
+        target = f"{url.path}?{url.query}" if url.query else url.path
+        return go("/login" if target == "/" else f"/login?next={quote(target, safe='/')}")
     return PlainTextResponse("Log in first, at /login\n", HTTPStatus.UNAUTHORIZED)
 
 
-def _why_not(visit: HTTPConnection, *, strict: bool) -> str:
-    """Return why a request is refused, whoever sends it; empty where it is not.
+def _why_refused(request: HTTPConnection, *, strict: bool) -> str:
+    """Return why a request is refused, with or without a session; empty where it is not.
 
     Parameters:
-      strict(bool): Whether it must come from a page of ours, because it changes something or lives on.
+      strict(bool): Whether it must come from this site's own pages: a form, or a WebSocket.
     """
-    if not hosts.is_known(visit.headers.get("host")):
-        return "The page does not answer to this name. If it is yours, add it to SLUICE_MONITOR_ALLOWED_HOSTS.\n"
-    if strict and not hosts.is_own(visit.headers):
-        return "Only a page of ours may send this.\n"
+    if not hosts.is_allowed(request.headers.get("host")):
+        return "This host name is not allowed. If it is yours, add it to SLUICE_MONITOR_ALLOWED_HOSTS.\n"
+    if strict and not hosts.is_same_origin(request.headers):
+        return "Only this site's own pages can send this request.\n"
     return ""
 
 
 def _policy() -> str:
-    """Return what a page may load: what comes from here, and what it makes itself."""
-    scripts = re.findall(r"<script>(.*?)</script>", shell(), re.DOTALL)
+    """Return the Content-Security-Policy: a page can load only what this server sends or the page itself creates."""
+    scripts = re.findall(r"<script>(.*?)</script>", index_html(), re.DOTALL)
     own = " ".join(f"'sha256-{b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts)
     return (
         f"default-src 'self'; script-src 'self' blob: {own}; style-src 'self' 'unsafe-inline'; "

@@ -193,7 +193,7 @@ def watch_to_its_end(page: Page) -> dict[str, Any]:
         if page.locator(".sl-badge", has_text="completed").count():
             break
         page.wait_for_timeout(1000)
-    toast = page.locator('[data-testid="stToast"]', has_text="is done").inner_text(timeout=10_000)
+    toast = page.locator('[data-testid="stToast"]', has_text="of items completed").inner_text(timeout=10_000)
     duration = page.locator(".sl-run-tiles dd").nth(4)
     before = duration.inner_text()
     page.wait_for_timeout(2500)
@@ -201,12 +201,12 @@ def watch_to_its_end(page: Page) -> dict[str, Any]:
 
 
 def look_on(page: Page) -> str:
-    """Return what stands in the form's place for who may only look."""
+    """Return what a viewer sees in place of the form."""
     page.keyboard.press("Enter")
-    said = page.locator(".sl-viewer").inner_text(timeout=15_000)
+    shown = page.locator(".sl-viewer").inner_text(timeout=15_000)
     expect(page.get_by_role("button", name="Run import")).to_have_count(0)
     page.close()
-    return said
+    return shown
 
 
 def test_a_run_started_from_the_form_appears(watched: Watched) -> None:
@@ -236,7 +236,7 @@ def test_what_is_typed_selected_and_scrolled_survives_the_ticks(watched: Watched
 
 
 def test_filters_live_in_the_address_and_pages_open_without_loading_anew(watched: Watched) -> None:
-    assert {name: said for name, said in watched.visited.items() if name != "end"} == {
+    assert {name: value for name, value in watched.visited.items() if name != "end"} == {
         "closed": True,
         "filtered": "status=failed",
         "loaded once": 1,
@@ -249,13 +249,13 @@ def test_filters_live_in_the_address_and_pages_open_without_loading_anew(watched
 def test_the_run_is_watched_to_its_end(watched: Watched) -> None:
     end = watched.visited["end"]
     assert end["bars"] >= 3 and end["charts"] >= 3
-    assert "Run 1 of items is done: 600 items" in end["toast"]
+    assert "Run 1 of items completed: 600 items" in end["toast"]
     before, after = end["took"]
     assert before == after and before.endswith(" s")
 
 
 def test_who_may_only_look_finds_no_form(watched: Watched) -> None:
-    assert watched.looking == "You may look; starting imports is for operators."
+    assert watched.looking == "Read-only access. Operators can start imports."
 
 
 def test_nothing_is_asked_of_another_host_and_nothing_is_complained_of(watched: Watched) -> None:

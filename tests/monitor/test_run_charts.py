@@ -1,4 +1,4 @@
-"""The charts of a run's life: what they are given to draw."""
+"""The data of a run's charts."""
 
 import math
 from datetime import UTC, datetime, timedelta
@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from workers.monitor.sections import life_chart
-from workers.monitor.sections.life_chart import Life, life
+from workers.monitor.sections import run_charts
+from workers.monitor.sections.run_charts import Charts, charts_of
 from workers.reports.history import History, Point
 from workers.reports.pauses import Span
 
@@ -27,14 +27,14 @@ def past(*points: Point, allowed: float | None = 20.0, held: tuple[Span, ...] = 
     return History(points, allowed, "2000/100 s", held, BEGIN, end)
 
 
-def drawn(*points: Point, total: int | None = 1000, **values: Any) -> Life:
-    found = life(past(*points, **values), total)
+def drawn(*points: Point, total: int | None = 1000, **values: Any) -> Charts:
+    found = charts_of(past(*points, **values), total)
     assert found is not None
     return found
 
 
 def test_a_run_that_has_not_lived_has_no_chart() -> None:
-    assert life(past(), 1000) is None
+    assert charts_of(past(), 1000) is None
 
 
 def test_each_span_is_a_row_and_the_first_begins_where_the_run_began() -> None:
@@ -46,15 +46,15 @@ def test_each_span_is_a_row_and_the_first_begins_where_the_run_began() -> None:
     assert list(found.pace["requests"]) == [21, 21, 21]
     assert list(found.pace["waiting"]) == [0, 0, 1] and list(found.pace["hits"]) == [0, 0, 1]
     assert list(found.progress["done"]) == [0, 40, 80]
-    assert found.has_waits and found.has_hits and not found.has_held and not found.has_failed
+    assert found.has_waits and found.has_hits and not found.has_pauses and not found.has_failed
 
 
-def test_the_ideal_stands_still_while_the_run_is_held_and_ends_with_the_items() -> None:
+def test_the_ideal_line_is_flat_during_a_pause_and_ends_with_the_items() -> None:
     held = Span(BEGIN + timedelta(seconds=2), BEGIN + timedelta(seconds=4))
     found = drawn(point(2), point(4), point(6), point(8), total=70, held=(held,))
 
     assert list(found.progress["ideal"]) == [0, 40, 40, 70, 70]
-    assert found.has_held and list(found.held["shown"]) == [0, 1]
+    assert found.has_pauses and list(found.pauses["shown"]) == [0, 1]
     assert found.progress["room"].max() == 70
 
 
@@ -73,12 +73,12 @@ def test_a_budget_far_above_all_that_was_reached_does_not_press_the_chart_to_the
 
 
 def test_no_data_is_empty_so_that_the_browser_has_nothing_to_complain_of() -> None:
-    for chart in drawn(point(2), allowed=None, total=None).charts():
+    for chart in drawn(point(2), allowed=None, total=None).specifications():
         assert all(pa.ipc.open_stream(rows).read_all().num_rows for rows in chart["datasets"].values())
 
 
 def test_the_charts_are_made_once_and_only_their_data_moves() -> None:
-    first, second = drawn(point(2)).charts()[0], drawn(point(2), point(4)).charts()[0]
+    first, second = drawn(point(2)).specifications()[0], drawn(point(2), point(4)).specifications()[0]
 
     assert first["layer"] is second["layer"]
     assert first["datasets"]["pace"] is not second["datasets"]["pace"]
@@ -90,7 +90,7 @@ def test_times_are_written_as_the_run_is_long(seconds: int, axis: str) -> None:
 
 
 def test_every_line_tells_the_time_here_and_in_utc() -> None:
-    for chart in (life_chart.pace_chart("%H:%M"), life_chart.progress_chart("%H:%M")):
+    for chart in (run_charts.pace_chart("%H:%M"), run_charts.progress_chart("%H:%M")):
         tips = [layer["encoding"]["tooltip"] for layer in chart["layer"] if "tooltip" in layer["encoding"]]
         assert [(tip["field"], tip["title"]) for tip in tips[0][:2]] == [("at", "at"), ("utc", "UTC")]
         assert len(tips) == 1

@@ -1,6 +1,6 @@
-"""Logging in by OpenID Connect: Streamlit talks to the provider, and its signed cookie says who somebody is.
+"""Logs people in by OpenID Connect: Streamlit talks to the provider, and its signed cookie names the person.
 
-What he may do, SLUICE_MONITOR_OPERATORS and SLUICE_MONITOR_VIEWERS say, each time anew.
+The role comes from SLUICE_MONITOR_OPERATORS and SLUICE_MONITOR_VIEWERS, at each request.
 """
 
 import hashlib
@@ -18,23 +18,23 @@ from streamlit.web.server.starlette.starlette_server_config import USER_COOKIE_N
 from streamlit.web.server.starlette.starlette_websocket import _get_signed_cookie_with_chunks
 
 from workers.monitor.access.login_page import go, leave_page, logout_page, oidc_page, page, refused_page
-from workers.monitor.access.session import Ended, Role, Session
+from workers.monitor.access.session import EndedSessions, Role, Session
 from workers.settings import get_settings
 
 log = logging.getLogger(__name__)
 
-#: Of Streamlit: the way to the provider, the way back, and the way out.
+#: Streamlit's paths: to the provider, back from it, and to the logout.
 _START, _BACK, _OUT = "/auth/login", "/oauth2callback", "/auth/logout"
 
 
 class OidcLogin:
-    """People are known by the e-mail address that the provider says it has verified."""
+    """Identifies a person by the e-mail address that the provider has verified."""
 
     def __init__(self) -> None:
         settings = get_settings()
         self._lists = {Role.OPERATOR: settings.monitor_operators, Role.VIEWER: settings.monitor_viewers}
         self._lasts = timedelta(hours=settings.monitor_session_hours)
-        self._ended = Ended(settings.data_dir)
+        self._ended = EndedSessions(settings.data_dir)
 
     def session(self, cookies: Mapping[str, str]) -> Session | None:
         claims = _claims(cookies)
@@ -47,10 +47,10 @@ class OidcLogin:
     def is_over(self, session: Session) -> bool:
         return self._ended.has(session)
 
-    def lets_through(self, path: str) -> bool:
+    def is_open(self, path: str) -> bool:
         return path in (_START, _BACK, _OUT)
 
-    async def answer(self, request: Request, session: Session | None) -> Response | None:
+    async def respond(self, request: Request, session: Session | None) -> Response | None:
         match request.method, request.url.path:
             case (("GET" | "HEAD"), "/login"):
                 return go("/") if session else self._page_for(_claims(request.cookies))
@@ -61,23 +61,24 @@ class OidcLogin:
             case "POST", "/logout":
                 if session:
                     self._ended.add(session)
-                    log.info("%r logged out of the page", session.name)
+                    log.info("%r logged out", session.name)
                 return page(leave_page(_OUT))
             case _, path if path == _OUT and request.headers.get("sec-fetch-site") == "cross-site":
-                return PlainTextResponse("Only a page of ours logs out.\n", HTTPStatus.FORBIDDEN)
+                return PlainTextResponse("Only this site's own pages can log out.\n", HTTPStatus.FORBIDDEN)
         return None
 
     def _page_for(self, claims: Mapping[str, Any]) -> Response:
-        """Return the way in or, for somebody who is known and in no list, why there is none for him."""
+        """Return the login page; for a person who is logged in at the provider without a role, the refusal."""
         email = str(claims.get("email", ""))
         if not claims or self._role_of(claims):
             return page(oidc_page())
         if not _is_verified(claims):
-            why = "Your provider does not say that it has verified your e-mail address: ask whoever runs it to do so."
+            why = "Your provider has not verified your e-mail address. Ask its administrator to verify it."
         else:
-            why = "Ask whoever runs Sluice to add this address to SLUICE_MONITOR_VIEWERS or SLUICE_MONITOR_OPERATORS."
-        log.warning("%r was not let in to the page: %s", email, why)
-        return page(refused_page(email or "Who has no e-mail address", why), HTTPStatus.FORBIDDEN)
+            lists = "SLUICE_MONITOR_VIEWERS or SLUICE_MONITOR_OPERATORS"
+            why = f"Ask the administrator of Sluice to add this address to {lists}."
+        log.warning("%r was refused: %s", email, why)
+        return page(refused_page(email or "An account without an e-mail address", why), HTTPStatus.FORBIDDEN)
 
     def _role_of(self, claims: Mapping[str, Any]) -> Role | None:
         if not _is_verified(claims):
@@ -93,7 +94,7 @@ class OidcLogin:
 
 
 def _claims(cookies: Mapping[str, str]) -> Mapping[str, Any]:
-    """Return what the provider said of somebody; nothing where nobody is logged in, or the cookie is not ours."""
+    """Return the provider's claims about the person; empty where the cookie is missing or not valid."""
     signed = _get_signed_cookie_with_chunks(dict(cookies), USER_COOKIE_NAME)
     claims = json.loads(signed) if signed else {}
     return claims if isinstance(claims, dict) and claims.get("is_logged_in") is True else {}
