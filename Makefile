@@ -1,4 +1,4 @@
-# make run: the main job, on embedded defaults. make test: everything that checks it. Nothing else is needed first.
+# make run: the demo, with an embedded Redis and SQLite. make test: linter, types, tests. Neither needs another step first.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,15 +9,15 @@ run: .venv/installed
 	@$(BIN)/python scripts/prepare.py
 	@PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/honcho start
 
-# Three at once on two cores: half of the time the tests wait for a window, a drain or a browser.
+# Three processes on two cores: the tests spend half of the time waiting for a window, a drain or a browser.
 test: .venv/installed lint
 	@$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-# The tests that need a server, on each Redis, Valkey and Postgres that can be had (seven): about an hour.
+# The tests that need a server, on seven versions of Redis, Valkey and Postgres: about an hour.
 test-servers: .venv/installed
 	@$(BIN)/python -m tests.each_server
 
-# The limiter's properties, on 10,000 generated scenarios; `make test` tries some hundreds.
+# The limiter's properties, on 10,000 generated scenarios; `make test` runs some hundreds.
 scenarios: .venv/installed
 	@SCENARIOS=10000 $(BIN)/python -m pytest -q -s tests/limiter/test_scenarios.py
 
@@ -37,7 +37,7 @@ lint: .venv/installed
 bench: .venv/installed
 	@$(BIN)/python benchmarks/import.py
 
-# The limiter beside others, which are installed for it.
+# The limiter compared with other libraries, which are installed first.
 bench-limiter: .venv/installed
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r benchmarks/requirements.txt
 	@$(BIN)/python benchmarks/limiter.py

@@ -14,10 +14,10 @@ from workers.scheduling import schedules
 
 _URL = os.environ["DEMO_API_URL"]
 shop_api = Connector("shop-api", base_url=_URL, limits=[Limit(500, seconds=20), Limit(2000, seconds=100)])
-#: Its header makes it another caller: the mock API counts each for itself.
+#: Its header makes it another client: the mock API counts each client separately.
 crm_api = Connector("crm-api", base_url=_URL, limits=[Limit(60, seconds=10)], headers={"X-Api-Key": "crm"})
 
-#: A night without a scheduler: so many hours ago it began, and ended.
+#: A night without a scheduler: how many hours ago it began, and ended.
 _AWAY_HOURS = (33, 29)
 
 

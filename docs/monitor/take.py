@@ -81,7 +81,7 @@ def _empty() -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def _busy() -> Iterator[tuple[str, int]]:
-    """Two runs go on, one is paused, one waits for its turn; that of the products has several windows behind it."""
+    """Two runs are active, one is paused, one is pending; the run of the products has used several windows."""
     with _fleet(items=6000, processes=2) as fleet, _page(fleet) as url:
         _remember(fleet)
         orders = fleet.start_run("orders")
@@ -98,13 +98,13 @@ def _busy() -> Iterator[tuple[str, int]]:
 
 @contextmanager
 def _failing() -> Iterator[tuple[str, int]]:
-    """The API answers with mistakes, and lets in fewer than it says; then the workers are killed at work."""
+    """The API answers with errors, and allows fewer requests than it states; then the workers are killed."""
     faults = [*("--fault", "500:0.22"), *("--fault", "malformed:0.1"), *("--fault", "reset:0.05")]
     backoff = {"SLUICE_BACKOFF_SECONDS": "0.2,0.2"}
     with _fleet(items=420, limits="400/20", mock_options=faults, settings=backoff) as fleet, _page(fleet) as url:
         _remember(fleet)
         run = fleet.start_run("orders")
-        # Where its list could not be read, it goes on where it stopped.
+        # Where its list could not be read, a retry continues at the same page.
         while fleet.wait_for_run(run, 240).status == "failed":
             fleet.command("retry", str(run))
         fleet.start_run("products")

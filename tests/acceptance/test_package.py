@@ -1,4 +1,4 @@
-"""A user's project with the built wheel: its own models.py, its own sources, its own API."""
+"""A user's project with the installed wheel: their models.py, sources and API, on a worker host without extras."""
 
 import ast
 import contextlib
@@ -24,12 +24,14 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from packaging.requirements import Requirement
 
 from tests.helpers.machine import ROOT, free_port, wait_until
-from workers import testing
+from workers import extras, testing
 
+DECLARED = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 TOKEN = "open-sesame"
-#: What the API sells; a sku is a word that no URL holds unquoted.
+#: The products of the API; a sku has characters that must be quoted in a URL.
 CATALOGUE = {f"tea/grün {n:03}": {"title": f"Tea {n}", "price": f"{n}.50", "stock": n % 7} for n in range(60)}
 SKUS = list(CATALOGUE)
 
@@ -110,7 +112,7 @@ SOURCES = [ProductSource()]
 
 
 class Shop:
-    """An API of another shape: a word for a cursor, a bearer token, and 20 requests in any half second."""
+    """An API with text cursors, a bearer token, and a limit of 20 requests in any half second."""
 
     def __init__(self) -> None:
         self.url = ""
@@ -123,7 +125,7 @@ class Shop:
         return testing.Response(status, self._found(request) if status == 200 else {"message": "no"})
 
     def admit(self, authorization: str | None) -> int:
-        """Count a request, and return the status it deserves."""
+        """Count a request, and return the status of its response."""
         with self._lock:
             now = time.monotonic()
             while self._recent and self._recent[0] <= now - 0.5:
@@ -155,12 +157,12 @@ def shop() -> Iterator[Shop]:
         yield shop
 
 
-# --- our wheel, and their project -------------------------------------------------------------------------------------
+# --- the wheel, and their project -------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """The wheel, and what was said while it was built, from a copy: nothing is written into the checkout."""
+    """The wheel, and the output of its build, from a copy: nothing is written into the checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     unwanted = shutil.ignore_patterns(".*", "__pycache__", "data", "build", "dist", "*.egg-info")
     shutil.copytree(ROOT, folder / "copy", ignore=unwanted)
@@ -174,21 +176,43 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 
 @pytest.fixture(scope="module")
 def installed(built: tuple[Path, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The programs of an empty environment with our wheel in it, and only the libraries borrowed from ours."""
+    """The programs of a worker host: the wheel, its dependencies and the extra `embedded`; no Streamlit, no psycopg."""
     folder = tmp_path_factory.mktemp("environment")
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     packages = folder / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
-    # A path that comes after the environment's own: `workers` can be found in our wheel only.
-    (packages / "libraries.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    for name in closure([*DECLARED["dependencies"], *DECLARED["optional-dependencies"]["embedded"]]):
+        link_distribution(name, packages)
     pip = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--no-deps", "--no-index"]
     subprocess.run([*pip, "--disable-pip-version-check", str(built[0])], timeout=60, check=True)
     return folder / "bin"
 
 
+def closure(requirements: list[str]) -> set[str]:
+    """Return the distributions that pip would install for some requirements."""
+    ahead, found = [Requirement(text) for text in requirements], set[str]()
+    while ahead:
+        requirement = ahead.pop()
+        if requirement.name in found:
+            continue
+        found.add(requirement.name)
+        inner = [Requirement(text) for text in importlib.metadata.requires(requirement.name) or []]
+        chosen = {"", *requirement.extras}
+        ahead += [i for i in inner if i.marker is None or any(i.marker.evaluate({"extra": e}) for e in chosen)]
+    return found
+
+
+def link_distribution(name: str, packages: Path) -> None:
+    """Make a distribution of this environment importable from a folder, without its dependencies."""
+    source = Path(sysconfig.get_path("purelib"))
+    for top in {file.parts[0] for file in importlib.metadata.files(name) or []} - {"..", "__pycache__"}:
+        if not (packages / top).exists():
+            (packages / top).symlink_to(source / top)
+
+
 @dataclass(frozen=True)
 class Project:
-    """A user's folder. Its commands see nothing of our checkout and of our environment variables."""
+    """A user's folder. Its commands see neither this checkout nor this process's environment variables."""
 
     folder: Path
     programs: Path
@@ -200,17 +224,21 @@ class Project:
         assert program.exists(), f"{program} was not installed"
         return [str(program), *words[1:]]
 
-    def run(self, *words: str) -> str:
-        """Run a command to its end and return what it answered; it must succeed, without a warning."""
-        done = subprocess.run(
+    def end(self, *words: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command until it ends, with any exit code."""
+        return subprocess.run(
             self.command(*words),
             cwd=self.folder,
-            env=self.environment,
+            env=self.environment | settings,
             capture_output=True,
             text=True,
             timeout=30,
             check=False,
         )
+
+    def run(self, *words: str) -> str:
+        """Run a command until it ends and return its stdout; it must succeed, without a warning."""
+        done = self.end(*words)
         assert done.returncode == 0, f"{words} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
         assert "Warning" not in done.stderr
         return done.stdout
@@ -220,7 +248,7 @@ class Project:
             return list(db.execute(sql))
 
     def processes(self) -> dict[int, str]:
-        """Every process that runs in this folder or below it (Linux only)."""
+        """Return the processes that run in this folder or below it, by id (Linux only)."""
         found = {}
         for entry in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):  # it ended meanwhile, or is a zombie
@@ -231,7 +259,7 @@ class Project:
 
 @pytest.fixture
 def project(installed: Path, shop: Shop, tmp_path: Path) -> Iterator[Project]:
-    """Their models.py, their shop/sources.py, their .env; and nothing runs there when the test is over."""
+    """Their models.py, shop/sources.py and .env. No process may be left there when the test ends."""
     folder, port = tmp_path / "webshop", free_port()
     (folder / "shop").mkdir(parents=True)
     (folder / "models.py").write_text(MODELS)
@@ -257,7 +285,7 @@ def project(installed: Path, shop: Shop, tmp_path: Path) -> Iterator[Project]:
 
 
 def assert_imported(project: Project, shop: Shop, run_id: str) -> None:
-    """Every product stands in their table as their API has it, asked for once each, and never refused."""
+    """Every product is in their table as their API has it, each was requested once, and none was refused."""
     wanted = [(s, p["title"], round(float(p["price"]) * 100), p["stock"]) for s, p in CATALOGUE.items()]
     assert project.rows("SELECT sku, title, price_cents, stock FROM products ORDER BY sku") == wanted
     assert shop.answers == [200] * (3 + len(CATALOGUE))
@@ -275,7 +303,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built: tuple[Path, s
     files = {p.relative_to(ROOT).as_posix() for p in package.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
 
     # When
-    wheel, said = built
+    wheel, output = built
     with zipfile.ZipFile(wheel) as archive:
         held = set(archive.namelist())
     about = {name for name in held if ".dist-info/" in name}
@@ -283,13 +311,18 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(built: tuple[Path, s
     # Then
     assert held - about == files
     assert any(name.endswith("/licenses/LICENSE") for name in about), "pyproject.toml promises a LICENSE"
-    assert "WARNING" not in said and "Deprecat" not in said
+    assert "WARNING" not in output and "Deprecat" not in output
 
 
 def test_what_the_package_imports_is_declared() -> None:
-    # Given
-    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    names = {_plain(re.split(r"[\s<>=!~;\[]", requirement, maxsplit=1)[0]) for requirement in declared}
+    # Given what a worker host has, and what each room may import on top of it
+    base = _names(DECLARED["dependencies"])
+    more = {
+        "workers/monitor/": _names(DECLARED["optional-dependencies"]["monitor"]),
+        "workers/processes/page_access.py": _names(DECLARED["optional-dependencies"]["oidc"]),
+        "workers/connections/": _names(DECLARED["optional-dependencies"]["postgres"]),
+        "workers/processes/redis_data_folder.py": _names(DECLARED["optional-dependencies"]["embedded"]),
+    }
     providers = importlib.metadata.packages_distributions()
 
     # When
@@ -304,13 +337,41 @@ def test_what_the_package_imports_is_declared() -> None:
     foreign = {name: where for name, where in imported.items() if name not in {*sys.stdlib_module_names, "workers"}}
 
     # Then
-    undeclared = {
-        name: sorted(where)
+    undeclared = [
+        f"{path} imports {name}"
         for name, where in foreign.items()
-        if not names & {_plain(distribution) for distribution in providers.get(name, [])}
-    }
+        for path in sorted(where)
+        if not {_plain(distribution) for distribution in providers.get(name, [])}
+        & base.union(*(names for begin, names in more.items() if path.startswith(begin)))
+    ]
     assert {"dramatiq", "peewee", "redis"} <= set(foreign)
     assert not undeclared, "pyproject.toml does not declare these"
+
+
+def test_each_extra_is_known_by_the_modules_that_it_brings() -> None:
+    optional = DECLARED["optional-dependencies"]
+
+    assert {*extras.MODULES, "all"} == set(optional)
+    for extra, modules in extras.MODULES.items():
+        brought = _names(optional[extra])
+        providers = importlib.metadata.packages_distributions()
+        assert all({_plain(d) for d in providers.get(module, [module])} & brought for module in modules)
+    assert optional["all"] == [f"{DECLARED['name']}[{','.join(extras.MODULES)}]"]
+
+
+def test_requirements_txt_has_what_every_extra_but_the_login_needs() -> None:
+    # Given: who uses OIDC adds Authlib
+    pinned = set(re.findall(r"^([\w.-]+)==", (ROOT / "requirements.txt").read_text(), re.MULTILINE))
+    optional = {
+        extra: texts for extra, texts in DECLARED["optional-dependencies"].items() if extra not in ("oidc", "all")
+    }
+
+    # Then
+    assert _names([*DECLARED["dependencies"], *(t for texts in optional.values() for t in texts)]) <= pinned
+
+
+def _names(requirements: list[str]) -> set[str]:
+    return {_plain(Requirement(text).name) for text in requirements}
 
 
 def _plain(name: str) -> str:
@@ -338,8 +399,33 @@ def test_the_sluice_command_works_from_their_folder(project: Project) -> None:
     assert {column for _, column, *_ in project.rows("PRAGMA table_info(products)")} >= {"sku", "price_cents"}
 
 
-def test_their_import_runs_inline_and_leaves_what_is_theirs_alone(project: Project, shop: Shop) -> None:
-    # Given: a product they already had
+@pytest.mark.parametrize(
+    ("words", "settings", "extra"),
+    [
+        (("monitor",), {}, "monitor"),
+        (("status",), {"SLUICE_DATABASE_URL": "postgresql://u:p@127.0.0.1:1/none"}, "postgres"),
+    ],
+)
+def test_a_missing_extra_is_one_sentence_with_the_command_that_installs_it(
+    project: Project, words: tuple[str, ...], settings: dict[str, str], extra: str
+) -> None:
+    done = project.end("sluice", *words, **settings)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    [sentence] = done.stderr.splitlines()
+    assert f'pip install "sluice-importer[{extra}]"' in sentence
+
+
+def test_the_doctor_misses_no_package_of_an_extra(project: Project) -> None:
+    findings = json.loads(project.end("sluice", "doctor", "--json").stdout)
+
+    [packages] = [f for f in findings if f["area"] == "python" and "packages" in f["what"]]
+    assert packages["level"] == "ok"
+
+
+def test_their_import_runs_inline_and_leaves_their_own_columns_alone(project: Project, shop: Shop) -> None:
+    # Given: a product that they already have
     project.run("python", "-m", "workers", "migrate", "--create-models")
     project.rows(f"INSERT INTO products (sku, title, listed, note) VALUES ('{SKUS[7]}', 'old', 0, 'ours')")
 
@@ -354,7 +440,7 @@ def test_their_import_runs_inline_and_leaves_what_is_theirs_alone(project: Proje
 
 
 def test_their_import_runs_through_workers_of_their_own(project: Project, shop: Shop) -> None:
-    # Given: what their Procfile starts
+    # Given: the processes of their Procfile
     project.run("python", "-m", "workers", "migrate", "--create-models")
     with started(project, "redis", "worker", "scheduler") as processes:
         # When
@@ -369,7 +455,7 @@ def test_their_import_runs_through_workers_of_their_own(project: Project, shop: 
 
 @contextlib.contextmanager
 def started(project: Project, *commands: str) -> Iterator[list["subprocess.Popen[bytes]"]]:
-    """Their processes, stopped all at once as honcho does it; their log is shown when the test fails."""
+    """Their processes, stopped all at once as by honcho; their log is printed where a test fails."""
     log = project.folder / "log"
     processes: list[subprocess.Popen[bytes]] = []
     with log.open("wb") as out:

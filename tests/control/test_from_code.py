@@ -123,6 +123,16 @@ def test_a_stuck_pause_is_forced(sent: list[str], moved_clock: clock.MovedClock)
 
 
 @ON_SQLITE
+def test_a_run_is_adjusted_in_all_that_is_asked_or_in_nothing(sent: list[str]) -> None:
+    run = workers.start_run("items")
+
+    with pytest.raises(workers.UsageError):
+        workers.adjust(run.id, lanes=2, priority=101)
+
+    assert workers.run_stats(run.id).lanes == run.lanes
+
+
+@ON_SQLITE
 def test_without_redis_the_change_is_saved(sent: list[str], house: pytest.MonkeyPatch) -> None:
     # Given
     house.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")

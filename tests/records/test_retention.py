@@ -196,7 +196,7 @@ def test_a_run_that_is_retried_while_its_items_go_keeps_the_rest_and_its_counts(
     runs.move(run_id, RunStatus.COMPLETED, who="test", door="test")
     moved_clock.advance(31 * 86_400)
     assert retention.prune(**AGES).items == 700
-    with pytest.raises(UsageError, match="removed"):
+    with pytest.raises(UsageError, match="deleted by retention"):
         runner.retry_failed(run_id, who="test", door="test")
 
 

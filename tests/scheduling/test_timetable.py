@@ -526,7 +526,7 @@ def test_another_catch_up_holds_for_the_slots_that_were_missed_already(items, mo
 def test_a_row_that_cannot_be_read_keeps_no_other_schedule_from_its_runs(items, import_from, moved, caplog):
     # Given a row that was written by hand, before the others
     import_from(NOWHERE, name="broken", schedule="@daily")
-    timetable._told.clear()
+    timetable._logged.clear()
     timetable.adopt()
     Schedule.update({Schedule.cron: "what?"}).where(Schedule.source == "broken").execute()
 

@@ -76,6 +76,9 @@ def monitor() -> int:
     Example:
       python -m workers monitor
     """
+    from workers import extras
+
+    extras.require("monitor", "The page")
     from workers.monitor.serving.server import serve
 
     return serve()

@@ -19,9 +19,8 @@ from peewee import (
 from playhouse.db_url import parse
 from playhouse.pool import PooledSqliteDatabase
 
-from workers import clock
+from workers import clock, extras
 from workers.connections import database_errors
-from workers.connections.pool import Pool
 from workers.errors import ConfigurationError, DependencyDown
 from workers.settings import get_settings
 from workers.text import redaction
@@ -131,6 +130,9 @@ def _make(url: str) -> Database:
 
 
 def _postgres(url: str) -> Database:
+    extras.require("postgres", "A Postgres database (SLUICE_DATABASE_URL)")
+    from workers.connections.pool import Pool
+
     try:
         parts = urlsplit(url)
         options = parse(url, unquote_password=True, unquote_user=True)

@@ -8,10 +8,17 @@ import sqlite3
 import traceback
 from collections.abc import Iterator
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psycopg
 from peewee import Database, DatabaseError, InterfaceError, OperationalError, PeeweeException
+
+if TYPE_CHECKING:
+    import psycopg
+else:
+    try:
+        import psycopg
+    except ImportError:  # the extra `postgres` is not installed: no error can be psycopg's
+        psycopg = None
 
 
 class Fault(StrEnum):
@@ -38,6 +45,8 @@ class Fault(StrEnum):
 
 #: The SQLSTATE of a server that has no free connection.
 TOO_MANY_CONNECTIONS = "53300"
+
+_DRIVER_ERRORS: tuple[type[Exception], ...] = (sqlite3.Error, psycopg.Error) if psycopg else (sqlite3.Error,)
 
 _AWAY = {Fault.TIMEOUT, Fault.SESSION, Fault.CONNECTION, Fault.CONFLICT, Fault.OUTAGE}
 _OF_THE_STATEMENT = {Fault.STATEMENT, Fault.TIMEOUT, Fault.SESSION}
@@ -113,14 +122,14 @@ def classify(error: BaseException) -> Fault | None:
     Parameters:
       error(BaseException): Of peewee or of a driver, from the Sluice database or from a user's own.
     """
-    if not isinstance(error, (DatabaseError, InterfaceError, psycopg.Error, sqlite3.Error)):
+    if not isinstance(error, (DatabaseError, InterfaceError, *_DRIVER_ERRORS)):
         return None
     original = original_of(error)
-    if original is None or not isinstance(original, (psycopg.Error, sqlite3.Error)):
-        return _by_sqlstate(sqlstate(original), original) if sqlstate(original) else _by_class(error, original)
     if isinstance(original, sqlite3.Error):
         return _of_sqlite(original)
-    return _of_psycopg(original)
+    if psycopg and isinstance(original, psycopg.Error):
+        return _of_psycopg(original)
+    return _by_sqlstate(sqlstate(original), original) if sqlstate(original) else _by_class(error, original)
 
 
 def is_away(error: BaseException) -> bool:
@@ -156,8 +165,10 @@ def sqlite_code(error: BaseException | None) -> int:
 def is_of_no_connection(error: BaseException) -> bool:
     """Return whether no connection could be opened."""
     original = original_of(error)
-    failed = getattr(original, "pgconn", None) is not None  # psycopg sets it where a connect failed
-    return failed or isinstance(original, psycopg.errors.ConnectionTimeout) or sqlstate(original).startswith("08001")
+    if psycopg and isinstance(original, psycopg.errors.ConnectionTimeout):
+        return True
+    failed = getattr(original, "pgconn", None) is not None  # psycopg leaves it at failed connects
+    return failed or sqlstate(original).startswith("08001")
 
 
 def _by_sqlstate(state: str, original: BaseException | None) -> Fault:
@@ -177,7 +188,7 @@ def _of_sqlite(original: sqlite3.Error) -> Fault:
     )  # raised by Python: a value that it cannot bind or decode
 
 
-def _of_psycopg(original: psycopg.Error) -> Fault:
+def _of_psycopg(original: "psycopg.Error") -> Fault:
     if is_of_no_connection(original):
         return Fault.OUTAGE  # with any code: 55000 is a database that allows no connections
     if original.sqlstate:
@@ -200,9 +211,9 @@ def _by_class(error: BaseException, original: BaseException | None) -> Fault:
 def _is_cut(original: BaseException) -> bool:
     """Return whether the connection that raised an error is closed, or was never open."""
     for actor in _actors(original):
-        if isinstance(actor, psycopg.Cursor):
+        if psycopg and isinstance(actor, psycopg.Cursor):
             return actor.connection.closed
-        if isinstance(actor, psycopg.Connection):
+        if psycopg and isinstance(actor, psycopg.Connection):
             return actor.closed
         if isinstance(actor, Database) and _is_closed(actor):
             return True

@@ -1,1 +1,1 @@
-"""The only way a run begins or changes course."""
+"""Acts on runs: start, pause, resume, cancel, retry, adjust; every change of a run goes through `runner`."""

@@ -210,6 +210,10 @@ def adjust(
     """
     if lanes is None and priority is None:
         raise UsageError("Say what to change: lanes, priority, or both")
+    if lanes is not None:
+        runner.check_lanes(lanes)
+    if priority is not None:
+        runner.check_priority(priority)
     by = author(who, door)
     with tables():
         if lanes is not None:

@@ -289,8 +289,7 @@ def set_lanes(run_id: int, lanes: int, *, who: str, door: str) -> Run:
       UnknownRun: There is no such run.
       UsageError: It has ended, or the number is out of range.
     """
-    if not 1 <= lanes <= MOST_LANES:
-        raise UsageError(f"A run cannot have {lanes:,} lanes: give 1 to {MOST_LANES:,}")
+    check_lanes(lanes)
     with database.db.atomic():
         was = runs.set_lanes(run_id, lanes, who=who, door=door)
         end_all(run_id, first=lanes)
@@ -311,10 +310,21 @@ def set_priority(run_id: int, priority: int, *, who: str, door: str) -> Run:
       UnknownRun: There is no such run.
       UsageError: It has ended, or the number is out of range.
     """
-    if abs(priority) > MOST_PRIORITY:
-        raise UsageError(f"A run cannot have priority {priority:,}: give -{MOST_PRIORITY} to {MOST_PRIORITY}")
+    check_priority(priority)
     runs.set_priority(run_id, priority, who=who, door=door)
     return runs.get(run_id)
+
+
+def check_lanes(lanes: int) -> None:
+    """Refuse a number of lanes that no run can have, by a UsageError."""
+    if not 1 <= lanes <= MOST_LANES:
+        raise UsageError(f"A run cannot have {lanes:,} lanes: give 1 to {MOST_LANES:,}")
+
+
+def check_priority(priority: int) -> None:
+    """Refuse a priority that no run can have, by a UsageError."""
+    if abs(priority) > MOST_PRIORITY:
+        raise UsageError(f"A run cannot have priority {priority:,}: give -{MOST_PRIORITY} to {MOST_PRIORITY}")
 
 
 def force(run_id: int, *, who: str, door: str) -> str:

@@ -15,7 +15,6 @@ from peewee import PeeweeException
 from workers import clock
 from workers.connections import database
 from workers.connections.database import db
-from workers.connections.pool import is_pooled
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.doctor.redis_checks import apart
 from workers.errors import ConfigurationError, DependencyDown
@@ -253,6 +252,8 @@ def _lacking_rights() -> str:
 
 def _pooler(settings: Settings) -> Iterator[Finding]:
     """Check whether a pooler is in front of Postgres, and that the settings say so."""
+    from workers.connections.pool import is_pooled  # it needs the extra `postgres`
+
     if settings.database_pooler == "transaction":
         yield ok("database", "SLUICE_DATABASE_POOLER=transaction: no statement is prepared")
     elif is_pooled(db.connection()):

@@ -12,6 +12,10 @@ from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.version import InvalidVersion, Version
+
+from workers import extras
 from workers.doctor.finding import Finding, error, ok, refused, warning
 from workers.errors import ConfigurationError
 from workers.processes import page_access, preflight
@@ -25,8 +29,6 @@ _FILES_A_THREAD, _FILES_A_PROCESS = 6, 64
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 1_000_000_000, 100_000_000
 _URL_WITH_PASSWORD = re.compile(r"://[^\s/]*:[^\s/]+@")
 _ASSIGNMENT = re.compile(r"^[ \t#]*(?:export[ \t]+)?(\w+)[ \t]*=[ \t]*(\S+)", re.MULTILINE | re.IGNORECASE)
-_REQUIREMENT = re.compile(r"([\w.-]+)(?:\[[\w,]+\])?\s*([^;]*)")
-_BOUND = re.compile(r"(==|>=|<)\s*([\d.]+)")
 _LINE = re.compile(r"^[ \t]*(export[ \t]+)?(SLUICE_\w+)[ \t]*=", re.MULTILINE | re.IGNORECASE)
 _ANSWER_SECONDS = 2.0
 
@@ -54,51 +56,66 @@ def python(version: tuple[int, ...] = sys.version_info[:3], stage: str = sys.ver
 
 
 def packages(wanted: list[str] | None = None) -> Iterator[Finding]:
-    """Check that the installed packages are of the versions that Sluice needs.
+    """Check the versions of the packages that Sluice needs; those of an extra only where they are installed.
 
     Parameters:
-      wanted(list[str] | None): Requirements, as pyproject.toml has them; None: Sluice's own.
+      wanted(list[str] | None): Requirements (PEP 508); None: Sluice's own.
     """
-    wanted = _own_requirements() if wanted is None else wanted
-    wrong = [said for requirement in wanted if (said := _unmet(requirement))]
-    for said in wrong:
-        yield error("python", said, "install what Sluice needs again: `pip install -r requirements.txt`")
-    if not wrong:
-        yield ok("python", f"{len(wanted)} packages, each of a version that fits")
+    requirements = [Requirement(text) for text in (_own_requirements() if wanted is None else wanted)]
+    checked = [requirement for requirement in requirements if _is_wanted(requirement)]
+    unmet = [what for requirement in checked if (what := _unmet(requirement))]
+    for what in unmet:
+        yield error("python", what, "install Sluice again; in a clone: `pip install -r requirements.txt`")
+    if not unmet:
+        yield ok("python", f"{len(checked)} packages, each of a version that fits")
 
 
 def _own_requirements() -> list[str]:
-    """Return what Sluice needs: as it was installed, or as its folder says where it was not."""
+    """Return the requirements of the installed package, or of pyproject.toml in a clone that was not installed."""
     try:
         return metadata.requires(_PACKAGE) or []
     except metadata.PackageNotFoundError:
         project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-        return list(project["dependencies"])
+        optional: dict[str, list[str]] = project["optional-dependencies"]
+        return project["dependencies"] + [_of_extra(text, extra) for extra in optional for text in optional[extra]]
 
 
-def _unmet(requirement: str) -> str:
-    """Say how a requirement is not met; empty where it is, or is for another system."""
-    read = _REQUIREMENT.match(requirement)
-    if read is None:
-        return ""
-    name, bounds = read[1], read[2].strip()
+def _of_extra(text: str, extra: str) -> str:
+    """Return a requirement as installed metadata has it: with its extra in its marker."""
+    package, _, marker = text.partition(";")
+    return f"{package}; ({marker}) and extra == '{extra}'" if marker else f"{package}; extra == '{extra}'"
+
+
+def _is_wanted(requirement: Requirement) -> bool:
+    """Return whether a package is needed on this system: always, or by an extra that brought it."""
+    marker = requirement.marker
+    if marker is None or marker.evaluate({"extra": ""}):
+        return True
+    of_an_extra = any(marker.evaluate({"extra": extra}) for extra in extras.MODULES)
+    return of_an_extra and requirement.name != _PACKAGE and _installed_version(requirement.name) is not None
+
+
+def _unmet(requirement: Requirement) -> str:
+    """Return in which way a requirement is not met; empty where it is met."""
+    installed = _installed_version(requirement.name)
+    if installed is None:
+        return f"the package {requirement.name} is not installed"
     try:
-        version = metadata.version(name)
+        fits = requirement.specifier.contains(Version(installed), prereleases=True)
+    except InvalidVersion:
+        return f"{requirement.name} {installed} is installed, which is not a version that can be compared"
+    made_for = f"{requirement.name} {installed} is installed, and Sluice is made for {requirement.specifier}"
+    return "" if fits else made_for
+
+
+def _installed_version(name: str) -> str | None:
+    """Return the version of an installed package as its metadata has it, empty where that has none."""
+    try:
+        return metadata.version(name) or ""
     except metadata.PackageNotFoundError:
-        return "" if ";" in requirement else f"the package {name} is not installed"
-    fits = all(_fits(version, sign, bound) for sign, bound in _BOUND.findall(bounds))
-    return "" if fits else f"{name} {version} is installed, and Sluice is made for {bounds}"
-
-
-def _fits(version: str, sign: str, bound: str) -> bool:
-    has, limit = _numbers(version), _numbers(bound)
-    if sign == "==":
-        return has[: len(limit)] == limit
-    return has >= limit if sign == ">=" else has < limit
-
-
-def _numbers(version: str) -> list[int]:
-    return [int(part) for part in re.findall(r"\d+", version.partition("+")[0])]
+        return None
+    except KeyError:  # a damaged installation: a dist-info folder without a version
+        return ""
 
 
 # --- settings and files

@@ -1,1 +1,1 @@
-"""The message broker, and what processes say to each other through Redis."""
+"""How processes communicate through Redis: the message broker, heartbeats, notices and recent errors."""

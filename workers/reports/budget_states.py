@@ -71,7 +71,7 @@ def known_budgets() -> tuple[dict[str, Budget], list[str]]:
         gaps.append("the database does not answer: only the budgets that sources name are known")
     outage = outages.redis_trouble() or outages.reported_trouble()
     if outage and outage.cause is not Cause.REDIS_AWAY:  # reading a budget reports that one
-        gaps.append(f"no permit is given: {outage.sentence}")
+        gaps.append(f"{outage.headline}: no permit without it. To do: {outage.repair}")
     return found, gaps
 
 

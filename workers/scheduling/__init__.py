@@ -1,1 +1,1 @@
-"""When runs begin by themselves: schedules, their rules, their calendar."""
+"""Schedules: when runs start automatically, by which rules, and the calendar of past and future runs."""

@@ -5,7 +5,7 @@ if (!window.sluiceTick) {
   const GRACE_MS = 3000; // a tab in the background is drawn less often; give it time when it becomes visible
   const FIELDS = "button, input, textarea, select, label, [role=button], [role=option], [role=radio], [data-press]";
   const ACTS = ".sl-button, .stButton button, .stPopover button, [role=dialog] button";
-  let tickAt = 0;
+  let tickAt = document.querySelector(".sl-as-of") ? Date.now() : 0; // the first tick can come before this code
   let graceUntil = 0;
   let bar = null;
 
