@@ -30,14 +30,14 @@ if TYPE_CHECKING:
     )
     from workers.failures import FailureClass
     from workers.limiter.budget import Budget, Limit
-    from workers.limiter.headers import Quota
-    from workers.limiter.ledger import Watermark
     from workers.limiter.lesson import Lesson
     from workers.limiter.permits import Permit, PermitClient, Usage
+    from workers.limiter.rate_limit_headers import Quota
     from workers.limiter.rate_limiter import RateLimiter
+    from workers.limiter.redis_ledger import Watermark
     from workers.limiter.state import BudgetState, Note, WindowState
+    from workers.records.import_status import HasImportStatus
     from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
-    from workers.records.tracking import HasImportStatus
     from workers.reports.run_stats import RunStats
     from workers.sources.address import path
     from workers.sources.connector import Connector
@@ -106,14 +106,14 @@ _HOMES = {
     "RetryableError Skip SluiceError UnknownRun UnknownSource UsageError",
     "failures": "FailureClass",
     "limiter.budget": "Budget Limit",
-    "limiter.headers": "Quota",
-    "limiter.ledger": "Watermark",
+    "limiter.rate_limit_headers": "Quota",
+    "limiter.redis_ledger": "Watermark",
     "limiter.lesson": "Lesson",
     "limiter.permits": "Permit PermitClient Usage",
     "limiter.rate_limiter": "RateLimiter",
     "limiter.state": "BudgetState Note WindowState",
     "records.tables": "ItemStatus Run RunItem RunStatus",
-    "records.tracking": "HasImportStatus",
+    "records.import_status": "HasImportStatus",
     "reports.run_stats": "RunStats",
     "sources.address": "path",
     "sources.connector": "Connector",

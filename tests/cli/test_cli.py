@@ -30,8 +30,8 @@ from workers.control import runner
 from workers.errors import DependencyDown, RateLimited
 from workers.failures import FailureClass
 from workers.limiter.permits import Usage
-from workers.messaging import presence, scheduler_heartbeat
-from workers.records import claims, commits, items, run_end, runs, schema
+from workers.messaging import process_heartbeat, scheduler_heartbeat
+from workers.records import claims, commits, items, run_completion, runs, schema
 from workers.records.commits import Outcome
 from workers.records.tables import ItemStatus, Run, RunEvent, RunStatus
 from workers.text.durations import duration
@@ -96,7 +96,7 @@ def fail(run: Run, *failures: tuple[FailureClass, str]) -> None:
         for n, item in enumerate(claim.items)
     ]
     commits.commit(run.id, claim, outcomes, Usage(), lambda models: None)
-    assert run_end.complete_if_done(run.id)
+    assert run_completion.complete_if_done(run.id)
 
 
 def status_of(run: Run) -> str:
@@ -543,7 +543,7 @@ def test_status_groups_what_failed_and_takes_nothing_an_api_said_for_its_own(dem
 
 def test_status_tells_how_its_budget_is_paused_and_paced(demo: None, sluice: Sluice, redis_server: str) -> None:
     # Given a run whose API has refused a request without cause
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     run = start()
     with redis.Redis.from_url(redis_server) as client:
         limiter = RateLimiter(api.budget, client, prefix=os.environ["SLUICE_PREFIX"])
@@ -632,7 +632,7 @@ def test_where_a_line_is_short_the_bar_goes_and_what_comes_next_stays(
     demo: None, environment: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     # Given a run whose list is to be asked for again
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     run = start()
     summary = "list page 1, attempt 2 of 5: items: http://127.0.0.1:1 refuses connections"
     due = clock.now() + timedelta(seconds=100)

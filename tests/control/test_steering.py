@@ -16,8 +16,8 @@ from workers.control import runner
 from workers.engine import detail, discovery, reaper
 from workers.failures import FailureClass, fingerprint
 from workers.limiter.permits import Usage
-from workers.messaging import broadcast, broker, presence
-from workers.records import claims, commits, items, lanes, run_end, runs
+from workers.messaging import broadcast, broker, process_heartbeat
+from workers.records import claims, commits, items, lanes, run_completion, runs
 from workers.records.commits import Outcome
 from workers.records.tables import ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
 from workers.records.watermark import Watermark
@@ -75,7 +75,7 @@ def ended(refused: bool = True) -> Run:
         }
         items.add(run.id, [row])
         Run.update(total_count=6, failed_count=6).where(Run.id == run.id).execute()
-    assert run_end.complete_if_done(run.id)
+    assert run_completion.complete_if_done(run.id)
     return runs.get(run.id)
 
 
@@ -422,7 +422,7 @@ def test_a_run_gives_way_to_one_of_higher_priority_on_its_budget_and_keeps_one_l
     assert alive(low) == [0, 1]
 
     # And says why, where a worker runs
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     assert run_stats.run_stats(runs.get(low.id)).why == "gives way to run 2 (priority 5); one lane continues"
 
     # But its first lane continues

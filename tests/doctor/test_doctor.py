@@ -25,7 +25,7 @@ from workers.doctor.database_checks import _filesystem
 from workers.doctor.examination import _findings, examine
 from workers.doctor.finding import Level, ok
 from workers.errors import ConfigurationError
-from workers.messaging import presence, scheduler_heartbeat
+from workers.messaging import process_heartbeat, scheduler_heartbeat
 from workers.messaging.broker import QUEUE, make_broker
 from workers.monitor.access import login, password
 from workers.records import schema
@@ -327,19 +327,19 @@ def test_only_processes_that_take_messages_are_counted_as_workers(import_from, h
     # Given a scheduler, a monitor and a process that uses the queue, and no worker
     import_from("http://127.0.0.1:1")
     for kind in ("scheduler", "monitor"):
-        presence.Heartbeat(kind).write()
+        process_heartbeat.Heartbeat(kind).write()
     consumer = make_broker(redis_server).consume(QUEUE, timeout=1)
     next(consumer)
     missing = only(redis_checks.workers())
 
     # When one was asked to stop, and one starts that knows no such source, and one that does
     clock.stop_requested.set()
-    presence.Heartbeat("worker", 8).write()
+    process_heartbeat.Heartbeat("worker", 8).write()
     clock.stop_requested.clear()
     stopping = only(redis_checks.workers())
-    presence.Heartbeat("worker", 8, None, ["orders"]).write()
+    process_heartbeat.Heartbeat("worker", 8, None, ["orders"]).write()
     outdated = only(redis_checks.workers())
-    presence.Heartbeat("worker", 4, None, ["items"]).write()
+    process_heartbeat.Heartbeat("worker", 4, None, ["items"]).write()
     consumer.close()
 
     # Then

@@ -19,7 +19,7 @@ from workers.engine import fresh_runs as fresh_rows
 from workers.engine.discovery import discover
 from workers.engine.finalize import finalize
 from workers.engine.fresh_runs import sources_of_table
-from workers.messaging import presence
+from workers.messaging import process_heartbeat
 from workers.monitor.actions import run_questions
 from workers.records import cursor, old_rows, retention, runs, schema
 from workers.records.tables import OldRow, Removal, Run, RunEvent, RunStatus
@@ -778,7 +778,7 @@ def test_the_copy_resumes_at_the_key_at_which_a_worker_died(
     with pytest.raises(KeyboardInterrupt):
         runner.run_inline(run)
     assert OldRow.select().count() == 1000
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     assert why(run) == "records which rows exist, before it requests its list"
 
     # When its lease has ended, and another takes it up
@@ -841,7 +841,7 @@ def test_a_removal_resumes_at_the_key_at_which_a_worker_died(
     with pytest.raises(KeyboardInterrupt):
         runner.run_inline(run)
     assert (len(left()), runs.get(run.id).status) == (800, RunStatus.RUNNING)
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     assert why(run) == "removes the rows that are no longer in its list: 500 so far"
 
     # When another takes it up

@@ -13,7 +13,7 @@ from workers.failures import FailureClass
 from workers.limiter.permits import Usage
 from workers.messaging import broker
 from workers.processes import scheduler
-from workers.records import claims, commits, items, lanes, run_end, runs
+from workers.records import claims, commits, items, lanes, run_completion, runs
 from workers.records.commits import Outcome
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 
@@ -115,7 +115,7 @@ def test_a_lane_that_sleeps_wakes_for_items_of_a_lane_that_died(sent, moved_cloc
     # Then it comes back when the lease of the other ends, and does not end the run
     name, _, delay = sent[-1]
     assert (name, delay) == ("fetch_details", pytest.approx(60))
-    assert not run_end.complete_if_done(run_id)
+    assert not run_completion.complete_if_done(run_id)
 
 
 def test_an_item_that_was_lost_in_its_last_attempt_fails_without_another_request(sent, moved_clock):

@@ -7,7 +7,7 @@ from workers.control import runner
 from workers.engine import reaper
 from workers.engine.actors import ACTORS
 from workers.engine.unknown_source import LATER_SECONDS, SOON_SECONDS
-from workers.messaging import broker, presence
+from workers.messaging import broker, process_heartbeat
 from workers.records import items, lanes, runs
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 from workers.sources import registry
@@ -53,7 +53,7 @@ def know_the_source():
 @pytest.fixture(params=[True, False], ids=["another worker knows it", "none knows it"])
 def wait(request, house):
     """How long a message waits, by what another worker knows."""
-    presence.Heartbeat("worker", sources=["newcomer"] if request.param else ["items"]).write()
+    process_heartbeat.Heartbeat("worker", sources=["newcomer"] if request.param else ["items"]).write()
     return SOON_SECONDS if request.param else LATER_SECONDS
 
 
@@ -95,7 +95,7 @@ def test_a_list_page_is_left_to_others_once_and_read_by_who_knows_it(newcomer, s
 def test_the_reaper_sends_no_second_message_of_a_run_that_waits_for_a_worker_that_knows_it(newcomer, moved_clock, sent):
     # Given a lane that was left to others
     run = newcomer()
-    worker = presence.Heartbeat("worker", sources=["items"])
+    worker = process_heartbeat.Heartbeat("worker", sources=["items"])
     worker.write()
     call("fetch_details", run.id, 0, 1)
 

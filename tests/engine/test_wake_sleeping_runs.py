@@ -16,7 +16,7 @@ from workers.control import runner
 from workers.control.relearn import relearn
 from workers.engine import list_failure, wake_sleeping_runs
 from workers.errors import RateLimited, Refused
-from workers.messaging import broker, presence
+from workers.messaging import broker, process_heartbeat
 from workers.processes import scheduler
 from workers.records import cursor, items, lanes, runs
 from workers.records.lanes import open_for
@@ -276,7 +276,7 @@ def test_a_run_sleeps_on_whose_requests_weigh_more_than_is_left_and_says_so(sent
     run = sleeping()
     RunItem.update(item_id=Item.create(external_id="1", name="one").id).execute()
     use(limiter_of().permit_client(), 60)
-    presence.Heartbeat("worker", 8).write()
+    process_heartbeat.Heartbeat("worker", 8).write()
 
     # Then it is not woken for what it cannot use
     assert wake_sleeping_runs.wake_sleepers() == 0

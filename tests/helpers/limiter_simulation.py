@@ -32,7 +32,7 @@ from tests.helpers.reference_servers import (
 )
 from workers import Limit, RateLimiter, clock
 from workers.errors import DependencyDown, RateLimited, Refused
-from workers.limiter import ledger
+from workers.limiter import redis_ledger
 from workers.limiter.lesson import Lesson
 from workers.limiter.permits import Permit, PermitClient, Subject
 from workers.limiter.state import BudgetState
@@ -699,7 +699,7 @@ def too_many(counted: Sequence[Counted], limits: tuple[Limit, ...]) -> int:
 
 def mutated(*changes: tuple[str, str]) -> str:
     """The script with something changed, for the controls."""
-    script = ledger._SCRIPT
+    script = redis_ledger._SCRIPT
     for old, new in changes:
         assert script.count(old) == 1, f"{old!r} stands {script.count(old)} times in limiter.lua"
         script = script.replace(old, new)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 from workers.records.tables import Run, RunStatus, Schedule
-from workers.scheduling.rules import Action, Begin, Cancel, Make, Move, Skip
+from workers.scheduling.slot_rules import Action, Begin, Cancel, Make, Move, Skip
 
 LATE_SECONDS = 60.0
 

@@ -12,7 +12,7 @@ import redis
 
 from tests.helpers.limiters import SECOND, beside, granted, limiter_on, move_to, notes, refusal, use
 from workers import Budget, ConfigurationError, Connector, Limit, RateLimiter, clock
-from workers.limiter.ledger import _SCRIPT
+from workers.limiter.redis_ledger import _SCRIPT
 
 NAN, INF = float("nan"), float("inf")
 TEN = Limit(10, seconds=20)

@@ -32,10 +32,10 @@ from tests.helpers.machine import wait_until
 from tests.helpers.own_redis import OwnRedis
 from workers import Budget, Limit, RateLimiter, clock
 from workers.errors import DependencyDown, RateLimited
-from workers.limiter import ledger
-from workers.limiter.ledger import Ledger
+from workers.limiter import redis_ledger
 from workers.limiter.lesson import Lesson
 from workers.limiter.permits import PermitClient
+from workers.limiter.redis_ledger import Ledger
 from workers.processes import redis_data_folder
 from workers.records import schema
 from workers.records.watermark import Watermark
@@ -1128,7 +1128,7 @@ LIBRARIES_OF_REDIS_6_2 = {"cjson", "cmsgpack", "math", "redis", "string", "struc
 
 
 def script_without_comments() -> str:
-    return re.sub(r"--.*", "", ledger._SCRIPT)
+    return re.sub(r"--.*", "", redis_ledger._SCRIPT)
 
 
 def test_the_script_uses_no_command_option_or_library_that_redis_6_2_lacks():
@@ -1234,8 +1234,8 @@ def test_a_fleet_of_sixty_threads_whose_redis_is_flushed_in_the_middle_earns_no_
 
 def of_script(before: str, after: str) -> Callable[[pytest.MonkeyPatch], None]:
     def mutate(patch: pytest.MonkeyPatch) -> None:
-        assert ledger._SCRIPT.count(before) == 1, f"the script has changed: {before!r}"
-        patch.setattr(ledger, "_SCRIPT", ledger._SCRIPT.replace(before, after))
+        assert redis_ledger._SCRIPT.count(before) == 1, f"the script has changed: {before!r}"
+        patch.setattr(redis_ledger, "_SCRIPT", redis_ledger._SCRIPT.replace(before, after))
 
     return mutate
 
@@ -1394,7 +1394,7 @@ MUTANTS: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], Callable[[World],
 def test_without_any_one_of_these_defences_a_test_fails(world, mutant, monkeypatch):
     mutate, test = MUTANTS[mutant]
     mutate(monkeypatch)
-    world.redis.client.script_load(ledger._SCRIPT)  # it is still a script
+    world.redis.client.script_load(redis_ledger._SCRIPT)  # it is still a script
     world.redis.client.script_flush()
 
     with pytest.raises((Exception, pytest.fail.Exception)):

@@ -6,7 +6,7 @@ import pytest
 from requests.structures import CaseInsensitiveDict
 
 from workers import Budget, Limit
-from workers.limiter.headers import Quota, quotas, retry_after_seconds
+from workers.limiter.rate_limit_headers import Quota, quotas, retry_after_seconds
 from workers.limiter.response import read_response
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

@@ -37,7 +37,7 @@ def test_only_the_command_that_serves_the_page_imports_the_monitor() -> None:
     "module",
     [
         *("workers.cli.command_line", "workers.cli.password", "workers.cli.processes", "workers.cli.doctor"),
-        *("workers.monitor", "workers.engine.actors", "workers.reports.health", "workers.processes.supervisor"),
+        *("workers.monitor", "workers.engine.actors", "workers.reports.health", "workers.processes.worker_supervisor"),
     ],
 )
 def test_a_host_without_the_extra_imports_the_rest(module: str) -> None:

@@ -20,7 +20,7 @@ from workers import RateLimiter, clock
 from workers.connections import database
 from workers.control import runner
 from workers.errors import RateLimited
-from workers.messaging import presence
+from workers.messaging import process_heartbeat
 from workers.monitor.readings import cache
 from workers.monitor.readings.unreadable import Unreadable
 from workers.monitor.sections.active_card import active_card
@@ -88,7 +88,7 @@ def test_the_first_page_says_how_to_start(sqlite: pytest.MonkeyPatch) -> None:
 
 def test_a_running_run_shows_all_that_is_asked_of_it(house: pytest.MonkeyPatch) -> None:
     now = clock.now()
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     run = record(
         RunStatus.RUNNING,
         total_count=1000,
@@ -230,7 +230,7 @@ def test_999_of_1000_is_not_100_percent(sqlite: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def budget(house: pytest.MonkeyPatch, redis_server: str) -> Iterator[RateLimiter]:
     """The budget of a running run, from within; a worker runs."""
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     record(RunStatus.RUNNING, total_count=1000, succeeded_count=5)
     with redis.Redis.from_url(redis_server) as client:
         prefix = os.environ["SLUICE_PREFIX"]

@@ -10,8 +10,8 @@ import pytest
 from tests.helpers.machine import forget, free_port
 from tests.helpers.pages import draw, html, text
 from workers.connections.trouble import Trouble
-from workers.messaging import presence, recent_errors, scheduler_heartbeat
-from workers.messaging.presence import Process
+from workers.messaging import process_heartbeat, recent_errors, scheduler_heartbeat
+from workers.messaging.process_heartbeat import Process
 from workers.monitor.readings import cache
 from workers.monitor.sections.banner import banner
 from workers.monitor.sections.error_table import error_table
@@ -32,9 +32,9 @@ def fresh(house):
 def test_it_shows_processes_servers_and_errors(house):
     # Given
     scheduler_heartbeat.beat()
-    with presence.present("worker", threads=8, busy=lambda: 3), recent_errors.kept("worker"):
+    with process_heartbeat.present("worker", threads=8, busy=lambda: 3), recent_errors.kept("worker"):
         logging.getLogger("a.test").error("the API of <b>items</b> is unhappy")
-    presence.Heartbeat("worker", threads=4).write()
+    process_heartbeat.Heartbeat("worker", threads=4).write()
 
     # When
     page = draw("system")
@@ -68,7 +68,7 @@ def test_with_redis_away_it_shows_what_can_be_shown(house):
 
 
 def test_with_the_database_away_it_shows_what_can_be_shown(house):
-    presence.Heartbeat("worker", threads=4).write()
+    process_heartbeat.Heartbeat("worker", threads=4).write()
     house.setenv("SLUICE_DATABASE_URL", f"postgresql://me:s3cret-word@127.0.0.1:{free_port()}/x")
     forget()
     page = draw("system")
@@ -80,9 +80,9 @@ def test_with_the_database_away_it_shows_what_can_be_shown(house):
 
 
 def test_a_process_that_is_gone_has_a_word_and_an_icon(house, moved_clock):
-    presence.Heartbeat("worker", threads=4).write()
+    process_heartbeat.Heartbeat("worker", threads=4).write()
     moved_clock.advance(40)
-    (gone,) = presence.processes()
+    (gone,) = process_heartbeat.processes()
 
     drawn = process_table([gone], moved_clock.now().tzinfo, moved_clock.now())
 

@@ -12,7 +12,7 @@ from workers import settings
 from workers.connections import database
 from workers.control import runner
 from workers.engine import reaper
-from workers.messaging import broker, presence
+from workers.messaging import broker, process_heartbeat
 from workers.processes import scheduler
 from workers.records import items, lanes, retention, runs
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
@@ -272,7 +272,7 @@ def test_what_a_killed_worker_had_is_fetched_by_another_within_25_seconds(steady
 )
 def test_whether_a_worker_knows_a_source_is_said_by_the_workers(house, workers, is_unknown):
     for names in workers:
-        presence.Heartbeat("worker", sources=names).write()
-    presence.Heartbeat("scheduler").write()
+        process_heartbeat.Heartbeat("worker", sources=names).write()
+    process_heartbeat.Heartbeat("scheduler").write()
 
-    assert presence.no_worker_knows("newcomer") is is_unknown
+    assert process_heartbeat.no_worker_knows("newcomer") is is_unknown

@@ -10,7 +10,18 @@ from models import Item
 from workers import InvalidTransition, UnknownRun, clock
 from workers.connections import database
 from workers.limiter.permits import Usage
-from workers.records import activation, claims, commits, cursor, failed_items, items, lanes, run_end, runs, schema
+from workers.records import (
+    activation,
+    claims,
+    commits,
+    cursor,
+    failed_items,
+    items,
+    lanes,
+    run_completion,
+    runs,
+    schema,
+)
 from workers.records.commits import Outcome
 from workers.records.migrations import __path__ as migrations_path
 from workers.records.tables import TABLES, TRANSITIONS, ItemStatus, Run, RunEvent, RunItem, RunStatus
@@ -140,12 +151,12 @@ def test_a_row_that_cannot_be_saved_fails_alone(house):
 def test_a_run_is_not_completed_while_an_item_can_change(house):
     run = a_run(1)
     claim = claims.claim(run.id, 1, lease_seconds=60)
-    assert not run_end.complete_if_done(run.id)
+    assert not run_completion.complete_if_done(run.id)
 
     complete(run, claim)
 
-    assert run_end.complete_if_done(run.id)
-    assert not run_end.complete_if_done(run.id)
+    assert run_completion.complete_if_done(run.id)
+    assert not run_completion.complete_if_done(run.id)
     assert runs.get(run.id).ended_at is not None
 
 
@@ -165,7 +176,7 @@ def test_finalize_waits_for_a_transaction_that_opens_an_item_again(house):
     def finalize():
         opened.wait()
         with database.connection():
-            results.append(run_end.complete_if_done(run.id))
+            results.append(run_completion.complete_if_done(run.id))
 
     # When finalize looks meanwhile
     threads = [threading.Thread(target=reopen), threading.Thread(target=finalize)]

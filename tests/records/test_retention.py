@@ -18,7 +18,7 @@ from workers.cli.command_line import cli
 from workers.cli.origin import Door
 from workers.connections import database
 from workers.control import runner
-from workers.records import items, lanes, old_runs, retention, run_end, runs
+from workers.records import items, lanes, old_runs, retention, run_completion, runs
 from workers.records.retention import Pruned
 from workers.records.tables import ENDED, ItemStatus, Lane, Run, RunEvent, RunItem, RunStatus
 from workers.scheduling import timetable
@@ -190,7 +190,7 @@ def test_a_run_that_is_retried_while_its_items_go_keeps_the_rest_and_its_counts(
     run = runs.get(run_id)
     assert run.status == RunStatus.RUNNING
     assert (run.items_removed_at, run.total_count, run.succeeded_count, run.failed_count) == (None, 1200, 1199, 0)
-    assert (left(run_id), run_end.has_open_items(run_id)) == (700, True)
+    assert (left(run_id), run_completion.has_open_items(run_id)) == (700, True)
 
     # And once they are gone, it says so to who retries it again
     runs.move(run_id, RunStatus.COMPLETED, who="test", door="test")

@@ -12,7 +12,7 @@ from workers import clock, settings
 from workers.connections import database, outages
 from workers.connections.database import db
 from workers.connections.trouble import Cause
-from workers.messaging import broker, presence, scheduler_heartbeat
+from workers.messaging import broker, process_heartbeat, scheduler_heartbeat
 from workers.records import schema
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 from workers.reports import health, metrics
@@ -32,7 +32,7 @@ def whats() -> list[str]:
 @pytest.fixture
 def staffed(house):
     """All that is needed runs."""
-    presence.Heartbeat("worker", threads=8).write()
+    process_heartbeat.Heartbeat("worker", threads=8).write()
     scheduler_heartbeat.beat()
     return house
 
@@ -67,11 +67,11 @@ def test_without_a_worker_runs_are_stalled_and_the_command_is_named(house):
 @ON_ONE_DATABASE
 def test_a_worker_without_a_heartbeat_is_missing_since_its_last_one(house, moved_clock):
     # Given
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     seen = clock.now()
 
     # When
-    moved_clock.advance(presence.GONE_SECONDS + 1)
+    moved_clock.advance(process_heartbeat.GONE_SECONDS + 1)
     scheduler_heartbeat.beat()
 
     # Then
@@ -81,7 +81,7 @@ def test_a_worker_without_a_heartbeat_is_missing_since_its_last_one(house, moved
 
 @ON_ONE_DATABASE
 def test_a_missing_scheduler_is_named(house):
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     (trouble,) = health.health().troubles
     assert trouble.what == "no scheduler runs"
     assert trouble.meaning == "No scheduled run starts, and lost messages are not sent again."
@@ -159,7 +159,7 @@ def test_a_database_without_our_tables_asks_for_the_migrations(environment, redi
     environment.setenv("SLUICE_REDIS_URL", redis_server)
     environment.setenv("SLUICE_DATABASE_URL", database_url)
     environment.setenv("SLUICE_BROKER_URL", "stub://")
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
     scheduler_heartbeat.beat()
 
     (trouble,) = health.health().troubles

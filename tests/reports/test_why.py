@@ -16,7 +16,7 @@ from workers.cli.command_line import cli
 from workers.connections import outages
 from workers.connections.trouble import Trouble
 from workers.limiter.state import BudgetState, WindowState
-from workers.messaging import broker, presence, scheduler_heartbeat
+from workers.messaging import broker, process_heartbeat, scheduler_heartbeat
 from workers.records import lanes, old_rows, runs, samples
 from workers.records.tables import ItemStatus, Lane, RemovalState, Run, RunItem, RunStatus, Sample
 from workers.reports import run_stats, why
@@ -63,7 +63,7 @@ class Stand:
 
 
 def works(stand: Stand, *, busy: int = 0, sources: tuple[str, ...] | None = None) -> None:
-    presence.Heartbeat("worker", 8, lambda: busy, sources).write()
+    process_heartbeat.Heartbeat("worker", 8, lambda: busy, sources).write()
     scheduler_heartbeat.beat()
 
 
@@ -210,7 +210,7 @@ def lanes_silent(stand: Stand) -> None:
 
 
 def no_scheduler(stand: Stand) -> None:
-    presence.Heartbeat("worker", 8).write()
+    process_heartbeat.Heartbeat("worker", 8).write()
     pending(stand)
     stand.lanes(-600)
 

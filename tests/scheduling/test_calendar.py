@@ -19,7 +19,7 @@ from workers.records.tables import Run, RunEvent, RunStatus, Schedule
 from workers.scheduling import calendar as strips
 from workers.scheduling import last_run, preview, schedule_stats, schedules, timetable
 from workers.scheduling.calendar import MOST_ROWS, Strip, calendar_strip
-from workers.scheduling.rules import Begin, Cancel, Make, Move
+from workers.scheduling.slot_rules import Begin, Cancel, Make, Move
 
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 BY = {"who": "alice", "door": "cli"}

@@ -17,7 +17,7 @@ import pytest
 
 from tests.helpers.schedule_rows import LATE_SECONDS, perform, seen
 from workers.records.tables import ACTIVE, Run, RunStatus, Schedule
-from workers.scheduling.rules import decide
+from workers.scheduling.slot_rules import decide
 
 MINUTE = timedelta(minutes=1)
 MINUTES = 31 * 24 * 60

@@ -22,7 +22,7 @@ from workers.processes import scheduler as our_scheduler
 from workers.records import runs, scheduled_runs
 from workers.records.tables import Run, RunEvent, RunStatus, Schedule
 from workers.scheduling import schedules, timetable
-from workers.scheduling.rules import decide
+from workers.scheduling.slot_rules import decide
 
 HOST = """
 from sources import ItemSource

@@ -16,7 +16,7 @@ from workers.processes import scheduler
 from workers.records import runs
 from workers.records.tables import Run, RunEvent, RunStatus, Schedule
 from workers.reports import run_stats
-from workers.scheduling import rules, schedule_stats, schedules, timetable
+from workers.scheduling import schedule_stats, schedules, slot_rules, timetable
 from workers.sources.registry import Registry
 
 #: What both databases do alike by every other test: Python decides it.
@@ -660,7 +660,7 @@ def test_what_a_person_has_moved_meanwhile_is_not_begun_or_cancelled_by_an_older
 
     # When
     by = {"lanes": 2, "who": "sluice", "door": "scheduler"}
-    assert schedules.apply(schedule, [rules.Begin(run.id), *decided[:1]], **by)
+    assert schedules.apply(schedule, [slot_rules.Begin(run.id), *decided[:1]], **by)
 
     # Then
     assert (runs.get(run.id).status, runs.get(run.id).scheduled_at) == (RunStatus.SCHEDULED, at("20:00"))

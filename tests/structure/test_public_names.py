@@ -69,7 +69,7 @@ PUBLIC = [
 
 #: Classes that a public signature mentions and that no user needs to name, and why.
 INTERNAL = {
-    "workers.limiter.ledger.Ledger": "a PermitClient has one, and is made by RateLimiter.permit_client",
+    "workers.limiter.redis_ledger.Ledger": "a PermitClient has one, and is made by RateLimiter.permit_client",
     "workers.limiter.permits.Subject": "the engine sets it on its PermitClient",
 }
 

@@ -17,7 +17,7 @@ def worker() -> int:
     Example:
       python -m workers worker
     """
-    from workers.processes.supervisor import supervise
+    from workers.processes.worker_supervisor import supervise
 
     return supervise()
 
@@ -61,9 +61,9 @@ def redis() -> int:
     Example:
       python -m workers redis
     """
-    from workers.processes import redis_server
+    from workers.processes import embedded_redis
 
-    return redis_server.serve()
+    return embedded_redis.serve()
 
 
 @click.command()

@@ -12,7 +12,7 @@ from workers.cli.printing import AS_JSON, answer_run, instant, say
 from workers.connections import redis_probe, redis_url
 from workers.control import runner, tenants
 from workers.messaging import scheduler_heartbeat
-from workers.processes import redis_server, signals
+from workers.processes import embedded_redis, signals
 from workers.records import activation
 from workers.records.tables import Run, RunStatus
 from workers.settings import get_settings
@@ -113,7 +113,7 @@ def _work(made: Run) -> Run:
     signals.on_stop()
     url = get_settings().redis_url
     starts_redis = redis_probe.server_name(url) is None
-    with redis_server.embedded(url):
+    with embedded_redis.embedded(url):
         if starts_redis:
             say(f"Redis is served at {redis_url.Address.of(url)} until this ends")
         with progress.Display() as display:

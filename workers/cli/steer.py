@@ -12,7 +12,7 @@ from workers.cli.origin import Door, pass_door
 from workers.cli.printing import AS_JSON, answer_run, instant, say
 from workers.connections import outages
 from workers.control import runner
-from workers.control.retry import meant
+from workers.control.retry_selection import meant
 from workers.failures import FailureClass
 from workers.messaging import scheduler_heartbeat
 from workers.records import runs

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from workers import clock
-from workers.engine.list_page import Page
+from workers.engine.list_parser import Page
 from workers.limiter.state import BudgetState
 from workers.records import run_connector
 from workers.records.tables import ACTIVE, Run

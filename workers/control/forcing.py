@@ -9,7 +9,7 @@ from workers.engine import finalize
 from workers.engine.discovery import open_lanes
 from workers.errors import UsageError
 from workers.messaging import broker
-from workers.records import activation, claims, items, lanes, run_end, scheduled_runs
+from workers.records import activation, claims, items, lanes, run_completion, scheduled_runs
 from workers.records.tables import ENDED, Run, RunStatus
 from workers.reports import run_stats
 
@@ -86,7 +86,7 @@ def _next_of(run: Run) -> None:
 
 
 def _end(run: Run) -> str:
-    return "completed it: nothing was left to do" if run_end.complete_if_done(run.id) else ""
+    return "completed it: nothing was left to do" if run_completion.complete_if_done(run.id) else ""
 
 
 def _why_not_stuck(run: Run) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 from workers import clock
 from workers.control import first_page
 from workers.control.estimate import Estimate, ListSample, Plan, lanes_of
-from workers.engine import list_page as pages
+from workers.engine import list_parser as pages
 from workers.errors import LongWait, RateLimited, UsageError
 from workers.records import model_database, run_connector
 from workers.records.watermark import Watermark

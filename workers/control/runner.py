@@ -10,7 +10,7 @@ from workers import clock
 from workers.connections import database
 from workers.connections.fault_isolation import isolated
 from workers.connections.redis_client import quick_client
-from workers.control import forcing, new_run, retry
+from workers.control import forcing, new_run, retry_selection
 from workers.engine import finalize, inline
 from workers.engine.discovery import open_lanes
 from workers.errors import UsageError
@@ -22,8 +22,8 @@ from workers.records import (
     activation,
     failed_items,
     old_rows,
+    run_completion,
     run_connector,
-    run_end,
     run_usage,
     runs,
     scheduled_runs,
@@ -250,19 +250,19 @@ def retry_failed(
       InvalidTransition: It was cancelled, or has not begun.
       UsageError: Nothing can be retried, or an id cannot be; the message names what can.
     """
-    wanted = retry.Wanted.of(failure_class, fingerprint, external_ids)
+    wanted = retry_selection.Wanted.of(failure_class, fingerprint, external_ids)
     with database.db.atomic():
         status = runs.lock(run_id)  # first, so that finalize does not complete the run meanwhile
         run = runs.get(run_id)
-        retry.refuse(run, wanted)
+        retry_selection.refuse(run, wanted)
         count = failed_items.reopen(run_id, wanted.failure_class, wanted.fingerprint, wanted.external_ids)
         kept = status == RunStatus.FAILED and old_rows.has_failed(run_id)
-        unfinished = run.discovered_at is None or run_end.has_open_items(run_id) or kept
+        unfinished = run.discovered_at is None or run_completion.has_open_items(run_id) or kept
         if from_start:
-            retry.refuse_from_start(run)
+            retry_selection.refuse_from_start(run)
             runs.read_list_again(run_id)
         elif not count and (wanted.described or not (status == RunStatus.FAILED and unfinished)):
-            raise UsageError(retry.why_none(run_id, wanted))
+            raise UsageError(retry_selection.why_none(run_id, wanted))
         left = "the rows it could not delete" if kept else "what it left open"
         detail = f"{count:,} failed {'item' if count == 1 else 'items'}{wanted.described}" if count else left
         detail += ", and its list from the first page" if from_start else ""

@@ -14,11 +14,11 @@ from workers.control import first_page
 from workers.doctor import database_checks
 from workers.doctor.finding import Finding, error, met, ok, refused, warning
 from workers.doctor.source_checks import most_in
-from workers.engine import list_page
+from workers.engine import list_parser
 from workers.errors import AuthError, PermanentError, RateLimited, RetryableError, SluiceError
 from workers.limiter.budget import Budget
-from workers.limiter.headers import Quota, quotas
 from workers.limiter.permits import Permit, PermitClient
+from workers.limiter.rate_limit_headers import Quota, quotas
 from workers.records.watermark import Watermark
 from workers.sources.connector import Connector
 from workers.sources.contracts import ImportSource
@@ -144,7 +144,7 @@ def _speed(connector: Connector, witness: Witness) -> Iterator[Finding]:
 def _page(source: ImportSource, data: Any) -> Iterator[Finding]:
     area, title = _area(source.connector), type(source).__name__
     try:
-        read = list_page.read(source, data, first_page.FIRST_CURSOR)
+        read = list_parser.read(source, data, first_page.FIRST_CURSOR)
     except PermanentError as why:
         yield error(area, f"{source.name}: {why}", f"correct get_list_items or next_cursor of {title}{_keys(data)}")
         return

@@ -17,9 +17,9 @@ from workers.connections import outages, redis_errors, redis_url
 from workers.connections.redis_client import probe_client
 from workers.doctor.finding import Finding, error, in_words, ok, warning
 from workers.errors import ConfigurationError
-from workers.messaging import presence, scheduler_heartbeat
+from workers.messaging import process_heartbeat, scheduler_heartbeat
 from workers.messaging.broker import make_broker
-from workers.messaging.presence import Process
+from workers.messaging.process_heartbeat import Process
 from workers.processes import preflight
 from workers.reports.metrics import Persistence, messages, persistence
 from workers.settings import get_settings
@@ -83,12 +83,12 @@ def workers() -> Iterator[Finding]:
     """Check that a worker takes messages, and that each worker knows all sources."""
     waiting = "" if (count := messages()) is None else f"; {count:,} messages in the queue"
     try:
-        found = presence.processes()
+        found = process_heartbeat.processes()
     except (RedisError, ValueError):
         return  # `_server` reports it
     taking = [process for process in found if process.takes_messages]
     if not taking:
-        missing = presence.no_worker(found)
+        missing = process_heartbeat.no_worker(found)
         what = missing.headline if missing else "every worker was asked to stop"
         yield warning("workers", f"{what}{waiting}", "start `python -m workers worker`")
         return

@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.connections import database
 from workers.engine import backoff
-from workers.engine.refusals import Refusals
+from workers.engine.rate_limit_refusals import Refusals
 from workers.errors import (
     AuthError,
     BudgetClosed,
@@ -29,8 +29,8 @@ from workers.failures import FailureClass, class_named
 from workers.limiter.permits import PermitClient, Subject
 from workers.records import loaded_rows, model_database
 from workers.records.commits import Outcome
+from workers.records.import_status import external_id_of, item_type, item_types
 from workers.records.tables import ItemStatus, RunItem
-from workers.records.tracking import external_id_of, item_type, item_types
 from workers.settings import get_settings
 from workers.sources.connector import Connector
 from workers.sources.request_purpose import asking

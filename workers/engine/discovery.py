@@ -26,16 +26,16 @@ from workers.engine import (
     control_request,
     fresh_runs,
     list_failure,
-    list_items,
     list_notes,
-    list_page,
+    list_parser,
     list_rows,
+    new_items,
     unknown_source,
 )
 from workers.engine.detail import fetch_details
-from workers.engine.list_page import Page
+from workers.engine.list_parser import Page
 from workers.engine.list_rows import Listed
-from workers.engine.refusals import KEY, Refusals
+from workers.engine.rate_limit_refusals import KEY, Refusals
 from workers.errors import (
     BudgetClosed,
     BudgetUnknown,
@@ -51,8 +51,8 @@ from workers.limiter.permits import PermitClient
 from workers.messaging import broker
 from workers.messaging.middleware import resend_delay
 from workers.records import cursor, items, lanes, model_database, run_connector, run_usage, runs, seen_pages
+from workers.records.import_status import item_type
 from workers.records.tables import Run, RunStatus
-from workers.records.tracking import item_type
 from workers.records.watermark import Watermark
 from workers.settings import get_settings
 from workers.sources.connector import Connector
@@ -180,7 +180,7 @@ def _read_page(run: Run, source: ImportSource, connector: Connector, permits: Pe
         if refusal.own and has_control:
             control_request.send(run, source, connector, permits)  # what it raises is the budget's refusal
         raise
-    return _record(run, source, _of_the_source(source, lambda: list_page.read(source, data, page_cursor)), permits)
+    return _record(run, source, _of_the_source(source, lambda: list_parser.read(source, data, page_cursor)), permits)
 
 
 def _send_control_first(run: Run, source: ImportSource, connector: Connector, permits: PermitClient) -> None:
@@ -251,10 +251,10 @@ def _write(run: Run, source: ImportSource, read: Page, permits: PermitClient, *,
         if saved is None:
             saved = list_rows.save_page(source, read)
         fresh_runs.seen(source, saved.rows.values())
-        new = items.add(run.id, list_items.pending(source, saved))
+        new = items.add(run.id, new_items.pending(source, saved))
         if new.total() < len(saved.rows):  # an earlier page had the other items, or other rows with their ids
             saved.refuse(items.of_other_rows(run.id, saved.rows))
-        new += items.add(run.id, list_items.skipped_and_refused(source, read, saved))
+        new += items.add(run.id, new_items.skipped_and_refused(source, read, saved))
         kept = _metadata_of(run, source, read, saved)
         cursor.end_page(run, new, permits.usage, cursor=read.next_cursor, changes=saved.changes, **kept)
         if read.next_cursor is None:

@@ -6,7 +6,7 @@ from workers.connections import database
 from workers.engine import row_removal, unknown_source
 from workers.limiter.run_signals import RunSignals
 from workers.messaging import broker
-from workers.records import activation, old_rows, run_connector, run_end, runs
+from workers.records import activation, old_rows, run_completion, run_connector, runs
 from workers.records.tables import Run
 
 log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ def finalize(run_id: int) -> None:
             return  # the reaper sends the message again, until a worker gets it that knows the source
         removed = row_removal.work(run)
     with database.db.atomic():
-        if not run_end.complete_if_done(run_id, removed):
+        if not run_completion.complete_if_done(run_id, removed):
             return
         if removed and not removed.failure:
             old_rows.close(run_id)

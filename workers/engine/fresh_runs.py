@@ -10,8 +10,8 @@ from peewee import ModelSelect
 from workers.connections import database
 from workers.errors import ConfigurationError
 from workers.records import activation, cursor, existing_rows, model_database, old_rows
+from workers.records.import_status import item_type
 from workers.records.tables import Removal, RemovalState, Run
-from workers.records.tracking import item_type
 from workers.sources import model_keys
 from workers.sources.contracts import ImportSource
 from workers.sources.registry import get_registry

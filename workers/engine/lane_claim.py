@@ -14,7 +14,7 @@ from workers.connections import database, outages
 from workers.connections.commit_retry import retry_commit
 from workers.engine import lane_crash
 from workers.engine.attempt import crashed, save_timed_out
-from workers.engine.refusals import Refusals
+from workers.engine.rate_limit_refusals import Refusals
 from workers.failures import FailureClass
 from workers.limiter.permits import PermitClient, Usage
 from workers.messaging.middleware import EARLY_SECONDS

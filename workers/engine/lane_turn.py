@@ -9,7 +9,7 @@ from workers import clock
 from workers.engine import backoff, control_request
 from workers.engine.attempt import attempt, refused
 from workers.engine.lane_claim import LaneClaim
-from workers.engine.refusals import Refusals
+from workers.engine.rate_limit_refusals import Refusals
 from workers.errors import BudgetClosed, BudgetUnknown, Refused
 from workers.limiter.permits import PermitClient
 from workers.messaging import broadcast

@@ -6,9 +6,9 @@ from contextlib import suppress
 from peewee import DataError, IntegrityError, PeeweeException
 
 from workers.connections import database
-from workers.engine import backoff, list_items
+from workers.engine import backoff, new_items
 from workers.engine.finalize import tidy_up
-from workers.engine.refusals import Refusals
+from workers.engine.rate_limit_refusals import Refusals
 from workers.errors import InvalidTransition, PermanentError, RateLimited, Refused, RetryableError, SluiceError
 from workers.failures import FailureClass, class_named
 from workers.limiter.permits import Usage
@@ -122,7 +122,7 @@ def _end_partly(run: Run, error: BaseException, reason: str) -> bool:
     with cursor.page_commit(run) as ours:
         if not ours:
             return True
-        new = items.add(run.id, list_items.failed(source, missing, failure_class))
+        new = items.add(run.id, new_items.failed(source, missing, failure_class))
         seen_pages.forget(run.id)
         cursor.end_page(run, new, Usage(), cursor=None, partial=True)
         stated = run.metadata.get("last_total")

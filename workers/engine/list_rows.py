@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from workers.engine import list_page
-from workers.engine.list_page import Page
+from workers.engine import list_parser
+from workers.engine.list_parser import Page
 from workers.records import row_batch, upserts
+from workers.records.import_status import external_id_of
 from workers.records.row_batch import Refusal
-from workers.records.tracking import external_id_of
 from workers.records.upserts import Change, Stored
 from workers.sources import model_keys
 from workers.sources.contracts import ImportSource
@@ -120,7 +120,7 @@ def _checked(model: type[Any], listed_as: str, stored: Stored) -> _Row:
     Raises:
       ValueError: An item cannot point at it.
     """
-    external_id = list_page.usable_id(external_id_of(stored.row, listed_as))
+    external_id = list_parser.usable_id(external_id_of(stored.row, listed_as))
     key = model_keys.text(stored.row._pk)
     if model_keys.from_text(model, key) != stored.row._pk:
         raise ValueError(f"its primary key {stored.row._pk!r:.80} cannot be found again by its text")

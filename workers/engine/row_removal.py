@@ -15,10 +15,10 @@ from workers.engine import deletion_errors, fresh_runs
 from workers.engine.fresh_runs import FreshRows
 from workers.errors import SluiceError
 from workers.messaging import broker
-from workers.records import model_database, old_rows, run_end
-from workers.records.run_end import Removed
+from workers.records import model_database, old_rows, run_completion
+from workers.records.import_status import item_type
+from workers.records.run_completion import Removed
 from workers.records.tables import HAS_FAILED, ItemStatus, Removal, RemovalState, Run, RunItem
-from workers.records.tracking import item_type
 from workers.settings import get_settings
 from workers.sources.contracts import ImportSource
 from workers.sources.registry import get_registry
@@ -45,7 +45,7 @@ def work(run: Run) -> Removed | None:
     *Warning:* if the model is on another database than Sluice's tables, a process that dies between the two
     transactions has removed rows that are not counted: at most 500.
     """
-    if not run_end.has_nothing_open(run):
+    if not run_completion.has_nothing_open(run):
         return None
     removal = old_rows.get(run.id)
     if removal and removal.state == RemovalState.OVER and not removal.reason:

@@ -6,7 +6,7 @@ only, is unknown to it: the message is sent again later, and the run's status sa
 
 import logging
 
-from workers.messaging import broker, presence
+from workers.messaging import broker, process_heartbeat
 from workers.records import cursor
 from workers.records.tables import Run, RunStatus
 from workers.sources.registry import get_registry
@@ -37,7 +37,7 @@ def is_unknown(run: Run) -> bool:
 
 def wait_seconds(run: Run) -> float:
     """Return in how many seconds the message of a run of an unknown source is sent again."""
-    return LATER_SECONDS if presence.no_worker_knows(run.source) else SOON_SECONDS
+    return LATER_SECONDS if process_heartbeat.no_worker_knows(run.source) else SOON_SECONDS
 
 
 def leave_page(run: Run) -> None:

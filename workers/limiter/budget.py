@@ -7,8 +7,8 @@ from typing import Literal, get_args
 
 from workers.deprecation import warn_renamed
 from workers.errors import ConfigurationError
-from workers.limiter.headers import Quota
 from workers.limiter.number_checks import is_number, is_whole
+from workers.limiter.rate_limit_headers import Quota
 
 #: The largest limit. Its ring takes 8 bytes of Redis for each request.
 MOST_REQUESTS = 1_000_000

@@ -9,7 +9,7 @@ from workers import clock
 from workers.deprecation import warn_renamed
 from workers.errors import BudgetClosed, ConfigurationError, DependencyDown, LongWait, Refused
 from workers.limiter import number_checks
-from workers.limiter.ledger import FRESH_SECONDS, Ledger
+from workers.limiter.redis_ledger import FRESH_SECONDS, Ledger
 from workers.limiter.response import read_response
 from workers.limiter.script_messages import (
     Granted,

@@ -14,9 +14,9 @@ import redis
 from workers.deprecation import warn_renamed
 from workers.limiter import number_checks
 from workers.limiter.budget import Budget, our_part
-from workers.limiter.ledger import Ledger, Watermark
 from workers.limiter.lesson import Lesson
 from workers.limiter.permits import Permit, PermitClient
+from workers.limiter.redis_ledger import Ledger, Watermark
 from workers.limiter.script_messages import StateReport
 from workers.limiter.state import BudgetState, Note, WindowState
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from workers.limiter.budget import Budget
-from workers.limiter.headers import Quota, quotas, retry_after_seconds, retry_after_text
+from workers.limiter.rate_limit_headers import Quota, quotas, retry_after_seconds, retry_after_text
 from workers.limiter.script_messages import Statement
 from workers.text.durations import duration
 

@@ -1,6 +1,6 @@
 """Run signals: stop, resume or end a run in its budget, so that its lanes learn it with their next permit request."""
 
-from workers.limiter.ledger import Ledger
+from workers.limiter.redis_ledger import Ledger
 
 
 class RunSignals:

@@ -10,9 +10,9 @@ from workers.connections import database, fault_isolation, outages, redis_probe
 from workers.control import runner
 from workers.engine import reaper, wake_sleeping_runs
 from workers.errors import SluiceError
-from workers.messaging import presence, recent_errors, scheduler_heartbeat
+from workers.messaging import process_heartbeat, recent_errors, scheduler_heartbeat
 from workers.processes import signals
-from workers.processes.supervisor import wait_for_migrations
+from workers.processes.worker_supervisor import wait_for_migrations
 from workers.records import retention
 from workers.reports.why_log import WhyLog
 from workers.scheduling import timetable
@@ -72,7 +72,7 @@ def loop() -> int:
     redis_probe.wait_for_redis(settings.redis_url, say=log.info)
     wait_for_migrations()
     log.info("scheduler ready: it starts due runs every %g s", settings.tick_seconds)
-    with recent_errors.kept("scheduler"), presence.present("scheduler"):
+    with recent_errors.kept("scheduler"), process_heartbeat.present("scheduler"):
         while not clock.stop_requested.is_set():
             _try_to_tick()
             clock.sleep(settings.tick_seconds)

@@ -16,7 +16,7 @@ from dramatiq.worker import Worker
 from workers import clock
 from workers.connections import database
 from workers.engine import actors, discovery, flusher, sampling
-from workers.messaging import broadcast, presence, recent_errors
+from workers.messaging import broadcast, process_heartbeat, recent_errors
 from workers.messaging.broker import get_broker
 from workers.processes import signals
 from workers.settings import get_settings
@@ -55,7 +55,7 @@ def work() -> int:
     threading.Thread(target=flusher.keep_flushing, name="flusher", daemon=True).start()
     threading.Thread(target=broadcast.listen, name="listener", daemon=True).start()
     threading.Thread(target=sampling.keep_sampling, name="sampler", daemon=True).start()
-    present = presence.present("worker", threads=settings.worker_threads, busy=in_work.count, sources=sources)
+    present = process_heartbeat.present("worker", threads=settings.worker_threads, busy=in_work.count, sources=sources)
     with recent_errors.kept("worker"), present:
         while not clock.stop_requested.is_set():
             beat()

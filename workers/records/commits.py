@@ -10,7 +10,7 @@ from typing import Any
 from workers.connections import database
 from workers.failures import CIRCUIT, REASON_LENGTH, FailureClass, fingerprint, storable_reason, uncut_reason
 from workers.limiter.permits import Usage
-from workers.records import claims, model_database, row_batch, run_end, run_usage
+from workers.records import circuit_breaker, claims, model_database, row_batch, run_usage
 from workers.records.claims import Claim
 from workers.records.row_batch import Refusal
 from workers.records.tables import ItemStatus, Run, RunItem, RunStatus
@@ -206,7 +206,7 @@ def _count(run_id: int, outcomes: Sequence[Outcome], usage: Usage) -> RunStatus:
     # With 403, some items can be forbidden and others not; 401 means that the key is refused for all of them.
     for_all = not succeeded or any(not outcome.forbidden for outcome in auth_failures)
     if refused and in_a_row >= CIRCUIT and for_all and status == RunStatus.RUNNING:
-        return run_end.open_circuit(run_id, in_a_row, storable_reason(auth_failures[-1].reason))
+        return circuit_breaker.open_circuit(run_id, in_a_row, storable_reason(auth_failures[-1].reason))
     return RunStatus(status)
 
 

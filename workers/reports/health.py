@@ -10,8 +10,8 @@ from workers.connections import database, outages
 from workers.connections.redis_url import is_redis
 from workers.connections.trouble import Cause, Trouble
 from workers.errors import ConfigurationError, DependencyDown
-from workers.messaging import presence, scheduler_heartbeat
-from workers.messaging.presence import Process
+from workers.messaging import process_heartbeat, scheduler_heartbeat
+from workers.messaging.process_heartbeat import Process
 from workers.records import schema
 from workers.records.tables import Run, RunStatus
 from workers.reports.metrics import messages
@@ -91,13 +91,13 @@ def _database(*, is_redis_down: bool) -> Iterator[Trouble]:
 
 def _processes() -> tuple[Process, ...] | None:
     try:
-        return presence.processes()
+        return process_heartbeat.processes()
     except (redis.RedisError, ValueError):
         return None
 
 
 def _worker(processes: Sequence[Process]) -> Iterator[Trouble]:
-    missing = presence.no_worker(processes)
+    missing = process_heartbeat.no_worker(processes)
     if missing and (waiting := _runs_to_do()):
         stalled = "1 run is stalled" if waiting == 1 else f"{waiting:,} runs are stalled"
         yield replace(missing, meaning=f"{stalled}, unless they run inline.")

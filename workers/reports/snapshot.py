@@ -14,8 +14,8 @@ import redis
 from workers.connections import database, outages
 from workers.connections.trouble import Cause, Trouble
 from workers.limiter.state import BudgetState
-from workers.messaging import presence
-from workers.messaging.presence import Process
+from workers.messaging import process_heartbeat
+from workers.messaging.process_heartbeat import Process
 from workers.records import items
 from workers.records.tables import ACTIVE, Run, RunItem, RunStatus
 from workers.reports import pace, running_runs
@@ -144,7 +144,7 @@ def fleet_state() -> FleetState:
     if trouble := outages.redis_trouble() or outages.reported_trouble():
         return FleetState(trouble)
     try:
-        return FleetState(None, presence.processes())
+        return FleetState(None, process_heartbeat.processes())
     except (redis.RedisError, ValueError):
         return FleetState()
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from workers.connections import outages
 from workers.connections.trouble import Cause, Trouble
-from workers.messaging import presence, scheduler_heartbeat
-from workers.messaging.presence import Process
+from workers.messaging import process_heartbeat, scheduler_heartbeat
+from workers.messaging.process_heartbeat import Process
 from workers.records import activation, claims, cursor, items, lanes, old_rows, priority
 from workers.records.samples import SLOT_SECONDS
 from workers.records.tables import ENDED, IS_OPEN, ItemStatus, Lane, RemovalState, Run, RunItem, RunStatus
@@ -94,7 +94,7 @@ def stopped_by(facts: RunFacts) -> Why | None:
 
 
 def _no_worker(found: Sequence[Process]) -> Why:
-    missing = presence.no_worker(found)
+    missing = process_heartbeat.no_worker(found)
     return Why(Reason.NO_WORKER, missing.headline, missing.repair) if missing else Why(Reason.WORKERS_STOPPING)
 
 

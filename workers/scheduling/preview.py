@@ -11,8 +11,8 @@ from workers.control import tenants
 from workers.cron import Cron
 from workers.records.tables import Run, RunStatus, Schedule
 from workers.scheduling import schedules, timetable
-from workers.scheduling.rules import Action, Cancel, Make, Move, decide
 from workers.scheduling.schedule_stats import PREVIEW
+from workers.scheduling.slot_rules import Action, Cancel, Make, Move, decide
 from workers.sources import registry
 from workers.sources.contracts import ImportSource
 

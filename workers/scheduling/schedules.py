@@ -12,7 +12,7 @@ from workers.connections import database
 from workers.cron import CatchUp
 from workers.records import scheduled_runs
 from workers.records.tables import IS_AHEAD, STANDS_FOR_ITS_SLOT, Run, RunStatus, Schedule
-from workers.scheduling.rules import Action, Begin, Cancel, Make, Move, Skip
+from workers.scheduling.slot_rules import Action, Begin, Cancel, Make, Move, Skip
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from workers.messaging import scheduler_heartbeat
 from workers.records import scheduled_runs
 from workers.records.tables import Run, RunStatus, Schedule
 from workers.scheduling import schedules
-from workers.scheduling.rules import Action, decide
+from workers.scheduling.slot_rules import Action, decide
 from workers.settings import get_settings
 from workers.sources import registry
 from workers.sources.contracts import ImportSource

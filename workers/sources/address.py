@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, unquote_plus, urlsplit
 from uuid import UUID
 
-from workers.text import redaction, url_masking
+from workers.text import likely_keys, redaction
 
 #: URL parsers remove these characters, or stop at them.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -54,7 +54,7 @@ def path(address: str, *ids: str | int | UUID) -> str:
 def _shown(address: str) -> str:
     """Return an address for messages, without parts that can be a key."""
     before, mark, query = address.partition("?")
-    return redaction.redact(f"{url_masking.masked(before)}{mark}{query}")
+    return redaction.redact(f"{likely_keys.masked(before)}{mark}{query}")
 
 
 def _quoted(segment: str | int | UUID) -> str:

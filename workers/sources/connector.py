@@ -16,9 +16,9 @@ from workers.errors import BudgetClosed, ConfigurationError, DependencyDown, Per
 from workers.failures import FailureClass
 from workers.limiter import number_checks
 from workers.limiter.budget import Budget, Limit, Profile
-from workers.limiter.ledger import FRESH_SECONDS, Watermark
 from workers.limiter.permits import PermitClient
 from workers.limiter.rate_limiter import RateLimiter
+from workers.limiter.redis_ledger import FRESH_SECONDS, Watermark
 from workers.settings import get_settings
 from workers.sources import (
     body_decoding,

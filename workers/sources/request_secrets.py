@@ -10,7 +10,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import requests
 
 from workers.errors import ConfigurationError
-from workers.text import known_secrets, url_masking
+from workers.text import known_secrets, likely_keys
 from workers.text.secret_names import SCHEMES, SHORTEST_KEY, is_secret, is_secret_parameter
 
 #: A cookie whose value is shorter is a setting.
@@ -44,7 +44,7 @@ def of_address(address: str) -> list[str]:
     """Return the secrets in a base URL: values of its query, and path segments that look like a key."""
     parts = urlsplit(address)
     named = [value for name, value in parse_qsl(parts.query) if is_secret(name) or len(value) >= SHORTEST_KEY]
-    keys = [piece for segment in url_masking.opaque_in(parts.path) for piece in url_masking.pieces_of(unquote(segment))]
+    keys = [piece for segment in likely_keys.opaque_in(parts.path) for piece in likely_keys.pieces_of(unquote(segment))]
     return [*_usable(named), *keys]
 
 
@@ -160,7 +160,7 @@ def _of_basic(encoded: str) -> Iterator[str]:
 def _of_pair(user: str, password: str) -> list[str]:
     """Return the secrets of (user, password): the password; and the user, if APIs accept a key there."""
     is_user_the_key = len(password) < known_secrets.SHORTEST or password.lower() in ("api_token", "x-oauth-basic")
-    return _usable([password, user] if is_user_the_key or url_masking.is_opaque(user) else [password])
+    return _usable([password, user] if is_user_the_key or likely_keys.is_opaque(user) else [password])
 
 
 def _usable(values: Iterable[str]) -> list[str]:

@@ -9,9 +9,9 @@ from workers import clock
 from workers.errors import BudgetClosed, Refused
 from workers.limiter import number_checks
 from workers.limiter.budget import Budget, our_part
-from workers.limiter.ledger import FRESH_SECONDS
 from workers.limiter.permits import Permit, PermitClient
 from workers.limiter.rate_limiter import RateLimiter
+from workers.limiter.redis_ledger import FRESH_SECONDS
 from workers.limiter.response import read_response
 from workers.limiter.state import BudgetState, WindowState
 

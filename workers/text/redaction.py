@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from workers.text import spellings, url_masking
+from workers.text import likely_keys, spellings
 from workers.text.known_secrets import hide, known
 from workers.text.secret_names import NAMES_IN_TEXT, SCHEMES_IN_TEXT, is_secret_parameter
 from workers.text.spellings import Reading
@@ -134,7 +134,7 @@ def _without_likely(text: str) -> str:
     for pattern, instead in _PATTERNS:
         text = pattern.sub(instead, text)
     if "/" in text:
-        text = _ADDRESS.sub(lambda match: match[1] + url_masking.masked(match[2]), text)
+        text = _ADDRESS.sub(lambda match: match[1] + likely_keys.masked(match[2]), text)
     return _PARAMETER.sub(_of_parameter, text) if "=" in text else text
 
 

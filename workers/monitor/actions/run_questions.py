@@ -3,12 +3,12 @@
 from functools import partial
 
 from workers.connections import database
-from workers.control import forcing, retry, runner
+from workers.control import forcing, retry_selection, runner
 from workers.errors import UsageError
 from workers.monitor.actions import act
 from workers.monitor.actions.confirm_dialog import Question
 from workers.monitor.html.formatting import count, plural, source_name
-from workers.records import activation, idempotency_keys, old_rows, run_end
+from workers.records import activation, idempotency_keys, old_rows, run_completion
 from workers.records.tables import ACTIVE, ENDED, Run, RunStatus
 from workers.reports import budget_text, eta
 from workers.reports.budget_states import budget_state_of
@@ -74,8 +74,8 @@ def retry_failed(run: Run, group: FailureGroup | None = None) -> Question:
     number = retriable_count(run.id, failure_class, fingerprint)
     broken = group is None and run.status == RunStatus.FAILED and _is_unfinished(run)
     if not number and not broken:
-        wanted = retry.Wanted.of(failure_class, fingerprint, ())
-        return Question(f"Retry failed items of run {run.id}?", (f"{retry.why_none(run.id, wanted)}.",))
+        wanted = retry_selection.Wanted.of(failure_class, fingerprint, ())
+        return Question(f"Retry failed items of run {run.id}?", (f"{retry_selection.why_none(run.id, wanted)}.",))
     common = f"All of them failed with: {group.reason[:_REASON_LENGTH]}" if group else ""
     texts = (_requests(run, number) if number else "", common, _afterwards(run, broken=broken))
     return Question(
@@ -150,7 +150,7 @@ def _lanes(run: Run) -> str:
 
 
 def _is_unfinished(run: Run) -> bool:
-    return run.discovered_at is None or run_end.has_open_items(run.id) or old_rows.has_failed(run.id)
+    return run.discovered_at is None or run_completion.has_open_items(run.id) or old_rows.has_failed(run.id)
 
 
 def _not_imported(run: Run) -> str:

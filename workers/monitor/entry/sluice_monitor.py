@@ -8,7 +8,7 @@ import streamlit as st
 from starlette.middleware import Middleware
 
 from workers import log
-from workers.messaging import presence, recent_errors
+from workers.messaging import process_heartbeat, recent_errors
 from workers.monitor.access.middleware import AccessMiddleware
 from workers.monitor.html.notice import notice
 from workers.monitor.serving.routes import ROUTES
@@ -31,7 +31,7 @@ def _redirect_streamlit_log() -> None:
 @asynccontextmanager
 async def _lifespan(_: st.App) -> AsyncIterator[None]:
     """Send heartbeats and record warnings of this process while the page is served."""
-    with recent_errors.kept("monitor"), presence.present("monitor"):
+    with recent_errors.kept("monitor"), process_heartbeat.present("monitor"):
         yield
 
 

@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 from workers.cron import CatchUp
 from workers.monitor.html.markup import Html, fill, join
 from workers.scheduling.preview import SchedulePlan
-from workers.scheduling.rules import Begin, Cancel, Make, Move, Skip
+from workers.scheduling.slot_rules import Begin, Cancel, Make, Move, Skip
 
 #: The catch-up policy: what happens to slots that were missed because no scheduler ran.
 CATCH_UP: Mapping[str, str] = {

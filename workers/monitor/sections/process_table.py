@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 
-from workers.messaging.presence import Process
+from workers.messaging.process_heartbeat import Process
 from workers.monitor.html.formatting import moment, plural
 from workers.monitor.html.icon_label import icon_label
 from workers.monitor.html.markup import Html, fill

@@ -40,7 +40,7 @@ _LOOK_SECONDS = 0.5
 _MOST_SOURCES = 1_000
 #: How long a process that ends waits until its entry is deleted.
 _FAREWELL_SECONDS = 0.2
-_SCRIPT = (Path(__file__).parent / "presence.lua").read_text()
+_SCRIPT = (Path(__file__).parent / "process_heartbeat.lua").read_text()
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from workers.connections.redis_client import probe_client
 from workers.connections.redis_probe import probe, server_name, wait_for_redis
 from workers.connections.redis_url import Address, in_use
 from workers.errors import ConfigurationError, DependencyDown
-from workers.limiter.ledger import confirm_clean_stop
+from workers.limiter.redis_ledger import confirm_clean_stop
 from workers.processes import redis_data_folder
 from workers.processes.child import Backoff, ChildProcess
 from workers.settings import get_settings

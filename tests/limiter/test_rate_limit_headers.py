@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from requests.structures import CaseInsensitiveDict
 
-from workers.limiter.headers import Quota, quotas, retry_after_seconds
+from workers.limiter.rate_limit_headers import Quota, quotas, retry_after_seconds
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 AT_NOON = "Sun, 01 Mar 2026 12:00:00 GMT"

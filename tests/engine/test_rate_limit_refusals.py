@@ -10,7 +10,7 @@ from tests.helpers.model_imports import Api, Complete, Detailed, fresh_model, im
 from workers import Connector, Limit
 from workers.connections import database
 from workers.control import runner
-from workers.engine.refusals import Refusals
+from workers.engine.rate_limit_refusals import Refusals
 from workers.records import items, runs
 from workers.records.tables import RunItem, RunStatus
 from workers.settings import get_settings

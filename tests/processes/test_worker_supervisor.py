@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.machine import ROOT, free_port, wait_until
-from workers.processes.supervisor import WorkerSlot, drain, look_at
+from workers.processes.worker_supervisor import WorkerSlot, drain, look_at
 
 SLEEPS = ("sleep", "60")
 #: Says that it runs, all the time.
@@ -262,7 +262,7 @@ def test_a_worker_process_speaks_to_its_supervisor_and_ends_when_nobody_listens(
 #: Starts a child that says nothing and hears everything, and dies.
 DIES = """
 import os, signal
-from workers.processes.supervisor import WorkerSlot
+from workers.processes.worker_supervisor import WorkerSlot
 
 child = WorkerSlot(1, ("sleep", "60"))
 child.look(0.0)

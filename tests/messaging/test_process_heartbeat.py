@@ -14,7 +14,7 @@ from dramatiq.brokers.stub import StubBroker
 
 from tests.helpers.machine import free_port, wait_until
 from workers import clock, settings
-from workers.messaging import presence
+from workers.messaging import process_heartbeat
 from workers.processes.worker import InWork
 
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -33,41 +33,43 @@ def prefix() -> str:
 
 def test_a_process_is_there_while_it_works_and_says_how_much_of_it_is_busy(house):
     # Given
-    with presence.present("worker", threads=8, busy=lambda: 3):
-        wait_until(presence.processes)
+    with process_heartbeat.present("worker", threads=8, busy=lambda: 3):
+        wait_until(process_heartbeat.processes)
 
         # Then
-        (worker,) = presence.processes()
+        (worker,) = process_heartbeat.processes()
         assert (worker.kind, worker.pid, worker.threads, worker.busy_lanes) == ("worker", os.getpid(), 8, 3)
         assert worker.alive
         assert abs(worker.seen - worker.since) < timedelta(seconds=2)
 
     # When it leaves in order
-    assert presence.processes() == ()
+    assert process_heartbeat.processes() == ()
 
 
 def test_a_killed_process_is_missed_for_a_while_and_then_forgotten(house, moved_clock):
     # Given one that leaves no word any more
-    heartbeat = presence.Heartbeat("scheduler")
+    heartbeat = process_heartbeat.Heartbeat("scheduler")
     heartbeat.write()
 
     # When, Then
-    moved_clock.advance(presence.GONE_SECONDS - 1)
-    assert [process.alive for process in presence.processes()] == [True]
+    moved_clock.advance(process_heartbeat.GONE_SECONDS - 1)
+    assert [process.alive for process in process_heartbeat.processes()] == [True]
     moved_clock.advance(2)
-    (gone,) = presence.processes()
+    (gone,) = process_heartbeat.processes()
     assert not gone.alive
-    assert round((clock.now() - gone.seen).total_seconds()) == presence.GONE_SECONDS + 1
-    moved_clock.advance(presence.REMEMBERED_SECONDS)
-    assert presence.processes() == ()
+    assert round((clock.now() - gone.seen).total_seconds()) == process_heartbeat.GONE_SECONDS + 1
+    moved_clock.advance(process_heartbeat.REMEMBERED_SECONDS)
+    assert process_heartbeat.processes() == ()
 
 
 def test_kill_9_of_a_process_leaves_the_word_that_it_was_there(house, client):
     # Given
-    code = "import time; from workers.messaging.presence import present\nwith present('monitor'): time.sleep(60)"
+    code = (
+        "import time; from workers.messaging.process_heartbeat import present\nwith present('monitor'): time.sleep(60)"
+    )
     process = subprocess.Popen([sys.executable, "-c", code])
     try:
-        wait_until(presence.processes, what="its word")
+        wait_until(process_heartbeat.processes, what="its word")
 
         # When
         process.send_signal(signal.SIGKILL)
@@ -76,17 +78,17 @@ def test_kill_9_of_a_process_leaves_the_word_that_it_was_there(house, client):
         process.wait(10)
 
     # Then: it is remembered, and its successor is another process though its pid may come again
-    (killed,) = presence.processes()
+    (killed,) = process_heartbeat.processes()
     assert (killed.kind, killed.pid) == ("monitor", process.pid)
-    assert 0 < client.ttl(f"{prefix()}:processes") <= presence.REMEMBERED_SECONDS
+    assert 0 < client.ttl(f"{prefix()}:processes") <= process_heartbeat.REMEMBERED_SECONDS
 
 
 def test_it_began_when_it_began_whatever_redis_forgets(house, client, moved_clock):
     # Given
-    heartbeat = presence.Heartbeat("worker", threads=4)
+    heartbeat = process_heartbeat.Heartbeat("worker", threads=4)
     moved_clock.advance(3)
     heartbeat.write()
-    (before,) = presence.processes()
+    (before,) = process_heartbeat.processes()
 
     # When
     moved_clock.advance(60)
@@ -95,7 +97,7 @@ def test_it_began_when_it_began_whatever_redis_forgets(house, client, moved_cloc
     heartbeat.write()
 
     # Then
-    (after,) = presence.processes()
+    (after,) = process_heartbeat.processes()
     assert after.since == before.since == before.seen - timedelta(seconds=3)
     assert after.seen == before.seen + timedelta(seconds=59)
 
@@ -107,25 +109,25 @@ def test_the_hosts_clock_does_not_matter(house):
             return super().now() - timedelta(days=1)
 
     clock.use(Behind())
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
 
     # Then
     clock.use(clock.Clock())
-    (worker,) = presence.processes()
+    (worker,) = process_heartbeat.processes()
     assert worker.alive
     assert abs(clock.now() - worker.seen) < timedelta(seconds=10)
 
 
 def test_what_is_kept_is_bounded(house, client):
     # Given as many processes as are remembered, and one more
-    others = [f"other-{number}" for number in range(presence._MOST)]
+    others = [f"other-{number}" for number in range(process_heartbeat._MOST)]
     client.zadd(f"{prefix()}:processes:seen", dict.fromkeys(others, client.time()[0] - 10))
     client.hset(f"{prefix()}:processes", mapping=dict.fromkeys(others, ""))
-    presence.Heartbeat("worker").write()
+    process_heartbeat.Heartbeat("worker").write()
 
     # Then
-    assert client.zcard(f"{prefix()}:processes:seen") == client.hlen(f"{prefix()}:processes") == presence._MOST
-    assert [process.kind for process in presence.processes()] == ["worker"]
+    assert client.zcard(f"{prefix()}:processes:seen") == client.hlen(f"{prefix()}:processes") == process_heartbeat._MOST
+    assert [process.kind for process in process_heartbeat.processes()] == ["worker"]
 
 
 @pytest.mark.parametrize(
@@ -133,20 +135,20 @@ def test_what_is_kept_is_bounded(house, client):
 )
 def test_what_somebody_else_wrote_there_is_left_out(house, client, said):
     # Given
-    presence.Heartbeat("worker", threads=2).write()
+    process_heartbeat.Heartbeat("worker", threads=2).write()
     client.zadd(f"{prefix()}:processes:seen", {"theirs": 2_000_000_000, "absent": 2_000_000_000})
     client.hset(f"{prefix()}:processes", "theirs", said)
 
     # Then
-    assert [process.threads for process in presence.processes()] == [2]
+    assert [process.threads for process in process_heartbeat.processes()] == [2]
 
 
 def test_a_worker_process_leaves_word_while_it_runs_and_takes_it_back(house):
     # Given
     worker = subprocess.Popen([sys.executable, "-m", "workers", "worker-process"], stdin=subprocess.DEVNULL)
     try:
-        wait_until(presence.processes, what="its word")
-        (alive,) = presence.processes()
+        wait_until(process_heartbeat.processes, what="its word")
+        (alive,) = process_heartbeat.processes()
         assert (alive.kind, alive.pid, alive.threads, alive.busy_lanes) == ("worker", worker.pid, 8, 0)
         assert alive.sources == ("items",)
 
@@ -157,7 +159,7 @@ def test_a_worker_process_leaves_word_while_it_runs_and_takes_it_back(house):
         worker.kill()
 
     # Then
-    assert presence.processes() == ()
+    assert process_heartbeat.processes() == ()
 
 
 def test_what_a_worker_has_in_work_is_counted_while_it_is(house):
@@ -182,7 +184,7 @@ def test_where_redis_is_away_nobody_is_kept_waiting_and_who_asks_is_told(house):
     house.setenv("SLUICE_REDIS_URL", f"redis://127.0.0.1:{free_port()}/0")
     settings.get_settings.cache_clear()
 
-    with presence.present("worker"):
+    with process_heartbeat.present("worker"):
         pass
     with pytest.raises(redis.ConnectionError):
-        presence.processes()
+        process_heartbeat.processes()

@@ -17,7 +17,7 @@ from tests.helpers.schedule_rows import LATE_SECONDS, at, described, perform, ro
 from workers.cron import Cron
 from workers.errors import UsageError
 from workers.records.tables import Run
-from workers.scheduling.rules import MOST_ROWS, Cancel, Make, Skip, decide
+from workers.scheduling.slot_rules import MOST_ROWS, Cancel, Make, Skip, decide
 
 #: The case; now, the rows and what is said of the schedule, which is "0 */3 * * *", UTC, latest, since 09:30 otherwise;
 #: what is to be done.

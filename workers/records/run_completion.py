@@ -1,9 +1,9 @@
-"""Ends a run: as completed when no item can change any more, as failed when the API refuses its credentials."""
+"""Completes a run in which no item can change any more; of a fresh run, after the removal of rows."""
 
 from dataclasses import dataclass
 
 from workers.connections import database
-from workers.records import runs
+from workers.records import circuit_breaker, runs
 from workers.records.tables import (
     HAS_FAILED,
     IS_OPEN,
@@ -28,24 +28,6 @@ class Removed:
     failure: str = ""
 
 
-def open_circuit(run_id: int, refused: int, reason: str) -> RunStatus:
-    """Within a transaction that has locked the run's row: fail a running run, because the API refuses its credentials.
-
-    Parameters:
-      refused(int): How many responses in a row refused them.
-      reason(str): The last refusal's.
-
-    Returns:
-      RunStatus: Always failed.
-    """
-    why = (
-        f"the API refuses the credentials ({refused} responses in a row): {reason}; correct them, then continue the "
-        f"run with `retry`"
-    )
-    runs.move(run_id, RunStatus.FAILED, who="sluice", door="circuit", detail=why)
-    return RunStatus.FAILED
-
-
 def complete_if_done(run_id: int, removed: Removed | None = None) -> bool:
     """End the run if no item can still change and, for a fresh run, the removal of rows is over.
 
@@ -68,9 +50,9 @@ def complete_if_done(run_id: int, removed: Removed | None = None) -> bool:
         run = next(iter(locked.returning(Run).execute()), None)
         if run is None or has_open_items(run_id):
             return False
-        if _is_refused_everywhere(run):
+        if circuit_breaker.is_refused_everywhere(run):
             refused = RunItem.select(RunItem.failure_reason).where(RunItem.run_id == run_id, HAS_FAILED)
-            open_circuit(run_id, run.failed_count, refused.limit(1).scalar())
+            circuit_breaker.open_circuit(run_id, run.failed_count, refused.limit(1).scalar())
             return True
         if run.options.get("fresh") and removed is None:
             return False
@@ -88,14 +70,9 @@ def complete_if_done(run_id: int, removed: Removed | None = None) -> bool:
 
 def has_nothing_open(run: Run) -> bool:
     """Whether only the removal of rows is left of a running run: its list and all its items have ended."""
-    if run.status != RunStatus.RUNNING or run.discovered_at is None or _is_refused_everywhere(run):
+    if run.status != RunStatus.RUNNING or run.discovered_at is None or circuit_breaker.is_refused_everywhere(run):
         return False
     return not has_open_items(run.id)
-
-
-def _is_refused_everywhere(run: Run) -> bool:
-    """Whether the API refused the credentials of every item, and the items were too few to open the circuit."""
-    return bool(0 < (run.total_count or 0) == run.failed_count == run.auth_failures_in_a_row)
 
 
 def has_open_items(run_id: int) -> bool:

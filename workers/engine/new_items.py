@@ -4,11 +4,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from workers.connections import database
-from workers.engine.list_page import Page
+from workers.engine.list_parser import Page
 from workers.engine.list_rows import Listed
 from workers.failures import REASON_LENGTH, FailureClass, fingerprint, storable_reason, uncut_reason
+from workers.records.import_status import item_type
 from workers.records.tables import ItemStatus
-from workers.records.tracking import item_type
 from workers.sources.contracts import ImportSource
 
 

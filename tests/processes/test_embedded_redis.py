@@ -22,7 +22,7 @@ import redis
 from workers import Budget, Limit, RateLimited, RateLimiter, clock
 from workers.connections import redis_probe
 from workers.errors import ConfigurationError, DependencyDown, SluiceError
-from workers.processes import redis_data_folder, redis_server
+from workers.processes import embedded_redis, redis_data_folder
 from workers.settings import get_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,7 +104,7 @@ def serving(url: str, data: Path, before: str = "") -> Iterator[Serving]:
 
 def refusal(url: str, kind: type[SluiceError] = ConfigurationError) -> str:
     """What the error says that keeps a Redis from being had at `url`."""
-    with pytest.raises(kind) as refused, redis_server.embedded(url):
+    with pytest.raises(kind) as refused, embedded_redis.embedded(url):
         pass
     return str(refused.value)
 
@@ -130,7 +130,7 @@ def url() -> str:
 def test_a_redis_is_started_where_none_answers_and_stopped_after_the_block(url: str, data: Path) -> None:
     assert redis_probe.server_name(url) is None
 
-    with redis_server.embedded(url):
+    with embedded_redis.embedded(url):
         name, server = redis_probe.server_name(url), pid_in(data)
 
     assert name is not None
@@ -141,12 +141,12 @@ def test_a_redis_is_started_where_none_answers_and_stopped_after_the_block(url: 
 
 
 def test_it_keeps_what_it_is_given_and_refuses_no_key_its_place(url: str) -> None:
-    with redis_server.embedded(url), connected(url) as client:
+    with embedded_redis.embedded(url), connected(url) as client:
         client.set("kept", "yes")
         names = ("appendonly", "appendfsync", "maxmemory-policy", "save", "protected-mode")
         config = {name: client.config_get(name)[name] for name in names}  # Redis 6.2 takes one name at a time
 
-    with redis_server.embedded(url), connected(url) as client:
+    with embedded_redis.embedded(url), connected(url) as client:
         kept = client.get("kept")
 
     assert kept == b"yes"
@@ -162,7 +162,7 @@ def test_it_keeps_what_it_is_given_and_refuses_no_key_its_place(url: str) -> Non
 def test_the_database_the_url_names_exists() -> None:
     url = f"redis://localhost:{free_port()}/40"
 
-    with redis_server.embedded(url), connected(url) as client:
+    with embedded_redis.embedded(url), connected(url) as client:
         assert client.set("here", 1)
 
 
@@ -170,7 +170,7 @@ def test_a_unix_socket_is_served_as_well() -> None:
     with tempfile.TemporaryDirectory() as short:  # pytest's own is too long for a socket
         url = f"unix://{short}/redis.sock"
 
-        with redis_server.embedded(url), connected(url) as client:
+        with embedded_redis.embedded(url), connected(url) as client:
             assert client.set("here", 1)
 
         assert redis_probe.server_name(url) is None
@@ -199,7 +199,7 @@ def test_a_password_is_asked_for_and_stands_on_no_command_line(url: str, data: P
 def test_a_user_of_the_url_may_do_everything(url: str) -> None:
     url = url.replace("redis://", "redis://sluice:pass@")
 
-    with redis_server.embedded(url), connected(url) as client:
+    with embedded_redis.embedded(url), connected(url) as client:
         assert client.set("here", 1)
 
 
@@ -207,7 +207,7 @@ def test_a_user_of_the_url_may_do_everything(url: str) -> None:
 
 
 def test_a_redis_that_is_there_is_used_as_it_is_until_sigterm(url: str, tmp_path: Path) -> None:
-    with redis_server.embedded(url):
+    with embedded_redis.embedded(url):
         # When
         with serving(url, tmp_path / "other") as serve:
             until(lambda: serve.said("using the Redis at 127.0.0.1:"))
@@ -225,7 +225,7 @@ def test_a_redis_that_is_there_is_used_as_it_is_until_sigterm(url: str, tmp_path
 
 def test_one_that_goes_away_is_replaced(url: str, tmp_path: Path) -> None:
     with contextlib.ExitStack() as there:
-        there.enter_context(redis_server.embedded(url))
+        there.enter_context(embedded_redis.embedded(url))
         with serving(url, tmp_path / "other", "redis_server.GONE_SECONDS = 0.2") as serve:
             until(lambda: serve.said("using the Redis at"))
 
@@ -246,7 +246,7 @@ def test_two_that_start_at_once_share_one_server(url: str, data: Path) -> None:
 def test_a_data_folder_has_one_server(url: str, data: Path) -> None:
     second = f"redis://127.0.0.1:{free_port()}/0"
 
-    with redis_server.embedded(url), serving(second, data, "redis_server.TAKEN_SECONDS = 0.2") as serve:
+    with embedded_redis.embedded(url), serving(second, data, "redis_server.TAKEN_SECONDS = 0.2") as serve:
         code = serve.process.wait(timeout=5)
         survives = redis_probe.server_name(url)
 
@@ -344,7 +344,7 @@ def test_waiting_says_at_once_why_and_ends_when_redis_answers(url: str) -> None:
     until(lambda: said)
 
     # When
-    with redis_server.embedded(url):
+    with embedded_redis.embedded(url):
         waiting.join(timeout=3)
 
     # Then
@@ -450,12 +450,12 @@ def permits_left(url: str, name: str = "api") -> int:
 
 def test_budgets_go_on_where_they_were_after_a_stop_in_order(url: str) -> None:
     # Given two budgets, one of them used up
-    with redis_server.embedded(url), connected(url) as client:
+    with embedded_redis.embedded(url), connected(url) as client:
         assert permits_left(url) == 5
         RateLimiter(Budget("other", [Limit(5, seconds=20)]), client).permit_client().acquire(1.0).client.flush()
 
     # When the server is stopped in order, and another one started on its data
-    with redis_server.embedded(url):
+    with embedded_redis.embedded(url):
         # Then what was used is used, and what was left is left
         assert permits_left(url) == 0
         assert permits_left(url, "other") == 4
@@ -463,12 +463,12 @@ def test_budgets_go_on_where_they_were_after_a_stop_in_order(url: str) -> None:
 
 def test_budgets_are_taken_as_full_after_a_server_was_killed(url: str, data: Path) -> None:
     # Given a budget that is hardly used
-    with redis_server.embedded(url), connected(url) as client:
+    with embedded_redis.embedded(url), connected(url) as client:
         RateLimiter(Budget("api", [Limit(5, seconds=20)]), client).permit_client().acquire(1.0).client.flush()
         os.kill(pid_in(data), signal.SIGKILL)
 
     # Then it is unknown what its server had received last, and nothing is granted
-    with redis_server.embedded(url):
+    with embedded_redis.embedded(url):
         assert permits_left(url) == 0
 
 
@@ -488,12 +488,12 @@ def install(folder: Path, name: str, says: str) -> None:
 
 
 def write_data(url: str) -> None:
-    with redis_server.embedded(url), connected(url) as client:
+    with embedded_redis.embedded(url), connected(url) as client:
         client.set("kept", "yes")
 
 
 def kept(url: str) -> bytes | None:
-    with redis_server.embedded(url), connected(url) as client:
+    with embedded_redis.embedded(url), connected(url) as client:
         value = client.get("kept")
         assert value is None or isinstance(value, bytes)
         return value
