@@ -23,10 +23,11 @@ SERVERS = ROOT / ".servers"
 
 #: The tests that depend on the version of Redis.
 ON_REDIS = (
-    "processes/test_redis_server.py limiter/test_limiter.py limiter/test_limiter_alone.py limiter/test_lost_state.py "
-    "limiter/test_headers.py limiter/test_profiles.py connections/test_outages.py messaging/test_presence.py "
-    "messaging/test_recent_errors.py messaging/test_scheduler_heartbeat.py engine/test_reaper.py doctor "
-    "control/test_steering.py control/test_several_runs.py acceptance/test_fleet.py records/test_everybody.py"
+    "processes/test_embedded_redis.py limiter/test_limiter.py limiter/test_limiter_alone.py "
+    "limiter/test_lost_state.py limiter/test_rate_limit_headers.py limiter/test_profiles.py "
+    "connections/test_outages.py messaging/test_process_heartbeat.py messaging/test_recent_errors.py "
+    "messaging/test_scheduler_heartbeat.py engine/test_reaper.py doctor control/test_steering.py "
+    "control/test_several_runs.py acceptance/test_fleet.py records/test_everybody.py"
 )
 #: The tests that depend on the version of Postgres.
 ON_POSTGRES = (

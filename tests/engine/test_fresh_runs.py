@@ -906,7 +906,7 @@ def test_force_leaves_the_removal_to_the_workers(source: Any, api: Api, moved_cl
     discover(run.id)
     moved_clock.advance(3600)
 
-    assert "a worker removes what is no longer in the list" in runner.force(run.id, **ANN)
+    assert "a worker deletes the rows that are no longer in the list" in runner.force(run.id, **ANN)
 
     assert runs.get(run.id).status == RunStatus.RUNNING
     finalize(run.id)

@@ -324,6 +324,6 @@ def test_only_an_ended_run_reads_its_list_from_the_start(thing):
         register(thing, api.url)
         run = runner.start("things", who="test", door="test", send=False)
 
-        with pytest.raises(Exception, match="only the list of a run that has ended is read from its start"):
+        with pytest.raises(Exception, match="only a run that has ended can read its list from the start"):
             runner.retry_failed(run.id, who="test", door="test", from_start=True)
     assert get_registry()["things"]

@@ -92,6 +92,6 @@ def test_the_table_names_each_difference_between_the_databases_and_no_other(
 
 
 def test_each_kind_of_column_that_is_tried_is_named_with_its_databases() -> None:
-    written = {(name, where.lower()) for names, where in rows_of("What is tried") for name in names.split("`, `")}
+    written = {(name, where.lower()) for names, where in rows_of("What is tested") for name in names.split("`, `")}
 
     assert written == {(title(kind).partition("(")[0], " and ".join(kind.on)) for kind in KINDS.values()}

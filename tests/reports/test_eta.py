@@ -17,7 +17,7 @@ from workers.reports.eta import eta
 from workers.reports.pace import Pace, count_since, pace_of
 from workers.reports.pauses import pauses_of
 from workers.reports.running_runs import RunningRuns
-from workers.reports.snapshot import _completed_since
+from workers.reports.snapshot import FleetState, Snapshot, _completed_since
 
 TWO = (Limit(500, seconds=20), Limit(2000, seconds=100))
 
@@ -204,6 +204,21 @@ def test_a_retry_that_is_due_last_decides(moved_clock, house):
     # And one that has ended decides nothing
     RunItem.update(status=ItemStatus.COMPLETED).where(RunItem.external_id == "2").execute()
     assert eta_of(run).seconds < 1
+
+
+@on_sqlite
+@pytest.mark.parametrize(("failed_before", "is_read"), [(1, True), (0, False)])
+def test_the_last_retry_is_read_where_an_end_can_be_computed(moved_clock, import_from, failed_before, is_read):
+    # Given a run whose failed items were opened again, so that only a sample shows that they had ended
+    import_from("http://127.0.0.1:1")
+    run, due = listed(2), database.now() + timedelta(seconds=240)
+    item = {"item_type": "item", "item_id": "1", "status": ItemStatus.PENDING, "external_id": "1", "due_at": due}
+    items.add(run.id, [item])
+    sample = intervals.Counters(database.now(), failed=failed_before)
+
+    taken = Snapshot(database.now(), FleetState(), RunningRuns([run], samples={run.id: [sample]}), {})
+
+    assert taken.facts(run).last_retry_at == (due if is_read else None)
 
 
 @on_sqlite

@@ -16,6 +16,7 @@ from workers.messaging import broker, process_heartbeat, scheduler_heartbeat
 from workers.records import schema
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
 from workers.reports import health, metrics
+from workers.reports.budget_states import known_budgets
 from workers.reports.metrics import MOST_DUE
 
 ON_ONE_DATABASE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
@@ -185,6 +186,23 @@ def test_what_the_workers_cannot_do_with_the_database_is_shown_though_the_page_c
     assert trouble.what == "the workers cannot use the database: database is locked"
     assert trouble.since - met_at < timedelta(seconds=5)
     assert trouble.repair == "end the transaction that another program holds open in it"
+
+
+@ON_ONE_DATABASE
+def test_a_trouble_of_the_database_that_lasts_keeps_its_begin_and_is_a_warning_of_budgets(staffed, moved_clock):
+    # Given a worker that meets a locked file again and again
+    locked = sqlite3.OperationalError("database is locked")
+    locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
+    began = clock.now()
+    for _ in range(3):
+        outages.report(_wrapped(locked))
+        moved_clock.advance(10)
+
+    # Then
+    assert outages.reported_trouble().since == began
+    (gap,) = known_budgets()[1]
+    assert gap.startswith("the workers cannot use the database: database is locked (since ")
+    assert "). To do: end the transaction" in gap
 
 
 def _wrapped(error: sqlite3.OperationalError) -> BaseException:

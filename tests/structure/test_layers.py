@@ -55,7 +55,7 @@ WRITES = {
 
 #: The modules other than clock.py that read the machine's clock, and why a moved clock must not reach it.
 OWN_TIME = {
-    "workers.processes.worker_supervisor time.monotonic": "it waits for worker processes, which have the machine's time",
+    "workers.processes.worker_supervisor time.monotonic": "it waits for processes, which have the machine's time",
     "workers.processes.signals time.monotonic": "two signals are one request where the machine says they came together",
     "workers.cli.progress time.monotonic": "a display is drawn at most twice a second, for a person",
     "workers.monitor.serving.server time.monotonic": "it waits for Streamlit's process, which has the machine's time",

@@ -129,7 +129,7 @@ def test_a_marked_id_that_is_another_item_s_is_not_guessed(import_from):
     run = _failed(["'00123", "00123"])
 
     guessed = CliRunner().invoke(cli, ["retry", str(run.id), "--item", "'00123"], standalone_mode=False)
-    assert "failed.csv writes like that" in str(guessed.exception)
+    assert "which failed.csv also writes as" in str(guessed.exception)
 
     for pasted in ("''00123", "00123"):
         CliRunner().invoke(cli, ["retry", str(run.id), "--item", pasted], catch_exceptions=False)

@@ -10,7 +10,7 @@ import math
 import sqlite3
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import redis
@@ -114,6 +114,12 @@ class Outage:
         """Whether the outage has begun and not ended."""
         return self._since is not None
 
+    @property
+    def lasted_seconds(self) -> float:
+        """How long the outage has lasted; 0 where there is none."""
+        since = self._since
+        return 0.0 if since is None else clock.monotonic() - since
+
     def forget(self) -> None:
         """Forget the outage, without a log line."""
         with self._lock:
@@ -160,8 +166,9 @@ def report(error: BaseException) -> bool:
             return True
         if database.is_away(cause) and not isinstance(cause, DependencyDown):
             what = database_trouble(cause)
-            (_full if what.cause is Cause.NO_CONNECTION_LEFT else _database).met(what)
-            _report_in_redis(what, cause)
+            outage = _full if what.cause is Cause.NO_CONNECTION_LEFT else _database
+            outage.met(what)
+            _report_in_redis(what, cause, clock.now() - timedelta(seconds=outage.lasted_seconds))
             return True
     return False
 
@@ -281,8 +288,12 @@ def _causes(error: BaseException | None) -> list[BaseException]:
     return causes
 
 
-def _report_in_redis(trouble: Trouble, error: BaseException) -> None:
-    """Write a trouble of the database to Redis, where pages and commands read it."""
+def _report_in_redis(trouble: Trouble, error: BaseException, since: datetime) -> None:
+    """Write a trouble of the database to Redis, where pages and commands read it.
+
+    Parameters:
+      since(datetime): When it began; a report that is written again keeps it.
+    """
     global _reported_at
     with _report_lock:
         now = clock.monotonic()
@@ -294,7 +305,7 @@ def _report_in_redis(trouble: Trouble, error: BaseException) -> None:
     said = "it refuses the connection" if hidden else trouble.said
     is_full = trouble.cause is Cause.NO_CONNECTION_LEFT
     what = trouble.what if is_full else f"the workers cannot use the database: {said}"
-    value = {"what": what[:_LENGTH], "repair": trouble.repair[:_LENGTH], "since": clock.now().isoformat()}
+    value = {"what": what[:_LENGTH], "repair": trouble.repair[:_LENGTH], "since": since.isoformat()}
     text = json.dumps(value | {"cause": trouble.cause})
     _quietly(lambda client: client.set(_key(), text, ex=_REPORT_TTL_SECONDS))
 

@@ -73,11 +73,14 @@ def _await_permit(permits: PermitClient, connector: Connector) -> None:
       RateLimited: The wait is longer than SLUICE_MAX_WAIT_SECONDS.
     """
     ends_at = clock.monotonic() + get_settings().max_wait_seconds
-    permits.max_wait_seconds = 0.0
-    while True:
-        try:
-            permits.reserve(connector.timeout_seconds)
-            return
-        except RateLimited as closed:
-            if clock.monotonic() + closed.wait_seconds > ends_at or clock.sleep(closed.wait_seconds):
-                raise
+    longest, permits.max_wait_seconds = permits.max_wait_seconds, 0.0
+    try:
+        while True:
+            try:
+                permits.reserve(connector.timeout_seconds)
+                return
+            except RateLimited as closed:
+                if clock.monotonic() + closed.wait_seconds > ends_at or clock.sleep(closed.wait_seconds):
+                    raise
+    finally:
+        permits.max_wait_seconds = longest  # a login that takes a second request can wait for its permit

@@ -70,8 +70,10 @@ def known_budgets() -> tuple[dict[str, Budget], list[str]]:
     except (DependencyDown, OperationalError, InterfaceError):
         gaps.append("the database does not answer: only the budgets that sources name are known")
     outage = outages.redis_trouble() or outages.reported_trouble()
-    if outage and outage.cause is not Cause.REDIS_AWAY:  # reading a budget reports that one
+    if outage and outage.cause is Cause.REDIS_REFUSES:
         gaps.append(f"{outage.headline}: no permit without it. To do: {outage.repair}")
+    elif outage and outage.cause is not Cause.REDIS_AWAY:  # reading a budget reports that one
+        gaps.append(outage.sentence)
     return found, gaps
 
 

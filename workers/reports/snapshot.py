@@ -118,7 +118,7 @@ class Snapshot:
             facts,
             samples=samples,
             completed=_completed_since(run, since) if since else None,
-            last_retry_at=items.last_due(run.id) if facts.budget and _has_open_items(run) else None,
+            last_retry_at=items.last_due(run.id) if facts.budget and _has_open_items(run, samples) else None,
         )
 
 
@@ -149,9 +149,13 @@ def fleet_state() -> FleetState:
         return FleetState()
 
 
-def _has_open_items(run: Run) -> bool:
-    """Whether an end can be computed for a run: its list is complete, some items have ended, and some have not."""
-    has_ended = run.succeeded_count + run.failed_count + run.skipped_count > 0
+def _has_open_items(run: Run, samples: Sequence[Counters]) -> bool:
+    """Whether an end can be computed for a run: its list is complete, some items have ended, and some have not.
+
+    A retry opens failed items again: then only the samples show that they had ended.
+    """
+    of_run = (run.succeeded_count, run.failed_count, run.skipped_count)
+    has_ended = any(of_run) or any(any((one.succeeded, one.failed, one.skipped)) for one in samples)
     return run.discovered_at is not None and has_ended and open_items(run) > 0
 
 

@@ -37,7 +37,7 @@ class Part(NamedTuple):
     """Runs of one block with the same outcome.
 
     Parameters:
-      outcome(str): One of `outcome.OUTCOMES`.
+      outcome(str): One of `labels.OUTCOMES`.
       runs(int): How many.
       first(datetime), last(datetime): When the first and the last were due, UTC-aware.
       run_id(int | None): The newest of them; None if it does not exist yet.

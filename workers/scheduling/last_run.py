@@ -16,7 +16,7 @@ class LastRun(NamedTuple):
     """A run that has begun.
 
     Parameters:
-      outcome(str): One of `outcome.OUTCOMES`.
+      outcome(str): One of `labels.OUTCOMES`.
       ended_at(datetime | None): None while it is active.
     """
 

@@ -194,7 +194,7 @@ def _adopt(source: ImportSource) -> None:
 
 
 def keep(late_seconds: float = 0.0) -> int:
-    """Decide on every schedule and apply the actions: see `rules.decide`. Any number of processes can do this at once.
+    """Decide on every schedule and apply the actions: see `slot_rules.decide`. Several processes can do this at once.
 
     A schedule with an error does not affect the others.
 

@@ -78,11 +78,11 @@ def installation(
             "prefix": f"t{uuid.uuid4().hex[:12]}",
             "sources": "workers.testing.registered_sources:SOURCES",
         } | settings
-        _set({f"{_PREFIX}{key.upper()}": str(value) for key, value in chosen.items()})
-        SOURCES[:] = sources
-        reset()
-        _drop_limiters(sources)
         try:
+            _set({f"{_PREFIX}{key.upper()}": str(value) for key, value in chosen.items()})
+            SOURCES[:] = sources
+            reset()
+            _drop_limiters(sources)
             get_registry()
             schema.migrate(dict.fromkeys([*(source.model for source in sources), *models]))
             with database.connection():

@@ -35,7 +35,7 @@ def _draw(run_id: int, lanes: int, priority: int, key: str) -> None:
     new_priority = int(right.number_input(f"Priority, -{MOST_PRIORITY} to {MOST_PRIORITY}", value=priority))
     agreed, declined = confirm_dialog.buttons("Save")
     if agreed and (what := out_of_range(new_lanes, new_priority)):
-        st.html(line("bad", "cross", f"Nothing was saved: {what}"))
+        st.html(line("bad", "cross", f"Nothing was saved: {what}", alert=True))
         return
     if agreed:
         used = key_to_use(key, (lanes, priority), (new_lanes, new_priority))

@@ -158,7 +158,7 @@ def _not_imported(run: Run) -> str:
     if run.started_at is None:
         return f"{whose}: the run has not started. No request will be sent."
     if run.discovered_at is None:
-        return f"{whose}: reading the list stops. Items that were step so far will not be requested."
+        return f"{whose}: reading the list stops. Items that were found so far will not be requested."
     return f"{whose}: {_open(run)} will not be imported. Imported items stay."
 
 

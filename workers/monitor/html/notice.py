@@ -6,7 +6,7 @@ _NOTICE = """
 <section class="sl-notice sl-{tone}" role="status"><i class="sl-icon sl-i-{shape}"></i>
 <div><h2>{what}</h2><p>{text}</p></div></section>
 """
-_LINE = '<p class="sl-line sl-{tone}"><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
+_LINE = '<p class="sl-line sl-{tone}"{role}><i class="sl-icon sl-i-{shape}"></i><span>{text}</span></p>'
 
 
 def notice(tone: str, shape: str, what: str, text: str) -> Html:
@@ -21,6 +21,11 @@ def notice(tone: str, shape: str, what: str, text: str) -> Html:
     return fill(_NOTICE, tone=tone, shape=shape, what=what, text=prose(text))
 
 
-def line(tone: str, shape: str, text: Html | str) -> Html:
-    """Return one line. Parameters as for `notice`; a plain text may have `backticks`."""
-    return fill(_LINE, tone=tone, shape=shape, text=text if isinstance(text, Html) else prose(text))
+def line(tone: str, shape: str, text: Html | str, *, alert: bool = False) -> Html:
+    """Return one line. Other parameters as for `notice`; a plain text may have `backticks`.
+
+    Parameters:
+      alert(bool): Whether a screen reader reads it at once: it is the result of a press.
+    """
+    role = fill(' role="alert"' if alert else "")
+    return fill(_LINE, tone=tone, shape=shape, role=role, text=text if isinstance(text, Html) else prose(text))

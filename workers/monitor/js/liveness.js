@@ -1,6 +1,7 @@
 // Detects that the server has sent nothing for some seconds, shows how old the page is, and blocks presses meanwhile:
-// one that waits in a dead connection would take effect at an unexpected time.
-if (!window.sluiceTick) {
+// one that waits in a dead connection would take effect at an unexpected time. The name `sluiceHeard` must not change:
+// in a tab that stays open while the monitor is upgraded, panels call the function that is there.
+if (!window.sluiceHeard) {
   const STALE_MS = 4000; // the page is drawn each second
   const GRACE_MS = 3000; // a tab in the background is drawn less often; give it time when it becomes visible
   const FIELDS = "button, input, textarea, select, label, [role=button], [role=option], [role=radio], [data-press]";
@@ -9,7 +10,7 @@ if (!window.sluiceTick) {
   let graceUntil = 0;
   let bar = null;
 
-  window.sluiceTick = () => {
+  window.sluiceHeard = () => {
     tickAt = Date.now();
     if (bar) fresh();
   };

@@ -16,7 +16,7 @@ export default function ({ data, parentElement, setTriggerValue }) {
     if (turn !== box.sluiceTurn) return; // a later one arrived first
     show(box, html);
     listenForEscape(box);
-    if (box.querySelector(".sl-as-of")) window.sluiceTick?.(); // the live part has arrived
+    if (box.querySelector(".sl-as-of")) window.sluiceHeard?.(); // the live part has arrived
   });
 }
 

@@ -79,10 +79,7 @@ def _press(name: str) -> None:
     if run_buttons.press(reading.stats, name, is_stuck=is_stuck(reading.run), has_items=_has_items(reading)):
         return
     if not failed_items.press(reading.run, name, zone(), reading.now):
-        st.toast(
-            "Nothing was changed: the run has changed since. Check its state, then press again.",
-            icon=":material/warning:",
-        )
+        st.toast(_OUTDATED, icon=":material/warning:")
 
 
 def _draw_below(_: tzinfo) -> None:

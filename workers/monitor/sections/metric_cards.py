@@ -63,10 +63,7 @@ def _database(figures: DatabaseMetrics | None) -> Html:
         ("Version", figures.title),
         ("Response time", _milliseconds(figures.latency_seconds)),
         ("Size", _size(figures.size_bytes)),
-        (
-            "Migrations",
-            figures.migration or icon_label("warn", "alert", "one is missing: run `python -m workers migrate`"),
-        ),
+        ("Migrations", figures.migration or icon_label("warn", "alert", _MIGRATE)),
         ("Sluice", VERSION),
     )
 

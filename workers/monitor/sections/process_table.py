@@ -26,7 +26,7 @@ def process_table(processes: Sequence[Process] | None, zone: tzinfo, now: dateti
     """Return the processes.
 
     Parameters:
-      processes(Sequence[Process] | None): From `presence.processes`; None where Redis does not answer.
+      processes(Sequence[Process] | None): From `process_heartbeat.processes`; None where Redis does not answer.
       zone(tzinfo): The viewer's time zone.
       now(datetime): The current time.
     """

@@ -1,4 +1,4 @@
-"""The main card of a run's page: progress, item done_of_all, rate, ETA, duration, rate-limit hits, and why it waits."""
+"""The main card of a run's page: progress, item counts, rate, ETA, duration, rate-limit hits, and why it waits."""
 
 from datetime import datetime, tzinfo
 
