@@ -93,7 +93,8 @@ class LongWait(Refused):
     def __init__(self, wait_seconds: float, reason: str, asked_seconds: float) -> None:
         super().__init__(wait_seconds, reason)
         self.asked_seconds = asked_seconds
-        self.args = (f"{reason}: a wait of {duration(asked_seconds)}; resume the run to try again",)
+        self.what = f"{reason}: a wait of {duration(asked_seconds)}; resume the run to try again"
+        self.args = (self.what,)
 
 
 class RetryableError(SluiceError):

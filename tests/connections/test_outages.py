@@ -165,7 +165,7 @@ def test_what_is_told_of_the_database_is_bounded_and_holds_no_password(house):
     # Then the report for the page has no address
     trouble = outages.reported_trouble()
     assert (trouble.what, trouble.said) == ("the workers cannot use the database: it refuses the connection", "")
-    assert "postgresql" not in repr(trouble)
+    assert "postgresql" not in repr(trouble) and len(trouble.what) <= 300
     assert not outages.report(ValueError("a mistake in a user's code"))
 
 

@@ -7,6 +7,7 @@ from workers.control import runner
 from workers.engine import reaper
 from workers.engine.actors import ACTORS
 from workers.engine.unknown_source import LATER_SECONDS, SOON_SECONDS
+from workers.errors import UnknownSource
 from workers.messaging import broker, process_heartbeat
 from workers.records import items, lanes, runs
 from workers.records.tables import ItemStatus, Lane, Run, RunItem, RunStatus
@@ -145,3 +146,12 @@ def test_a_run_of_a_source_that_was_removed_can_be_cancelled(newcomer):
     runner.cancel(run.id, **ANN)
 
     assert runs.get(run.id).status == RunStatus.CANCELLED
+
+
+def test_an_inline_run_of_an_unknown_source_is_refused_with_the_known_ones(newcomer):
+    run = newcomer()
+
+    with pytest.raises(UnknownSource) as refused:
+        runner.run_inline(run)
+
+    assert refused.value.known == ("items",)

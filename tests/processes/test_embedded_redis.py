@@ -28,10 +28,10 @@ from workers.settings import get_settings
 ROOT = Path(__file__).resolve().parents[2]
 SERVE = """
 import logging
-from workers.processes import redis_server
+from workers.processes import embedded_redis
 logging.basicConfig(level="INFO")
 {}
-raise SystemExit(redis_server.serve())
+raise SystemExit(embedded_redis.serve())
 """
 
 
@@ -226,7 +226,7 @@ def test_a_redis_that_is_there_is_used_as_it_is_until_sigterm(url: str, tmp_path
 def test_one_that_goes_away_is_replaced(url: str, tmp_path: Path) -> None:
     with contextlib.ExitStack() as there:
         there.enter_context(embedded_redis.embedded(url))
-        with serving(url, tmp_path / "other", "redis_server.GONE_SECONDS = 0.2") as serve:
+        with serving(url, tmp_path / "other", "embedded_redis.GONE_SECONDS = 0.2") as serve:
             until(lambda: serve.said("using the Redis at"))
 
             there.close()
@@ -246,7 +246,7 @@ def test_two_that_start_at_once_share_one_server(url: str, data: Path) -> None:
 def test_a_data_folder_has_one_server(url: str, data: Path) -> None:
     second = f"redis://127.0.0.1:{free_port()}/0"
 
-    with embedded_redis.embedded(url), serving(second, data, "redis_server.TAKEN_SECONDS = 0.2") as serve:
+    with embedded_redis.embedded(url), serving(second, data, "embedded_redis.TAKEN_SECONDS = 0.2") as serve:
         code = serve.process.wait(timeout=5)
         survives = redis_probe.server_name(url)
 

@@ -241,7 +241,8 @@ def broker_away(stand: Stand) -> None:
 
 def database_away(stand: Stand) -> None:
     pending(stand)
-    outages._report_in_redis(Trouble("the database cannot be used", "free disk space", "disk full"), OSError())
+    disk_full = Trouble("the database cannot be used", "free disk space", "disk full")
+    outages._report_in_redis(disk_full, OSError(), clock.now())
 
 
 def paused(stand: Stand) -> None:

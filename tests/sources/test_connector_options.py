@@ -23,6 +23,9 @@ def test_the_old_name_of_the_timeout_is_accepted_with_a_warning():
         old = connector(timeout=7)
     with pytest.warns(DeprecationWarning, match="timeout_seconds"):
         assert old.timeout == old.timeout_seconds == 7
+    with pytest.warns(DeprecationWarning, match="timeout_seconds"):
+        old.timeout = 8
+    assert old.timeout_seconds == 8
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ The walk of a list page, top to bottom:
 
 1. begin   `discover`: the run's row is read, once a message. `cursor.begin_page` claims the next page and returns
            the row as it is then; the message carries no cursor.
-2. request `_work_page`, `_read_page`: a permit, the list request. `list_page.read` makes unsaved models of the answer.
-3. record  `_record`, `_write`: the rows (`list_rows`), the items (`list_items`), the counts and the next cursor in one
+2. request `_work_page`, `_read_page`: a permit, the list request. `list_parser.read` makes unsaved models of it.
+3. record  `_record`, `_write`: the rows (`list_rows`), the items (`new_items`), the counts and the next cursor in one
            transaction (`cursor.page_commit`), if the page is still ours.
 4. fail    `list_failure.settle`: a page that could not be read is attempted again, or ends its list or its run.
 5. open    `_start_lanes`: after the last page, one message for each lane; this thread works the first lane itself.

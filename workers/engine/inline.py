@@ -17,6 +17,7 @@ from workers.messaging import broadcast, broker
 from workers.records import runs
 from workers.records.tables import ENDED, Run
 from workers.settings import get_settings
+from workers.sources.registry import get_registry
 
 
 def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
@@ -25,7 +26,11 @@ def work(run_id: int, on_progress: Callable[[Run], None]) -> None:
     Parameters:
       run_id(int): An active run. No worker is needed; workers that run share the work.
       on_progress(Callable): Called with the run after each message.
+
+    Raises:
+      UnknownSource: This process does not know the run's source: no worker would take its messages.
     """
+    get_registry()[runs.get(run_id).source]
     due: list[tuple[float, int, str, tuple[Any, ...]]] = []
     tick = get_settings().tick_seconds
     order = itertools.count()

@@ -48,6 +48,8 @@ class LaneClaim:
         self.rows: dict[str, Any] = {}
         self.outcomes: list[Outcome] = []
         self.status = RunStatus.RUNNING
+        #: Whether items were claimed in this turn, also where their rows could not be loaded.
+        self.has_claimed = False
         self._run_id = run_id
         self._source = source
         self._permits = permits
@@ -64,6 +66,7 @@ class LaneClaim:
         claim = claims.claim(self._run_id, limit, lease_seconds)
         if claim.items:
             self._committed_count = 0
+            self.has_claimed = True
             self.claim = claim
             self.rows = self._load_rows(claim.items)
             self._commit_at = clock.monotonic() + get_settings().flush_seconds

@@ -68,8 +68,6 @@ class Turn:
         watermark = Watermark(self.connector.name)
         self.permits: PermitClient = self.connector.permit_client(run.id, f"{run.id}:{lane}", watermark)
         self.claimed = LaneClaim(run.id, self.source, self.permits)
-        #: Whether nothing could be claimed, though an item can be due: a suspect item goes to one lane at a time.
-        self.idle = True
         self._notices_seen = notices_seen
         self._overtaken = False
         #: Until then the leases of this lane and its items are renewed; and when the lane's is renewed next.
@@ -83,6 +81,11 @@ class Turn:
     def status(self) -> RunStatus:
         """The run's status, as of the last commit."""
         return self.claimed.status
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing could be claimed, though an item can be due: a suspect item goes to one lane at a time."""
+        return not self.claimed.has_claimed
 
     @property
     def has_worked(self) -> bool:
@@ -120,7 +123,6 @@ class Turn:
         claimed = self.claimed.take(self._batch_size(), lease_seconds)
         if not claimed:
             return False
-        self.idle = False
         self.permits.expects = len(claimed)
         for item in claimed:
             self._check_notices()

@@ -169,18 +169,18 @@ def _halves(copied: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
 def _delete(removal: Removal, rows: FreshRows, copied: dict[str, str]) -> None:
     if database.is_ours(rows.model):
         with database.db.atomic():
-            _renew_lease(removal)
+            _hold_lease(removal)
             old_rows.drop(removal, list(copied), rows.delete(copied, lambda: old_rows.still(removal, copied)))
         return
     with database.db.atomic():
-        _renew_lease(removal)
+        _hold_lease(removal)
     with rows.model._meta.database.atomic():
         count = rows.delete(copied, lambda: old_rows.still(removal, copied))
     with database.db.atomic():
         old_rows.drop(removal, list(copied), count)
 
 
-def _renew_lease(removal: Removal) -> None:
+def _hold_lease(removal: Removal) -> None:
     if not old_rows.hold(removal):
         raise _Stopped
 

@@ -99,8 +99,10 @@ def _processes() -> tuple[Process, ...] | None:
 def _worker(processes: Sequence[Process]) -> Iterator[Trouble]:
     missing = process_heartbeat.no_worker(processes)
     if missing and (waiting := _runs_to_do()):
-        stalled = "1 run is stalled" if waiting == 1 else f"{waiting:,} runs are stalled"
-        yield replace(missing, meaning=f"{stalled}, unless they run inline.")
+        one = "1 run is stalled, unless it runs inline."
+        yield replace(
+            missing, meaning=one if waiting == 1 else f"{waiting:,} runs are stalled, unless they run inline."
+        )
     elif missing:
         yield replace(missing, meaning="Runs that are started now wait for a worker.", is_down=False)
 

@@ -165,6 +165,11 @@ class Connector:
         warnings.warn("Connector.timeout is now timeout_seconds", DeprecationWarning, stacklevel=2)
         return self._timeout_seconds
 
+    @timeout.setter
+    def timeout(self, seconds: float | None) -> None:
+        warnings.warn("Connector.timeout is now timeout_seconds", DeprecationWarning, stacklevel=2)
+        self._timeout_seconds = None if seconds is None else number_checks.timeout(seconds, f"Connector {self.name!r}")
+
     @property
     def sends_credentials(self) -> bool:
         """Whether its requests carry a secret: `auth`, `secrets`, or a header or query parameter with a secret's name.
@@ -240,7 +245,8 @@ class Connector:
         Raises:
           RateLimited: No permit in time, or the API refused: 429; Retry-After on 403, 408, 420, 425 or a 5xx; no
             request left in the window. A refusal pauses the whole budget.
-          LongWait: The API refused, and asked for a wait above SLUICE_LONGEST_PAUSE_SECONDS.
+          LongWait: The API refused, and asked for a wait above 25 hours (or SLUICE_LONGEST_PAUSE_SECONDS, where that is
+            more).
           RetryableError: A timeout, a connection error, a 5xx, or an exception in the auth object.
           AuthError: 401 or 403.
           NotModified: 304 to a conditional request.
