@@ -411,6 +411,26 @@ def test_two_signals_within_two_seconds_are_one_request_and_a_later_one_ends_at_
         assert all(listener.hears("at once") for listener in listeners)
 
 
+#: A signal comes while the interpreter ends, after it has restored the default handlers.
+SIGNALLED_AT_ITS_END = """
+import os, signal
+from workers.processes import signals
+
+class Last:
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGTERM):
+        kill(process, number)
+
+last = Last()
+signals.on_stop()
+"""
+
+
+def test_a_signal_while_the_interpreter_ends_does_not_change_the_exit_code():
+    done = subprocess.run([sys.executable, "-c", SIGNALLED_AT_ITS_END], cwd=ROOT, timeout=20, check=False)
+
+    assert done.returncode == 0
+
+
 #: The second of two signals goes to a thread that is not the main one, which waits: as the kernel may choose.
 HEARS_LATE = """
 import signal, threading, time

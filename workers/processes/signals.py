@@ -1,5 +1,6 @@
 """Handles SIGTERM, SIGINT and SIGHUP: the first requests a stop, one that comes over two seconds later ends at once."""
 
+import atexit
 import logging
 import os
 import select
@@ -37,6 +38,7 @@ def on_stop(*, within: float | None = None, at_once: Callable[[], None] = lambda
     for number in _NUMBERS:
         if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:  # nohup
             signal.signal(number, _do_nothing)
+    atexit.register(_ignore)
 
 
 def exit_code() -> int:
@@ -65,6 +67,12 @@ def _read_signals(pipe: int, within: float | None, at_once: Callable[[], None]) 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:
     """Replace the default handler, which would end the process."""
+
+
+def _ignore() -> None:
+    """Ignore signals while the interpreter ends: it restores the default handlers, which would kill the process."""
+    for number in _NUMBERS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def name_of(number: int) -> str:
