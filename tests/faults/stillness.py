@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from benchmarks.fleet import Fleet, FleetError, RunRow
 
@@ -37,7 +37,7 @@ class Stillness:
         Parameters:
           row(RunRow | None): The run; None where the database is away.
         """
-        self._hear()
+        self._read_answer()
         counters = (row.total, row.succeeded, row.failed, row.skipped) if row and row.status == "running" else ()
         if not counters or counters != self._counters:
             self._counters, self._moved_at = counters, self._now()
@@ -47,12 +47,17 @@ class Stillness:
             self._asked_at = self._now()
             self._asked = self._pool.submit(self._ask)
 
-    def end(self) -> None:
-        """Hear the last answer."""
-        self._pool.shutdown(wait=True)
-        self._hear()
+    def wait_for_answer(self) -> None:
+        """Wait until the last question is answered, if one is open."""
+        if self._asked is not None:
+            wait([self._asked])
 
-    def _hear(self) -> None:
+    def end(self) -> None:
+        """Read the last answer."""
+        self._pool.shutdown(wait=True)
+        self._read_answer()
+
+    def _read_answer(self) -> None:
         if self._asked is None or not self._asked.done():
             return
         code, self._asked = self._asked.result(), None

@@ -1,7 +1,6 @@
 """A run that has not moved for ten seconds is asked why; a reason that no fault explains is a breach."""
 
 import dataclasses
-import time
 
 import pytest
 
@@ -24,7 +23,7 @@ def watched(rows: list[RunRow | None], code: str) -> Stillness:
     for one in rows:
         now[0] += 1.0
         stillness.look(one)
-        time.sleep(0.01)
+        stillness.wait_for_answer()
     stillness.end()
     return stillness
 
