@@ -1,12 +1,14 @@
 """A program starts, steers and reads runs by the public functions, which connect to the database themselves."""
 
+import inspect
 import os
 import re
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -248,3 +250,71 @@ def test_the_documented_examples_run_as_plain_scripts(
     # Then
     assert printed.splitlines()[-1] == "completed: 12 succeeded, 0 failed"
     assert len(steered.splitlines()) == 1, "why nothing of it is stuck"
+
+
+# --- arguments that cannot be -----------------------------------------------------------------------------------------
+
+NUL, HALF, LARGE = "a\0", "a\ud800", 2**70
+BAD_TEXTS = [5, b"a", ["a"], NUL, HALF]
+BAD_NUMBERS = ["7", 1.5, True, float("nan"), LARGE]
+#: Function -> parameter -> values that a program could pass by mistake.
+CANNOT_BE: dict[str, dict[str, list[Any]]] = {
+    "start_run": {
+        "source": BAD_TEXTS,
+        "at": ["2030-01-01", date(2030, 1, 1), 0, datetime.max.replace(tzinfo=timezone(-timedelta(hours=1)))],
+        "tenant": BAD_TEXTS,
+        "fresh": ["no", 1, None],
+        "even_if_empty": ["no", 1, None],
+        "who": BAD_TEXTS,
+        "door": [*BAD_TEXTS, None],
+    },
+    "reschedule": {"source": [*BAD_TEXTS, None], "at": ["x", 0], "tenant": BAD_TEXTS},
+    "pause": {"run_id": [*BAD_NUMBERS, None], "who": BAD_TEXTS},
+    "resume": {"run_id": [*BAD_NUMBERS, None], "who": BAD_TEXTS},
+    "cancel": {"run_id": [*BAD_NUMBERS, None], "reason": BAD_TEXTS},
+    "retry": {
+        "run_id": [*BAD_NUMBERS, None],
+        "failure_class": [*BAD_TEXTS, "no such class"],
+        "fingerprint": BAD_TEXTS,
+        "external_ids": ["abc", 5, None, [1], [NUL], (HALF,), deque([NUL])],
+        "from_start": ["no", 1],
+    },
+    "adjust": {"run_id": [*BAD_NUMBERS, None], "lanes": [*BAD_NUMBERS, 0], "priority": [*BAD_NUMBERS, 101]},
+    "force": {"run_id": [*BAD_NUMBERS, None], "who": BAD_TEXTS},
+    "run_stats": {"run_id": [*BAD_NUMBERS, None]},
+}
+
+
+def good_arguments(name: str, run_id: int) -> dict[str, Any]:
+    if name in ("start_run", "reschedule"):
+        return {"source": "items"}
+    return {"run_id": run_id} | ({"lanes": 2} if name == "adjust" else {})
+
+
+@pytest.mark.parametrize(("name", "parameter"), [(name, of) for name, these in CANNOT_BE.items() for of in these])
+def test_an_argument_that_cannot_be_is_refused_by_its_name_and_changes_nothing(
+    sent: list[str], name: str, parameter: str
+) -> None:
+    run = workers.start_run("items")
+    before = timeline(run.id)
+
+    for value in CANNOT_BE[name][parameter]:
+        with pytest.raises(workers.UsageError) as refused:
+            getattr(workers, name)(**good_arguments(name, run.id) | {parameter: value})
+        assert parameter in str(refused.value) or value in ("no such class", 0, 101), str(refused.value)
+
+    assert timeline(run.id) == before
+    with database.connection():
+        assert Run.select().count() == 1
+
+
+def test_every_parameter_of_the_public_functions_is_tried() -> None:
+    shared = {"who", "door", "tenant"}
+    for name, tried in CANNOT_BE.items():
+        assert set(inspect.signature(getattr(workers, name)).parameters) - shared <= set(tried), name
+
+
+@ON_SQLITE
+def test_an_empty_name_is_no_source_though_there_is_only_one(sent: list[str]) -> None:
+    with pytest.raises(workers.UnknownSource):
+        workers.start_run("")

@@ -4,6 +4,7 @@ Each function opens a database connection as the settings say, asks `runner` to 
 who acted (`who`, default: the operating system's user) and from where (`door`, default: "code").
 
 All of them raise:
+  UsageError: An argument is of another type than its annotation says, or no database can store it.
   ConfigurationError: A setting cannot be used, the sources cannot be loaded, or the database lacks Sluice's tables.
   DependencyDown: The database does not answer. Without Redis they succeed: the change is saved, and workers apply it
     when Redis is back.
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from workers.control import runner
+from workers.control.argument_checks import checked
 from workers.control.author import author
 from workers.control.database_session import tables
 from workers.errors import UsageError
@@ -26,6 +28,7 @@ from workers.sources.registry import get_registry
 _DOOR = "code"
 
 
+@checked
 def start_run(
     source: str | None = None,
     *,
@@ -61,10 +64,11 @@ def start_run(
     with tables():
         if at is None:
             return runner.start(source, tenant=tenant, fresh=fresh, even_if_empty=even_if_empty, **by)
-        name = source or get_registry().only().name
+        name = get_registry().only().name if source is None else source
         return runner.schedule(name, _utc(at), tenant=tenant, fresh=fresh, even_if_empty=even_if_empty, **by)
 
 
+@checked
 def reschedule(
     source: str,
     *,
@@ -93,6 +97,7 @@ def reschedule(
         return runner.reschedule(source, at=_utc(at) if at else None, tenant=tenant, **by)
 
 
+@checked
 def pause(run_id: int, *, who: str | None = None, door: str = _DOOR) -> Run:
     """Pause a running run. Each lane still completes the item it is working on; `resume` continues the run.
 
@@ -114,6 +119,7 @@ def pause(run_id: int, *, who: str | None = None, door: str = _DOOR) -> Run:
         return runs.get(run_id)
 
 
+@checked
 def resume(run_id: int, *, who: str | None = None, door: str = _DOOR) -> Run:
     """Continue a paused run. What was completed is not requested again. Parameters and errors are those of `pause`."""
     by = author(who, door)
@@ -122,6 +128,7 @@ def resume(run_id: int, *, who: str | None = None, door: str = _DOOR) -> Run:
         return runs.get(run_id)
 
 
+@checked
 def cancel(run_id: int, *, reason: str | None = None, who: str | None = None, door: str = _DOOR) -> Run:
     """Cancel a run that has not ended, for good. The rows it has imported stay.
 
@@ -144,6 +151,7 @@ def cancel(run_id: int, *, reason: str | None = None, who: str | None = None, do
         return runs.get(run_id)
 
 
+@checked
 def retry(
     run_id: int,
     *,
@@ -184,6 +192,7 @@ def retry(
         )
 
 
+@checked
 def adjust(
     run_id: int,
     *,
@@ -223,6 +232,7 @@ def adjust(
         return runs.get(run_id)
 
 
+@checked
 def force(run_id: int, *, who: str | None = None, door: str = _DOOR) -> str:
     """Complete a change of a run that has been stuck for five minutes: a pause, a start or an end that does not happen.
 
@@ -244,6 +254,7 @@ def force(run_id: int, *, who: str | None = None, door: str = _DOOR) -> str:
         return runner.force(run_id, **by)
 
 
+@checked
 def run_stats(run_id: int) -> RunStats:
     """Return how far a run is: its counts, its pace, when it ends, and why it waits. Nothing is changed by it.
 
@@ -258,4 +269,7 @@ def run_stats(run_id: int) -> RunStats:
 
 
 def _utc(at: datetime) -> datetime:
-    return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    try:
+        return at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC)
+    except OverflowError:
+        raise UsageError(f"at cannot be {at}: in UTC it is beyond the last year, 9999, or before the first") from None

@@ -20,7 +20,7 @@ def source_named(name: str | None) -> ImportSource:
       UnknownSource: No source has this name.
       UsageError: None, and there are several.
     """
-    return get_registry()[name] if name else get_registry().only()
+    return get_registry()[name] if name is not None else get_registry().only()
 
 
 def create(

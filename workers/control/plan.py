@@ -36,7 +36,7 @@ def plan(source_name: str | None = None, *, tenant: str | None = None) -> Plan:
       RetryableError, PermanentError: The API did not answer, or not with a page that the source reads.
       DependencyDown: Redis does not answer, so no permit can be had.
     """
-    source = get_registry()[source_name] if source_name else get_registry().only()
+    source = get_registry()[source_name] if source_name is not None else get_registry().only()
     connector = _connector(source, tenant)
     try:
         with model_database.connected(source.model):

@@ -43,7 +43,7 @@ def refuse(source_name: str | None, tenant: str | None) -> None:
     """
     if tenant is None:
         return
-    source = get_registry()[source_name] if source_name else get_registry().only()
+    source = get_registry()[source_name] if source_name is not None else get_registry().only()
     if not has_tenants(source) and not runs.is_any_for(source.name, tenant):
         raise UsageError(
             f"{source.name} has no tenants: every run of it imports the same rows. Leave the tenant out, or make "

@@ -861,7 +861,7 @@ end
 -- and never longer than the window.
 local function debit(window, limit, remaining, granted_at, header, reset_us)
   local since, not_ours = granted_at - window.us, window.full - window.limit
-  local spent = limit - remaining - not_ours - head.units    -- requests of ours that would explain what is spent
+  local spent = limit - remaining - not_ours - head.units    -- our requests that would explain what is spent
   if spent <= window.others or (spent <= head.size and entry(head.n - spent) > since) then return false end
   local foreign = math.min(spent - completed_after(since), window.full)
   local more = foreign - window.others

@@ -81,7 +81,7 @@ class Backoff:
         self._deaths = 0
 
     def wait_seconds(self, lived_seconds: float = 0.0) -> float:
-        """Return the wait after a life of so many seconds; 0 for a child that could not be started."""
+        """Return how long to wait, in seconds, after a life of `lived_seconds`; 0 if the child could not be started."""
         if lived_seconds > self._steady_seconds:
             self._deaths = 0
         wait = self._waits_seconds[min(self._deaths, len(self._waits_seconds) - 1)]

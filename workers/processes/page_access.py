@@ -12,7 +12,7 @@ def check() -> None:
     """Check that only people whom the settings name can reach the page. The server and `doctor` ask this.
 
     Raises:
-      ConfigurationError: Other machines could reach the page without a login, or nobody could log in.
+      ConfigurationError: Other machines could reach the page without a login, or the login admits no person.
     """
     settings = get_settings()
     if settings.monitor_login == "oidc":

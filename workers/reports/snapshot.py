@@ -86,7 +86,7 @@ class Snapshot:
 
     Attributes:
       now: That time, by the database's clock.
-      fleet, running: Empty where none of the runs is running: then nobody needs them.
+      fleet, running: Empty if none of the runs is running: then no figure needs them.
       pauses: The pauses of each run, by its id.
     """
 

@@ -7,12 +7,12 @@ toast in a fragment, so `show_later` keeps the result in the session and the liv
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict
 
 import streamlit as st
 from peewee import PeeweeException
 
 from workers.connections import database
+from workers.control.author import Author
 from workers.errors import AlreadyDone, DependencyDown, SluiceError
 from workers.monitor.access import current_user
 from workers.monitor.actions import stale_clicks
@@ -38,13 +38,6 @@ class Outcome(StrEnum):
     REPEATED = "repeated"  # the idempotency key was used before
     UNAVAILABLE = "unavailable"  # the database or Redis does not answer
     REFUSED = "refused"  # the run, schedule or budget does not allow it now
-
-
-class Origin(TypedDict):
-    """Who acts, and from where."""
-
-    who: str
-    door: str
 
 
 @dataclass(frozen=True)
@@ -81,9 +74,9 @@ def perform(do: Callable[[], str], key: str = "") -> Result:
         cache.forget()  # the person wants to see the change
 
 
-def origin() -> Origin:
+def origin() -> Author:
     """Return who acts and from where, as `control` and `scheduling` record it."""
-    return Origin(who=current_user.name(), door="monitor")
+    return Author(who=current_user.name(), door="monitor")
 
 
 def show_later(result: Result) -> None:
