@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 os.chdir(ROOT)  # .env, data/ and sources.py are found from here
 sys.path.insert(0, str(ROOT))
 
-from workers.cli.command_line import main  # noqa: E402
+from workers.cli import main  # noqa: E402
 from workers.cli.origin import Door  # noqa: E402
 from workers.cli.run import run  # noqa: E402
 

@@ -10,7 +10,7 @@ sys.path.insert(0, str(ROOT))
 
 import click  # noqa: E402
 
-from workers.cli.command_line import main  # noqa: E402
+from workers.cli import main  # noqa: E402
 from workers.connections import database  # noqa: E402
 from workers.control import runner  # noqa: E402
 from workers.processes import preflight  # noqa: E402

@@ -1,5 +1,5 @@
 """`python -m workers`."""
 
-from workers.cli.command_line import main
+from workers.cli import main
 
 main(name="python -m workers")

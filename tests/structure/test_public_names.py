@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -238,3 +239,22 @@ def test_the_watch_would_see_it(tmp_path: Path) -> None:
     assert any(event.startswith("sqlite3.connect") for event in told["seen"])
     assert told["bound"]
     assert (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from workers.cli import main",
+        "from workers.monitor import app; app.show",
+        "from workers.settings import get_settings",
+    ],
+    ids=["an installed `sluice`", "a project's monitor_app.py", "the demo's sources.py"],
+)
+def test_what_an_installation_imports_by_itself_is_where_it_was(line: str) -> None:
+    done = subprocess.run([sys.executable, "-c", line], cwd=ROOT, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_installed_sluice_starts_main() -> None:
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"] == {"sluice": "workers.cli:main"}
