@@ -11,6 +11,7 @@ import psycopg
 import pytest
 
 from benchmarks.fleet import Fleet
+from tests.helpers.machine import wait_until
 from tests.helpers.postgres_clusters import cluster
 from workers import clock, settings
 from workers.connections import database, outages
@@ -139,6 +140,15 @@ def test_idle_connections_are_closed_and_the_one_in_use_is_kept(small, moved_clo
     assert used.closed and pool._connections == []
 
 
+def sessions_of(small):
+    """Return how many sessions the server has, this one not counted: a closed one ends a moment later."""
+    with psycopg.connect(f"postgresql://sluice@{small}/postgres", autocommit=True) as connection:
+        found = (
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        return connection.execute(found).fetchone()[0]
+
+
 @pytest.mark.parametrize(
     ("threads", "others", "level"), [(1, 0, Level.OK), (1, 12, Level.WARNING), (8, 0, Level.WARNING)]
 )
@@ -148,6 +158,7 @@ def test_the_doctor_compares_what_is_needed_with_what_is_left(small, environment
     environment.setenv("SLUICE_WORKER_PROCESSES", "1")
     environment.setenv("SLUICE_WORKER_THREADS", str(threads))
     settings.get_settings.cache_clear()
+    wait_until(lambda: sessions_of(small) == 0, what="the sessions of the test before have ended on the server")
     sessions = [psycopg.connect(f"postgresql://worker@{small}/work") for _ in range(others)]
 
     [said] = [finding for finding in database_checks.connection() if "connections may be open" in finding.what]
